@@ -1,0 +1,23 @@
+"""The errors that a user of the trainer can meet.
+
+A `UsageError` is somebody's mistake in what they asked for: its message is one line that says what must hold, what was
+given and what to do, and commands end with exit code 2. A `DivergedError` is an outcome of training: the trial failed.
+"""
+
+from __future__ import annotations
+
+
+class UsageError(ValueError):
+    """What was asked for cannot be done; nothing was changed."""
+
+
+class ConfigError(UsageError):
+    """A preset, a config path or a value is wrong."""
+
+
+class DataError(UsageError):
+    """A data set is missing, incomplete or inconsistent."""
+
+
+class DivergedError(RuntimeError):
+    """Training produced a value that is not finite."""
