@@ -115,7 +115,9 @@ class FolderData(Frozen):
     def _values_mean_one_thing(self) -> FolderData:
         clash = sorted(set(self.ignore_values) & set(range(len(self.classes))))
         if clash:
-            raise ValueError(f"ignore_values must not be classes (0 to {len(self.classes) - 1}), got {clash}: remove them")
+            raise ValueError(
+                f"ignore_values must not be classes (0 to {len(self.classes) - 1}), got {clash}: remove them"
+            )
         for field in ("labelled", "dev"):
             value = getattr(self, field)
             if isinstance(value, int) and value < 1:

@@ -1,0 +1,88 @@
+"""`python -m trainers PRESET`: train without Ray, tracking or search; under torchrun, on several ranks.
+
+python -m trainers digits_css --set schedule.steps=200 --out runs/try
+torchrun --nproc-per-node 2 -m trainers digits_css
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from trainers.config import TrainConfig
+from trainers.errors import ConfigError, UsageError
+from trainers.overrides import apply_overrides
+from trainers.presets import PRESETS, load_preset
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """Turn `path=value` words into overrides; values are YAML scalars or lists.
+
+    Raises:
+        ConfigError: a word has no `=`, or its value is not YAML.
+    """
+    overrides: dict[str, Any] = {}
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        if not (path and equals):
+            raise ConfigError(f"--set takes path=value, got {setting!r}: write for example --set schedule.steps=200")
+        try:
+            overrides[path] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ConfigError(f"a --set value must be a YAML scalar or list, got {setting!r}: quote it") from None
+    return overrides
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code: 0 done, 1 failed, 2 wrong use."""
+    parser = argparse.ArgumentParser(prog="python -m trainers", description="Train semi-supervised segmentation.")
+    parser.add_argument("preset", nargs="?", default="digits_css", help=f"one of {', '.join(PRESETS)}")
+    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="PATH=VALUE")
+    parser.add_argument(
+        "--out", type=Path, help="folder for latest.pt (resumed from where it exists) and predictions.png"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        config = apply_overrides(load_preset(options.preset), parse_settings(options.settings))
+        return _train(config, options.out)
+    except UsageError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+
+
+def _train(config: TrainConfig, out: Path | None) -> int:
+    # Imported here, so that a wrong option is answered before torch is loaded.
+    from trainers.data.splits import open_splits, verify
+    from trainers.errors import DivergedError
+    from trainers.figure import draw_predictions
+    from trainers.local_run import LocalRun, process_group
+    from trainers.loop import train
+
+    verify(config.data, needs_unlabelled=config.uses_unlabelled)
+    with process_group():
+        run = LocalRun(folder=out, listener=_print)
+        try:
+            state = train(config, run)
+        except DivergedError as error:
+            sys.stderr.write(f"failed: {error}\n")
+            return 1
+        if out is not None and run.rank == 0:
+            draw_predictions(state, open_splits(config.data).dev, config, out / "predictions.png")
+    return 0
+
+
+def _print(metrics: Mapping[str, float]) -> None:
+    losses = "  ".join(
+        f"{name.rsplit('/', 1)[-1]} {value:.3f}" for name, value in metrics.items() if name.startswith("train/loss/")
+    )
+    sys.stdout.write(f"step {metrics['step']:6.0f}  dev/miou {metrics['dev/miou']:.4f}  {losses}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

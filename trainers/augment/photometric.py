@@ -1,0 +1,127 @@
+"""Colour jitter and Gaussian blur, each image with its own parameters; labels do not see them.
+
+Sums of products are written out: as matrix products or convolutions they would be rounded under TF32 or autocast, and
+could differ between a batch and its halves.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trainers.augment.maps import per_image
+from trainers.config import StrongAugmentConfig
+
+# RGB to luminance Y and chrominance I, Q (NTSC). The rows of I and Q sum to 0, so Y (1, 1, 1) is the grey of a colour
+# and the rest of the colour is its chrominance.
+_TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
+_LUMINANCE: list[float] = _TO_YIQ[0].tolist()
+_QUARTER_TURN: list[list[float]] = (
+    np.linalg.inv(_TO_YIQ) @ np.array([[0, 0, 0], [0, 0, -1], [0, 1, 0]]) @ _TO_YIQ
+).tolist()
+
+
+class JitterParams(NamedTuple):
+    """One number an image: float32 [N], `apply` bool [N]."""
+
+    apply: Tensor
+    brightness: Tensor
+    """Factor of all colours."""
+    contrast: Tensor
+    """Factor of the distance to the image's mean grey."""
+    saturation: Tensor
+    """Factor of the chrominance."""
+    hue: Tensor
+    """Rotation of the chrominance, radians."""
+
+
+class BlurParams(NamedTuple):
+    """One number an image: float32 [N], `apply` bool [N]."""
+
+    apply: Tensor
+    sigma: Tensor
+    """Standard deviation in pixels."""
+
+
+def draw_jitter(config: StrongAugmentConfig, count: int, generator: torch.Generator) -> JitterParams:
+    """Draw for `count` images: factors from 1 +- the config's, rotation within +- `hue` of the circle."""
+    draws = torch.rand(count, 5, generator=generator)
+    around = 2 * draws - 1
+    return JitterParams(
+        apply=draws[:, 0] < config.jitter,
+        brightness=1 + config.brightness * around[:, 1],
+        contrast=1 + config.contrast * around[:, 2],
+        saturation=1 + config.saturation * around[:, 3],
+        hue=2 * math.pi * config.hue * around[:, 4],
+    )
+
+
+def draw_blur(config: StrongAugmentConfig, count: int, generator: torch.Generator) -> BlurParams:
+    """Draw for `count` images: sigma uniform in the config's range."""
+    draws = torch.rand(count, 2, generator=generator)
+    low, high = config.blur_sigma
+    return BlurParams(apply=draws[:, 0] < config.blur, sigma=low + (high - low) * draws[:, 1])
+
+
+def apply_jitter(image: Tensor, params: JitterParams) -> Tensor:
+    """Change brightness, contrast, then saturation and hue, and clamp once at the end.
+
+    With b, c, s, t of `params`, m the image's mean luminance, Y luminance and Q a quarter turn of the chrominance:
+
+        u = c b x + (1 - c) b m,    result = Y(u) + s cos(t) (u - Y(u)) + s sin(t) Q(u)
+
+    Hue is thus linear and leaves luminance alone, unlike a rotation in HSV.
+
+    Args:
+        image: float32 [N, 3, H, W] in [0, 1].
+        params: Rows of these images, on their device.
+    """
+    mean_grey = _weighted(image, _LUMINANCE).mean((-2, -1))
+    gain = params.contrast * params.brightness
+    offset = (1 - params.contrast) * params.brightness * mean_grey
+    toned = image * per_image(gain) + per_image(offset)
+    grey = _weighted(toned, _LUMINANCE)[:, None]
+    turned = torch.stack([_weighted(toned, row) for row in _QUARTER_TURN], 1)
+    along = per_image(params.saturation * torch.cos(params.hue))
+    across = per_image(params.saturation * torch.sin(params.hue))
+    jittered = grey + along * (toned - grey) + across * turned
+    return torch.where(per_image(params.apply), jittered.clamp(0, 1), image)
+
+
+def apply_blur(image: Tensor, params: BlurParams, largest_sigma: float) -> Tensor:
+    """Blur with a Gaussian of each image's sigma, cut at three times the largest; edges are repeated.
+
+    Args:
+        image: float32 [N, 3, H, W] in [0, 1].
+        params: Rows of these images, on their device.
+        largest_sigma: The config's, which fixes the kernel's size: 2 ceil(3 sigma) + 1.
+    """
+    radius = math.ceil(3 * largest_sigma)
+    offsets = torch.arange(-radius, radius + 1, device=image.device, dtype=torch.float32)
+    weights = torch.exp(-0.5 * (offsets / params.sigma[:, None]).square())
+    weights = weights / weights.sum(1, keepdim=True)
+    blurred = image
+    for axis in (-2, -1):
+        blurred = _convolve(blurred, weights, radius, axis)
+    return torch.where(per_image(params.apply), blurred.clamp(0, 1), image)
+
+
+def _convolve(image: Tensor, weights: Tensor, radius: int, axis: int) -> Tensor:
+    margin = (0, 0, radius, radius) if axis == -2 else (radius, radius, 0, 0)
+    padded = F.pad(image, margin, mode="replicate")
+    size = image.shape[axis]
+    total = torch.zeros_like(image)
+    for tap in range(2 * radius + 1):
+        total.addcmul_(padded.narrow(axis, tap, size), per_image(weights[:, tap]))
+    return total
+
+
+def _weighted(image: Tensor, weights: list[float]) -> Tensor:
+    """Return the weighted sum of the three channels, [N, H, W]."""
+    red, green, blue = image.unbind(1)
+    return weights[0] * red + weights[1] * green + weights[2] * blue

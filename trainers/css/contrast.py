@@ -1,0 +1,139 @@
+"""The contrastive loss (Eq. 9), without loops over classes, queries or pixels.
+
+Fixed shapes and no look at the data from the host: sampling goes through one sort and uniform numbers, so the step
+never waits for the device and can be compiled.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trainers.config import IGNORE, LossConfig
+from trainers.css.prototypes import Prototypes
+
+
+class PixelPool(NamedTuple):
+    """The valid pixels of a rank, sorted by class, hard ones first."""
+
+    order: Tensor
+    """[P] int64, pixel numbers; class c stands at offsets[c], its hard pixels before its easy ones."""
+    offsets: Tensor
+    """[K] int64."""
+    counts: Tensor
+    """[K] int64, valid pixels of each class."""
+    hard: Tensor
+    """[K] int64, hard pixels of each class."""
+
+
+def build_pool(label: Tensor, hard: Tensor, num_classes: int) -> PixelPool:
+    """Sort pixels by class.
+
+    Args:
+        label: [N, h, w] int64, 255 where a pixel is not valid.
+        hard: [N, h, w] bool, whose indicator is below delta_s.
+        num_classes: K.
+    """
+    label, hard = label.flatten(), hard.flatten()
+    key = torch.where(label == IGNORE, 2 * num_classes, 2 * label + (~hard).long())
+    order = torch.argsort(key, stable=True)
+    ones = torch.ones_like(key)
+    tally = torch.zeros(2 * num_classes + 1, dtype=torch.long, device=key.device).scatter_add_(0, key, ones)
+    by_class = tally[: 2 * num_classes].view(num_classes, 2)
+    counts = by_class.sum(1)
+    return PixelPool(order, counts.cumsum(0) - counts, counts, by_class[:, 0])
+
+
+def contrastive_loss(
+    representations: Tensor,
+    pool: PixelPool,
+    prototypes: Prototypes,
+    hard_counts: Tensor,
+    config: LossConfig,
+    generator: torch.Generator,
+    world_size: int = 1,
+) -> Tensor:
+    """Tell each class's hard pixels from pixels of other classes (Eq. 9): InfoNCE with the prototype as positive.
+
+    Anchors of class c are drawn uniformly, with replacement, from its hard pixels; each negative is a class drawn with
+    probability softmax(cos(prototype_c, prototype_k) / tau) over the other classes present, then a uniform pixel of it.
+    Groups of anchors share their negatives, which leaves the expectation of loss and gradient as it is. Gradients reach
+    the anchors only.
+
+    Anchors and negatives of a rank are its own pixels: representations never cross the network. A rank's anchors of a
+    class stand for its share of the class's hard pixels, so the sum over ranks is unbiased in the anchors.
+
+    Args:
+        representations: [N, D, h, w] of the student.
+        pool: the valid pixels of this rank.
+        prototypes: [K, D], already updated with this step.
+        hard_counts: [K], hard pixels of each class over all ranks.
+        config: queries, negatives, negative_groups, temperature.
+        generator: on the device of the representations.
+        world_size: ranks among which the anchors are divided.
+
+    Returns:
+        [K], this rank's part of the mean over each class's anchors (their sum over the ranks is that mean); zero, with
+        a gradient of zero, for classes without hard pixels, without a prototype or with nothing to be told from.
+    """
+    pixels = representations.permute(0, 2, 3, 1).flatten(0, 2)
+    dim = pixels.shape[1]
+    num_classes = prototypes.values.shape[0]
+    groups = config.negative_groups
+    queries = -(-config.queries // (world_size * groups))
+    directions = F.normalize(prototypes.values, dim=1).detach()
+
+    anchor_at = _draw_anchors(pool, groups * queries, generator)
+    anchors = F.normalize(pixels.index_select(0, anchor_at.flatten()), dim=1).view(num_classes, groups * queries, dim)
+    negative_at, has_negatives = _draw_negatives(pool, directions, prototypes.seen, config, generator)
+    negatives = F.normalize(pixels.detach().index_select(0, negative_at.flatten()), dim=1)
+
+    positive = torch.einsum("kqd,kd->kq", anchors, directions) / config.temperature
+    against = (
+        torch.einsum(
+            "kgqd,kgmd->kgqm",
+            anchors.view(num_classes, groups, queries, dim),
+            negatives.view(num_classes, groups, config.negatives, dim),
+        ).flatten(1, 2)
+        / config.temperature
+    )
+    everything = torch.logaddexp(positive, against.logsumexp(dim=2))
+    per_class = (everything - positive).mean(dim=1)
+
+    active = (hard_counts > 0) & prototypes.seen & has_negatives
+    share = pool.hard / hard_counts.clamp(min=1)
+    return torch.where(active, per_class * share, torch.zeros_like(per_class))
+
+
+def _draw_anchors(pool: PixelPool, queries: int, generator: torch.Generator) -> Tensor:
+    """Return pixel numbers [K, Q] of hard pixels; of any pixel where a class has none (weighted zero by the caller)."""
+    uniform = torch.rand(pool.hard.shape[0], queries, device=pool.order.device, generator=generator)
+    return _nth_pixel(pool, uniform, pool.offsets.unsqueeze(1), pool.hard.unsqueeze(1))
+
+
+def _draw_negatives(
+    pool: PixelPool, directions: Tensor, seen: Tensor, config: LossConfig, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Return pixel numbers [K, groups * M] of other classes, and [K] whether a class has any."""
+    num_classes = directions.shape[0]
+    others = ~torch.eye(num_classes, dtype=torch.bool, device=directions.device)
+    allowed = others & (seen & (pool.counts > 0)).unsqueeze(0)
+    has_any = allowed.any(dim=1)
+    logits = (directions @ directions.T / config.temperature).masked_fill(~allowed, float("-inf"))
+    probs = torch.where(has_any.unsqueeze(1), logits.softmax(dim=1), torch.full_like(logits, 1 / num_classes))
+    uniform = torch.rand(
+        2, num_classes, config.negative_groups * config.negatives, device=directions.device, generator=generator
+    )
+    cumulative = probs.cumsum(dim=1)
+    # Kept just inside the last step, where rounding could otherwise pick a class of probability zero.
+    target = uniform[0] * cumulative[:, -1:] * (1 - 1e-6)
+    classes = torch.searchsorted(cumulative, target, right=True).clamp(max=num_classes - 1)
+    return _nth_pixel(pool, uniform[1], pool.offsets[classes], pool.counts[classes]), has_any
+
+
+def _nth_pixel(pool: PixelPool, uniform: Tensor, offset: Tensor, count: Tensor) -> Tensor:
+    nth = torch.minimum((uniform * count).long(), (count - 1).clamp(min=0))
+    return pool.order[(offset + nth).clamp(max=pool.order.shape[0] - 1)]

@@ -1,0 +1,91 @@
+"""Class prototypes: the moving average of the mean representation of each class (Eq. 2, 3)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trainers.config import IGNORE
+
+
+class Prototypes(NamedTuple):
+    """One direction a class, and whether the class was ever seen."""
+
+    values: Tensor
+    """[K, D] float32; rows of classes never seen are zero and take part in nothing."""
+    seen: Tensor
+    """[K] bool."""
+
+    @classmethod
+    def empty(cls, num_classes: int, dim: int, device: torch.device | str = "cpu") -> Prototypes:
+        """Return prototypes of classes of which none was seen."""
+        return cls(
+            torch.zeros(num_classes, dim, device=device), torch.zeros(num_classes, dtype=torch.bool, device=device)
+        )
+
+
+class ClassSums(NamedTuple):
+    """What a rank knows of its classes; sums over ranks are all that crosses the network, K x (D + 1) numbers."""
+
+    sums: Tensor
+    """[K, D], sum of the representations of each class."""
+    counts: Tensor
+    """[K] float32, number of pixels of each class."""
+
+
+def class_sums(representations: Tensor, label: Tensor, num_classes: int) -> ClassSums:
+    """Sum the representations of each class (the numerator and denominator of Eq. 2).
+
+    Args:
+        representations: [N, D, h, w]; detached here, no gradient reaches a prototype.
+        label: [N, h, w] int64, 255 where a pixel does not count.
+        num_classes: K.
+
+    Returns:
+        The sums and counts of this rank.
+    """
+    onehot = one_hot(label, num_classes, representations.dtype)
+    sums = torch.einsum("nkhw,ndhw->kd", onehot, representations.detach())
+    return ClassSums(sums.float(), onehot.sum((0, 2, 3)).float())
+
+
+def one_hot(label: Tensor, num_classes: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return [N, K, h, w] with a one at each pixel's class, and zeros where the label is 255."""
+    classes = torch.arange(num_classes, device=label.device).view(1, -1, 1, 1)
+    return (label.unsqueeze(1) == classes).to(dtype)
+
+
+def update_prototypes(prototypes: Prototypes, new: ClassSums, momentum: float) -> Prototypes:
+    """Return the next prototypes (Eq. 3): momentum * old + (1 - momentum) * mean; a first mean is taken as it is.
+
+    Classes without pixels keep what they have. Whether a class was seen is a flag of its own: a sum of zero says nothing.
+    """
+    present = new.counts > 0
+    mean = new.sums / new.counts.clamp(min=1).unsqueeze(1)
+    moved = torch.lerp(mean, prototypes.values, momentum)
+    values = torch.where(prototypes.seen.unsqueeze(1), moved, mean)
+    return Prototypes(torch.where(present.unsqueeze(1), values, prototypes.values), prototypes.seen | present)
+
+
+def cosine_similarity(representations: Tensor, prototypes: Prototypes) -> Tensor:
+    """Return the cosine of each pixel to each prototype, [N, K, h, w] in [-1, 1]; 0 for classes never seen."""
+    directions = F.normalize(prototypes.values, dim=1)
+    return torch.einsum("ndhw,kd->nkhw", F.normalize(representations, dim=1), directions)
+
+
+def similarity_probs(similarity: Tensor, seen: Tensor, temperature: float) -> Tensor:
+    """Return softmax(similarity / tau) over the classes seen (Eq. 5), [N, K, h, w]; all zero before any was seen.
+
+    The published code lets classes never seen take part with similarity 0, where they can win; here they cannot.
+    """
+    scaled = (similarity / temperature).masked_fill(~seen.view(1, -1, 1, 1), float("-inf"))
+    return torch.where(seen.any(), scaled.softmax(dim=1), torch.zeros_like(scaled))
+
+
+def best_class(probs: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the class with the largest probability [N, H, W] and that probability; 255 and 0 where all are zero."""
+    value, label = probs.max(dim=1)
+    return torch.where(value > 0, label, IGNORE), value

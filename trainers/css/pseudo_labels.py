@@ -1,0 +1,92 @@
+"""Pseudo-labels from two spaces, and how they supervise each other (section 3.3)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trainers.config import IGNORE, TrainConfig
+from trainers.css.prototypes import Prototypes, best_class, cosine_similarity, one_hot, similarity_probs
+from trainers.models.heads import Dense
+
+
+class PseudoLabels(NamedTuple):
+    """What a teacher says of unlabelled images, in both spaces, at full size."""
+
+    logit_label: Tensor
+    """y_lgt [N, H, W], argmax of the logits (Eq. 1)."""
+    confidence: Tensor
+    """j_lgt [N, H, W] in [1 / K, 1], the largest softmax probability (Eq. 1)."""
+    representation_label: Tensor
+    """y_rep [N, H, W], the nearest prototype (Eq. 4); 255 before any prototype was seen."""
+    similarity: Tensor
+    """[N, K, H, W], softmax of the cosines to the prototypes over tau (Eq. 5)."""
+
+
+class Targets(NamedTuple):
+    """What the student is asked for on unlabelled images."""
+
+    logit_target: Tensor
+    """[N, H, W], supervises the logits; 255 is ignored."""
+    representation_target: Tensor
+    """[N, H, W], supervises the representations; 255 is ignored."""
+    confidence: Tensor
+    """j_lgt [N, H, W], compared with delta_u."""
+    indicator: Tensor
+    """[N, H, W], of the representation target's class, compared with delta_w."""
+
+
+def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize [N, C, h, w] bilinearly to `size`, corners aligned."""
+    return F.interpolate(maps, size=size, mode="bilinear", align_corners=True)
+
+
+def downsample_labels(label: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize a map [N, H, W] of labels or floats to `size` by taking the nearest pixel."""
+    resized: Tensor = F.interpolate(label.unsqueeze(1).double(), size=size, mode="nearest").squeeze(1)
+    return resized.to(label.dtype)
+
+
+def pseudo_labels(teacher: Dense, prototypes: Prototypes, temperature: float, size: tuple[int, int]) -> PseudoLabels:
+    """Label every pixel twice (Eq. 1, 4, 5).
+
+    Args:
+        teacher: logits [N, K, h, w] and representations [N, D, h, w].
+        prototypes: [K, D].
+        temperature: tau of Eq. 5.
+        size: height and width of the labels; logits and similarities are upsampled before the softmax.
+    """
+    probs = upsample(teacher.logits, size).softmax(dim=1)
+    confidence, logit_label = probs.max(dim=1)
+    cosines = upsample(cosine_similarity(teacher.representations, prototypes), size)
+    similarity = similarity_probs(cosines, prototypes.seen, temperature)
+    representation_label, _ = best_class(similarity)
+    return PseudoLabels(logit_label, confidence, representation_label, similarity)
+
+
+def collaborate(labels: PseudoLabels, config: TrainConfig, step: int) -> Targets:
+    """Choose which space's labels supervise which space.
+
+    `cross` lets the logits' labels supervise both spaces during its warm-up, while prototypes are poor.
+    """
+    strategy = config.css.label_strategy
+    warming_up = step < config.css.cross_warmup * config.schedule.steps
+    if strategy == "mix":
+        agreed = torch.where(labels.logit_label == labels.representation_label, labels.logit_label, IGNORE)
+        for_logits = for_representations = agreed
+    elif strategy == "representation":
+        for_logits = for_representations = labels.representation_label
+    elif strategy == "logit" or warming_up:
+        for_logits = for_representations = labels.logit_label
+    else:
+        for_logits, for_representations = labels.representation_label, labels.logit_label
+    return Targets(for_logits, for_representations, labels.confidence, _indicator(labels, for_representations, config))
+
+
+def _indicator(labels: PseudoLabels, target: Tensor, config: TrainConfig) -> Tensor:
+    if config.css.indicator == "confidence":
+        return labels.confidence
+    return (labels.similarity * one_hot(target, labels.similarity.shape[1])).sum(dim=1)

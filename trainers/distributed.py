@@ -1,0 +1,45 @@
+"""Sums over ranks, the only collective of this package besides the gradients' mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+def sum_over_ranks(tensors: Sequence[Tensor], world_size: int) -> list[Tensor]:
+    """Return each tensor summed over the ranks, in one message of float32.
+
+    Unconditional and of fixed shape: every rank calls it at the same place with tensors of the same shapes. Counts stay
+    exact up to 2^24.
+    """
+    if world_size == 1:
+        return list(tensors)
+    flat = torch.cat([tensor.detach().float().flatten() for tensor in tensors])
+    dist.all_reduce(flat)
+    parts = flat.split([tensor.numel() for tensor in tensors])
+    return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
+
+
+def sum_counts(counts: Tensor, world_size: int) -> Tensor:
+    """Return integer counts summed over the ranks, exactly."""
+    if world_size > 1:
+        dist.all_reduce(counts)
+    return counts
+
+
+@torch.no_grad()
+def average_buffers(model: nn.Module, world_size: int) -> None:
+    """Replace floating buffers by their mean over the ranks, in one message.
+
+    BatchNorm's running statistics are linear in the batch's, so the mean over ranks is what one process would have
+    kept, and every rank's teacher stays the same.
+    """
+    if world_size == 1:
+        return
+    buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+    means = [total / world_size for total in sum_over_ranks(buffers, world_size)]
+    for buffer, mean in zip(buffers, means, strict=True):
+        buffer.copy_(mean)

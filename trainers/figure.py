@@ -1,0 +1,78 @@
+"""A picture of what a trained model sees: image, truth, prediction, and the pseudo-labels of both spaces."""
+
+from __future__ import annotations
+
+import colorsys
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from trainers.config import IGNORE, TrainConfig
+from trainers.css.pseudo_labels import pseudo_labels, upsample
+from trainers.data.source import ImageSource
+from trainers.loader import to_images
+from trainers.state import TrainState
+from trainers.step import forward
+
+COLUMNS = ("image", "truth", "prediction", "logit labels", "representation labels", "mix: both agree")
+PAPER, INK, IGNORED = (255, 255, 255), (30, 30, 30), (225, 225, 225)
+GAP, HEADER = 6, 26
+
+
+def palette(num_classes: int) -> np.ndarray:
+    """Return [256, 3] uint8: class 0 dark, the others spread over hue and brightness, 255 light grey."""
+    colours = np.full((256, 3), IGNORED, dtype=np.uint8)
+    colours[0] = (40, 42, 54)
+    for index in range(1, num_classes):
+        hue = (index - 1) * 0.618034 % 1.0
+        value = (0.95, 0.75)[index % 2]
+        colours[index] = [round(255 * channel) for channel in colorsys.hsv_to_rgb(hue, 0.65, value)]
+    return colours
+
+
+@torch.no_grad()
+def draw_predictions(state: TrainState, source: ImageSource, config: TrainConfig, path: Path, count: int = 5) -> None:
+    """Write a PNG with a row for each of the first `count` images of a source whose masks are known.
+
+    Ignored pixels are light grey: in the truth, where there is no label; in the mix, where the two spaces disagree.
+    """
+    images, masks = source.fetch(range(min(count, len(source))))
+    device = state.prototypes.values.device
+    inputs = to_images(images, device)
+    seen = forward(state.teacher, inputs, config)
+    size = (inputs.shape[-2], inputs.shape[-1])
+    labels = pseudo_labels(seen, state.prototypes, config.css.indicator_temperature, size)
+    agreed = torch.where(labels.logit_label == labels.representation_label, labels.logit_label, IGNORE)
+    prediction = upsample(seen.logits, size).argmax(dim=1)
+    maps = [masks, prediction, labels.logit_label, labels.representation_label, agreed]
+    colours = palette(config.num_classes)
+    rows = [
+        [images[row].permute(1, 2, 0).numpy(), *(colours[_bytes(column[row])] for column in maps)]
+        for row in range(images.shape[0])
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _sheet(rows).save(path)
+
+
+def _bytes(label: Tensor) -> np.ndarray:
+    array: np.ndarray = label.cpu().numpy().astype(np.uint8)
+    return array
+
+
+def _sheet(rows: list[list[np.ndarray]]) -> Image.Image:
+    height, width = rows[0][0].shape[:2]
+    scale = max(1, round(150 / width))
+    cell_h, cell_w = height * scale, max(width * scale, 150)
+    sheet = Image.new("RGB", (GAP + len(COLUMNS) * (cell_w + GAP), HEADER + len(rows) * (cell_h + GAP)), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(size=13)
+    for column, name in enumerate(COLUMNS):
+        left = GAP + column * (cell_w + GAP)
+        draw.text((left, 6), name, fill=INK, font=font)
+        for row, cells in enumerate(rows):
+            tile = Image.fromarray(cells[column]).resize((width * scale, cell_h), Image.Resampling.NEAREST)
+            sheet.paste(tile, (left, HEADER + row * (cell_h + GAP)))
+    return sheet

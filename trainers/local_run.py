@@ -1,0 +1,102 @@
+"""A run without Ray: one process, or the ranks that torchrun started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from trainers.checkpoint import save_checkpoint
+from trainers.run import Checkpointable, Decision
+
+Listener = Callable[[Mapping[str, float]], Decision | None]
+
+
+class LocalRun:
+    """Implements `Run` in this process group, or alone where there is none."""
+
+    def __init__(
+        self, folder: Path | None = None, device: torch.device | None = None, listener: Listener | None = None
+    ) -> None:
+        """Make a run.
+
+        Args:
+            folder: where `latest.pt` is written at every report and looked for at the start; none: nothing is kept.
+            device: the rank's device; none: its GPU, or the CPU where there is none.
+            listener: told of every report on rank 0; it may return a decision.
+        """
+        grouped = dist.is_available() and dist.is_initialized()
+        self.rank = dist.get_rank() if grouped else 0
+        self.world_size = dist.get_world_size() if grouped else 1
+        self.device = device or default_device()
+        self.folder = folder
+        self.listener = listener
+
+    @property
+    def latest(self) -> Path | None:
+        """Return the checkpoint file of this run."""
+        return None if self.folder is None else self.folder / "latest.pt"
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """Average gradients over the ranks."""
+        return data_parallel(model, self.world_size, self.device)
+
+    def restore_from(self) -> Path | None:
+        """Return `latest.pt` where an earlier run left it."""
+        return self.latest if self.latest is not None and self.latest.exists() else None
+
+    def report(self, metrics: Mapping[str, float], state: Checkpointable) -> Decision:
+        """Save the state on rank 0, tell the listener, and share its decision."""
+        decision = Decision.CONTINUE
+        if self.rank == 0:
+            if self.latest is not None:
+                save_checkpoint(self.latest, state.state_dict())
+            if self.listener is not None:
+                decision = self.listener(metrics) or Decision.CONTINUE
+        return share_decision(decision, self.world_size)
+
+
+def share_decision(decision: Decision, world_size: int) -> Decision:
+    """Return rank 0's decision on every rank."""
+    if world_size == 1:
+        return decision
+    box = [decision]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def data_parallel(model: nn.Module, world_size: int, device: torch.device) -> nn.Module:
+    """Return the model in DistributedDataParallel where there is more than one rank.
+
+    Buffers are left alone here: `average_buffers` makes BatchNorm's running statistics those of the global batch.
+    """
+    if world_size == 1:
+        return model
+    device_ids = [device.index] if device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=device_ids, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+
+def default_device() -> torch.device:
+    """Return this rank's GPU (by LOCAL_RANK), or the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("cpu")
+
+
+@contextmanager
+def process_group() -> Iterator[None]:
+    """Join the group that torchrun describes in the environment; do nothing where there is none."""
+    if "WORLD_SIZE" not in os.environ:
+        yield
+        return
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,102 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from torch import Tensor
+
+from trainers.checkpoint import load_checkpoint
+from trainers.config import TrainConfig
+from trainers.data.splits import open_splits
+from trainers.distributed import sum_over_ranks
+from trainers.errors import DivergedError
+from trainers.evaluate import evaluate
+from trainers.loader import check_batches, load_batch
+from trainers.run import Decision, Run
+from trainers.schedules import loss_weights
+from trainers.state import TrainState
+from trainers.step import Place, StepOutput, css_step
+
+
+def train(config: TrainConfig, run: Run) -> TrainState:
+    """Train to the horizon, or until `run` says stop; return the state.
+
+    Every `evaluate_every` steps and at the last one, the teacher is evaluated on the dev split and the metrics and the
+    state go through `run.report`.
+
+    Raises:
+        ConfigError, DataError: the config does not fit the ranks or the data.
+        DivergedError: a loss is not finite.
+    """
+    check_batches(config, run.world_size)
+    splits = open_splits(config.data)
+    state = TrainState(config, run)
+    checkpoint = run.restore_from()
+    if checkpoint is not None:
+        state.load_state_dict(load_checkpoint(checkpoint))
+    steps = config.schedule.steps
+    meter = Meter(run)
+    if state.step == steps:  # interrupted between the last step and its report
+        run.report(meter.read(state) | evaluate(state.teacher, splits.dev, config, run, "dev"), state)
+    while state.step < steps:
+        place = Place(config.seed, state.step, run.rank, run.world_size)
+        batch = load_batch(splits, config, place, run.device)
+        output = css_step(state.wrapped, state.teacher, state.prototypes, batch, config, place)
+        weights = loss_weights(config.loss, state.step, steps)
+        loss = torch.stack([weights[name] * value for name, value in output.losses.items()]).sum()
+        # Gradients are averaged over the ranks, losses are parts of a sum.
+        state.advance(loss * run.world_size, output.prototypes)
+        meter.add(loss, output)
+        if state.step % config.schedule.evaluate_every == 0 or state.step == steps:
+            metrics = meter.read(state) | evaluate(state.teacher, splits.dev, config, run, "dev")
+            if run.report(metrics, state) is Decision.STOP:
+                break
+    return state
+
+
+class Meter:
+    """Means of losses and statistics since the last report, kept on the device and read once a report."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.losses: dict[str, Tensor] = {}
+        self.statistics: dict[str, Tensor] = {}
+        self.steps = 0
+        self.first_step: float | None = None
+        self.since = time.perf_counter()
+
+    def add(self, loss: Tensor, output: StepOutput) -> None:
+        """Take in one step; nothing is copied to the host."""
+        with torch.no_grad():
+            for name, value in {"total": loss, **output.losses}.items():
+                self.losses[name] = self.losses.get(name, 0.0) + value.detach()
+            for name, value in output.statistics.items():
+                self.statistics[name] = self.statistics.get(name, 0.0) + value.detach()
+        self.steps += 1
+        if self.first_step is None:
+            self.first_step = time.time()
+
+    def read(self, state: TrainState) -> dict[str, float]:
+        """Return the metrics since the last call and start again.
+
+        Raises:
+            DivergedError: one of them is not finite.
+        """
+        seconds = time.perf_counter() - self.since
+        names = [f"train/loss/{name}" for name in self.losses] + [f"train/{name}" for name in self.statistics]
+        metrics = {"step": float(state.step), "finished": float(state.step == state.config.schedule.steps)}
+        if self.steps:
+            local = torch.stack([*self.losses.values(), *self.statistics.values()]) / self.steps
+            (losses,) = sum_over_ranks([local[: len(self.losses)]], self.run.world_size)
+            values = torch.cat([losses, local[len(self.losses) :]]).tolist()
+            metrics |= dict(zip(names, values, strict=True))
+            metrics["time/step_s"] = seconds / self.steps
+        if self.first_step is not None:
+            metrics["time/first_step_unix"] = self.first_step
+        self.losses, self.statistics, self.steps, self.since = {}, {}, 0, time.perf_counter()
+        bad = [name for name, value in metrics.items() if value != value or abs(value) == float("inf")]
+        if bad:
+            raise DivergedError(f"training diverged by step {state.step}: {', '.join(bad)} not finite")
+        return metrics

@@ -1,0 +1,1 @@
+"""Networks: an encoder with a segmentation head and a representation head."""

@@ -1,0 +1,72 @@
+"""What every network here returns, its two heads, and its normalisation layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from trainers.errors import ConfigError
+
+Norm = Callable[[int], nn.Module]
+"""Builds a normalisation layer for a number of channels."""
+
+
+class Dense(NamedTuple):
+    """What a network says about each cell of its stride-4 map."""
+
+    logits: Tensor
+    """[N, K, h, w], of the classes."""
+    representations: Tensor
+    """[N, D, h, w], not normalised."""
+
+
+def norm_layer(name: str, device: torch.device) -> Norm:
+    """Return the builder of a normalisation layer.
+
+    Raises:
+        ConfigError: `sync_batch` away from CUDA, where PyTorch has none.
+    """
+    if name == "sync_batch" and device.type != "cuda":
+        raise ConfigError(f"model.norm=sync_batch needs CUDA, this rank computes on {device.type}: use batch or group")
+    if name == "group":
+        return lambda channels: nn.GroupNorm(8, channels)
+    return nn.SyncBatchNorm if name == "sync_batch" else nn.BatchNorm2d
+
+
+def conv(inputs: int, outputs: int, norm: Norm, kernel: int = 3, stride: int = 1, dilation: int = 1) -> nn.Sequential:
+    """Return convolution, normalisation, ReLU; the size is kept at stride 1."""
+    padding = dilation * (kernel // 2)
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, bias=False), norm(outputs), nn.ReLU(inplace=True)
+    )
+
+
+class Normalise(nn.Module):
+    """Centre images in [0, 1] with ImageNet's statistics, so that networks take images as they are stored."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Constants, not state: they are in no checkpoint.
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images [N, 3, H, W] in [0, 1] to about zero mean and unit variance."""
+        normalised: Tensor = (images - self.mean) / self.std
+        return normalised
+
+
+class Heads(nn.Module):
+    """Segmentation head g and representation head h, both Conv3x3-norm-ReLU-Conv1x1 on the same features."""
+
+    def __init__(self, inputs: int, hidden: int, num_classes: int, representation_dim: int, norm: Norm) -> None:
+        super().__init__()
+        self.segment = nn.Sequential(conv(inputs, hidden, norm), nn.Conv2d(hidden, num_classes, 1))
+        self.represent = nn.Sequential(conv(inputs, hidden, norm), nn.Conv2d(hidden, representation_dim, 1))
+
+    def forward(self, features: Tensor) -> Dense:
+        """Map features [N, C, h, w] to logits [N, K, h, w] and representations [N, D, h, w], both float32."""
+        return Dense(self.segment(features).float(), self.represent(features).float())

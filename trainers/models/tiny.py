@@ -1,0 +1,28 @@
+"""A stride-4 network of about 0.3 M parameters, for tests and for a laptop."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from trainers.models.heads import Dense, Heads, Norm, Normalise, conv
+
+
+class TinySegmenter(nn.Module):
+    """Two strided convolutions, three dilated ones (a field of view of 67 pixels), two heads."""
+
+    def __init__(self, width: int, num_classes: int, representation_dim: int, norm: Norm) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(
+            Normalise(),
+            conv(3, width, norm, stride=2),
+            conv(width, 2 * width, norm, stride=2),
+            conv(2 * width, 3 * width, norm),
+            conv(3 * width, 3 * width, norm, dilation=2),
+            conv(3 * width, 3 * width, norm, dilation=2),
+        )
+        self.heads = Heads(3 * width, 2 * width, num_classes, representation_dim, norm)
+
+    def forward(self, images: Tensor) -> Dense:
+        """Map images [N, 3, H, W] in [0, 1] to maps of height H / 4 and width W / 4."""
+        dense: Dense = self.heads(self.encoder(images))
+        return dense

@@ -1,0 +1,87 @@
+"""Dotted paths into a config: `loss.lambda_u=0.5`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from trainers.errors import ConfigError
+
+Config = TypeVar("Config", bound=BaseModel)
+
+
+def apply_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
+    """Return the config with the values at these dotted paths replaced, validated as a whole.
+
+    A new `data.name` starts from that data set's defaults, for its fields are others.
+
+    Raises:
+        ConfigError: a path does not exist or a value is out of range; one line.
+    """
+    values = config.model_dump()
+    if overrides.get("data.name", _at(values, "data.name")) != _at(values, "data.name"):
+        values["data"] = {}
+    known = flatten(values)
+    for path, value in overrides.items():
+        if path not in known and not (
+            path.startswith("data.") and values["data"].keys() <= {"name", *_leaves(overrides)}
+        ):
+            raise ConfigError(_unknown(path, known))
+        _set(values, path, value)
+    try:
+        return type(config).model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(describe(error)) from None
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested dictionaries as one, keys joined with dots."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def describe(error: ValidationError) -> str:
+    """Return pydantic's findings as one line: where, what must hold, what was given."""
+    findings = []
+    for item in error.errors(include_url=False):
+        path = ".".join(str(part) for part in item["loc"] if part not in ("digits", "folder"))
+        message = item["msg"].removeprefix("Value error, ")
+        given = "" if isinstance(item["input"], dict | BaseModel) else f", got {item['input']!r}"
+        findings.append(f"{path}: {message}{given}" if path else message)
+    return "; ".join(findings)
+
+
+def _leaves(overrides: Mapping[str, Any]) -> set[str]:
+    return {path.removeprefix("data.") for path in overrides if path.startswith("data.")}
+
+
+def _at(values: Mapping[str, Any], path: str) -> Any:  # noqa: ANN401
+    for key in path.split("."):
+        values = values.get(key, {})
+    return values
+
+
+def _set(values: dict[str, Any], path: str, value: object) -> None:
+    *parents, leaf = path.split(".")
+    for key in parents:
+        values = values[key]
+    values[leaf] = value
+
+
+def _unknown(path: str, known: Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(path, known, n=3, cutoff=0.5)
+    same_leaf = [name for name in known if name.rsplit(".", 1)[-1] == path.rsplit(".", 1)[-1]]
+    hint = (
+        f"did you mean {' or '.join(dict.fromkeys([*same_leaf, *near]))}?"
+        if near or same_leaf
+        else ("see `s4 train --help` for the sections")
+    )
+    return f"a config path must exist, got {path!r}: {hint}"

@@ -1,0 +1,87 @@
+"""Everything that crosses a step, in one object that can be written down and read back, bit by bit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainers.config import TrainConfig
+from trainers.css.prototypes import Prototypes
+from trainers.distributed import average_buffers
+from trainers.ema import make_teacher, update_teacher
+from trainers.errors import DataError
+from trainers.models.build import build_model
+from trainers.randomness import derive_seed
+from trainers.run import Run
+from trainers.schedules import learning_rate, teacher_momentum
+
+
+class TrainState:
+    """Student, teacher, prototypes, optimizer and step.
+
+    Random generators and the order of the data are pure functions of (seed, step), so they are in the state by being
+    in `step` and `config_hash`.
+    """
+
+    def __init__(self, config: TrainConfig, run: Run) -> None:
+        self.config = config
+        self.world_size = run.world_size
+        self.step = 0
+        self.student = build_model(config.model, config.num_classes, derive_seed(config.seed, "model"), run.device)
+        self.teacher = make_teacher(self.student)
+        self.prototypes = Prototypes.empty(config.num_classes, config.model.representation_dim, run.device)
+        settings = config.optimizer
+        self.optimizer = torch.optim.SGD(
+            self.student.parameters(),
+            lr=settings.lr,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+            nesterov=settings.momentum > 0,
+            foreach=True,
+        )
+        self.wrapped: nn.Module = run.wrap(self.student)
+        """The student as it is called in training, with gradients averaged over ranks."""
+
+    def advance(self, loss: torch.Tensor, prototypes: Prototypes) -> None:
+        """Take one optimizer step down this loss, move the teacher, take over the prototypes."""
+        steps = self.config.schedule.steps
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.config.optimizer, self.step, steps)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        average_buffers(self.student, self.world_size)
+        update_teacher(self.teacher, self.student, teacher_momentum(self.config.ema, self.step))
+        self.prototypes = prototypes
+        self.step += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all of it as tensors, numbers and strings."""
+        return {
+            "step": self.step,
+            "config_hash": self.config.hash,
+            "student": self.student.state_dict(),
+            "teacher": self.teacher.state_dict(),
+            "prototypes": self.prototypes._asdict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a state that the same config wrote.
+
+        Raises:
+            DataError: the state belongs to another config.
+        """
+        if state["config_hash"] != self.config.hash:
+            raise DataError(
+                f"a checkpoint must come from the same config (hash {self.config.hash}), got one of "
+                f"{state['config_hash']}: resume with the config that wrote it, or start afresh"
+            )
+        self.step = state["step"]
+        self.student.load_state_dict(state["student"])
+        self.teacher.load_state_dict(state["teacher"])
+        device = self.prototypes.values.device
+        self.prototypes = Prototypes(**{name: value.to(device) for name, value in state["prototypes"].items()})
+        self.optimizer.load_state_dict(state["optimizer"])
