@@ -68,6 +68,6 @@ def evaluate(model: nn.Module, source: ImageSource, config: TrainConfig, run: Ru
     per_class = {
         f"{prefix}/iou/{name}": value
         for name, value in zip(config.data.classes, scores.iou.tolist(), strict=True)
-        if value == value  # noqa: PLR0124 - NaN marks a class that does not occur
+        if value == value
     }
     return {f"{prefix}/miou": scores.miou, **per_class}

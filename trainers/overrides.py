@@ -63,7 +63,7 @@ def _leaves(overrides: Mapping[str, Any]) -> set[str]:
     return {path.removeprefix("data.") for path in overrides if path.startswith("data.")}
 
 
-def _at(values: Mapping[str, Any], path: str) -> Any:  # noqa: ANN401
+def _at(values: Mapping[str, Any], path: str) -> Any:
     for key in path.split("."):
         values = values.get(key, {})
     return values

@@ -10,8 +10,15 @@ from torch import Tensor, nn
 from trainers.augment.pipeline import strong_augment
 from trainers.config import IGNORE, TrainConfig
 from trainers.css.contrast import build_pool, contrastive_loss
-from trainers.css.prototypes import ClassSums, Prototypes, class_sums, cosine_similarity, one_hot, similarity_probs
-from trainers.css.prototypes import update_prototypes
+from trainers.css.prototypes import (
+    ClassSums,
+    Prototypes,
+    class_sums,
+    cosine_similarity,
+    one_hot,
+    similarity_probs,
+    update_prototypes,
+)
 from trainers.css.pseudo_labels import Targets, collaborate, downsample_labels, pseudo_labels, upsample
 from trainers.css.supervision import confident_pixel_loss, image_share_loss, supervised_loss
 from trainers.distributed import sum_over_ranks

@@ -1,12 +1,12 @@
 """Magnification, crop or shift, and flip, in one resampling of all maps.
 
-A window of the input is magnified onto the output. Along an axis of W input and w output pixels, output pixel j (from the
-other end where flipped) shows the input at
+A window of the input is magnified onto the output. Along an axis of W input and w output pixels, output pixel j (from
+the other end where flipped) shows the input at
 
     x(j) = start + (j + 0.5) / scale,    start = round(anchor * (W - w / scale) + shift * W)
 
-in pixels from the edge. Starts are whole pixels, so that without magnification pixels are moved and not interpolated. The
-grid is made axis by axis rather than by `affine_grid`, whose matrix product loses whole pixels under TF32 or autocast.
+in pixels from the edge. Starts are whole pixels, so that without magnification pixels are moved and not interpolated.
+The grid is made axis by axis: the matrix product in `affine_grid` is off by pixels under TF32 or bfloat16 autocast.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainers.augment.maps import IMAGE, Maps, is_label, mean_colour, per_image
+from trainers.augment.maps import IMAGE, Maps, is_label, mean_colour
 from trainers.config import IGNORE, StrongAugmentConfig, WeakAugmentConfig
 
 

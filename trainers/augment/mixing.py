@@ -35,7 +35,7 @@ class MixParams(NamedTuple):
 
 
 def draw_mix(config: StrongAugmentConfig, count: int, generator: torch.Generator) -> MixParams:
-    """Draw for `count` images: a box of uniform area and log-uniform aspect at a uniform place, and an order of classes."""
+    """Draw for `count` images: a box (uniform area and place, log-uniform aspect) and an order of the classes."""
     draws = torch.rand(count, 5, generator=generator)
     area = BOX_AREA[0] + (BOX_AREA[1] - BOX_AREA[0]) * draws[:, 1]
     low, high = (math.log(bound) for bound in BOX_ASPECT)
@@ -54,8 +54,8 @@ def apply_mix(maps: Maps, params: MixParams, kind: str) -> Maps:
     """Replace part of each image.
 
     - `cutmix`: a box, by the same box of the partner.
-    - `classmix`: where the partner's "label" is one of half of the classes present there (rounded up; never 255), by the
-      partner.
+    - `classmix`: where the partner's "label" is one of half of the classes present there (rounded up; never 255), by
+      the partner.
     - `cutout`: a box, by nothing: the image's mean colour, label 255, and 0 in the other maps.
 
     Args:

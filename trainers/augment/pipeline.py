@@ -1,7 +1,7 @@
 """Weak and strong augmentation of a rank's share of a batch.
 
-Every number is drawn on the CPU for the global batch and then cut to the rank's images, so two ranks on halves of a batch
-do what one process does on the whole. Nothing here waits for the device, and no shape depends on what the images show.
+Every number is drawn on the CPU for the global batch and then cut to the rank's images, so two ranks on halves of a
+batch do what one process does on the whole. Nothing here waits for the device, and no shape depends on the images.
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ def decode(data: FolderData, pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.
     """
     size = (data.width, data.height)
     image = _open(pair.image).convert("RGB")
-    pixels = np.asarray(image.resize(size, Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+    pixels = np.array(image.resize(size, Image.Resampling.BILINEAR)).transpose(2, 0, 1)
     if pair.mask is None:
         return pixels, np.full(data.image_shape, IGNORE, dtype=np.uint8)
     mask = _open(pair.mask)
@@ -112,7 +112,7 @@ def decode(data: FolderData, pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.
             f"correct it or {pair.image.name}"
         )
     labels = _to_labels(data, np.asarray(mask), pair.mask)
-    return pixels, np.asarray(Image.fromarray(labels).resize(size, Image.Resampling.NEAREST))
+    return pixels, np.array(Image.fromarray(labels).resize(size, Image.Resampling.NEAREST))
 
 
 def list_pairs(data: FolderData, part: str) -> tuple[Pair, ...]:
@@ -125,7 +125,7 @@ def list_pairs(data: FolderData, part: str) -> tuple[Pair, ...]:
         raise DataError(f"data.root must be a folder, got {data.root}: correct the path")
     images = data.root / part / "images"
     if not images.is_dir():
-        raise DataError(f"images must be in {images}, which is not a folder: create it or correct data.root")
+        raise DataError(f"{images} must be a folder of images, got no such folder: create it or correct the path")
     files = sorted(path for path in images.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     if not files:
         raise DataError(

@@ -15,7 +15,7 @@ def batch_indices(length: int, batch: int, seed: int, purpose: str, step: int) -
     """Return the global batch of one step: `batch` indices below `length`.
 
     The batches of steps 0, 1, 2, ... laid end to end are independent permutations of all indices, one an epoch, so each
-    image is read once an epoch. A batch goes on into the next epoch where it does not fit, and may then repeat an image.
+    image is read once an epoch. A batch goes on into the next epoch where it does not fit, and may then repeat images.
 
     Raises:
         DataError: there is nothing to draw from.

@@ -1,0 +1,130 @@
+"""What a search and a training have in common: recorded, shown while it runs, and its results written at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import yaml
+
+from harness.cli.progress import Tally, show_progress
+from harness.cli.report import show
+from harness.cli.terminal import Terminal
+from harness.tracking.stores import absolute_uri, default_tracking_uri
+
+if TYPE_CHECKING:
+    from harness.report import Results
+    from harness.tracking.recorder import MlflowRecorder
+    from harness.trials import TrialObserver, Value
+    from search_spaces import Space
+    from trainers.config import TrainConfig
+
+EXPERIMENT = "s4"
+OUTBOX = "outbox.jsonl"
+
+
+@dataclass(frozen=True)
+class Task:
+    """A search or a training, checked and ready to start."""
+
+    kind: Literal["search", "train"]
+    folder: Path
+    """Absolute; its name is the task's."""
+    preset: str
+    config: TrainConfig
+    settings: Mapping[str, Value]
+    """What was set by hand."""
+    tracking_uri: str
+    metric: str
+    total: int
+    """Trials."""
+    space: Space | None = None
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Config paths that the results show."""
+        return self.space.paths if self.space else tuple(self.settings)
+
+
+def conduct(task: Task, speak: Terminal, work: Callable[[Sequence[TrialObserver]], object]) -> Results:
+    """Run `work` with the observers of the task, and return the results. They are written whatever happens.
+
+    Raises:
+        BaseException: what `work` raises; the records say so.
+    """
+    from harness.report import Collector, Results, to_json, write_results
+    from harness.tracking.recorder import MlflowRecorder
+
+    collector, started = Collector(), time.monotonic()
+    tally = Tally(task.total, task.config.schedule.steps, task.metric)
+    name = task.folder.name
+    recorder = MlflowRecorder(
+        task.tracking_uri, EXPERIMENT, task.kind, name, tags(task), task.folder / OUTBOX, metric=task.metric
+    )
+    try:
+        with recorder:
+            _record_inputs(recorder, task)
+            try:
+                with show_progress(speak.console, tally) as progress:
+                    work([recorder, collector, progress])
+            finally:
+                results = Results(
+                    name=name, kind=task.kind, preset=task.preset, space=task.space.name if task.space else None,
+                    metric=task.metric, horizon=task.config.schedule.steps, elapsed_s=time.monotonic() - started,
+                    tracking_uri=task.tracking_uri, paths=task.paths, rows=collector.rows(task.paths),
+                )  # fmt: skip
+                write_results(task.folder, results)
+                _record_outputs(recorder, task, results)
+    finally:
+        delivery = recorder.close()
+        if delivery.note:
+            speak.say(f"tracking: {delivery.note}")
+    show(speak, results)
+    speak.say(f"again: {further(task)}")
+    speak.result({**to_json(results), "folder": str(task.folder)})
+    return results
+
+
+def further(task: Task) -> str:
+    """Return the commands that show more, as they must be typed here."""
+    name, storage = task.folder.name, task.folder.parent
+    report = f"s4 report {name}" + ("" if storage == Path("runs").resolve() else f" --storage {storage}")
+    at_default = task.tracking_uri == default_tracking_uri()
+    return f"{report}    records: s4 ui" + ("" if at_default else f" --tracking-uri {task.tracking_uri}")
+
+
+def tracking_uri_of(given: str | None) -> str:
+    """Return the URI to record at: the given one, or the SQLite store in the working directory."""
+    return absolute_uri(given or default_tracking_uri())
+
+
+def tags(task: Task) -> dict[str, str]:
+    """Return the tags of all runs of the task."""
+    from trainers.data.splits import open_splits
+
+    found = {
+        "s4.preset": task.preset,
+        "s4.data": task.config.data.name,
+        "s4.data_digest": open_splits(task.config.data).digest,
+        "s4.objective": task.metric,
+        "s4.horizon": str(task.config.schedule.steps),
+        "s4.folder": str(task.folder),
+    }
+    return {**found, "s4.space": task.space.name} if task.space else found
+
+
+def _record_inputs(recorder: MlflowRecorder, task: Task) -> None:
+    recorder.artifact("config.yaml", yaml.safe_dump(task.config.model_dump(mode="json"), sort_keys=False))
+    if task.space is not None:
+        recorder.artifact("space.yaml", task.space.text)
+
+
+def _record_outputs(recorder: MlflowRecorder, task: Task, results: Results) -> None:
+    for file in ("results.csv", "results.md"):
+        recorder.artifact(file, (task.folder / file).read_text(encoding="utf-8"))
+    if results.best is not None and task.space is not None:
+        overrides = {**task.settings, **task.space.fixed, **results.best.values}
+        recorder.artifact("best_overrides.yaml", yaml.safe_dump(overrides, sort_keys=False))

@@ -1,0 +1,67 @@
+"""`s4`: the commands, and what their failures become.
+
+Exit codes: 0 done, 1 failed, 2 wrong use (one line, no traceback), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+
+import typer
+
+from harness.cli.report import report
+from harness.cli.train import train
+from harness.cli.tune import tune
+from harness.cli.ui import ui
+from search_spaces.parameters import SpaceError
+from trainers.errors import UsageError
+
+DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
+
+app = typer.Typer(
+    name="s4",
+    help="Search, scale and ablate semi-supervised semantic segmentation. Runs on embedded data as it is.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (train, tune, report, ui):
+    app.command()(command)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command line and return its exit code."""
+    warnings.formatwarning = _one_line
+    try:
+        app(args=list(arguments), prog_name="s4")
+    except SystemExit as exit_:
+        return _code(exit_)
+    except (UsageError, SpaceError) as error:
+        sys.stderr.write(f"s4: {error}\n")
+        return WRONG_USE
+    except Exception:
+        traceback.print_exc()
+        return FAILED
+    return DONE
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def _code(exit_: SystemExit) -> int:
+    return exit_.code if isinstance(exit_.code, int) else DONE if exit_.code is None else FAILED
+
+
+def _one_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    return f"s4: warning: {message}\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""`s4 report`: shows the results of a search or a training again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.cli.options import Json, Storage, named_folder
+from harness.cli.terminal import Terminal, terminal
+from trainers.errors import UsageError
+
+if TYPE_CHECKING:
+    from harness.report import Results
+
+
+def report(
+    name: Annotated[str, typer.Argument(help="The name that s4 tune or s4 train gave or was given.")],
+    storage: Storage = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Show the results of a search or a training again."""
+    from harness.report import read_results, to_json
+
+    folder = named_folder(storage, name)
+    if not folder.is_dir():
+        raise UsageError(_unknown(storage, name))
+    results = read_results(folder)
+    with terminal(as_json) as speak:
+        show(speak, results)
+        speak.result(to_json(results))
+
+
+def show(speak: Terminal, results: Results) -> None:
+    """Write the table and what it amounts to."""
+    from harness.report import summary, to_table
+
+    speak.console.print(to_table(results))
+    for line in summary(results):
+        speak.say(line)
+
+
+def _unknown(storage: Path, name: str) -> str:
+    import difflib
+
+    known = sorted(path.parent.name for path in storage.glob("*/results.json"))
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known[:5])}" if known else "run s4 tune first"
+    return f"a name must be that of a search or training in {storage.resolve()}, got {name!r}: {hint}"

@@ -1,0 +1,76 @@
+"""`s4 train`: trains one configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.cli.options import (
+    Address,
+    Json,
+    Name,
+    Preset,
+    Settings,
+    Storage,
+    TrackingUri,
+    base_config,
+    cores,
+    free_folder,
+    parse_settings,
+)
+from harness.cli.terminal import terminal
+
+if TYPE_CHECKING:
+    from harness.cli.conduct import Task
+
+
+def train(
+    preset: Preset = "digits_css",
+    workers: Annotated[int, typer.Option(min=1, help="Processes that train together.")] = 1,
+    name: Name = None,
+    settings: Settings = None,
+    address: Address = "local",
+    storage: Storage = Path("runs"),
+    tracking_uri: TrackingUri = None,
+    as_json: Json = False,
+) -> None:
+    """Train one configuration, recorded like a trial of a search."""
+    with terminal(as_json) as speak:
+        task = _prepare(preset, settings or [], storage, name, tracking_uri, workers)
+
+        from harness.cli.conduct import conduct
+        from harness.cluster import ray_session
+        from harness.train_run import run_train
+
+        schedule = task.config.schedule
+        speak.say(f"{task.folder.name}: {preset}, {schedule.steps} steps, a report every {schedule.evaluate_every}, "
+                  f"{workers} workers")  # fmt: skip
+        speak.say(f"results in {task.folder}, records at {task.tracking_uri}")
+        folder = task.folder
+        with ray_session(address, cpus=max(cores(), workers) if address == "local" else None):
+            results = conduct(
+                task, speak, lambda observers: run_train(task.config, workers, folder.parent, folder.name, observers)
+            )
+    if results.best is None:
+        raise typer.Exit(1)
+
+
+def _prepare(
+    preset: str, words: list[str], storage: Path, name: str | None, tracking_uri: str | None, workers: int
+) -> Task:
+    """Check everything that can be checked before anything starts."""
+    settings = parse_settings(words)
+    config = base_config(preset, settings)
+    folder = free_folder(storage, name, preset)
+
+    from harness.cli.conduct import Task, tracking_uri_of
+    from harness.experiment import CssExperiment
+    from trainers.data.splits import verify
+    from trainers.loader import check_batches
+
+    check_batches(config, workers)
+    verify(config.data, needs_unlabelled=config.uses_unlabelled)
+    uri = tracking_uri_of(tracking_uri)
+    return Task("train", folder, preset, config, settings, uri, CssExperiment(config).metric, 1)

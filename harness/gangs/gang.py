@@ -1,0 +1,88 @@
+"""What runs in every worker of a gang: fetch a trial, train it, fetch the next."""
+
+from __future__ import annotations
+
+import gc
+import traceback
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import torch
+
+from harness.gangs.dispatcher import Job
+from harness.gangs.gang_run import GangRun, Ranks
+from harness.gangs.process_state import ProcessState
+from harness.trials import Experiment
+from trainers.errors import DivergedError, UsageError
+
+
+@dataclass(frozen=True)
+class GangSpec:
+    """Everything a worker needs to know to be part of a gang."""
+
+    gang: int
+    dispatcher: Any
+    """Handle of the Dispatcher actor."""
+    experiment: Experiment
+    threads: int | None
+    """Threads of each worker's arithmetic; none leaves torch's choice, which is right beside a GPU."""
+    save_interval_s: float
+    """Least time between two saves of a trial; 0 saves at every report."""
+
+
+def gang_loop(config: dict[str, GangSpec]) -> None:
+    """Train trial after trial until the search is over. Runs in every worker.
+
+    An exception in a trial fails that trial, and the gang lives on. Two kinds cannot be lived with, because the
+    process is not fit for another trial: an error of the accelerator, and, with more than one rank, an exception
+    that only some ranks met (the others may be waiting inside a collective). The trial fails all the same, then the
+    exception leaves this function and Ray Train starts the workers anew.
+    """
+    spec = config["spec"]
+    if spec.threads is not None:
+        torch.set_num_threads(spec.threads)
+    ranks = Ranks()
+    if not _warm_up(spec, ranks):
+        return
+    process_state = ProcessState.capture()
+    while True:
+        job = ranks.from_rank_0(ray.get(spec.dispatcher.next_trial.remote(spec.gang)) if ranks.rank == 0 else None)
+        if job is None:
+            return
+        process_state.restore()
+        _train(spec, ranks, job)
+
+
+def _warm_up(spec: GangSpec, ranks: Ranks) -> bool:
+    """Return whether the gang can train; where warming up raises, no trial could succeed and the search is ended."""
+    try:
+        spec.experiment.warm_up(GangRun(ranks))
+    except Exception as error:
+        ray.get(spec.dispatcher.abort.remote(f"a gang could not warm up: {_describe(error)}"))
+        return False
+    gc.collect()
+    gc.freeze()  # what is here now stays: collecting between trials then takes no time
+    return True
+
+
+def _train(spec: GangSpec, ranks: Ranks, job: Job) -> None:
+    run = GangRun(ranks, spec.dispatcher, spec.gang, job, spec.save_interval_s)
+    try:
+        config_hash = spec.experiment.train(job.overrides, run)
+    except Exception as error:
+        ray.get(spec.dispatcher.fail.remote(spec.gang, job.trial, _describe(error)))
+        if isinstance(error, torch.AcceleratorError):
+            raise
+        if ranks.size > 1 and not ray.get(spec.dispatcher.meet.remote(job.trial, ranks.size)):
+            raise
+    else:
+        if ranks.rank == 0:
+            ray.get(spec.dispatcher.complete.remote(spec.gang, job.trial, config_hash))
+
+
+def _describe(error: Exception) -> str:
+    """Return one line for the errors that speak to the user, else the traceback."""
+    if isinstance(error, (UsageError, DivergedError)):
+        return f"{type(error).__name__}: {error}"
+    return "".join(traceback.format_exception(error))

@@ -1,0 +1,66 @@
+"""What one trial could leave behind in a process, and how the next is kept from seeing it."""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class ProcessState:
+    """Global settings of a process that training code may change."""
+
+    folder: Path
+    threads: int
+    dtype: torch.dtype
+    grad_enabled: bool
+    deterministic: bool
+    deterministic_warn_only: bool
+    matmul_precision: str
+    cudnn_benchmark: bool
+    cudnn_deterministic: bool
+    cudnn_allow_tf32: bool
+
+    @classmethod
+    def capture(cls) -> ProcessState:
+        """Remember the settings as they are now."""
+        return cls(
+            folder=Path.cwd(),
+            threads=torch.get_num_threads(),
+            dtype=torch.get_default_dtype(),
+            grad_enabled=torch.is_grad_enabled(),
+            deterministic=torch.are_deterministic_algorithms_enabled(),
+            deterministic_warn_only=torch.is_deterministic_algorithms_warn_only_enabled(),
+            matmul_precision=torch.get_float32_matmul_precision(),
+            cudnn_benchmark=torch.backends.cudnn.benchmark,
+            cudnn_deterministic=torch.backends.cudnn.deterministic,
+            cudnn_allow_tf32=torch.backends.cudnn.allow_tf32,
+        )
+
+    def restore(self) -> None:
+        """Put the settings back, seed the global generators with a constant, and free what the last trial held.
+
+        A constant seed, not the state as captured: it is the same in a process that has just been started.
+        """
+        gc.collect()
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        os.chdir(self.folder)
+        torch.set_num_threads(self.threads)
+        torch.set_default_dtype(self.dtype)
+        torch.set_grad_enabled(self.grad_enabled)
+        torch.use_deterministic_algorithms(self.deterministic, warn_only=self.deterministic_warn_only)
+        torch.set_float32_matmul_precision(self.matmul_precision)
+        torch.backends.cudnn.benchmark = self.cudnn_benchmark
+        torch.backends.cudnn.deterministic = self.cudnn_deterministic
+        torch.backends.cudnn.allow_tf32 = self.cudnn_allow_tf32
+        random.seed(0)
+        np.random.seed(0)  # noqa: NPY002  # the legacy generator is the one that is global
+        torch.manual_seed(0)

@@ -1,0 +1,270 @@
+"""Results of a search as tables: ranked, written beside the search, and read again without Ray.
+
+Trials that reached the horizon come first, for an early value says little about a late one; failures have no rank.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainers.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from harness.trials import Trial, Value
+
+ORDER = {"COMPLETE": 0, "PRUNED": 1, "RUNNING": 2, "FAIL": 3}
+NONE = "-"
+FILES = ("results.json", "results.csv", "results.md")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One trial in a table."""
+
+    number: int
+    state: str
+    best: float | None
+    """Best value of the objective over its reports."""
+    best_step: int | None
+    step: int
+    values: Mapping[str, Value]
+    """What was set: dotted config paths of the space, and values."""
+    config_hash: str
+    error: str | None
+    """Last line of the reason, where it failed."""
+    start_s: float | None
+    """From the trial's submission to the end of its first step, in seconds."""
+    report_s: float | None
+    """What a report cost the training, its checkpoint aside, in seconds; median."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """A search or a single training that ended."""
+
+    name: str
+    kind: str
+    preset: str
+    space: str | None
+    metric: str
+    horizon: int
+    elapsed_s: float
+    tracking_uri: str
+    paths: Sequence[str]
+    """Dotted config paths of the columns."""
+    rows: Sequence[Row]
+    """Best first."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of trials by state, in the order of the table."""
+        states = [row.state for row in self.rows]
+        return {state: states.count(state) for state in ORDER if state in states}
+
+    @property
+    def best(self) -> Row | None:
+        """The best trial that reached the horizon."""
+        return next((row for row in self.rows if row.state == "COMPLETE" and row.best is not None), None)
+
+    @property
+    def baseline(self) -> Row | None:
+        """Trial 0 of a search, the published configuration."""
+        return next((row for row in self.rows if row.number == 0), None) if self.kind == "search" else None
+
+    @property
+    def overheads(self) -> dict[str, float | None]:
+        """Medians over trials, in seconds."""
+        return {
+            "start_s": _median(row.start_s for row in self.rows),
+            "report_s": _median(row.report_s for row in self.rows),
+        }
+
+
+class Collector:
+    """A `TrialObserver` that keeps the trials, also those of a search that is interrupted."""
+
+    def __init__(self) -> None:
+        self.trials: dict[int, Trial] = {}
+        self._overheads: dict[tuple[int, str], list[float]] = {}
+
+    def on_start(self, trial: Trial) -> None:
+        """Keep the trial."""
+        self.trials[trial.number] = trial
+
+    def on_report(self, trial: Trial) -> None:
+        """Keep what starting and reporting cost; not every report says it."""
+        self.trials[trial.number] = trial
+        for name in ("start_s", "report_s"):
+            if f"overhead/{name}" in trial.metrics:
+                self._overheads.setdefault((trial.number, name), []).append(trial.metrics[f"overhead/{name}"])
+
+    def on_end(self, trial: Trial) -> None:
+        """Keep the trial."""
+        self.trials[trial.number] = trial
+
+    def rows(self, paths: Sequence[str]) -> list[Row]:
+        """Return the table's rows, best first, with a column for each of these config paths."""
+        return ranked(self._row(trial, paths) for trial in self.trials.values())
+
+    def _row(self, trial: Trial, paths: Sequence[str]) -> Row:
+        return Row(
+            number=trial.number,
+            state=str(trial.state),
+            best=trial.best.get("value"),
+            best_step=int(trial.best["step"]) if "step" in trial.best else None,
+            step=trial.step,
+            values={path: trial.overrides[path] for path in paths if path in trial.overrides},
+            config_hash=trial.config_hash,
+            error=trial.error.strip().rsplit("\n", 1)[-1] if trial.error else None,
+            start_s=_median(self._overheads.get((trial.number, "start_s"), [])),
+            report_s=_median(self._overheads.get((trial.number, "report_s"), [])),
+        )
+
+
+def ranked(rows: Iterable[Row]) -> list[Row]:
+    """Return the rows best first: complete ones, then the others by state and value."""
+    return sorted(
+        rows, key=lambda row: (ORDER[row.state], -row.best if row.best is not None else float("inf"), row.number)
+    )
+
+
+def to_json(results: Results) -> dict[str, Any]:
+    """Return the results with their summary as JSON-able values."""
+    best = results.best
+    summary = {"counts": results.counts, "best": asdict(best) if best else None, "overheads": results.overheads}
+    return {**asdict(results), **summary}
+
+
+def columns(results: Results) -> list[str]:
+    """Return the titles of the table's columns, with whole config paths."""
+    return ["rank", "trial", results.metric, "at step", "steps", "state", *results.paths]
+
+
+def cells(results: Results) -> list[list[str]]:
+    """Return the table's cells as text, a list a trial."""
+    table = []
+    for rank, row in enumerate(results.rows, start=1):
+        said = row.best is not None and row.state != "FAIL"
+        table.append([
+            str(rank) if said else NONE,
+            f"{row.number} (baseline)" if results.baseline is row else str(row.number),
+            NONE if row.best is None else f"{row.best:.4f}",
+            NONE if row.best_step is None else str(row.best_step),
+            str(row.step),
+            row.state,
+            *(_text(row.values[path]) if path in row.values else NONE for path in results.paths),
+        ])  # fmt: skip
+    return table
+
+
+def to_csv(results: Results) -> str:
+    """Return the table as CSV with full precision; missing values are empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*columns(results), "config_hash", "error"])
+    for line, row in zip(cells(results), results.rows, strict=True):
+        exact = [
+            "" if row.best is None else row.best,
+            "" if row.best_step is None else row.best_step,
+            row.step,
+            row.state,
+        ]
+        values = [row.values.get(path, "") for path in results.paths]
+        rank = "" if line[0] == NONE else line[0]
+        writer.writerow([rank, row.number, *exact, *values, row.config_hash, row.error or ""])
+    return text.getvalue()
+
+
+def to_markdown(results: Results) -> str:
+    """Return the table and its summary as Markdown."""
+    lines = [columns(results), ["---"] * len(columns(results)), *cells(results)]
+    table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return f"# {results.name}\n\n{table}\n\n" + "".join(f"- {line}\n" for line in summary(results))
+
+
+def to_table(results: Results) -> Table:
+    """Return the table for a terminal; columns are titled by the last part of their path where that is unique."""
+    from rich import box
+    from rich.table import Table
+
+    leaves = [path.rsplit(".", 1)[-1] for path in results.paths]
+    titles = [leaf if leaves.count(leaf) == 1 else path for leaf, path in zip(leaves, results.paths, strict=True)]
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for title in [*columns(results)[: -len(results.paths) or None], *titles]:
+        table.add_column(title, justify="left" if title in ("trial", "state") else "right", overflow="fold")
+    best = results.best
+    for line, row in zip(cells(results), results.rows, strict=True):
+        style = "bold green" if row is best else "red" if row.state == "FAIL" else None
+        table.add_row(*line, style=style)
+    return table
+
+
+def summary(results: Results) -> list[str]:
+    """Return what the table amounts to, in a few lines."""
+    words = {"COMPLETE": "complete", "PRUNED": "pruned", "RUNNING": "unfinished", "FAIL": "failed"}
+    counted = ", ".join(f"{count} {words[state]}" for state, count in results.counts.items())
+    lines = [f"{len(results.rows)} trial{'s' * (len(results.rows) != 1)} ({counted}) in {results.elapsed_s:.0f} s"]
+    best, baseline = results.best, results.baseline
+    if best is not None and best.best is not None:
+        line = f"best: trial {best.number}, {results.metric} {best.best:.4f} at step {best.best_step}"
+        if baseline is not None and baseline is not best and baseline.state == "COMPLETE" and baseline.best is not None:
+            line += f"; the published baseline {baseline.best:.4f} ({best.best - baseline.best:+.4f}), one seed each"
+        elif baseline is best:
+            line += ", the published baseline"
+        lines.append(line)
+    over = results.overheads
+    if over["start_s"] is not None and over["report_s"] is not None:
+        lines.append(
+            f"overhead (medians): {over['start_s']:.3f} s from a trial's submission to the end of its first step, "
+            f"{1000 * over['report_s']:.1f} ms a report"
+        )
+    lines += [f"trial {row.number} failed: {row.error}" for row in results.rows if row.error]
+    return lines
+
+
+def write_results(folder: Path, results: Results) -> None:
+    """Write results.json, results.csv and results.md into the folder, each whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = (json.dumps(to_json(results), indent=1) + "\n", to_csv(results), to_markdown(results))
+    for name, text in zip(FILES, texts, strict=True):
+        part = folder / f"{name}.part"
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, folder / name)
+
+
+def read_results(folder: Path) -> Results:
+    """Return the results that `write_results` left in the folder.
+
+    Raises:
+        UsageError: there are none, or they were written by something else.
+    """
+    path = folder / FILES[0]
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        rows = [Row(**row) for row in data.pop("rows")]
+        for key in ("counts", "best", "overheads"):
+            del data[key]
+        return Results(**data, rows=rows)
+    except FileNotFoundError:
+        raise UsageError(f"results must lie in {path}, there are none: is the search still running?") from None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UsageError(f"results must be those of `s4 tune` or `s4 train`, {path} is not: {error}") from None
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
+
+
+def _text(value: Value) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

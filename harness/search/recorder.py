@@ -1,0 +1,102 @@
+"""Follows a search inside Tune's loop: keeps `Trial` records, tells observers, frees gangs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ray import tune
+
+from harness.gangs.trial import ERROR, METRICS, OBJECTIVE, STEP
+from harness.search.searcher import Resolve, outcome
+from harness.trials import Trial, TrialObserver, TrialState
+from trainers.errors import UsageError
+
+
+class Recorder(tune.Callback):  # type: ignore[misc]  # ray is untyped
+    """Maps Tune's trials to ours. All calls come from the driver's main thread, in order."""
+
+    def __init__(
+        self,
+        dispatcher: Any,
+        resolve: Resolve,
+        observers: Sequence[TrialObserver],
+        each_turn: Callable[[], None],
+    ) -> None:
+        """Make a recorder.
+
+        Args:
+            each_turn: called at every turn of Tune's loop, at least ten times a second.
+        """
+        self._dispatcher = dispatcher
+        self._resolve = resolve
+        self._observers = observers
+        self._each_turn = each_turn
+        self._trials: dict[str, Trial] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave everything out of the pickle of itself that Tune writes and nothing reads."""
+        return {}
+
+    @property
+    def trials(self) -> list[Trial]:
+        """Every trial that was started, by number."""
+        return sorted(self._trials.values(), key=lambda trial: trial.number)
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Look after what is not a trial."""
+        self._each_turn()
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Open the record."""
+        self._open(trial)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Record a report; a failed trial has none."""
+        if result.get(ERROR):
+            return
+        ours = self._trials[trial.trial_id]
+        ours.metrics = dict(result[METRICS])
+        if not ours.best or result[OBJECTIVE] > ours.best["value"]:
+            ours.best = {"value": result[OBJECTIVE], "step": result[STEP]}
+        for observer in self._observers:
+            observer.on_report(ours)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Close the record of a trial that finished, was stopped, or said why it failed."""
+        result = trial.last_result
+        self._close(trial, outcome(result), result.get(ERROR))
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Close the record of a trial whose proxy raised or died."""
+        self._open(trial)
+        self._close(trial, TrialState.FAIL, str(trial.get_pickled_error() or "the trial's proxy was lost"))
+
+    def fail_unfinished(self, reason: str) -> None:
+        """Close the records that Tune left open."""
+        for key, trial in self._trials.items():
+            if trial.state is TrialState.RUNNING:
+                self._end(key, trial, TrialState.FAIL, reason)
+
+    def _open(self, trial: Any) -> None:
+        if trial.trial_id in self._trials:
+            return
+        job = trial.config["job"]
+        ours = Trial(number=trial.config["number"], params=trial.config["params"], overrides=job.overrides)
+        with contextlib.suppress(UsageError):  # the gang meets it too and fails the trial with its words
+            ours.config, ours.config_hash = self._resolve(job.overrides)
+        self._trials[trial.trial_id] = ours
+        for observer in self._observers:
+            observer.on_start(ours)
+
+    def _close(self, trial: Any, state: TrialState, error: str | None) -> None:
+        self._end(trial.trial_id, self._trials[trial.trial_id], state, error)
+
+    def _end(self, key: str, trial: Trial, state: TrialState, error: str | None) -> None:
+        self._dispatcher.cancel.remote(key)  # frees the gang, whatever ended the trial
+        trial.state, trial.error = state, error
+        for observer in self._observers:
+            observer.on_end(trial)

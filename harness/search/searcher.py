@@ -1,0 +1,142 @@
+"""An Optuna searcher that tells Optuna the truth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState as OptunaState
+from ray.tune.search import Searcher
+from ray.tune.search.optuna import OptunaSearch
+
+from harness.gangs.dispatcher import Job
+from harness.gangs.trial import ERROR, FINISHED, OBJECTIVE, STEP
+from harness.search.space import SearchSpace
+from harness.trials import TrialState, Value
+from trainers.errors import UsageError
+
+Resolve = Callable[[Mapping[str, Value]], tuple[Mapping[str, Any], str]]
+
+
+class TruthfulOptunaSearch(OptunaSearch):  # type: ignore[misc]  # ray is untyped
+    """OptunaSearch that tells how trials really ended.
+
+    Ray's own tells a trial that the scheduler stopped as COMPLETE with its low-budget value, and leaves a trial whose
+    objective is not a number RUNNING for ever. Here: finished is COMPLETE, stopped is PRUNED with its intermediate
+    values at their optimizer steps, everything else is FAIL, and RUNNING trials that an earlier driver left in the
+    study are told FAIL before the first draw.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        resolve: Resolve,
+        storage: optuna.storages.BaseStorage,
+        study_name: str,
+        sampler: optuna.samplers.BaseSampler,
+        checkpoints: Path,
+    ) -> None:
+        """Open or continue the study.
+
+        Args:
+            resolve: `Experiment.resolve`; gives each trial the hash of the config that is meant.
+            checkpoints: folder that gets a folder for each trial.
+        """
+        self._described = space
+        self._resolve = resolve
+        self._checkpoints = checkpoints
+        self._finished = False
+        super().__init__(
+            space=space.suggest,
+            metric=OBJECTIVE,
+            mode="max",
+            sampler=sampler,
+            storage=storage,
+            study_name=study_name,
+        )
+        study: optuna.Study = self._ot_study
+        for zombie in study.get_trials(deepcopy=False, states=(OptunaState.RUNNING,)):
+            study.tell(zombie.number, state=OptunaState.FAIL)
+        if not study.trials:
+            study.enqueue_trial(dict(space.baseline_params))
+
+    @property
+    def study(self) -> optuna.Study:
+        """The Optuna study."""
+        return self._ot_study
+
+    def finish(self) -> None:
+        """Draw no more trials."""
+        self._finished = True
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        """Draw a trial: the config of a `GangTrial`, plus `number` and `params` for the recorder."""
+        if self._finished:
+            return str(Searcher.FINISHED)
+        drawn = self._ot_trials[trial_id] = self._ot_study.ask()
+        params = self._described.suggest(drawn)
+        overrides = self._described.overrides(params)
+        try:
+            _, config_hash = self._resolve(overrides)
+        except UsageError:  # the gang meets the same error and fails the trial with it
+            config_hash = ""
+        folder = self._checkpoints / f"{drawn.number:05d}"
+        return {"number": drawn.number, "params": params, "job": Job(trial_id, overrides, str(folder), config_hash)}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Keep an intermediate value."""
+        self._ot_trials[trial_id].report(result[OBJECTIVE], result[STEP])
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Tell how the trial ended."""
+        trial = self._ot_trials.pop(trial_id)
+        state = outcome(result, error)
+        if state is TrialState.FAIL:
+            self._ot_study.tell(trial, state=OptunaState.FAIL)
+            return
+        assert result is not None  # noqa: S101  # narrows the type: without a result the outcome is FAIL
+        trial.report(result[OBJECTIVE], result[STEP])  # the scheduler's last word hides it from `on_trial_result`
+        if state is TrialState.PRUNED:
+            self._ot_study.tell(trial, state=OptunaState.PRUNED)
+        else:
+            self._ot_study.tell(trial, result[OBJECTIVE])
+
+    def fail_unfinished(self) -> None:
+        """Tell FAIL for every trial that is still RUNNING: the search was cut short."""
+        for trial in self._ot_trials.values():
+            self._ot_study.tell(trial, state=OptunaState.FAIL)
+        self._ot_trials.clear()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave everything out of the pickle of itself that Tune writes and nothing reads."""
+        return {}
+
+    def save(self, checkpoint_path: str) -> None:
+        """Do nothing: the study's storage is the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Do nothing: the study's storage is the state."""
+
+
+def outcome(result: Mapping[str, Any] | None, error: bool = False) -> TrialState:
+    """Return how a trial ended, from its last result; the one place where this is decided."""
+    if error or not result or result.get(ERROR) or not math.isfinite(result.get(OBJECTIVE, math.nan)):
+        return TrialState.FAIL
+    return TrialState.COMPLETE if result[FINISHED] else TrialState.PRUNED
+
+
+def journal(path: Path) -> optuna.storages.JournalStorage:
+    """Open or make a study storage that is one file."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
+
+
+def make_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
+    """Return Optuna's sampler of this name, `tpe` or `random`."""
+    samplers = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
+    return samplers[name](seed=seed)

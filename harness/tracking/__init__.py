@@ -1,0 +1,1 @@
+"""Tracking: everything that reaches MLflow, from one thread in the driver, by way of a file."""

@@ -1,0 +1,82 @@
+"""The outbox: every operation is a line of a file before anything else happens to it.
+
+`outbox.jsonl` is append-only and complete in itself; `outbox.jsonl.done` holds how many of its lines have been applied.
+An operation may be applied twice (the driver died between the two files), never zero times: operations are idempotent.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+Operation = dict[str, Any]
+
+log = logging.getLogger(__name__)
+
+
+class Outbox:
+    """A file of operations. Appending never raises: a full disk costs the record, not the search."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._done_path = path.with_name(path.name + ".done")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _end_with_a_whole_line(path)
+        self.count = path.read_bytes().count(b"\n") if path.exists() else 0
+        self._file = path.open("ab", buffering=0)
+        self._broken = False
+
+    def append(self, operation: Operation) -> int:
+        """Write the operation down, and return how many operations the file holds now.
+
+        After a failure nothing more is written, so that no line follows a half one.
+        """
+        if self._broken:
+            return self.count
+        try:
+            self._file.write(json.dumps(operation, allow_nan=False, separators=(",", ":")).encode() + b"\n")
+            self.count += 1
+        except OSError as error:
+            log.warning("cannot write %s (%s): tracking goes on without it", self.path, error)
+            self._broken = True
+        return self.count
+
+    def operations(self) -> Iterator[Operation]:
+        """Yield all operations, oldest first; the n-th is line n."""
+        with self.path.open(encoding="utf-8") as lines:
+            yield from map(json.loads, lines)
+
+    def done(self) -> int:
+        """Return how many operations have been applied."""
+        try:
+            return int(self._done_path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return 0
+
+    def mark_done(self, count: int) -> None:
+        """Note that the first `count` operations have been applied."""
+        temporary = self._done_path.with_name(self._done_path.name + ".part")
+        try:
+            temporary.write_text(str(count), encoding="utf-8")
+            os.replace(temporary, self._done_path)
+        except OSError as error:
+            log.debug("cannot write %s: %s", self._done_path, error)
+
+    def close(self) -> None:
+        """Close the file; what it holds stays."""
+        self._file.close()
+
+
+def _end_with_a_whole_line(path: Path) -> None:
+    """Cut off a line that a killed driver left half written."""
+    if not path.exists():
+        return
+    data = path.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    if whole < len(data):
+        with path.open("r+b") as file:
+            file.truncate(whole)

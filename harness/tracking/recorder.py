@@ -1,0 +1,221 @@
+"""The recorder: watches trials and leaves a parent run with one child a trial in MLflow.
+
+Observing returns at once: an operation is appended to the outbox, and the courier's thread applies it.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, NamedTuple, Self
+
+from harness.tracking.courier import Courier, connect_client
+from harness.tracking.limits import NAME_LENGTH, TAG_LENGTH, clean_name, clean_value, finite, flat_params
+from harness.tracking.outbox import Operation, Outbox
+from harness.tracking.provenance import git_sha
+from harness.tracking.stores import absolute_uri, artifact_location
+from harness.tracking.writer import MlflowWriter
+from harness.trials import Trial, TrialState
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+STATUS: Mapping[TrialState, Status] = {
+    TrialState.COMPLETE: "FINISHED",
+    TrialState.PRUNED: "KILLED",
+    TrialState.FAIL: "FAILED",
+}
+INTERRUPTED = "interrupted"
+"""Error of trials that a user ended: MLflow shows them as killed, not as failed."""
+BOOKKEEPING = frozenset({"step", "finished"})
+"""Reported, but no metrics: the step is where metrics are logged, `finished` becomes the run's status."""
+CLOSE_REASON: Mapping[Status, str] = {"FINISHED": "all done", "FAILED": "driver failed", "KILLED": INTERRUPTED}
+STOP_REASON = {TrialState.COMPLETE: "horizon", TrialState.PRUNED: "scheduler", TrialState.FAIL: "error"}
+
+
+class Delivery(NamedTuple):
+    """What became of the operations, at close."""
+
+    applied: int
+    """Applied by this recorder."""
+    pending: int
+    """Still in the outbox only."""
+    rejected: int
+    """Refused by MLflow, and skipped."""
+    note: str | None
+    """One line for the user where not all was applied."""
+
+
+@dataclass
+class History:
+    """What an outbox says about its search, and what an earlier driver did not get done."""
+
+    opening: Operation | None = None
+    """The first operation, which names the search."""
+    open_trials: set[int] = field(default_factory=set)
+    """Started and not ended."""
+    ended: int = 0
+    best: float | None = None
+    """Best value of completed trials, as shown on the parent."""
+    pending: list[tuple[Operation, int]] = field(default_factory=list)
+    """Operations that were not applied, with their lines."""
+
+    @classmethod
+    def read(cls, outbox: Outbox) -> Self:
+        """Return the history in an outbox; empty where it is new."""
+        history, done = cls(), outbox.done()
+        for line, operation in enumerate(outbox.operations(), start=1):
+            history.opening = history.opening or operation
+            if line > done:
+                history.pending.append((operation, line))
+            history.follow(operation)
+        return history
+
+    def follow(self, operation: Operation) -> None:
+        """Take note of one operation."""
+        match operation:
+            case {"op": "start", "trial": number}:
+                self.open_trials.add(number)
+            case {"op": "end", "trial": number}:
+                self.open_trials.discard(number)
+                self.ended += 1
+            case {"op": "report", "best": value}:
+                self.best = value
+
+
+class MlflowRecorder:
+    """A `TrialObserver`; close it, or use it as a context manager, and no run is left RUNNING.
+
+    `kind` is `search` (a parent run and a child a trial) or `train` (trial 0 is the run itself). An outbox that exists
+    already is continued: what it still holds is applied first, and the same runs are resumed.
+    """
+
+    def __init__(
+        self,
+        tracking_uri: str,
+        experiment: str,
+        kind: Literal["search", "train"],
+        name: str,
+        tags: Mapping[str, str],
+        outbox: Path,
+        *,
+        metric: str = "dev/miou",
+    ) -> None:
+        uri, sha = absolute_uri(tracking_uri), git_sha()
+        self._metric = metric
+        self._leaf = clean_name(metric).replace("/", "_")
+        self._tags = {clean_name(key): clean_value(value, TAG_LENGTH) for key, value in tags.items()}
+        self._tags |= {"s4.search": clean_value(name, TAG_LENGTH)} | ({"s4.git_sha": sha} if sha else {})
+        self._delivery: Delivery | None = None
+        self._outbox = Outbox(outbox)
+        self._history = History.read(self._outbox)
+        opening = self._history.opening or {
+            "experiment": clean_value(experiment, NAME_LENGTH),
+            "artifact_location": artifact_location(uri),
+            "kind": kind,
+            "name": clean_value(name, NAME_LENGTH),
+            "search_id": uuid.uuid4().hex[:12],
+            "tags": {**self._tags, "s4.kind": kind, "s4.state": str(TrialState.RUNNING)},
+        }
+        opening = {**opening, **_stamped("open")}
+        self._kind = opening["kind"]
+        self._courier = Courier(self._outbox, lambda: MlflowWriter(connect_client(uri), opening).apply)
+        for operation, line in self._history.pending:
+            self._courier.send(operation, line)
+        self._history.pending.clear()
+        self._send(opening)
+
+    def on_start(self, trial: Trial) -> None:
+        """Create or resume the trial's run, with the resolved config as its params."""
+        config: Mapping[str, Any] = trial.config or trial.overrides
+        tags = {
+            **self._tags,
+            "s4.kind": "train" if self._kind == "train" else "trial",
+            "s4.trial": str(trial.number),
+            "s4.config_hash": trial.config_hash,
+            "s4.seed": clean_value(trial.config.get("seed"), TAG_LENGTH),
+            "s4.state": str(TrialState.RUNNING),
+        }
+        self._send(_stamped("start", trial=trial.number, params=flat_params(config), tags=tags))
+
+    def on_report(self, trial: Trial) -> None:
+        """Log the report's finite metrics at its optimizer step, and how many were not finite."""
+        metrics, dropped = finite({name: value for name, value in trial.metrics.items() if name not in BOOKKEEPING})
+        if dropped:
+            metrics["nonfinite"] = float(dropped)
+        self._send(_stamped("report", trial=trial.number, step=trial.step, metrics=metrics))
+
+    def on_end(self, trial: Trial) -> None:
+        """End the trial's run as its state says, with what tables of runs show: the best and the final value."""
+        metrics: dict[str, float] = {}
+        if "value" in trial.best:
+            metrics = {f"best/{self._leaf}": trial.best["value"], "best/step": trial.best.get("step", 0.0)}
+        if self._metric in trial.metrics:
+            metrics[f"final/{self._leaf}"] = trial.metrics[self._metric]
+        status, tags = STATUS[trial.state], {"s4.state": str(trial.state), "s4.stop_reason": STOP_REASON[trial.state]}
+        if trial.error == INTERRUPTED:
+            status, tags = "KILLED", {"s4.state": "INTERRUPTED", "s4.stop_reason": INTERRUPTED}
+        elif trial.error:
+            tags["s4.error"] = clean_value(trial.error, TAG_LENGTH, keep_end=True)
+        self._end(status, tags, trial=trial.number, step=trial.step, metrics=finite(metrics)[0])
+        self._show_best(trial)
+
+    def artifact(self, file: str, text: str) -> None:
+        """Keep a text as an artifact of the search (or of the training)."""
+        self._send(_stamped("artifact", file=file, text=text))
+
+    def close(self, status: Status = "FINISHED", reason: str | None = None, timeout_s: float = 30.0) -> Delivery:
+        """End every run that is still open, wait at most `timeout_s` for MLflow, and say what is left in the outbox."""
+        if self._delivery is None:
+            why = clean_value(reason or CLOSE_REASON[status], TAG_LENGTH)
+            lost: Status = "FAILED" if self._kind == "train" and status == "FAILED" else "KILLED"
+            for number in sorted(self._history.open_trials):
+                self._end(lost, {"s4.state": "INTERRUPTED", "s4.stop_reason": why}, trial=number)
+            if self._kind == "search" or not self._history.ended:
+                self._end(status, {"s4.state": status, "s4.stop_reason": why})
+            everything = self._courier.close(timeout_s)
+            self._outbox.close()
+            pending = 0 if everything else self._outbox.count - self._outbox.done()
+            self._delivery = Delivery(self._courier.applied, pending, self._courier.rejected, self._note(pending))
+        return self._delivery
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if error is None:
+            self.close()
+        elif isinstance(error, KeyboardInterrupt):
+            self.close("KILLED")
+        else:
+            self.close("FAILED", f"{type(error).__name__}: {error}")
+
+    def _show_best(self, trial: Trial) -> None:
+        """Show on the parent how the best completed trial improves with the number of trials that ended."""
+        value = finite(trial.best)[0].get("value")
+        if self._kind == "train" or trial.state is not TrialState.COMPLETE or value is None:
+            return
+        if self._history.best is None or value > self._history.best:
+            metrics = {f"best/{self._leaf}": value, "best/trial": float(trial.number)}
+            self._send(_stamped("report", step=self._history.ended, metrics=metrics, best=value))
+
+    def _end(self, status: Status, tags: Mapping[str, str], **more: object) -> None:
+        self._send(_stamped("end", status=status, tags=dict(tags), **more))
+
+    def _send(self, operation: Operation) -> None:
+        self._history.follow(operation)
+        self._courier.send(operation, self._outbox.append(operation))
+
+    def _note(self, pending: int) -> str | None:
+        if pending:
+            why = f" ({self._courier.last_error})" if self._courier.last_error else ""
+            return f"{pending} operations did not reach MLflow{why}; they are kept in {self._outbox.path}"
+        if self._courier.rejected:
+            return f"MLflow refused {self._courier.rejected} operations, the last one: {self._courier.last_error}"
+        return None
+
+
+def _stamped(op: str, **more: object) -> Operation:
+    return {"op": op, "time": int(time.time() * 1000), **more}

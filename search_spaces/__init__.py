@@ -1,0 +1,6 @@
+"""Search spaces: what a search may change, as data, and the small loader that reads it."""
+
+from search_spaces.parameters import Parameter, SpaceError
+from search_spaces.space import Space, list_spaces, load_space
+
+__all__ = ["Parameter", "Space", "SpaceError", "list_spaces", "load_space"]

@@ -1,0 +1,194 @@
+"""A search space is data: this reads it, checks it, and turns what a sampler draws into config overrides.
+
+Knows nothing of trainers: paths are only words here. Whoever holds a base config checks that they exist.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from search_spaces.parameters import Parameter, SpaceError, Suggests, Value
+from search_spaces.parsing import keys_of, parse_parameter, scalar_of
+from search_spaces.reading import read_yaml
+
+SHIPPED = Path(__file__).parent
+"""Where the spaces that come with the package lie."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """What a search may change, what it keeps fixed, and the published values it starts from."""
+
+    name: str
+    source: str
+    """Where the ranges and the baseline come from."""
+    parameters: tuple[Parameter, ...]
+    """In the order of the file, which is the order of drawing."""
+    fixed: Mapping[str, Value]
+    """Dotted paths and the values that every trial sets them to."""
+    published: Mapping[str, Value]
+    """Dotted paths and the published values of the parameters that apply to them."""
+    text: str
+    """The YAML that this was read from, for the record."""
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Dotted config paths that are searched, in the order of drawing; without those in `fixed`."""
+        return tuple(parameter.path for parameter in self.parameters)
+
+    @property
+    def baseline_params(self) -> dict[str, Value]:
+        """Raw params that decode to the published values: what to enqueue as trial 0."""
+        params: dict[str, Value] = {}
+        values: dict[str, Value] = {}
+        for parameter in self.parameters:
+            if parameter.applies(values):
+                values[parameter.path] = self.published[parameter.path]
+                params[parameter.name] = parameter.encode(self.published[parameter.path], values)
+        return params
+
+    @property
+    def baseline(self) -> dict[str, Value]:
+        """Overrides of the published configuration, with the fixed ones: what trial 0 sets."""
+        return self.overrides(self.baseline_params)
+
+    def edges(self) -> Iterator[dict[str, Value]]:
+        """Yield raw params at both ends of every range and at every choice, the others as in the baseline.
+
+        Enough to see that a config takes the whole of each range. A conditional parameter comes with its condition.
+        """
+        lowest = {parameter.name: parameter.ends[0] for parameter in self.parameters}
+        for parameter in self.parameters:
+            conditions = {path: allowed[0] for path, allowed in parameter.when.items()}
+            for end in parameter.ends:
+                yield {**lowest, **self.baseline_params, **conditions, parameter.name: end}
+
+    def suggest(self, trial: Suggests) -> dict[str, Value]:
+        """Return raw params drawn by an Optuna trial; conditional parameters only where they apply."""
+        params: dict[str, Value] = {}
+        values: dict[str, Value] = {}
+        for parameter in self.parameters:
+            if parameter.applies(values):
+                raw = parameter.suggest(trial)
+                params[parameter.name] = raw
+                values[parameter.path] = parameter.decode(raw, values)
+        return params
+
+    def overrides(self, params: Mapping[str, Value]) -> dict[str, Value]:
+        """Return dotted config paths and values of raw params, with the fixed ones.
+
+        Params whose condition does not hold are left out.
+
+        Raises:
+            SpaceError: a param is missing, unknown or out of range.
+        """
+        unknown = sorted(params.keys() - {parameter.name for parameter in self.parameters})
+        if unknown:
+            raise SpaceError(f"params must be those of space {self.name}, got {', '.join(unknown)}: remove them")
+        values: dict[str, Value] = {}
+        for parameter in self.parameters:
+            if not parameter.applies(values):
+                continue
+            if parameter.name not in params:
+                raise SpaceError(f"params of space {self.name} must hold {parameter.name}, it is missing: add it")
+            values[parameter.path] = parameter.decode(params[parameter.name], values)
+        return {**self.fixed, **values}
+
+
+def list_spaces() -> list[str]:
+    """Return the names of the spaces that come with the package."""
+    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+
+
+def load_space(name_or_path: str | Path) -> Space:
+    """Return a space that comes with the package, by name, or one in a YAML file, by path.
+
+    Raises:
+        SpaceError: there is no such space, or the file does not describe one.
+    """
+    given = str(name_or_path)
+    if given in list_spaces():
+        path = SHIPPED / f"{given}.yaml"
+    elif isinstance(name_or_path, Path) or "/" in given or given.endswith((".yaml", ".yml")):
+        path = Path(name_or_path)
+    else:
+        near = difflib.get_close_matches(given, list_spaces(), n=1)
+        hint = f"did you mean {near[0]}?" if near else "choose one of them"
+        raise SpaceError(f"a space must be one of {', '.join(list_spaces())}, or a YAML file; got {given!r}: {hint}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise SpaceError(f"a space must be a readable YAML file, got {path}: {why}") from None
+    try:
+        return parse_space(text)
+    except SpaceError as error:
+        raise SpaceError(f"space {path}: {error}") from None
+
+
+def parse_space(text: str) -> Space:
+    """Return the space that a YAML text describes.
+
+    Raises:
+        SpaceError: it does not describe one; the message says where.
+    """
+    try:
+        data = read_yaml(text)
+    except yaml.YAMLError as error:
+        raise SpaceError(f"must be YAML, got an error: {' '.join(str(error).split())}") from None
+    keys_of(data, "the file", required=("name", "source", "baseline", "parameters"), optional=("fixed",))
+    for key in ("name", "source"):
+        if not isinstance(data[key], str) or not data[key].strip():
+            raise SpaceError(f"{key} must be text, got {data[key]!r}: write it")
+    parameters: list[Parameter] = []
+    for path, spec in _mapping(data, "parameters").items():
+        parameters.append(parse_parameter(path, spec, parameters))
+    space = Space(
+        name=data["name"],
+        source=" ".join(data["source"].split()),
+        parameters=tuple(parameters),
+        fixed=_values(data, "fixed") if "fixed" in data else {},
+        published=_values(data, "baseline"),
+        text=text,
+    )
+    _check_together(space)
+    return space
+
+
+def _mapping(data: Mapping[str, Any], key: str) -> dict[str, Any]:
+    value = data[key]
+    if not isinstance(value, dict) or not value or not all(isinstance(path, str) for path in value):
+        raise SpaceError(f"{key} must map dotted config paths, got {value!r}: write at least one `path: ...` below it")
+    return value
+
+
+def _values(data: Mapping[str, Any], key: str) -> dict[str, Value]:
+    return {path: scalar_of(value, f"{key}.{path}") for path, value in _mapping(data, key).items()}
+
+
+def _check_together(space: Space) -> None:
+    """Refuse a space whose parts contradict each other."""
+    both = sorted(set(space.paths) & set(space.fixed))
+    if both:
+        raise SpaceError(f"a path must be searched or fixed, got both for {', '.join(both)}: remove one")
+    values: dict[str, Value] = {}
+    for parameter in space.parameters:
+        if parameter.applies(values):
+            values[parameter.path] = space.published.get(parameter.path)
+    missing, extra = sorted(values.keys() - space.published.keys()), sorted(space.published.keys() - values.keys())
+    if missing:
+        raise SpaceError(
+            f"baseline must hold a published value of each parameter, {', '.join(missing)} is missing: add it"
+        )
+    if extra:
+        raise SpaceError(f"baseline must hold only parameters that apply to it, got {', '.join(extra)}: remove it")
+    try:
+        _ = space.baseline
+    except SpaceError as error:
+        raise SpaceError(f"baseline: {error}") from None

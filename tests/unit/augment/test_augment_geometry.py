@@ -1,0 +1,149 @@
+"""Geometry moves an image and its maps together, and touches no value."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from trainers.augment.geometry import GeometryParams, apply_geometry, draw_geometry, moves_nothing
+from trainers.augment.maps import Maps
+from trainers.config import StrongAugmentConfig, WeakAugmentConfig
+
+
+def batch(n: int = 3, height: int = 24, width: int = 32) -> Maps:
+    g = torch.Generator().manual_seed(n * height + width)
+    return {
+        "image": torch.rand(n, 3, height, width, generator=g),
+        "label": torch.randint(0, 11, (n, height, width), generator=g),
+        "label_representation": torch.randint(0, 11, (n, height, width), generator=g),
+        "confidence": torch.rand(n, height, width, generator=g),
+    }
+
+
+def params(
+    n: int, scale: float = 1.0, anchor: float = 0.5, shift: tuple[float, float] = (0, 0), flip: bool = False
+) -> GeometryParams:
+    return GeometryParams(
+        scale=torch.full((n,), scale),
+        anchor=torch.full((n, 2), anchor),
+        shift=torch.tensor(shift, dtype=torch.float32).expand(n, 2),
+        flip=torch.full((n,), flip),
+    )
+
+
+def encoded(label: Tensor) -> Tensor:
+    """An image whose every channel is its label: what moves with it can be compared."""
+    return (label.float() / 10)[:, None].expand(-1, 3, -1, -1).contiguous()
+
+
+def test_a_flip_reverses_every_map() -> None:
+    maps = batch()
+    moved = apply_geometry(maps, params(3, flip=True), (24, 32))
+    assert torch.allclose(moved["image"], maps["image"].flip(-1), atol=1e-5)  # the grid is off by up to 1e-5 pixels
+    for key in ("label", "label_representation", "confidence"):
+        assert torch.equal(moved[key], maps[key].flip(-1))
+
+
+def test_the_identity_moves_nothing_even_where_it_is_computed() -> None:
+    maps = batch()
+    moved = apply_geometry(maps, params(3), (24, 32))
+    assert torch.allclose(moved["image"], maps["image"], atol=1e-5)
+    assert all(torch.equal(moved[key], maps[key]) for key in maps if key != "image")
+    assert list(moved) == list(maps)
+
+
+@settings(max_examples=40, deadline=None)
+@given(down=st.integers(-10, 10), right=st.integers(-10, 10))
+def test_a_shift_moves_whole_pixels_and_ignores_what_comes_from_outside(down: int, right: int) -> None:
+    maps = batch()
+    moved = apply_geometry(maps, params(3, shift=(down / 24, right / 32)), (24, 32))
+    rows, columns = torch.arange(24)[:, None] + down, torch.arange(32)[None] + right
+    inside = (rows >= 0) & (rows < 24) & (columns >= 0) & (columns < 32)
+    rows, columns = rows.clamp(0, 23), columns.clamp(0, 31)
+    assert torch.equal(moved["label"], torch.where(inside, maps["label"][:, rows, columns], 255))
+    assert torch.equal(moved["confidence"], torch.where(inside, maps["confidence"][:, rows, columns], 0.0))
+    mean = maps["image"].mean((-2, -1), keepdim=True)
+    expected = torch.where(inside, maps["image"][:, :, rows, columns], mean)
+    assert torch.allclose(moved["image"], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("anchor", [0.0, 0.3, 1.0])
+def test_a_crop_is_a_piece_of_the_input(anchor: float) -> None:
+    maps = batch()
+    moved = apply_geometry(maps, params(3, anchor=anchor), (16, 20))
+    top, left = round(anchor * 8), round(anchor * 12)
+    piece = (..., slice(top, top + 16), slice(left, left + 20))
+    assert torch.equal(moved["label"], maps["label"][piece])
+    assert torch.allclose(moved["image"], maps["image"][piece], atol=1e-5)
+
+
+def test_doubling_repeats_every_label_twice() -> None:
+    maps = batch()
+    moved = apply_geometry(maps, params(3, scale=2.0, anchor=0.0), (24, 32))
+    expected = maps["label"][:, :12, :16].repeat_interleave(2, 1).repeat_interleave(2, 2)
+    assert torch.equal(moved["label"], expected)
+
+
+def test_a_small_image_lies_inside_its_crop() -> None:
+    maps = batch()
+    moved = apply_geometry(maps, params(3, anchor=1.0), (32, 40))
+    assert torch.equal(moved["label"][:, 8:, 8:], maps["label"])
+    assert (moved["label"][:, :8] == 255).all()
+    assert (moved["label"][:, :, :8] == 255).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 1000), low=st.floats(0.5, 1.0), high=st.floats(1.0, 3.0))
+def test_label_image_and_confidence_move_together(seed: int, low: float, high: float) -> None:
+    g = torch.Generator().manual_seed(seed)
+    coarse = torch.randint(0, 11, (4, 3, 4), generator=g)
+    label = coarse.repeat_interleave(8, 1).repeat_interleave(8, 2)  # 8 px blocks, so that most pixels have no edge near
+    maps = {"image": encoded(label), "label": label, "confidence": label / 10}
+    config = StrongAugmentConfig(scale=(low, high), shift=0.3, flip=0.5)
+    moved = apply_geometry(maps, draw_geometry(config, 4, g), (24, 32))
+    inside = moved["label"] != 255
+    assert torch.equal(moved["confidence"], torch.where(inside, moved["label"] / 10, 0.0))
+    # Bilinear interpolation departs from the nearest pixel only up to two pixels from an edge between blocks.
+    labels = moved["label"].float()[:, None]
+    plain = (F.max_pool2d(labels, 5, 1) == -F.max_pool2d(-labels, 5, 1)) & inside[:, None, 2:-2, 2:-2]
+    shown = moved["image"][:, :1, 2:-2, 2:-2][plain]
+    assert torch.allclose(shown, labels[:, :, 2:-2, 2:-2][plain] / 10, atol=1e-4)
+
+
+def test_values_are_copied_as_floats() -> None:
+    confidence = torch.tensor([0.97, 0.7, math.nextafter(0.97, 0), 1e-7, 1.0], dtype=torch.float32)
+    maps = batch() | {"confidence": confidence[torch.randint(0, 5, (3, 24, 32))]}
+    config = StrongAugmentConfig(scale=(0.6, 1.8), shift=0.2, flip=0.5)
+    moved = apply_geometry(maps, draw_geometry(config, 3, torch.Generator().manual_seed(0)), (24, 32))
+    assert set(moved["confidence"].unique().tolist()) <= {0.0, *confidence.tolist()}
+    assert {key: values.dtype for key, values in moved.items()} == {key: values.dtype for key, values in maps.items()}
+
+
+def test_draws_keep_to_their_ranges() -> None:
+    g = torch.Generator().manual_seed(0)
+    weak = draw_geometry(WeakAugmentConfig(scale=(0.5, 2.0), flip=0.25), 4000, g)
+    assert 0.5 <= weak.scale.min() < 0.51
+    assert 1.96 < weak.scale.max() <= 2.0
+    assert abs(weak.scale.log().mean()) < 0.025  # log-uniform: four standard deviations of the mean
+    assert abs(weak.flip.float().mean() - 0.25) < 0.028
+    assert not weak.shift.any()
+    strong = draw_geometry(StrongAugmentConfig(shift=0.2), 4000, g)
+    assert 0.195 < strong.shift.abs().max() <= 0.2
+    assert (strong.anchor == 0.5).all()
+    assert (strong.scale == 1).all()
+    assert not strong.flip.any()
+
+
+def test_the_config_tells_whether_anything_moves() -> None:
+    size = (24, 32)
+    assert moves_nothing(WeakAugmentConfig(), size, size)
+    assert moves_nothing(WeakAugmentConfig(crop=size), size, size)
+    assert moves_nothing(StrongAugmentConfig(), size, size)
+    assert not moves_nothing(WeakAugmentConfig(crop=(16, 16)), size, (16, 16))
+    assert not moves_nothing(WeakAugmentConfig(flip=0.1), size, size)
+    assert not moves_nothing(StrongAugmentConfig(shift=0.1), size, size)
+    assert not moves_nothing(StrongAugmentConfig(scale=(1.0, 1.1)), size, size)

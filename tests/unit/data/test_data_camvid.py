@@ -1,0 +1,36 @@
+"""Real street scenes, where CAMVID_ROOT says that they are."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from trainers.config import FolderData
+from trainers.data.folder import list_pairs
+from trainers.data.splits import open_splits, open_val
+from trainers.presets import CAMVID_CLASSES
+
+pytestmark = pytest.mark.skipif("CAMVID_ROOT" not in os.environ, reason="needs CamVid in CAMVID_ROOT")
+
+
+@pytest.fixture
+def data() -> FolderData:
+    return FolderData(
+        root=Path(os.environ["CAMVID_ROOT"]), classes=CAMVID_CLASSES, ignore_values=(11,), height=180, width=240
+    )
+
+
+def test_camvid_has_the_published_numbers_of_images(data: FolderData) -> None:
+    assert (len(list_pairs(data, "train")), len(list_pairs(data, "val"))) == (367, 101)
+    assert [len(part) for part in open_splits(data)] == [40, 267, 60]
+
+
+def test_camvid_reads_as_streets_under_skies(data: FolderData) -> None:
+    images, labels = open_val(data).fetch(range(0, 101, 10))
+    assert (images.shape, labels.shape) == ((11, 3, 180, 240), (11, 180, 240))
+    assert set(labels.unique().tolist()) <= {*range(11), 255}
+    upper, lower = labels[:, :90], labels[:, 90:]
+    assert (upper == 0).sum() > 10 * (lower == 0).sum()
+    assert (lower == 3).sum() > 10 * (upper == 3).sum()
+    brightness = images.float().mean(1)
+    assert brightness[labels == 0].mean() > brightness[labels == 3].mean() + 40

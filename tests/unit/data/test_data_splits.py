@@ -1,0 +1,125 @@
+"""Labelled, unlabelled and dev: disjoint, complete, drawn by the seed or listed."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from trainers.config import DigitsData, FolderData
+from trainers.data.splits import open_splits, open_val, verify
+from trainers.errors import DataError
+
+NAMES = [f"scene_{index:02d}" for index in range(30)]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    base = tmp_path_factory.mktemp("folder")
+    for part, names in (("train", NAMES), ("val", ["v"])):
+        for folder in ("images", "masks"):
+            (base / part / folder).mkdir(parents=True)
+            for name in names:
+                Image.fromarray(np.zeros((16, 16), np.uint8)).save(base / part / folder / f"{name}.png")
+    return base
+
+
+def config(root: Path, **changes: object) -> FolderData:
+    fields: dict[str, object] = {"root": root, "classes": ("a", "b"), "height": 16, "width": 16}
+    return FolderData.model_validate(fields | {"labelled": 5, "dev": 8} | changes)
+
+
+def write(path: Path, names: list[str]) -> Path:
+    path.write_text("\n".join(names) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_parts_are_disjoint_and_complete(root: Path, seed: int) -> None:
+    splits = open_splits(config(root, seed=seed))
+    names = [name for part in splits for name in part.names]
+    assert sorted(names) == NAMES
+    assert [len(part) for part in splits] == [5, 17, 8]
+
+
+def test_more_labelled_images_include_the_fewer_and_leave_dev_alone(root: Path) -> None:
+    few, many = open_splits(config(root, labelled=5)), open_splits(config(root, labelled=12))
+    assert set(few.labelled.names) < set(many.labelled.names)
+    assert few.dev.names == many.dev.names
+
+
+def test_the_seed_draws_the_parts(root: Path) -> None:
+    assert open_splits(config(root)).dev.names != open_splits(config(root, seed=1)).dev.names
+
+
+def test_lists_are_taken_as_they_are_and_numbers_from_the_rest(root: Path, tmp_path: Path) -> None:
+    labelled = write(tmp_path / "labelled.txt", [NAMES[4], NAMES[2]])
+    splits = open_splits(config(root, labelled=labelled, dev=28))
+    assert splits.labelled.names == (NAMES[2], NAMES[4])
+    assert set(splits.dev.names) == set(NAMES) - {NAMES[2], NAMES[4]}
+    dev = write(tmp_path / "dev.txt", NAMES[10:12])
+    splits = open_splits(config(root, labelled=labelled, dev=dev))
+    assert splits.dev.names == tuple(NAMES[10:12])
+    assert len(splits.unlabelled) == 26
+
+
+def test_the_digest_tells_who_is_in_which_part(root: Path, tmp_path: Path) -> None:
+    one, other = (write(tmp_path / f"{at}.txt", [NAMES[at]]) for at in (0, 1))
+    digests = [
+        open_splits(config(root, labelled=labelled, dev=dev)).digest for labelled, dev in ((one, other), (other, one))
+    ]
+    assert digests[0] != digests[1]
+    again = write(tmp_path / "again.txt", [NAMES[0]])
+    assert open_splits(config(root, labelled=again, dev=other)).digest == digests[0]
+    assert len(digests[0]) == 12
+    assert int(digests[0], 16) >= 0
+
+
+def test_the_digest_of_digits_changes_with_seed_and_numbers() -> None:
+    configs = (DigitsData(), DigitsData(seed=1), DigitsData(labelled=41))
+    assert len({open_splits(data).digest for data in configs}) == 3
+
+
+def test_an_equal_config_finds_the_data_open() -> None:
+    assert open_splits(DigitsData(seed=3)) is open_splits(DigitsData(seed=3))
+
+
+def test_digits_have_nothing_to_check_and_a_validation_split() -> None:
+    verify(DigitsData(), needs_unlabelled=True)
+    assert len(open_val(DigitsData(val=7))) == 7
+
+
+def test_more_images_than_there_are_is_refused(root: Path) -> None:
+    with pytest.raises(DataError, match=r"^data\.dev=8 \+ data\.labelled=23 must be at most .* got 30 in .*train: ask"):
+        open_splits(config(root, labelled=23))
+
+
+def test_all_labelled_is_allowed_unless_unlabelled_images_are_needed(root: Path) -> None:
+    data = config(root, labelled=22)
+    verify(data)
+    with pytest.raises(DataError, match=r"unlabelled images must remain beside data\.labelled=22 and data\.dev=8"):
+        verify(data, needs_unlabelled=True)
+
+
+def test_an_unknown_name_in_a_list_is_named(root: Path, tmp_path: Path) -> None:
+    listed = write(tmp_path / "dev.txt", [NAMES[0], "scene_00.png", "nobody"])
+    with pytest.raises(DataError, match=r"data\.dev must list names .* got 2 unknown, the first scene_00\.png, in"):
+        open_splits(config(root, dev=listed))
+
+
+def test_a_name_in_both_lists_is_named(root: Path, tmp_path: Path) -> None:
+    one, other = write(tmp_path / "a.txt", NAMES[:3]), write(tmp_path / "b.txt", NAMES[2:5])
+    with pytest.raises(DataError, match=r"share no image, got scene_02 in both lists \(1 in all\)"):
+        open_splits(config(root, labelled=one, dev=other))
+
+
+def test_a_name_listed_twice_is_named(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"data\.labelled must list a name once, got scene_01 again"):
+        open_splits(config(root, labelled=write(tmp_path / "a.txt", [NAMES[1], NAMES[1]])))
+
+
+def test_a_list_that_is_missing_or_empty_is_named(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"data\.labelled must be a number or a text file of names, got .*none\.txt"):
+        open_splits(config(root, labelled=tmp_path / "none.txt"))
+    with pytest.raises(DataError, match=r"data\.labelled must list at least one name, got none in .*empty\.txt"):
+        open_splits(config(root, labelled=write(tmp_path / "empty.txt", [""])))

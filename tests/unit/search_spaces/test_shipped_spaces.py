@@ -1,0 +1,90 @@
+"""The spaces that come with the package: every value they can draw makes a valid config."""
+
+import itertools
+
+import optuna
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from search_spaces import Parameter, Space, list_spaces, load_space
+from trainers.config import TrainConfig
+from trainers.overrides import apply_overrides
+
+SPACES = list_spaces()
+
+
+def raw_values(parameter: Parameter) -> st.SearchStrategy[object]:
+    if parameter.kind == "categorical":
+        return st.sampled_from(parameter.choices)
+    return st.floats(*parameter.raw_range)
+
+
+def every_param(space: Space) -> st.SearchStrategy[dict[str, object]]:
+    return st.fixed_dictionaries({parameter.name: raw_values(parameter) for parameter in space.parameters})
+
+
+def test_the_shipped_spaces_are_listed_by_name() -> None:
+    assert {"css", "css_quick"} <= set(SPACES)
+    assert all(load_space(name).name == name for name in SPACES)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_the_baseline_is_the_published_configuration(name: str) -> None:
+    space = load_space(name)
+    written = yaml.safe_load(space.text)
+    assert space.baseline == written["baseline"] | written.get("fixed", {})
+    assert apply_overrides(TrainConfig(), space.baseline) == apply_overrides(TrainConfig(), space.fixed)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_both_ends_of_every_range_make_a_valid_config(name: str) -> None:
+    space = load_space(name)
+    # Everything at one end, by label strategy, then each parameter at each end with the others at the baseline's.
+    for choices in itertools.product(*(p.ends for p in space.parameters if p.kind == "categorical")):
+        for end in (0, 1):
+            chosen = iter(choices)
+            params = {p.name: next(chosen) if p.kind == "categorical" else p.ends[end] for p in space.parameters}
+            apply_overrides(TrainConfig(), space.overrides(params))
+    for params in space.edges():
+        apply_overrides(TrainConfig(), space.overrides(params))
+
+
+@pytest.mark.parametrize("name", SPACES)
+@given(data=st.data())
+def test_any_draw_makes_a_valid_config_with_conditional_parameters_only_where_they_apply(
+    name: str, data: st.DataObject
+) -> None:
+    space = load_space(name)
+    overrides = space.overrides(data.draw(every_param(space)))
+    config = apply_overrides(TrainConfig(), overrides)
+    assert config.thresholds.delta_w < config.thresholds.delta_s
+    assert ("css.cross_warmup" in overrides) == (
+        "css.cross_warmup" in space.paths and config.css.label_strategy == "cross"
+    )
+    assert overrides.keys() <= {*space.paths, *space.fixed}
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_optuna_draws_what_overrides_accepts(name: str) -> None:
+    space = load_space(name)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for _ in range(50):
+        trial = study.ask()
+        params = space.suggest(trial)
+        assert params == trial.params
+        space.overrides(params)
+        study.tell(trial, 0.0)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_an_enqueued_baseline_comes_back_as_the_published_values(name: str) -> None:
+    space = load_space(name)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    study.enqueue_trial(space.baseline_params)
+    assert space.overrides(space.suggest(study.ask())) == space.baseline
+
+
+def test_thresholds_on_the_indicator_are_relative_to_what_it_can_reach() -> None:
+    assert load_space("css").fixed["thresholds.unit"] == "of_maximum"

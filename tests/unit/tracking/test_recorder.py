@@ -1,0 +1,275 @@
+"""The recorder against a real SQLite store: the tree of runs, how they end, and what happens when things go wrong."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from harness.tracking import courier
+from harness.tracking.recorder import MlflowRecorder
+from harness.trials import Trial, TrialState
+
+CONFIG = {"seed": 3, "loss": {"lambda_u": 1.5, "queries": 256}, "data": {"name": "digits", "digit_size": [12, 16]}}
+
+
+class Store:
+    """A store, the recorders that a test opens on it, and the runs that they left."""
+
+    def __init__(self, uri: str, folder: Path) -> None:
+        self.client = MlflowClient(uri)
+        self.uri = uri
+        self.folder = folder
+        self.experiment = folder.name
+
+    def recorder(self, kind: str = "search", name: str = "search-001") -> MlflowRecorder:
+        return MlflowRecorder(
+            self.uri, self.experiment, kind, name, {"s4.preset": "digits_css"}, self.folder / name / "outbox.jsonl"
+        )
+
+    def runs(self) -> list[Run]:
+        experiment = self.client.get_experiment_by_name(self.experiment)
+        return list(self.client.search_runs([experiment.experiment_id]))
+
+    def run(self, name: str) -> Run:
+        [found] = [run for run in self.runs() if run.info.run_name == name]
+        return found
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    uri = f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
+    courier.connect_client(uri).search_experiments()  # creates the tables once, for that takes seconds
+    return uri
+
+
+@pytest.fixture
+def store(uri: str, tmp_path: Path) -> Store:
+    return Store(uri, tmp_path)
+
+
+def trial(number: int) -> Trial:
+    return Trial(number, {}, {"loss.lambda_u": 1.5}, config_hash=f"hash{number}", config=CONFIG)
+
+
+def report(recorder: MlflowRecorder, trial: Trial, step: int, value: float) -> None:
+    trial.metrics = {"step": step, "finished": 0.0, "dev/miou": value, "loss/sup": 0.5}
+    if not trial.best or value > trial.best["value"]:
+        trial.best = {"value": value, "step": step}
+    recorder.on_report(trial)
+
+
+def play(recorder: MlflowRecorder, number: int, state: TrialState, values: tuple[float, ...] = (0.5, 0.4)) -> Trial:
+    playing = trial(number)
+    recorder.on_start(playing)
+    for index, value in enumerate(values, start=1):
+        report(recorder, playing, 10 * index, value)
+    playing.state = state
+    playing.error = "Traceback ...\nDivergedError: loss is nan" if state is TrialState.FAIL else None
+    recorder.on_end(playing)
+    return playing
+
+
+def test_a_search_is_a_parent_with_one_child_a_trial_that_ends_as_the_trial_did(store: Store) -> None:
+    with store.recorder() as recorder:
+        for number, state in enumerate([TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]):
+            play(recorder, number, state)
+    parent = store.run("search-001")
+    children = {run.info.run_name: run for run in store.runs() if run.info.run_id != parent.info.run_id}
+    assert {name: run.info.status for name, run in children.items()} == {
+        "trial-000": "FINISHED", "trial-001": "KILLED", "trial-002": "FAILED",
+    }  # fmt: skip
+    assert all(run.data.tags["mlflow.parentRunId"] == parent.info.run_id for run in children.values())
+    assert parent.info.status == "FINISHED"
+    assert {key: parent.data.tags[key] for key in ("s4.kind", "s4.search", "s4.preset", "s4.state")} == {
+        "s4.kind": "search", "s4.search": "search-001", "s4.preset": "digits_css", "s4.state": "FINISHED",
+    }  # fmt: skip
+
+
+def test_a_trial_says_what_it_was_and_why_it_ended(store: Store) -> None:
+    with store.recorder() as recorder:
+        play(recorder, 7, TrialState.FAIL)
+    run = store.run("trial-007")
+    expected = {
+        "s4.kind": "trial", "s4.search": "search-001", "s4.trial": "7", "s4.config_hash": "hash7", "s4.seed": "3",
+        "s4.state": "FAIL", "s4.stop_reason": "error", "s4.error": "Traceback ...\nDivergedError: loss is nan",
+    }  # fmt: skip
+    assert {key: run.data.tags[key] for key in expected} == expected
+    assert run.data.params == {
+        "seed": "3", "loss.lambda_u": "1.5", "loss.queries": "256",
+        "data.name": "digits", "data.digit_size": "[12, 16]",
+    }  # fmt: skip
+
+
+def test_metrics_are_at_optimizer_steps_with_best_and_final_values(store: Store) -> None:
+    with store.recorder() as recorder:
+        play(recorder, 0, TrialState.COMPLETE, values=(0.2, 0.6, 0.5))
+    run = store.run("trial-000")
+    history = store.client.get_metric_history(run.info.run_id, "dev/miou")
+    assert [(point.step, point.value) for point in history] == [(10, 0.2), (20, 0.6), (30, 0.5)]
+    metrics = run.data.metrics
+    assert (metrics["best/dev_miou"], metrics["best/step"], metrics["final/dev_miou"]) == (0.6, 20, 0.5)
+    assert "step" not in metrics
+
+
+def test_values_that_are_not_finite_are_dropped_and_counted(store: Store) -> None:
+    with store.recorder() as recorder:
+        playing = trial(0)
+        recorder.on_start(playing)
+        playing.metrics = {"step": 10, "dev/miou": float("nan"), "loss/sup": float("inf"), "loss/u": 1.0}
+        recorder.on_report(playing)
+    metrics = store.run("trial-000").data.metrics
+    assert metrics == {"loss/u": 1.0, "nonfinite": 2.0}
+
+
+def test_the_parent_shows_the_best_of_the_completed_trials(store: Store) -> None:
+    with store.recorder() as recorder:
+        for number, (state, value) in enumerate(
+            [
+                (TrialState.COMPLETE, 0.3),
+                (TrialState.PRUNED, 0.9),
+                (TrialState.COMPLETE, 0.4),
+                (TrialState.COMPLETE, 0.2),
+            ]
+        ):
+            play(recorder, number, state, values=(value,))
+    parent = store.run("search-001")
+    history = store.client.get_metric_history(parent.info.run_id, "best/dev_miou")
+    assert [(point.step, point.value) for point in history] == [(1, 0.3), (3, 0.4)]
+    assert parent.data.metrics["best/trial"] == 2
+
+
+def test_a_training_is_one_run_of_its_own(store: Store) -> None:
+    with store.recorder("train", "digits-001") as recorder:
+        play(recorder, 0, TrialState.COMPLETE)
+    [run] = store.runs()
+    assert run.info.status == "FINISHED"
+    assert (run.info.run_name, run.data.tags["s4.kind"]) == ("digits-001", "train")
+    assert run.data.params["loss.lambda_u"] == "1.5"
+    assert "mlflow.parentRunId" not in run.data.tags
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
+    """Count what the client is asked, by what each batch holds."""
+    counted: Counter[str] = Counter()
+    log_batch = MlflowClient.log_batch
+
+    def counting(self: MlflowClient, run_id: str, metrics: object = (), params: object = (), tags: object = ()) -> None:
+        counted.update(kind for kind, held in (("metrics", metrics), ("params", params)) if held)
+        log_batch(self, run_id, metrics=metrics, params=params, tags=tags)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", counting)
+    return counted
+
+
+def test_a_report_is_one_batch_and_params_are_logged_once(store: Store, calls: Counter[str]) -> None:
+    recorder = store.recorder()
+    playing = trial(0)
+    recorder.on_start(playing)
+    for step in (10, 20, 30, 40):
+        report(recorder, playing, step, 0.5)
+    recorder.on_start(playing)  # the gang was restarted
+    recorder.close()
+    assert calls == {"metrics": 4, "params": 1}
+
+
+def test_a_config_of_many_fields_is_logged_in_batches_that_mlflow_takes(store: Store, calls: Counter[str]) -> None:
+    playing = trial(0)
+    playing.config = {f"field{index}": "x" * (7000 if index == 0 else 1) for index in range(230)}
+    with store.recorder() as recorder:
+        recorder.on_start(playing)
+    assert calls["params"] == 3
+    assert len(store.run("trial-000").data.params) == 230
+
+
+def test_resuming_creates_no_second_run_and_ends_the_trials_that_were_lost(store: Store) -> None:
+    first = store.recorder()
+    play(first, 0, TrialState.COMPLETE)
+    first.on_start(trial(1))
+    first.on_start(trial(2))
+    first._courier.close(30)  # the driver is killed: nobody closes the recorder
+    first._outbox.close()
+    assert store.run("trial-001").info.status == "RUNNING"
+    second = store.recorder()
+    play(second, 1, TrialState.COMPLETE)
+    second.close()
+    statuses = sorted((run.info.run_name, run.info.status) for run in store.runs())
+    assert statuses == [
+        ("search-001", "FINISHED"), ("trial-000", "FINISHED"), ("trial-001", "FINISHED"), ("trial-002", "KILLED"),
+    ]  # fmt: skip
+
+
+def test_an_operation_that_was_applied_but_not_noted_changes_nothing_when_it_is_applied_again(store: Store) -> None:
+    with store.recorder() as recorder:
+        play(recorder, 0, TrialState.COMPLETE)
+    before = {run.info.run_name: run.to_dictionary()["data"] for run in store.runs()}
+    (store.folder / "search-001" / "outbox.jsonl.done").write_text("0")
+    store.recorder().close()
+    assert {run.info.run_name: run.to_dictionary()["data"] for run in store.runs()} == before
+    [_] = store.client.get_metric_history(store.run("trial-000").info.run_id, "best/dev_miou")
+
+
+def test_the_same_name_in_another_folder_is_another_search(store: Store, tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        with MlflowRecorder(
+            store.uri, store.experiment, "search", "same", {}, tmp_path / folder / "o.jsonl"
+        ) as recorder:
+            play(recorder, 0, TrialState.COMPLETE)
+    assert len(store.runs()) == 4
+
+
+@pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), "KILLED"), (RuntimeError("boom"), "FAILED")])
+def test_nothing_is_left_running_when_the_driver_stops(store: Store, error: BaseException, status: str) -> None:
+    def driver() -> None:
+        with store.recorder() as recorder:
+            recorder.on_start(trial(0))
+            raise error
+
+    with pytest.raises(type(error)):
+        driver()
+    assert store.run("search-001").info.status == status
+    interrupted = store.run("trial-000")
+    assert (interrupted.info.status, interrupted.data.tags["s4.state"]) == ("KILLED", "INTERRUPTED")
+
+
+def test_artifacts_are_kept_beside_the_database(store: Store) -> None:
+    with store.recorder() as recorder:
+        recorder.artifact("space.yaml", "name: s\n")
+    uri = store.run("search-001").info.artifact_uri
+    assert uri.startswith(f"{Path(store.uri.removeprefix('sqlite:///')).parent.as_uri()}/mlartifacts/")
+    assert Path(uri.removeprefix("file://"), "space.yaml").read_text() == "name: s\n"
+
+
+def test_a_server_that_is_down_delays_nobody_and_loses_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    outbox = tmp_path / "outbox.jsonl"
+    started = time.monotonic()
+    recorder = MlflowRecorder("http://127.0.0.1:1", store.experiment, "search", "s", {}, outbox)
+    play(recorder, 0, TrialState.COMPLETE)
+    assert time.monotonic() - started < 1
+    delivery = recorder.close(timeout_s=2)
+    assert time.monotonic() - started < 5
+    written = [json.loads(line)["op"] for line in outbox.read_text().splitlines()]
+    assert written == ["open", "start", "report", "report", "end", "report", "end"]
+    assert delivery.pending == 7
+    assert delivery.note is not None
+    assert "7 operations did not reach MLflow" in delivery.note
+    MlflowRecorder(store.uri, store.experiment, "search", "s", {}, outbox).close()
+    assert store.run("trial-000").data.metrics["best/dev_miou"] == 0.5
+
+
+def test_a_refused_operation_is_counted_and_the_next_ones_go_on(store: Store) -> None:
+    recorder = store.recorder()
+    recorder._send({"op": "start", "time": 0, "trial": 0, "params": {"bad\nname": "1"}, "tags": {}})
+    play(recorder, 1, TrialState.COMPLETE)
+    delivery = recorder.close()
+    assert (delivery.rejected, delivery.pending) == (1, 0)
+    assert store.run("trial-001").info.status == "FINISHED"
+    assert store.run("trial-000").info.status == "KILLED"
