@@ -116,7 +116,7 @@ def _join(address: str) -> None:
         ray.init(address=address, **_QUIET)
     except ConnectionError as error:
         raise UsageError(
-            f"a Ray cluster must run at {address}, but what answers there is none ({_first_line(error)}): check the port"
+            f"a Ray cluster must run at {address}, but no Ray answers ({_first_line(error)}): check the port"
         ) from error
     except ray.exceptions.AuthenticationError as error:
         raise UsageError(

@@ -213,7 +213,8 @@ def summary(results: Results) -> list[str]:
     """Return what the table amounts to, in a few lines."""
     words = {"COMPLETE": "complete", "PRUNED": "pruned", "RUNNING": "unfinished", "FAIL": "failed"}
     counted = ", ".join(f"{count} {words[state]}" for state, count in results.counts.items())
-    lines = [f"{len(results.rows)} trial{'s' * (len(results.rows) != 1)} ({counted}) in {results.elapsed_s:.0f} s"]
+    many, said = "" if len(results.rows) == 1 else "s", f" ({counted})" if counted else ""
+    lines = [f"{len(results.rows)} trial{many}{said} in {results.elapsed_s:.0f} s"]
     best, baseline = results.best, results.baseline
     if best is not None and best.best is not None:
         line = f"best: trial {best.number}, {results.metric} {best.best:.4f} at step {best.best_step}"

@@ -46,11 +46,11 @@ class DigitsData(Frozen):
     """Probability that a cell holds a digit."""
     digit_size: tuple[int, int] = (12, 16)
     """Smallest and largest side of a digit, in pixels; at most a cell."""
-    clutter: Share = 0.3
+    clutter: Share = 0.2
     """Brightest value of the smooth background, in [0, 1]; digits reach 1."""
-    labelled: int = Field(40, ge=1)
+    labelled: int = Field(80, ge=1)
     """Labelled scenes."""
-    unlabelled: int = Field(1024, ge=1)
+    unlabelled: int = Field(2048, ge=1)
     """Unlabelled scenes, apart from the labelled ones."""
     dev: int = Field(128, ge=1)
     """Scenes that the objective is measured on, from digits of the training part."""
@@ -293,9 +293,9 @@ class OptimizerConfig(Frozen):
 class ScheduleConfig(Frozen):
     """How long, how often, how much at once. Batches are global: ranks share them."""
 
-    steps: int = Field(600, ge=1)
+    steps: int = Field(900, ge=1)
     """The horizon in optimizer steps; every schedule is defined on it."""
-    evaluate_every: int = Field(60, ge=1)
+    evaluate_every: int = Field(50, ge=1)
     """Steps between two reports; the last step always reports."""
     labelled_batch: int = Field(8, ge=1)
     """Labelled images a step, over all ranks."""

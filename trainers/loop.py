@@ -56,6 +56,21 @@ def train(config: TrainConfig, run: Run) -> TrainState:
     return state
 
 
+def warm_up(config: TrainConfig, run: Run) -> None:
+    """Do once what later runs in this process need not wait for: imports, decoded data, the first step's set-up.
+
+    Every rank calls it; the step that it takes is thrown away.
+    """
+    check_batches(config, run.world_size)
+    splits = open_splits(config.data)
+    splits.dev.fetch([0])
+    state = TrainState(config, run)
+    place = Place(config.seed, 0, run.rank, run.world_size)
+    batch = load_batch(splits, config, place, run.device)
+    output = css_step(state.wrapped, state.teacher, state.prototypes, batch, config, place)
+    state.advance(torch.stack(list(output.losses.values())).sum(), output.prototypes)
+
+
 class Meter:
     """Means of losses and statistics since the last report, kept on the device and read once a report."""
 

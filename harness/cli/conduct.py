@@ -13,7 +13,7 @@ import yaml
 from harness.cli.progress import Tally, show_progress
 from harness.cli.report import show
 from harness.cli.terminal import Terminal
-from harness.tracking.stores import absolute_uri, default_tracking_uri
+from harness.tracking.stores import OUTBOX, absolute_uri, default_tracking_uri
 
 if TYPE_CHECKING:
     from harness.report import Results
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from trainers.config import TrainConfig
 
 EXPERIMENT = "s4"
-OUTBOX = "outbox.jsonl"
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import typer
 
 from harness.cli.report import report
+from harness.cli.sync import sync
 from harness.cli.train import train
 from harness.cli.tune import tune
 from harness.cli.ui import ui
@@ -28,7 +29,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (train, tune, report, ui):
+for command in (train, tune, report, sync, ui):
     app.command()(command)
 
 

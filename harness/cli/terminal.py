@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from rich.console import Console
 
-FILE_WIDTH = 200
+FILE_WIDTH = 500
 """Columns of a table that goes into a file or a pipe."""
 
 

@@ -140,14 +140,18 @@ def _search(task: Task, wish: Wish, address: str, speak: Terminal) -> Results:
     from harness.cli.conduct import conduct
     from harness.cluster import ray_session
     from harness.experiment import CssExperiment
-    from harness.search.run import run_search
+    from harness.search.run import SearchBrokenError, run_search
 
     assert task.space is not None  # noqa: S101  # a search has one
     space = task.space
     plan = _plan(task, wish, local_slots(), speak) if address == "local" else None
     with ray_session(address, cpus=cores() if plan else None):
         ready = plan or _plan(task, wish, cluster_slots(), speak)
-        return conduct(task, speak, lambda observers: run_search(ready, CssExperiment(task.config), space, observers))
+        try:
+            return conduct(task, speak, lambda seen: run_search(ready, CssExperiment(task.config), space, seen))
+        except SearchBrokenError as error:
+            speak.say(f"failed: {error}")
+            raise typer.Exit(1) from None
 
 
 def _plan(task: Task, wish: Wish, slots: Slots, speak: Terminal) -> SearchPlan:

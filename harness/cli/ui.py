@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import socket
-import subprocess
 import sys
 from typing import Annotated
 
@@ -28,10 +28,7 @@ def ui(
     _require_free(port)
     sys.stdout.write(f"serving {uri}\nopen http://{HOST}:{port} (Ctrl-C ends)\n")
     sys.stdout.flush()
-    try:
-        raise typer.Exit(subprocess.run(command(uri, port), check=False).returncode)  # noqa: S603  # our own words
-    except KeyboardInterrupt:
-        raise typer.Exit(0) from None
+    os.execv(sys.executable, command(uri, port))  # noqa: S606  # in our place, so that Ctrl-C reaches it and nothing is left
 
 
 def command(uri: str, port: int) -> list[str]:

@@ -78,16 +78,21 @@ class Dispatcher:
     meeting_timeout_s = 10.0
     """How long `meet` waits: ranks that raise together arrive within milliseconds."""
 
+    max_starts = 5
+    """How often in a row a gang may die while it warms up."""
+
     def __init__(self, max_trial_retries: int = 2) -> None:
         self._max_trial_retries = max_trial_retries
         self._trials: dict[str, _Entry] = {}
         self._queue: deque[str] = deque()
         self._on_gang: dict[int, str] = {}
         self._turn: dict[int, int] = {}
+        self._starts: dict[int, int] = {}
         self._meetings: dict[str, list[asyncio.Future[bool]]] = {}
         self._changed = asyncio.Condition()
         self._closed = False
         self._abort_reason: str | None = None
+        self._close_reason: str | None = None
 
     # ---- called by the search
 
@@ -131,13 +136,29 @@ class Dispatcher:
                 self._end(entry, Report({}, reason))
         await self.close()
 
-    async def close(self) -> None:
-        """Let gangs end: those that wait for a trial now, the others when their trial is over."""
+    async def close(self, reason: str | None = None) -> None:
+        """Let gangs end: those that wait for a trial now, the others when their trial is over.
+
+        Args:
+            reason: why, where a gang closes because no trial could succeed.
+        """
         self._closed = True
+        self._close_reason = self._close_reason or reason
         async with self._changed:
             self._changed.notify_all()
 
+    async def close_reason(self) -> str | None:
+        """Return what a gang gave as the reason to close; none where none did."""
+        return self._close_reason
+
     # ---- called by gangs
+
+    async def start_gang(self, gang: int) -> bool:
+        """Return whether a gang that has just started is to go on; not if it never gets as far as asking for a trial."""
+        self._starts[gang] = self._starts.get(gang, 0) + 1
+        if self._starts[gang] > self.max_starts and not self._closed:
+            await self.close(f"gang {gang} died {self.max_starts} times in a row before it could train")
+        return not self._closed
 
     async def next_trial(self, gang: int) -> Job | None:
         """Wait for a trial. None means that the gang is to end.
@@ -145,6 +166,7 @@ class Dispatcher:
         A gang that asks while it has a trial has been restarted, and is given that trial again until the retries are
         used up.
         """
+        self._starts[gang] = 0
         turn = self._turn[gang] = self._turn.get(gang, 0) + 1
         again = self._lost_trial(gang)
         if again is not None:

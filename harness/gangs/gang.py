@@ -31,19 +31,20 @@ class GangSpec:
     """Least time between two saves of a trial; 0 saves at every report."""
 
 
-def gang_loop(config: dict[str, GangSpec]) -> None:
-    """Train trial after trial until the search is over. Runs in every worker.
+def gang_loop(config: dict[str, Any]) -> None:
+    """Train trial after trial until the search is over. Runs in every worker; `config` holds a reference to a GangSpec.
 
     An exception in a trial fails that trial, and the gang lives on. Two kinds cannot be lived with, because the
     process is not fit for another trial: an error of the accelerator, and, with more than one rank, an exception
     that only some ranks met (the others may be waiting inside a collective). The trial fails all the same, then the
     exception leaves this function and Ray Train starts the workers anew.
     """
-    spec = config["spec"]
+    spec: GangSpec = ray.get(config["spec"])
     if spec.threads is not None:
         torch.set_num_threads(spec.threads)
     ranks = Ranks()
-    if not _warm_up(spec, ranks):
+    going = ray.get(spec.dispatcher.start_gang.remote(spec.gang)) if ranks.rank == 0 else False
+    if not ranks.from_rank_0(going) or not _warm_up(spec, ranks):
         return
     process_state = ProcessState.capture()
     while True:
@@ -59,7 +60,9 @@ def _warm_up(spec: GangSpec, ranks: Ranks) -> bool:
     try:
         spec.experiment.warm_up(GangRun(ranks))
     except Exception as error:
-        ray.get(spec.dispatcher.abort.remote(f"a gang could not warm up: {_describe(error)}"))
+        ray.get(spec.dispatcher.close.remote(f"a gang could not warm up: {_describe(error)}"))
+        if ranks.size > 1:  # the other ranks may wait for this one; the restarted gang finds the search closed
+            raise
         return False
     gc.collect()
     gc.freeze()  # what is here now stays: collecting between trials then takes no time

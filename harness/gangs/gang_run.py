@@ -38,6 +38,8 @@ class Ranks:
         self.rank: int = context.get_world_rank()
         self.size: int = context.get_world_size()
         self.device: torch.device = ray.train.torch.get_device()
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
         self._control: Any = dist.new_group(backend="gloo", timeout=IDLE_TIMEOUT) if self.size > 1 else None
 
     def from_rank_0(self, value: Any) -> Any:

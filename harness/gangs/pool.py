@@ -9,8 +9,9 @@ from types import TracebackType
 from typing import Any
 
 import ray
-from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
+from ray.train import BackendConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from harness.gangs.gang import GangSpec, gang_loop
 from harness.trials import Experiment
@@ -18,6 +19,21 @@ from harness.trials import Experiment
 CLOSE_TIMEOUT_S = 30.0
 """How long a closing search waits for its gangs. A gang ends at its trial's next report; what is later than this
 ends with the Ray session."""
+
+
+class GangTrainer(DataParallelTrainer):  # type: ignore[misc]  # ray is untyped
+    """Ray's TorchTrainer without two helper processes a run that gangs have no use for.
+
+    They are the shards of Ray Data, and the cleaner for a controller that died: a search whose controller died ends,
+    and so does what it holds. On two cores each costs every start a second or two.
+    """
+
+    UNUSED = frozenset({"DatasetsCallback", "PlacementGroupCleanerCallback"})
+
+    def _create_default_callbacks(self) -> list[Any]:
+        return [
+            callback for callback in super()._create_default_callbacks() if type(callback).__name__ not in self.UNUSED
+        ]
 
 
 class GangPool:
@@ -48,21 +64,26 @@ class GangPool:
         """
         self._dispatcher = dispatcher
         self._broken: list[str] = []
+        self._closing = False
         self._threads = []
-        threads = None if use_gpu else threads_per_worker
-        resources = {"CPU": 1, "GPU": 1} if use_gpu else {"CPU": 1}
         for gang in range(gangs):
-            trainer = TorchTrainer(
+            spec = GangSpec(gang, dispatcher, experiment, None if use_gpu else threads_per_worker, save_interval_s)
+            name = f"gang-{gang}"
+            trainer = GangTrainer(
                 gang_loop,
-                train_loop_config={"spec": GangSpec(gang, dispatcher, experiment, threads, save_interval_s)},
+                # By reference, so that the run's controller does not import what only workers need.
+                train_loop_config={"spec": ray.put(spec)},
+                # A gang of one has no process group, and its controller then does without torch.
+                backend_config=TorchConfig("nccl" if use_gpu else "gloo") if workers_per_gang > 1 else BackendConfig(),
                 scaling_config=ScalingConfig(
-                    num_workers=workers_per_gang, use_gpu=use_gpu, resources_per_worker=resources
+                    num_workers=workers_per_gang,
+                    use_gpu=use_gpu,
+                    resources_per_worker={"CPU": 1, "GPU": 1} if use_gpu else {"CPU": 1},
                 ),
                 run_config=RunConfig(
-                    name=f"gang-{gang}", storage_path=str(storage), failure_config=FailureConfig(max_failures=-1)
+                    name=name, storage_path=str(storage), failure_config=FailureConfig(max_failures=-1)
                 ),
             )
-            name = f"gang-{gang}"
             self._threads.append(threading.Thread(target=self._fit, args=(trainer, name), name=name, daemon=True))
 
     def __enter__(self) -> GangPool:
@@ -73,6 +94,7 @@ class GangPool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._closing = True
         ray.get(self._dispatcher.close.remote())
         for thread in self._threads:
             thread.join(CLOSE_TIMEOUT_S)
@@ -85,5 +107,8 @@ class GangPool:
     def _fit(self, trainer: Any, name: str) -> None:
         try:
             trainer.fit()
+            reason = None if self._closing else ray.get(self._dispatcher.close_reason.remote())
         except Exception as error:
-            self._broken.append(f"{name} ended: {''.join(traceback.format_exception_only(error)).strip()}")
+            reason = f"{name} ended: {''.join(traceback.format_exception_only(error)).strip()}"
+        if reason is not None:
+            self._broken.append(reason)

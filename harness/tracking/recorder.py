@@ -20,6 +20,7 @@ from harness.tracking.provenance import git_sha
 from harness.tracking.stores import absolute_uri, artifact_location
 from harness.tracking.writer import MlflowWriter
 from harness.trials import Trial, TrialState
+from trainers.errors import UsageError
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 STATUS: Mapping[TrialState, Status] = {
@@ -178,7 +179,8 @@ class MlflowRecorder:
             everything = self._courier.close(timeout_s)
             self._outbox.close()
             pending = 0 if everything else self._outbox.count - self._outbox.done()
-            self._delivery = Delivery(self._courier.applied, pending, self._courier.rejected, self._note(pending))
+            note = _note(pending, self._courier, self._outbox.path)
+            self._delivery = Delivery(self._courier.applied, pending, self._courier.rejected, note)
         return self._delivery
 
     def __enter__(self) -> Self:
@@ -208,13 +210,37 @@ class MlflowRecorder:
         self._history.follow(operation)
         self._courier.send(operation, self._outbox.append(operation))
 
-    def _note(self, pending: int) -> str | None:
-        if pending:
-            why = f" ({self._courier.last_error})" if self._courier.last_error else ""
-            return f"{pending} operations did not reach MLflow{why}; they are kept in {self._outbox.path}"
-        if self._courier.rejected:
-            return f"MLflow refused {self._courier.rejected} operations, the last one: {self._courier.last_error}"
-        return None
+
+def replay(outbox: Path, tracking_uri: str, timeout_s: float = 600.0) -> Delivery:
+    """Apply what an outbox still holds, and add nothing to it.
+
+    Raises:
+        UsageError: there is no outbox, or a recorder never began it.
+    """
+    if not outbox.is_file():
+        raise UsageError(f"an outbox must lie at {outbox}, there is none: was anything recorded under this name?")
+    box, uri = Outbox(outbox), absolute_uri(tracking_uri)
+    history = History.read(box)
+    opening = history.opening
+    if opening is None:
+        raise UsageError(f"an outbox must hold operations, {outbox} is empty: there is nothing to send")
+    courier = Courier(box, lambda: MlflowWriter(connect_client(uri), opening).apply)
+    for operation, line in history.pending:
+        courier.send(operation, line)
+    everything = courier.close(timeout_s)
+    box.close()
+    pending = 0 if everything else box.count - box.done()
+    return Delivery(courier.applied, pending, courier.rejected, _note(pending, courier, outbox))
+
+
+def _note(pending: int, courier: Courier, outbox: Path) -> str | None:
+    """Return what to tell the user where not all was applied."""
+    if pending:
+        why = f" ({courier.last_error})" if courier.last_error else ""
+        return f"{pending} operations did not reach MLflow{why}; they are kept in {outbox} for s4 sync"
+    if courier.rejected:
+        return f"MLflow refused {courier.rejected} operations, the last one: {courier.last_error}"
+    return None
 
 
 def _stamped(op: str, **more: object) -> Operation:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlartifacts"
+OUTBOX = "outbox.jsonl"
+"""In the folder of each search and training."""
 
 
 def default_tracking_uri(folder: Path | None = None) -> str:

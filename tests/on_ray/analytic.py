@@ -1,28 +1,34 @@
-"""A stand-in for training: a closed form of the overrides and the step."""
+"""A stand-in for training: a closed form of the overrides and the step, that misbehaves on demand.
+
+A module of its own, because workers import it.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import signal
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
-from harness.trials import Value
+from harness.trials import Trial, Value
 from trainers.checkpoint import load_checkpoint
-from trainers.errors import UsageError
+from trainers.errors import DivergedError, UsageError
 from trainers.run import Decision, Run
 
 
 class Counter:
     """A state that is one number."""
 
-    def __init__(self) -> None:
-        self.step = 0
+    def __init__(self, step: int) -> None:
+        self.step = step
 
     def state_dict(self) -> dict[str, Any]:
         return {"step": self.step}
@@ -30,41 +36,108 @@ class Counter:
 
 @dataclass(frozen=True)
 class Analytic:
-    """Metric: quality * step / horizon. `behave` makes trials misbehave."""
+    """`dev/miou` is quality * step / horizon; `behave` says what happens at `MISBEHAVE_AT`."""
 
+    folder: Path
+    """Where trials leave marks for each other's processes."""
     horizon: int = 9
     metric: str = "dev/miou"
     step_s: float = 0.0
-    lie_about_config: bool = False
+    breaks_at_warm_up: bool = False
 
     def resolve(self, overrides: Mapping[str, Value]) -> tuple[Mapping[str, Any], str]:
         config = {"quality": 0.5, "behave": "well", **overrides}
-        if config["quality"] > 10:
-            raise UsageError(f"quality must be at most 10, got {config['quality']}: lower it")
+        if config["quality"] > 1:
+            raise UsageError(f"quality must be at most 1, got {config['quality']}: lower it")
         return config, hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
     def warm_up(self, run: Run) -> None:
-        pass
+        if self.breaks_at_warm_up:
+            raise RuntimeError("no data here")
 
     def train(self, overrides: Mapping[str, Value], run: Run) -> str:
         config, config_hash = self.resolve(overrides)
-        state = Counter()
         restored = run.restore_from()
-        if restored is not None:
-            state.step = load_checkpoint(restored)["step"]
-        first = None
+        state = Counter(load_checkpoint(restored)["step"] if restored else 0)
+        first_step = None
         while state.step < self.horizon:
             time.sleep(self.step_s)
             state.step += 1
-            first = first or time.time()
+            first_step = first_step or time.time()
             metrics = {
-                "step": state.step,
+                "step": float(state.step),
                 "finished": float(state.step == self.horizon),
                 "dev/miou": config["quality"] * state.step / self.horizon,
-                "random": torch.rand(()).item(),
-                "pid": os.getpid(),
-                "time/first_step_unix": first,
+                "ranks": sum_over_ranks(1.0, run),
+                "random": torch.rand(()).item() + torch.ones(()).double().item() * torch.get_num_threads(),
+                "pid": float(os.getpid()),
+                "time/first_step_unix": first_step,
             }
+            if state.step == MISBEHAVE_AT:
+                self.misbehave(config["behave"], run, metrics)
             if run.report(metrics, state) is Decision.STOP:
                 break
-        return config_hash
+            if state.step == MISBEHAVE_AT and config["behave"] == "leave early":
+                break
+        return "another hash" if config["behave"] == "lie" else config_hash
+
+    def misbehave(self, behave: str, run: Run, metrics: dict[str, float]) -> None:
+        if behave == "raise" or (behave == "raise on rank 1" and run.rank == 1):
+            raise RuntimeError("a bug in training")
+        if behave == "diverge":
+            raise DivergedError("the loss is not finite")
+        if behave == "report nan":
+            metrics["dev/miou"] = float("nan")
+        if behave == "vandalise":
+            torch.manual_seed(7)
+            torch.set_default_dtype(torch.float64)
+            torch.set_grad_enabled(False)
+            torch.set_num_threads(2)
+            os.chdir("/")
+        if behave == "kill once" and not (mark := self.folder / "killed").exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+MISBEHAVE_AT = 5
+
+
+def sum_over_ranks(value: float, run: Run) -> float:
+    tensor = torch.tensor(value)
+    if run.world_size > 1:
+        dist.all_reduce(tensor)
+    return tensor.item()
+
+
+class Script:
+    """A search space whose trials are written down; `x` is there for the sampler."""
+
+    name = "script"
+    baseline_params: Mapping[str, Value] = {"x": 0.25}  # read only
+
+    def __init__(self, trials: list[dict[str, Value]]) -> None:
+        self.trials = trials
+
+    def suggest(self, trial: Any) -> dict[str, Value]:
+        return {"x": trial.suggest_float("x", 0, 1), "number": trial.number}
+
+    def overrides(self, params: Mapping[str, Value]) -> dict[str, Value]:
+        return dict(self.trials[int(params["number"])])
+
+
+class Witness:
+    """An observer that writes everything down."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, int, int, str]] = []
+        self.reports: dict[int, list[dict[str, float]]] = {}
+
+    def on_start(self, trial: Trial) -> None:
+        self.events.append(("start", trial.number, trial.step, trial.state))
+
+    def on_report(self, trial: Trial) -> None:
+        self.events.append(("report", trial.number, trial.step, trial.state))
+        self.reports.setdefault(trial.number, []).append(dict(trial.metrics))
+
+    def on_end(self, trial: Trial) -> None:
+        self.events.append(("end", trial.number, trial.step, trial.state))

@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from harness.tracking import courier
-from harness.tracking.recorder import MlflowRecorder
+from harness.tracking.recorder import MlflowRecorder, replay
 from harness.trials import Trial, TrialState
 
 CONFIG = {"seed": 3, "loss": {"lambda_u": 1.5, "queries": 256}, "data": {"name": "digits", "digit_size": [12, 16]}}
@@ -261,8 +261,21 @@ def test_a_server_that_is_down_delays_nobody_and_loses_nothing(
     assert delivery.pending == 7
     assert delivery.note is not None
     assert "7 operations did not reach MLflow" in delivery.note
-    MlflowRecorder(store.uri, store.experiment, "search", "s", {}, outbox).close()
+    assert replay(outbox, store.uri).applied == 7
+    assert replay(outbox, store.uri).applied == 0
+    assert store.run("s").info.status == "FINISHED"
     assert store.run("trial-000").data.metrics["best/dev_miou"] == 0.5
+
+
+def test_a_trial_that_the_user_interrupted_is_killed_and_not_failed(store: Store) -> None:
+    with store.recorder() as recorder:
+        interrupted = trial(0)
+        recorder.on_start(interrupted)
+        interrupted.state, interrupted.error = TrialState.FAIL, "interrupted"
+        recorder.on_end(interrupted)
+    run = store.run("trial-000")
+    assert (run.info.status, run.data.tags["s4.stop_reason"]) == ("KILLED", "interrupted")
+    assert "s4.error" not in run.data.tags
 
 
 def test_a_refused_operation_is_counted_and_the_next_ones_go_on(store: Store) -> None:

@@ -1,0 +1,71 @@
+"""The arithmetic of gangs and rungs, the names of folders, and what `--set` understands."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.cli.options import free_folder, parse_settings
+from harness.cli.tune import Slots, gang_count, grace, rungs
+from harness.cli.ui import command
+from trainers.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("slots", "workers", "wished", "trials", "gangs"),
+    [
+        (2, 1, None, 16, 2),
+        (2, 2, None, 16, 1),
+        (8, 3, None, 16, 2),
+        (8, 1, None, 3, 3),
+        (8, 1, 4, 16, 4),
+        (8, 1, 4, 2, 2),
+    ],
+)
+def test_gangs_fill_the_machine_but_never_outnumber_the_trials(
+    slots: int, workers: int, wished: int | None, trials: int, gangs: int
+) -> None:
+    assert gang_count(Slots(slots, "CPU"), workers, wished, trials) == gangs
+
+
+@pytest.mark.parametrize(("workers", "wished"), [(3, None), (1, 3), (2, 2)])
+def test_gangs_that_do_not_fit_are_refused_with_the_numbers(workers: int, wished: int | None) -> None:
+    with pytest.raises(UsageError, match=f"at most the 2 CPUs there are, got {wished or 1} x {workers} = "):
+        gang_count(Slots(2, "CPU"), workers, wished, 16)
+
+
+@given(st.integers(1, 10_000), st.integers(1, 10_000))
+def test_the_grace_period_falls_on_a_report_within_the_horizon(steps: int, every: int) -> None:
+    found = grace(steps, every, None)
+    assert 1 <= found <= steps
+    assert found % every == 0 or found == steps
+
+
+@given(st.integers(1, 10_000), st.integers(1, 10_000), st.integers(2, 5))
+def test_rungs_grow_by_the_factor_and_stay_below_the_horizon(steps: int, grace_steps: int, factor: int) -> None:
+    found = rungs(steps, grace_steps, factor)
+    assert all(rung < steps for rung in found)
+    assert all(later == factor * earlier for earlier, later in pairwise(found))
+    assert not found or found[-1] * factor >= steps
+
+
+def test_settings_are_yaml_values() -> None:
+    words = ["a.x=1e-3", "a.y=true", "a.z=[1, 2]", "a.w=mix", "a.v=null", "a.u=a=b", "a.t="]
+    assert parse_settings(words) == {
+        "a.x": 1e-3, "a.y": True, "a.z": [1, 2], "a.w": "mix", "a.v": None, "a.u": "a=b", "a.t": None,
+    }  # fmt: skip
+
+
+def test_without_a_name_the_next_free_one_is_taken(tmp_path: Path) -> None:
+    assert free_folder(tmp_path, None, "css_quick") == tmp_path / "css_quick-001"
+    (tmp_path / "css_quick-001").mkdir()
+    assert free_folder(tmp_path, None, "css_quick") == tmp_path / "css_quick-002"
+    assert free_folder(tmp_path, "mine", "css_quick") == tmp_path / "mine"
+
+
+def test_the_pages_are_served_to_this_machine_only_with_the_artifacts_of_the_recorder(tmp_path: Path) -> None:
+    words = " ".join(command(f"sqlite:///{tmp_path}/mlflow.db", 5001))
+    assert f"--backend-store-uri sqlite:///{tmp_path}/mlflow.db --host 127.0.0.1 --port 5001" in words
+    assert f"--default-artifact-root {(tmp_path / 'mlartifacts').as_uri()}" in words

@@ -1,0 +1,77 @@
+"""What surrounds a search or a training: records, results and words, whatever happens in between."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from rich.console import Console
+
+from harness.cli.conduct import Task, conduct, further
+from harness.cli.terminal import Terminal
+from harness.report import read_results
+from harness.trials import Trial, TrialObserver, TrialState
+from search_spaces import load_space
+from trainers.config import TrainConfig
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Task:
+    return Task(
+        kind="search", folder=tmp_path / "runs" / "s-001", preset="digits_css", config=TrainConfig(), settings={},
+        tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}", metric="dev/miou", total=2, space=load_space("css_quick"),
+    )  # fmt: skip
+
+
+def play(observers: Sequence[TrialObserver]) -> None:
+    space = load_space("css_quick")
+    trial = Trial(0, space.baseline_params, space.baseline, "h", TrainConfig().model_dump(mode="json"))
+    trial.metrics, trial.best = {"step": 600, "dev/miou": 0.5}, {"value": 0.5, "step": 600}
+    for observer in observers:
+        observer.on_start(trial)
+        observer.on_report(trial)
+    trial.state = TrialState.COMPLETE
+    for observer in observers:
+        observer.on_end(trial)
+
+
+def test_a_search_leaves_results_records_and_words(task: Task) -> None:
+    out = io.StringIO()
+    conduct(task, Terminal(Console(file=out, width=200), None), play)
+    assert "[1/2] trial 0 COMPLETE at step 600/600" in out.getvalue()
+    assert "best: trial 0, dev/miou 0.5000 at step 600, the published baseline" in out.getvalue()
+    assert "again: s4 report s-001 --storage" in out.getvalue()
+    [row] = read_results(task.folder).rows
+    assert row.values["ema.teacher_momentum"] == 0.99
+    client = MlflowClient(task.tracking_uri)
+    [experiment] = [found for found in client.search_experiments() if found.name == "s4"]
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    assert {name: run.info.status for name, run in runs.items()} == {"s-001": "FINISHED", "trial-000": "FINISHED"}
+    kept = {file.path for file in client.list_artifacts(runs["s-001"].info.run_id)}
+    assert kept == {"config.yaml", "space.yaml", "results.csv", "results.md", "best_overrides.yaml"}
+    assert len(runs["trial-000"].data.tags["s4.data_digest"]) == 12
+
+
+def test_an_interrupted_search_keeps_what_was_done(task: Task) -> None:
+    def interrupted(observers: Sequence[TrialObserver]) -> None:
+        play(observers)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        conduct(task, Terminal(Console(file=io.StringIO()), None), interrupted)
+    assert len(read_results(task.folder).rows) == 1
+    client = MlflowClient(task.tracking_uri)
+    experiment = client.get_experiment_by_name("s4")
+    statuses = {run.info.run_name: run.info.status for run in client.search_runs([experiment.experiment_id])}
+    assert statuses == {"s-001": "KILLED", "trial-000": "FINISHED"}
+
+
+def test_commands_to_look_further_name_what_is_not_the_default(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert further(task) == (
+        f"s4 report s-001 --storage {tmp_path / 'runs'}    records: s4 ui --tracking-uri {task.tracking_uri}"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert further(task) == "s4 report s-001    records: s4 ui"

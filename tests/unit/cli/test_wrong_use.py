@@ -1,0 +1,107 @@
+"""Mistakes end with exit code 2 and one line that says what must hold, what was given and what to do."""
+
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.cli import main as cli
+from harness.cli.main import run
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+WRONG = {
+    "tune digits_cs": "got 'digits_cs': did you mean digits_css?",
+    "train digits_cs": "got 'digits_cs': did you mean digits_css?",
+    "tune --space css_quik": "got 'css_quik': did you mean css_quick?",
+    "tune --space missing.yaml": "got missing.yaml: No such file",
+    "tune --set loss.lambda=1": "a config path must exist, got 'loss.lambda'",
+    "tune --set optimizer.lr=-1": "optimizer.lr: Input should be greater than 0, got -1",
+    "tune --set schedule.steps": "--set must be PATH=VALUE, got 'schedule.steps'",
+    "tune --set optimizer.lr=[": "--set must have a YAML value, got 'optimizer.lr=['",
+    "tune --set seed=1 --set seed=2": "--set must name a path once, got seed twice",
+    "tune --set loss.lambda_u=2": "loss.lambda_u is searched there",
+    "tune --space css --set thresholds.unit=probability": "thresholds.unit is fixed there",
+    "tune --grace-steps 700": "--grace-steps must be at most the horizon, 600 steps, got 700",
+    "tune --name a/b": "a name must be letters, digits",
+    "tune --name taken": "a name must be free,",
+    "train --name taken": "a name must be free,",
+    "report nothing": "got 'nothing': known: taken",
+    "report take": "got 'take': did you mean taken?",
+    "report taken": "results.json is not",
+    "sync taken": "an outbox must lie at",
+    "report ../x": "a name must be letters, digits",
+}
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_a_mistake_is_answered_in_one_line(line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    taken = tmp_path / "runs" / "taken"
+    taken.mkdir(parents=True)
+    (taken / "results.json").write_text("[]")
+    assert run(line.split()) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("s4: ")
+    assert WRONG[line] in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["taken"]
+
+
+@pytest.mark.parametrize("line", ["tune --bogus", "tune --trials 0", "tune --scheduler nope", "nothing", "report"])
+def test_an_option_that_is_none_ends_with_exit_code_2(line: str) -> None:
+    assert run(line.split()) == 2
+
+
+def test_a_space_that_the_config_cannot_take_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    space = tmp_path / "space.yaml"
+    space.write_text(
+        "name: s\nsource: a test\nbaseline: {loss.queries: 256}\n"
+        "parameters:\n  loss.queries: {int: {low: 250, high: 260}}\n"
+    )
+    assert run(["tune", "--space", str(space)]) == 2
+    assert "space s must fit the config: loss: negative_groups must divide queries (250)" in capsys.readouterr().err
+
+
+def test_ui_refuses_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert run(["ui", "--port", str(port)]) == 2
+    assert f"a port must be free, {port} on 127.0.0.1 is taken" in capsys.readouterr().err
+
+
+def test_ui_points_to_a_server_that_runs_already(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["ui", "--tracking-uri", "http://tracking:5000"]) == 0
+    assert "open http://tracking:5000" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (RuntimeError("boom"), 1)])
+def test_other_ends_have_their_own_exit_codes(error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails() -> None:
+        raise error
+
+    monkeypatch.setattr(cli.app.registered_commands[2], "callback", fails)
+    monkeypatch.setattr(cli.app.registered_commands[2], "name", "report")
+    assert run(["report"]) == code
+
+
+def test_help_is_instant_because_nothing_slow_is_imported() -> None:
+    code = (
+        "import sys; from harness.cli.main import run; run(['--help']); run(['tune', '--help'])\n"
+        "slow = {'torch', 'ray', 'mlflow', 'optuna', 'numpy'} & sys.modules.keys()\n"
+        "sys.exit(f'imported {slow}' if slow else 0)"
+    )
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[3])
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - started < 5  # half a second on a quiet machine

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.cluster import _find_cluster, check_fit, ray_session
+from trainers.errors import UsageError
+
+
+def test_gangs_that_fit_exactly_are_accepted() -> None:
+    check_fit(2, 2, use_gpu=True, resources={"CPU": 4.0, "GPU": 4.0})
+
+
+@pytest.mark.parametrize(
+    ("use_gpu", "message"),
+    [
+        (False, "2 gangs of 3 need 6 CPUs, the cluster has 4"),
+        (True, "2 gangs of 3 need 6 CPUs, the cluster has 4"),
+    ],
+)
+def test_gangs_that_do_not_fit_are_refused_with_the_numbers(use_gpu: bool, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        check_fit(2, 3, use_gpu, resources={"CPU": 4.0, "GPU": 8.0})
+
+
+def test_gangs_without_enough_gpus_are_refused() -> None:
+    with pytest.raises(UsageError, match="need 2 GPUs, the cluster has 0"):
+        check_fit(2, 1, use_gpu=True, resources={"CPU": 4.0})
+
+
+def test_an_address_where_nothing_answers_is_refused() -> None:
+    with pytest.raises(UsageError, match="nothing answers there"), ray_session("127.0.0.1:1"):
+        pass
+
+
+def test_an_address_of_another_form_is_refused() -> None:
+    with pytest.raises(UsageError, match="must be local, auto or HOST:PORT, got 'somewhere'"), ray_session("somewhere"):
+        pass
+
+
+def test_auto_is_local_where_no_cluster_was_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    assert _find_cluster() == "local"
+
+
+def test_auto_passes_over_the_record_of_a_cluster_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
+    assert _find_cluster() == "local"
+
+
+def test_auto_takes_the_cluster_that_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    assert _find_cluster() == "head:6379"
