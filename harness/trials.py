@@ -57,15 +57,15 @@ class TrialObserver(Protocol):
     """Told of everything that happens to trials, in order, in the driver, from one thread. Must return quickly."""
 
     def on_start(self, trial: Trial) -> None:
-        """A trial was given to a gang."""
+        """Take note that a trial was given to a gang."""
         ...
 
     def on_report(self, trial: Trial) -> None:
-        """A trial reported; `trial.metrics` is the report."""
+        """Take in a report, `trial.metrics`."""
         ...
 
     def on_end(self, trial: Trial) -> None:
-        """A trial ended; `trial.state` says how."""
+        """Take note that a trial ended; `trial.state` says how."""
         ...
 
 

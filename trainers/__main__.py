@@ -10,32 +10,11 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from trainers.config import TrainConfig
-from trainers.errors import ConfigError, UsageError
-from trainers.overrides import apply_overrides
+from trainers.errors import UsageError
+from trainers.overrides import apply_overrides, parse_settings
 from trainers.presets import PRESETS, load_preset
-
-
-def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
-    """Turn `path=value` words into overrides; values are YAML scalars or lists.
-
-    Raises:
-        ConfigError: a word has no `=`, or its value is not YAML.
-    """
-    overrides: dict[str, Any] = {}
-    for setting in settings:
-        path, equals, text = setting.partition("=")
-        if not (path and equals):
-            raise ConfigError(f"--set takes path=value, got {setting!r}: write for example --set schedule.steps=200")
-        try:
-            overrides[path] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise ConfigError(f"a --set value must be a YAML scalar or list, got {setting!r}: quote it") from None
-    return overrides
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

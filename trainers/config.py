@@ -1,7 +1,9 @@
 """Configuration of one training run: frozen, validated at birth, valid or not constructed.
 
-Every field that is read changes the result, and every field is read. Symbols and equation numbers are those of CSS
-("Space Engage: Collaborative Space Supervision for Contrastive-based Semi-Supervised Semantic Segmentation", ICCV 2023).
+Every field that is read changes the result, and every field is read. Symbols and equation numbers are
+those of CSS: "Space Engage: Collaborative Space Supervision for Contrastive-based Semi-Supervised Semantic
+Segmentation", ICCV 2023 (arXiv 2307.09755).
+
 Durations are optimizer steps or shares of the whole horizon, so that a step means the same in every run.
 """
 
@@ -212,7 +214,7 @@ class CssConfig(Frozen):
     indicator_temperature: Positive = 0.25
     """tau of Eq. 5. The published code uses 0.25 with mix and 0.1 with cross."""
     cross_warmup: Share = 0.1
-    """With `cross`, the share of the horizon in which the logits' labels supervise both spaces. Read by `cross` only."""
+    """With `cross`, the share of the horizon in which the logits' labels supervise both spaces. For `cross` only."""
 
 
 class ThresholdsConfig(Frozen):
@@ -247,7 +249,7 @@ class LossConfig(Frozen):
     lambda_c_ramp: Literal["constant", "exp"] = "exp"
     """`exp`: lambda_c * exp(-5 (step / steps)^2), the published ramp on the whole horizon."""
     unsupervised: Literal["pixel", "image_share"] = "pixel"
-    """L_u over confident pixels (Eq. 8), or over all pixels weighted by their image's confident share (published code)."""
+    """L_u over confident pixels (Eq. 8), or over all pixels weighted by their image's confident share (published)."""
     temperature: Positive = 0.5
     """tau of Eq. 9, in the contrastive loss and in the choice of negative classes."""
     queries: int = Field(256, ge=1)

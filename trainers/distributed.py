@@ -19,7 +19,7 @@ def sum_over_ranks(tensors: Sequence[Tensor], world_size: int) -> list[Tensor]:
         return list(tensors)
     flat = torch.cat([tensor.detach().float().flatten() for tensor in tensors])
     dist.all_reduce(flat)
-    parts = flat.split([tensor.numel() for tensor in tensors])
+    parts = torch.split(flat, [tensor.numel() for tensor in tensors])
     return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def make_teacher(student: nn.Module) -> nn.Module:
@@ -20,10 +20,11 @@ def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> N
     The rule for buffers: floating ones (BatchNorm's running statistics) are averaged like parameters, for they belong
     to the averaged weights; counters are copied. The published code leaves buffers as they were at the start.
     """
-    averaged, latest = [], []
-    for mine, theirs in zip(teacher.parameters(), student.parameters(), strict=True):
-        averaged.append(mine)
-        latest.append(theirs)
+    averaged: list[Tensor] = []
+    latest: list[Tensor] = []
+    for parameter, newer in zip(teacher.parameters(), student.parameters(), strict=True):
+        averaged.append(parameter)
+        latest.append(newer)
     for mine, theirs in zip(teacher.buffers(), student.buffers(), strict=True):
         if mine.is_floating_point():
             averaged.append(mine)

@@ -34,8 +34,8 @@ def check_batches(config: TrainConfig, world_size: int) -> None:
         batch = getattr(config.schedule, name)
         if batch % world_size:
             raise ConfigError(
-                f"schedule.{name} is shared by all workers and must be a multiple of their number, got {batch} for "
-                f"{world_size} workers: set schedule.{name}={-(-batch // world_size) * world_size} or change the workers"
+                f"schedule.{name} is shared by all workers and must be a multiple of their number, got {batch} "
+                f"for {world_size} workers: set it to {-(-batch // world_size) * world_size} or change the workers"
             )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
+import yaml
 from pydantic import BaseModel, ValidationError
 
 from trainers.errors import ConfigError
@@ -35,6 +36,26 @@ def apply_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
         return type(config).model_validate(values)
     except ValidationError as error:
         raise ConfigError(describe(error)) from None
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """Return `path=value` words as overrides; values are YAML: numbers, true, null, [1, 2].
+
+    Raises:
+        ConfigError: a word is not of this form, or sets a path twice.
+    """
+    overrides: dict[str, Any] = {}
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        if not path or not equals:
+            raise ConfigError(f"--set must be PATH=VALUE, got {setting!r}: write for example --set schedule.steps=200")
+        if path in overrides:
+            raise ConfigError(f"--set must name a path once, got {path} twice: remove one")
+        try:
+            overrides[path] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ConfigError(f"--set must have a YAML value, got {setting!r}: put it in quotes") from None
+    return overrides
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -47,15 +47,14 @@ def digits_css() -> TrainConfig:
 
 
 def digits_supervised() -> TrainConfig:
-    """The labelled digits alone, with the same network, steps and augmentation of labelled images."""
+    """Supervised-only on the labelled digits, with the same network, steps and augmentation of labelled images."""
     return supervised(digits_css())
 
 
 def digits_oracle() -> TrainConfig:
     """Every training scene with its label: what the labels are worth on this data."""
-    config = digits_supervised()
-    everything = config.data.labelled + config.data.unlabelled
-    return config.model_copy(update={"data": config.data.model_copy(update={"labelled": everything})})
+    everything = DigitsData(labelled=DigitsData().labelled + DigitsData().unlabelled)
+    return digits_supervised().model_copy(update={"data": everything})
 
 
 def camvid_css() -> TrainConfig:

@@ -1,7 +1,7 @@
 """The seam between training and the world: `Run`.
 
-`train(config, run)` sees ranks, devices, checkpoints and decisions through this protocol alone, so the same loop runs in
-one process, under torchrun, under Ray Train and as a trial in a warm gang.
+`train(config, run)` sees ranks, devices, checkpoints and decisions through this protocol alone, so the same loop
+runs in one process, under torchrun, under Ray Train and as a trial in a warm gang.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Checkpointable(Protocol):
     """What a run may write down: a state that can say all of itself."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return tensors, numbers, strings and containers of them; nothing else, so that it loads with `weights_only`."""
+        """Return tensors, numbers, strings and containers of them, which load with `weights_only`."""
         ...
 
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-import yaml
 
-from search_spaces.reading import read_yaml
 from trainers.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
@@ -34,26 +31,6 @@ TrackingUri = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; everything for people on stderr.")]
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-
-
-def parse_settings(settings: Sequence[str]) -> dict[str, Value]:
-    """Return `path=value` words as overrides; values are YAML, so numbers, true, null and [1, 2] are what they say.
-
-    Raises:
-        ConfigError: a word is not of this form, or sets a path twice.
-    """
-    overrides: dict[str, Value] = {}
-    for setting in settings:
-        path, equals, text = setting.partition("=")
-        if not path or not equals:
-            raise ConfigError(f"--set must be PATH=VALUE, got {setting!r}: write for example --set schedule.steps=200")
-        if path in overrides:
-            raise ConfigError(f"--set must name a path once, got {path} twice: remove one")
-        try:
-            overrides[path] = read_yaml(text)
-        except yaml.YAMLError:
-            raise ConfigError(f"--set must have a YAML value, got {setting!r}: put it in quotes") from None
-    return overrides
 
 
 def base_config(preset: str, settings: dict[str, Value]) -> TrainConfig:

@@ -18,7 +18,6 @@ from harness.cli.options import (
     base_config,
     cores,
     free_folder,
-    parse_settings,
 )
 from harness.cli.terminal import terminal
 
@@ -61,6 +60,8 @@ def _prepare(
     preset: str, words: list[str], storage: Path, name: str | None, tracking_uri: str | None, workers: int
 ) -> Task:
     """Check everything that can be checked before anything starts."""
+    from trainers.overrides import parse_settings
+
     settings = parse_settings(words)
     config = base_config(preset, settings)
     folder = free_folder(storage, name, preset)

@@ -21,7 +21,6 @@ from harness.cli.options import (
     check_space,
     cores,
     free_folder,
-    parse_settings,
 )
 from harness.cli.terminal import Terminal, terminal
 from trainers.errors import UsageError
@@ -115,6 +114,7 @@ def _prepare(
 ) -> Task:
     """Check everything that can be checked before anything starts."""
     from search_spaces import load_space
+    from trainers.overrides import parse_settings
 
     settings = parse_settings(words)
     config = base_config(preset, settings)

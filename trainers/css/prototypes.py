@@ -61,7 +61,7 @@ def one_hot(label: Tensor, num_classes: int, dtype: torch.dtype = torch.float32)
 def update_prototypes(prototypes: Prototypes, new: ClassSums, momentum: float) -> Prototypes:
     """Return the next prototypes (Eq. 3): momentum * old + (1 - momentum) * mean; a first mean is taken as it is.
 
-    Classes without pixels keep what they have. Whether a class was seen is a flag of its own: a sum of zero says nothing.
+    Classes without pixels keep what they have. Whether a class was seen is a flag of its own, not a sum of zero.
     """
     present = new.counts > 0
     mean = new.sums / new.counts.clamp(min=1).unsqueeze(1)

@@ -33,4 +33,5 @@ def build_model(config: ModelConfig, num_classes: int, seed: int, device: torch.
                 config.representation_dim,
                 norm,
             )
-    return model.to(device=device, memory_format=torch.channels_last)
+    model.to(device)
+    return model.to(memory_format=torch.channels_last)  # type: ignore[no-any-return]

@@ -47,6 +47,9 @@ def conv(inputs: int, outputs: int, norm: Norm, kernel: int = 3, stride: int = 1
 class Normalise(nn.Module):
     """Centre images in [0, 1] with ImageNet's statistics, so that networks take images as they are stored."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         # Constants, not state: they are in no checkpoint.

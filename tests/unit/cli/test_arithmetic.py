@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.cli.options import free_folder, parse_settings
+from harness.cli.options import free_folder
 from harness.cli.tune import Slots, gang_count, grace, rungs
 from harness.cli.ui import command
 from trainers.errors import UsageError
+from trainers.overrides import parse_settings
 
 
 @pytest.mark.parametrize(
