@@ -10,10 +10,13 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from trainers.checkpoint import load_checkpoint
 from trainers.config import IGNORE, TrainConfig
 from trainers.css.pseudo_labels import pseudo_labels, upsample
 from trainers.data.source import ImageSource
+from trainers.data.splits import open_splits
 from trainers.loader import to_images
+from trainers.local_run import LocalRun
 from trainers.state import TrainState
 from trainers.step import forward
 
@@ -55,6 +58,17 @@ def draw_predictions(state: TrainState, source: ImageSource, config: TrainConfig
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     _sheet(rows).save(path)
+
+
+def draw_checkpoint(config: TrainConfig, checkpoint: Path, path: Path) -> None:
+    """Write the picture of a saved state on the first images of the dev split.
+
+    Raises:
+        DataError: the checkpoint cannot be read or is another config's.
+    """
+    state = TrainState(config, LocalRun())
+    state.load_state_dict(load_checkpoint(checkpoint))
+    draw_predictions(state, open_splits(config.data).dev, config, path)
 
 
 def _bytes(label: Tensor) -> np.ndarray:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from trainers.config import TrainConfig
 
 EXPERIMENT = "s4"
+PICTURE = "predictions.png"
+"""Image, truth, prediction and pseudo-labels; a training leaves one in its folder."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,8 @@ def _record_inputs(recorder: MlflowRecorder, task: Task) -> None:
 def _record_outputs(recorder: MlflowRecorder, task: Task, results: Results) -> None:
     for file in ("results.csv", "results.md"):
         recorder.artifact(file, (task.folder / file).read_text(encoding="utf-8"))
+    if (task.folder / PICTURE).exists():
+        recorder.file(task.folder / PICTURE)
     if results.best is not None and task.space is not None:
         overrides = {**task.settings, **task.space.fixed, **results.best.values}
         recorder.artifact("best_overrides.yaml", yaml.safe_dump(overrides, sort_keys=False))

@@ -22,7 +22,10 @@ from harness.cli.options import (
 from harness.cli.terminal import terminal
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from harness.cli.conduct import Task
+    from harness.trials import TrialObserver
 
 
 def train(
@@ -39,9 +42,11 @@ def train(
     with terminal(as_json) as speak:
         task = _prepare(preset, settings or [], storage, name, tracking_uri, workers)
 
-        from harness.cli.conduct import conduct
+        from harness.cli.conduct import PICTURE, conduct
         from harness.cluster import ray_session
         from harness.train_run import run_train
+        from harness.trials import TrialState
+        from trainers.figure import draw_checkpoint
 
         schedule = task.config.schedule
         speak.say(f"{task.folder.name}: {preset}, {schedule.steps} steps, a report every {schedule.evaluate_every}, "
@@ -49,9 +54,15 @@ def train(
         speak.say(f"results in {task.folder}, records at {task.tracking_uri}")
         folder = task.folder
         with ray_session(address, cpus=max(cores(), workers) if address == "local" else None):
-            results = conduct(
-                task, speak, lambda observers: run_train(task.config, workers, folder.parent, folder.name, observers)
-            )
+
+            def work(observers: Sequence[TrialObserver]) -> None:
+                trial = run_train(task.config, workers, folder.parent, folder.name, observers)
+                if trial.state is TrialState.COMPLETE:
+                    draw_checkpoint(task.config, folder / "latest.pt", folder / PICTURE)
+
+            results = conduct(task, speak, work)
+        if (folder / PICTURE).exists():
+            speak.say(f"picture: {folder / PICTURE}")
     if results.best is None:
         raise typer.Exit(1)
 

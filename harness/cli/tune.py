@@ -78,7 +78,7 @@ def tune(
     scheduler: Annotated[Scheduler, typer.Option(help="What stops bad trials early.")] = Scheduler.asha,
     sampler: Annotated[Sampler, typer.Option(help="What proposes configurations.")] = Sampler.tpe,
     grace_steps: Annotated[
-        int | None, typer.Option(min=1, help="Steps before a trial may be stopped; default: a ninth of the horizon.")
+        int | None, typer.Option(min=1, help="Steps before a trial may be stopped; default: a sixth of the horizon.")
     ] = None,
     reduction_factor: Annotated[int, typer.Option(min=2, help="One in this many trials passes a rung.")] = 3,
     seed: Annotated[int, typer.Option(min=0, help="Of the sampler; a training's own is --set seed=...")] = 0,
@@ -194,14 +194,14 @@ def describe(plan: SearchPlan, task: Task, slots: Slots) -> list[str]:
 
 
 def grace(steps: int, every: int, wished: int | None) -> int:
-    """Return the steps before a trial may be stopped: as wished, or a ninth of the horizon, rounded up to a report.
+    """Return the steps before a trial may be stopped: as wished, or a sixth of the horizon, rounded up to a report.
 
     Raises:
         UsageError: more than the horizon.
     """
     if wished is not None and wished > steps:
         raise UsageError(f"--grace-steps must be at most the horizon, {steps} steps, got {wished}: lower it")
-    return wished if wished is not None else min(-(-steps // (9 * every)) * every, steps)
+    return wished if wished is not None else min(-(-steps // (6 * every)) * every, steps)
 
 
 def rungs(steps: int, grace_steps: int, reduction_factor: int) -> list[int]:

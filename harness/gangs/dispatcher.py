@@ -154,7 +154,7 @@ class Dispatcher:
     # ---- called by gangs
 
     async def start_gang(self, gang: int) -> bool:
-        """Return whether a gang that has just started is to go on; not if it never gets as far as asking for a trial."""
+        """Return whether a gang that has just started is to go on; not if it keeps dying before it asks for a trial."""
         self._starts[gang] = self._starts.get(gang, 0) + 1
         if self._starts[gang] > self.max_starts and not self._closed:
             await self.close(f"gang {gang} died {self.max_starts} times in a row before it could train")

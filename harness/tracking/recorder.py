@@ -167,6 +167,10 @@ class MlflowRecorder:
         """Keep a text as an artifact of the search (or of the training)."""
         self._send(_stamped("artifact", file=file, text=text))
 
+    def file(self, path: Path) -> None:
+        """Keep a file that is already written, such as a picture, as an artifact of the search (or of the training)."""
+        self._send(_stamped("file", path=str(path.absolute())))
+
     def close(self, status: Status = "FINISHED", reason: str | None = None, timeout_s: float = 30.0) -> Delivery:
         """End every run that is still open, wait at most `timeout_s` for MLflow, and say what is left in the outbox."""
         if self._delivery is None:

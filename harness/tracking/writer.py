@@ -46,6 +46,8 @@ class MlflowWriter:
                 self._client.set_terminated(self._run_of(operation), operation["status"], operation["time"])
             case "artifact":
                 self._client.log_text(self._parent(), operation["text"], operation["file"])
+            case "file":
+                self._client.log_artifact(self._parent(), operation["path"])
             case "report":
                 self._log(self._run_of(operation), operation)
             case other:

@@ -1,7 +1,8 @@
-"""Which of Ray's actors live on this machine, by the titles of their processes."""
+"""Which actors of a search live in this test session's Ray, by the titles of their processes."""
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -12,20 +13,33 @@ def left_of_a_search(patience_s: float = 20) -> list[str]:
     """Wait until a search's processes are gone; return those that are not."""
     deadline = time.monotonic() + patience_s
     while True:
-        titles = [path.read_bytes().decode(errors="replace") for path in _command_lines()]
-        left = [title for title in titles if title.startswith("ray::") and any(name in title for name in OF_A_SEARCH)]
+        left = [title for title in _titles_of_descendants(os.getpid()) if _is_of_a_search(title)]
         if not left or time.monotonic() > deadline:
             return left
         time.sleep(0.2)
 
 
-def _command_lines() -> list[Path]:
-    return [path for path in Path("/proc").glob("[0-9]*/cmdline") if _readable(path)]
+def _is_of_a_search(title: str) -> bool:
+    return title.startswith("ray::") and any(name in title for name in OF_A_SEARCH)
 
 
-def _readable(path: Path) -> bool:
-    try:
-        path.read_bytes()
-    except OSError:
-        return False
-    return True
+def _titles_of_descendants(ancestor: int) -> list[str]:
+    """Other sessions of Ray on this machine are somebody else's."""
+    parents: dict[int, int] = {}
+    titles: dict[int, str] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            pid = int(folder.name)
+            parents[pid] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            titles[pid] = (folder / "cmdline").read_bytes().decode(errors="replace").strip("\0")
+        except OSError:  # it has just ended
+            continue
+    return [title for pid, title in titles.items() if ancestor in _ancestors(pid, parents)]
+
+
+def _ancestors(pid: int, parents: dict[int, int]) -> set[int]:
+    seen: set[int] = set()
+    while pid in parents and pid not in seen:
+        seen.add(pid)
+        pid = parents[pid]
+    return seen

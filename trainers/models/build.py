@@ -34,4 +34,4 @@ def build_model(config: ModelConfig, num_classes: int, seed: int, device: torch.
                 norm,
             )
     model.to(device)
-    return model.to(memory_format=torch.channels_last)  # type: ignore[no-any-return]
+    return model.to(memory_format=torch.channels_last)

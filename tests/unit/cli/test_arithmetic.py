@@ -53,7 +53,7 @@ def test_rungs_grow_by_the_factor_and_stay_below_the_horizon(steps: int, grace_s
 
 
 def test_settings_are_yaml_values() -> None:
-    words = ["a.x=1e-3", "a.y=true", "a.z=[1, 2]", "a.w=mix", "a.v=null", "a.u=a=b", "a.t="]
+    words = ["a.x=0.001", "a.y=true", "a.z=[1, 2]", "a.w=mix", "a.v=null", "a.u=a=b", "a.t="]
     assert parse_settings(words) == {
         "a.x": 1e-3, "a.y": True, "a.z": [1, 2], "a.w": "mix", "a.v": None, "a.u": "a=b", "a.t": None,
     }  # fmt: skip
