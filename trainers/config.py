@@ -46,7 +46,7 @@ class DigitsData(Frozen):
     """Cells along each side."""
     fill: Share = 0.6
     """Probability that a cell holds a digit."""
-    digit_size: tuple[int, int] = (12, 16)
+    digit_size: tuple[int, int] = (13, 16)
     """Smallest and largest side of a digit, in pixels; at most a cell."""
     clutter: Share = 0.2
     """Brightest value of the smooth background, in [0, 1]; digits reach 1."""
@@ -54,7 +54,7 @@ class DigitsData(Frozen):
     """Labelled scenes."""
     unlabelled: int = Field(2048, ge=1)
     """Unlabelled scenes, apart from the labelled ones."""
-    dev: int = Field(128, ge=1)
+    dev: int = Field(256, ge=1)
     """Scenes that the objective is measured on, from digits of the training part."""
     val: int = Field(256, ge=1)
     """Scenes for the final evaluation."""

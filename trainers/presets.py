@@ -37,7 +37,7 @@ def digits_css() -> TrainConfig:
         data=DigitsData(),
         model=ModelConfig(arch="tiny", width=24, representation_dim=64),
         augment=AugmentConfig(
-            weak=WeakAugmentConfig(scale=(0.85, 1.18)),
+            weak=WeakAugmentConfig(scale=(0.9, 1.11)),
             strong=StrongAugmentConfig(scale=(0.8, 1.25), shift=0.15, blur=0.2),
         ),
         thresholds=ThresholdsConfig(delta_u=0.8),

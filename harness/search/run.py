@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal
 
 import ray
@@ -19,13 +16,12 @@ from harness.cluster import check_fit
 from harness.gangs.dispatcher import start_dispatcher
 from harness.gangs.pool import GangPool
 from harness.gangs.trial import OBJECTIVE, STEP, GangTrial
+from harness.interrupt import INTERRUPTED, interruptible
+from harness.search.keeper import CheckpointKeeper
 from harness.search.recorder import Recorder
 from harness.search.searcher import TruthfulOptunaSearch, journal, make_sampler
 from harness.search.space import SearchSpace
 from harness.trials import Experiment, Trial, TrialObserver
-
-INTERRUPTED = "interrupted"
-"""Error of the trials that Ctrl-C ended."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +48,9 @@ class SearchPlan:
     """Of the arithmetic on the CPU."""
     save_interval_s: float = 30.0
     """Least time between two checkpoints of a trial; 0 saves at every report. The end is always saved."""
+
+    keep_checkpoints: int = 5
+    """Of complete trials, those with the best objective; the others' are deleted."""
 
     @property
     def folder(self) -> Path:
@@ -98,9 +97,10 @@ def run_search(
         plan.save_interval_s,
     )
     try:
-        with pool, _interruptible() as interrupted:
+        with pool, interruptible() as interrupted:
             watch = _Watch(dispatcher, pool, searcher, interrupted)
-            recorder = Recorder(dispatcher, experiment.resolve, observers, watch.look)
+            keeper = CheckpointKeeper(plan.folder / "trials", experiment.metric, plan.keep_checkpoints)
+            recorder = Recorder(dispatcher, experiment.resolve, [*observers, keeper], watch.look)
             try:
                 _make_tuner(plan, experiment, searcher, recorder, dispatcher).fit()
             finally:
@@ -172,23 +172,3 @@ def _make_tuner(
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )
-
-
-@contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C into an event; the second one acts as usual."""
-    interrupted = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield interrupted
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def on_interrupt(number: int, frame: FrameType | None) -> None:
-        interrupted.set()
-        signal.signal(signal.SIGINT, before)
-
-    signal.signal(signal.SIGINT, on_interrupt)
-    try:
-        yield interrupted
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -15,6 +15,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from harness.gangs.dispatcher import Job
 from harness.gangs.trial import ERROR, FINISHED, OBJECTIVE, STEP
+from harness.search.keeper import checkpoint_folder
 from harness.search.space import SearchSpace
 from harness.trials import TrialState, Value
 from trainers.errors import UsageError
@@ -84,7 +85,7 @@ class TruthfulOptunaSearch(OptunaSearch):  # type: ignore[misc]  # ray is untype
             _, config_hash = self._resolve(overrides)
         except UsageError:  # the gang meets the same error and fails the trial with it
             config_hash = ""
-        folder = self._checkpoints / f"{drawn.number:05d}"
+        folder = checkpoint_folder(self._checkpoints, drawn.number)
         return {"number": drawn.number, "params": params, "job": Job(trial_id, overrides, str(folder), config_hash)}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:

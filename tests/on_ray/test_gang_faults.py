@@ -135,6 +135,11 @@ def test_a_report_costs_less_than_50_ms(search: Search) -> None:
     assert sorted(costs)[len(costs) // 2] < 0.05
 
 
+def test_checkpoints_of_complete_trials_are_kept_and_no_others(search: Search) -> None:
+    kept = sorted(path.parent.name for path in (search.folder / "trials").glob("*/latest.pt"))
+    assert kept == ["00000", "00001", "00002", "00009", "00010"]
+
+
 def test_no_process_is_left(search: Search) -> None:
     assert left_of_a_search() == []
 

@@ -1,0 +1,35 @@
+"""Eq. 8 and its image-weighted variant, one pixel at a time. 0 where nothing counts."""
+
+import math
+
+import numpy as np
+
+from reference.prototypes import IGNORED, pixels
+
+
+def cross_entropy(logits: list[float], target: int) -> float:
+    return math.log(sum(math.exp(value - max(logits)) for value in logits)) + max(logits) - logits[target]
+
+
+def confident_pixel_loss(logits: np.ndarray, target: np.ndarray, confidence: np.ndarray, threshold: float) -> float:
+    """Mean over the labelled pixels whose confidence reaches the threshold."""
+    values = [
+        cross_entropy(logits[n, :, y, x].tolist(), target[n, y, x])
+        for n, y, x in pixels(target)
+        if target[n, y, x] != IGNORED and confidence[n, y, x] >= threshold
+    ]
+    return sum(values) / len(values) if values else 0.0
+
+
+def image_share_loss(logits: np.ndarray, target: np.ndarray, confidence: np.ndarray, threshold: float) -> float:
+    """Mean over all labelled pixels of their loss times their image's share of confident ones among the labelled."""
+    weighted = []
+    for n in range(len(target)):
+        losses = {
+            (y, x): cross_entropy(logits[n, :, y, x].tolist(), target[n, y, x])
+            for y, x in np.ndindex(*target[n].shape)
+            if target[n, y, x] != IGNORED
+        }
+        confident = [place for place in losses if confidence[n][place] >= threshold]
+        weighted += [loss * len(confident) / len(losses) for loss in losses.values()]
+    return sum(weighted) / len(weighted) if weighted else 0.0
