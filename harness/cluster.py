@@ -62,8 +62,8 @@ def ray_session(address: str = "local", *, cpus: int | None = None) -> Iterator[
         return
     cluster = _find_cluster() if address == "auto" else address
     if cluster == "local":
-        # No dashboard: it takes half of the start-up time. Ray Train asks it only to clean up after a controller that
-        # died, and a search whose controller died ends at once.
+        # No dashboard: it takes seconds of a start. Ray Train asks it only to clean up after a controller that died,
+        # and a search whose controller died ends at once.
         ray.init(address="local", num_cpus=cpus or os.cpu_count(), include_dashboard=False, **_QUIET)
     else:
         _join(cluster)
@@ -114,14 +114,11 @@ def _join(address: str) -> None:
     _check_reachable(address)
     try:
         ray.init(address=address, **_QUIET)
-    except ConnectionError as error:
+    except (ConnectionError, ray.exceptions.AuthenticationError) as error:
         raise UsageError(
-            f"a Ray cluster must run at {address}, but no Ray answers ({_first_line(error)}): check the port"
-        ) from error
-    except ray.exceptions.AuthenticationError as error:
-        raise UsageError(
-            f"the Ray cluster at {address} must let this process in, but refused its token ({_first_line(error)}): "
-            "set RAY_AUTH_MODE=token here and the same token as on the cluster (RAY_AUTH_TOKEN or ~/.ray/auth_token)"
+            f"a Ray cluster must run at {address} and let this process in, but it does not ({_first_line(error)}): "
+            "check the port; a cluster with tokens wants RAY_AUTH_MODE=token here, and its token in RAY_AUTH_TOKEN or "
+            "~/.ray/auth_token"
         ) from error
 
 

@@ -74,10 +74,11 @@ class TrainState:
         Raises:
             DataError: the state belongs to another config.
         """
-        if state["config_hash"] != self.config.hash:
+        written_by = state.get("config_hash", "an unknown one")
+        if written_by != self.config.hash:
             raise DataError(
-                f"a checkpoint must come from the same config (hash {self.config.hash}), got one of "
-                f"{state['config_hash']}: resume with the config that wrote it, or start afresh"
+                f"a checkpoint must come from the same config (hash {self.config.hash}), got one of {written_by}: "
+                "resume with the config that wrote it, or start afresh"
             )
         self.step = state["step"]
         self.student.load_state_dict(state["student"])

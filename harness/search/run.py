@@ -57,6 +57,11 @@ class SearchPlan:
         """Where everything of this search lies."""
         return self.storage / self.name
 
+    @property
+    def checkpoints(self) -> Path:
+        """Folder with a folder for each trial, by number; `latest.pt` lies in it."""
+        return self.folder / "trials"
+
 
 class SearchBrokenError(RuntimeError):
     """The search ended because its gangs could not go on."""
@@ -77,29 +82,13 @@ def run_search(
     """
     check_fit(plan.gangs, plan.workers_per_gang, plan.use_gpu)
     plan.folder.mkdir(parents=True, exist_ok=True)
-    searcher = TruthfulOptunaSearch(
-        space=space,
-        resolve=experiment.resolve,
-        storage=journal(plan.folder / "optuna.journal"),
-        study_name=plan.name,
-        sampler=make_sampler(plan.sampler, plan.seed),
-        checkpoints=plan.folder / "trials",
-    )
+    searcher = _make_searcher(plan, experiment, space)
     dispatcher = start_dispatcher(plan.max_trial_retries)
-    pool = GangPool(
-        dispatcher,
-        experiment,
-        plan.gangs,
-        plan.workers_per_gang,
-        plan.folder / "gangs",
-        plan.use_gpu,
-        plan.threads_per_worker,
-        plan.save_interval_s,
-    )
+    pool = _make_pool(plan, experiment, dispatcher)
     try:
         with pool, interruptible() as interrupted:
             watch = _Watch(dispatcher, pool, searcher, interrupted)
-            keeper = CheckpointKeeper(plan.folder / "trials", experiment.metric, plan.keep_checkpoints)
+            keeper = CheckpointKeeper(plan.checkpoints, experiment.metric, plan.keep_checkpoints)
             recorder = Recorder(dispatcher, experiment.resolve, [*observers, keeper], watch.look)
             try:
                 _make_tuner(plan, experiment, searcher, recorder, dispatcher).fit()
@@ -134,6 +123,30 @@ class _Watch:
             if self.reason is not None:
                 self._searcher.finish()
                 ray.get(self._dispatcher.abort.remote(self.reason))
+
+
+def _make_searcher(plan: SearchPlan, experiment: Experiment, space: SearchSpace) -> TruthfulOptunaSearch:
+    return TruthfulOptunaSearch(
+        space=space,
+        resolve=experiment.resolve,
+        storage=journal(plan.folder / "optuna.journal"),
+        study_name=plan.name,
+        sampler=make_sampler(plan.sampler, plan.seed),
+        checkpoints=plan.checkpoints,
+    )
+
+
+def _make_pool(plan: SearchPlan, experiment: Experiment, dispatcher: Any) -> GangPool:
+    return GangPool(
+        dispatcher,
+        experiment,
+        plan.gangs,
+        plan.workers_per_gang,
+        plan.folder / "gangs",
+        plan.use_gpu,
+        plan.threads_per_worker,
+        plan.save_interval_s,
+    )
 
 
 def _make_tuner(

@@ -29,30 +29,23 @@ def softmax(values: list[float]) -> list[float]:
     return [value / sum(exps) for value in exps]
 
 
-def logit_labels(logits: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Eq. 1 for one image: labels [H, W] and confidences [H, W] from logits [K, h, w]."""
-    label, confidence = np.zeros(size, dtype=np.int64), np.zeros(size)
+def logit_probs(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Probabilities [K, H, W] of the classes in the space of the logits [K, h, w] of an image (Eq. 1)."""
     full = upsampled(logits, size)
-    for y, x in np.ndindex(*size):
-        probs = softmax(full[:, y, x].tolist())
-        label[y, x] = probs.index(max(probs))
-        confidence[y, x] = max(probs)
-    return label, confidence
+    for place in np.ndindex(*size):
+        full[:, *place] = softmax(full[:, *place].tolist())
+    return full
 
 
-def representation_labels(
+def representation_probs(
     representations: np.ndarray, prototypes: dict[int, np.ndarray], temperature: float, size: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Eq. 4 and 5 for one image: labels [H, W] and indicators [H, W] from [D, h, w], over the classes seen."""
-    classes = sorted(prototypes)
-    cosines = np.zeros((len(classes), *representations.shape[1:]))
+) -> np.ndarray:
+    """Probabilities [C, H, W] of the classes seen, in ascending order, from [D, h, w] of an image (Eq. 4, 5)."""
+    cosines = np.zeros((len(prototypes), *representations.shape[1:]))
     for y, x in np.ndindex(*representations.shape[1:]):
-        for index, class_ in enumerate(classes):
+        for index, class_ in enumerate(sorted(prototypes)):
             cosines[index, y, x] = cosine(representations[:, y, x], prototypes[class_])
     full = upsampled(cosines, size)
-    label, indicator = np.zeros(size, dtype=np.int64), np.zeros(size)
-    for y, x in np.ndindex(*size):
-        probs = softmax((full[:, y, x] / temperature).tolist())
-        label[y, x] = classes[probs.index(max(probs))]
-        indicator[y, x] = max(probs)
-    return label, indicator
+    for place in np.ndindex(*size):
+        full[:, *place] = softmax((full[:, *place] / temperature).tolist())
+    return full

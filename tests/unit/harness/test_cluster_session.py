@@ -29,11 +29,19 @@ def test_gangs_without_enough_gpus_are_refused() -> None:
         check_fit(2, 1, use_gpu=True, resources={"CPU": 4.0})
 
 
+@pytest.fixture
+def no_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within a session another does nothing; other tests may have one."""
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+
+
+@pytest.mark.usefixtures("no_session")
 def test_an_address_where_nothing_answers_is_refused() -> None:
     with pytest.raises(UsageError, match="nothing answers there"), ray_session("127.0.0.1:1"):
         pass
 
 
+@pytest.mark.usefixtures("no_session")
 def test_an_address_of_another_form_is_refused() -> None:
     with pytest.raises(UsageError, match="must be local, auto or HOST:PORT, got 'somewhere'"), ray_session("somewhere"):
         pass

@@ -76,38 +76,36 @@ def draw(seed: int) -> tuple[Dense, Prototypes]:
     return teacher, Prototypes(values, seen)
 
 
-def near(ours: torch.Tensor, reference: np.ndarray) -> bool:
-    """Equal to what float32 can tell: exps of logits of order ten."""
-    return bool(np.allclose(ours.numpy(), reference, atol=1e-5))
-
-
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 10**6))
-def test_confidences_and_logit_labels_follow_the_equation(seed: int) -> None:
+def test_logit_labels_have_the_largest_probability_and_confidences_are_it(seed: int) -> None:
     teacher, prototypes = draw(seed)
     ours = pseudo_labels(teacher, prototypes, 0.3, (8, 9))
-    for image in range(2):
-        label, confidence = slow.logit_labels(teacher.logits[image].double().numpy(), (8, 9))
-        assert near(ours.confidence[image], confidence)
-        # A class that is not the reference's may only win where float32 cannot tell the two.
-        probs = torch.nn.functional.interpolate(teacher.logits, (8, 9), mode="bilinear", align_corners=True).softmax(1)
-        assert near(probs[image].gather(0, torch.from_numpy(label)[None])[0], confidence)
+    probs = np.stack([slow.logit_probs(image.double().numpy(), (8, 9)) for image in teacher.logits])
+    # float32 carries logits of order ten to 1e-6. Where two classes are closer than that, either may win.
+    assert np.allclose(ours.confidence.numpy(), probs.max(axis=1), atol=1e-5)
+    assert np.allclose(taken(probs, ours.logit_label), probs.max(axis=1), atol=1e-5)
 
 
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 10**6))
-def test_indicators_and_representation_labels_follow_the_equations(seed: int) -> None:
+def test_representation_labels_are_the_nearest_prototypes_and_indicators_their_softmax(seed: int) -> None:
     teacher, prototypes = draw(seed)
     ours = pseudo_labels(teacher, prototypes, 0.3, (8, 9))
     known = {int(c): prototypes.values[c].double().numpy() for c in prototypes.seen.nonzero().flatten()}
-    for image in range(2):
-        label, indicator = slow.representation_labels(teacher.representations[image].double().numpy(), known, 0.3, (8, 9))
-        assert near(ours.similarity[image].amax(0), indicator)
-        assert near(ours.similarity[image].gather(0, torch.from_numpy(label)[None])[0], indicator)
+    probs = np.zeros(ours.similarity.shape)
+    for image, maps in enumerate(teacher.representations):
+        probs[image, sorted(known)] = slow.representation_probs(maps.double().numpy(), known, 0.3, (8, 9))
+    assert np.allclose(ours.similarity.numpy(), probs, atol=1e-5)  # as above
+    assert np.allclose(taken(probs, ours.representation_label), probs.max(axis=1), atol=1e-5)
 
 
-@settings(max_examples=10, deadline=None)
-@given(seed=st.integers(0, 10**6))
+def taken(probs: np.ndarray, label: torch.Tensor) -> np.ndarray:
+    """The probability of each pixel's label."""
+    return np.take_along_axis(probs, label.numpy()[:, None], axis=1)[:, 0]
+
+
+@pytest.mark.parametrize("seed", range(5))
 def test_permuting_the_classes_permutes_the_labels(seed: int) -> None:
     teacher, prototypes = draw(seed)
     order = torch.randperm(K, generator=torch.Generator().manual_seed(seed))

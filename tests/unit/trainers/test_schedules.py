@@ -1,0 +1,47 @@
+"""Schedules are closed forms of the step."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainers.config import EmaConfig, LossConfig, OptimizerConfig
+from trainers.schedules import learning_rate, loss_weights, teacher_momentum
+
+
+@pytest.mark.parametrize(
+    ("power", "step", "expected"),
+    [(0.9, 0, 0.2), (0.9, 50, 0.2 * 0.5**0.9), (0.9, 99, 0.2 * 0.01**0.9), (1.0, 75, 0.05), (0.0, 99, 0.2)],
+)
+def test_the_learning_rate_is_a_power_of_what_is_left(power: float, step: int, expected: float) -> None:
+    assert math.isclose(learning_rate(OptimizerConfig(lr=0.2, power=power), step, 100), expected)
+
+
+@given(steps=st.integers(1, 10**6), data=st.data())
+def test_the_learning_rate_is_positive_and_never_rises(steps: int, data: st.DataObject) -> None:
+    step = data.draw(st.integers(0, steps - 1))
+    config = OptimizerConfig(lr=0.2)
+    rate = learning_rate(config, step, steps)
+    assert rate > 0
+    assert step == 0 or rate <= learning_rate(config, step - 1, steps)
+
+
+@pytest.mark.parametrize(("step", "share"), [(0, 1.0), (50, math.exp(-1.25)), (100, math.exp(-5))])
+def test_the_contrastive_weight_ramps_down_on_the_whole_horizon(step: int, share: float) -> None:
+    assert math.isclose(loss_weights(LossConfig(lambda_c=0.4), step, 100)["contrast"], 0.4 * share)
+
+
+def test_a_constant_ramp_keeps_the_contrastive_weight() -> None:
+    config = LossConfig(lambda_c=0.4, lambda_c_ramp="constant")
+    assert {loss_weights(config, step, 100)["contrast"] for step in (0, 50, 99)} == {0.4}
+
+
+def test_the_other_weights_do_not_ramp() -> None:
+    weights = loss_weights(LossConfig(lambda_u=0.7), 60, 100)
+    assert (weights["supervised"], weights["unsupervised"]) == (1.0, 0.7)
+
+
+@pytest.mark.parametrize(("step", "expected"), [(0, 0.0), (1, 0.5), (3, 0.75), (98, 1 - 1 / 99), (99, 0.99), (10**6, 0.99)])
+def test_the_teachers_momentum_warms_up_to_its_setting(step: int, expected: float) -> None:
+    assert math.isclose(teacher_momentum(EmaConfig(teacher_momentum=0.99), step), expected, abs_tol=1e-15)

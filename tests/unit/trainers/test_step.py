@@ -1,0 +1,261 @@
+"""Laws of one training step."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from reference import prototypes as slow
+from reference.tiny import differences, tiny_config
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
+from torch.func import functional_call
+
+from trainers.config import TrainConfig
+from trainers.css.prototypes import Prototypes
+from trainers.css.pseudo_labels import downsample_labels
+from trainers.data.splits import open_splits
+from trainers.loader import load_batch
+from trainers.local_run import LocalRun
+from trainers.models.heads import Dense
+from trainers.state import TrainState
+from trainers.step import Batch, Place, StepOutput, css_step
+
+K, D = 11, 16
+DEVICE = torch.device("cpu")
+
+
+def some_prototypes() -> Prototypes:
+    draws = torch.Generator().manual_seed(0)
+    return Prototypes(torch.randn(K, D, generator=draws), torch.arange(K) != 4)
+
+
+def batch_of(config: TrainConfig, step: int = 0) -> Batch:
+    return load_batch(open_splits(config.data), config, Place(config.seed, step), DEVICE)
+
+
+def take_step(
+    overrides: Mapping[str, Any] | None = None, prototypes: Prototypes | None = None, batch: Batch | None = None
+) -> tuple[TrainState, StepOutput]:
+    """One step of a fresh state, late enough for `cross` to have warmed up; `L_u` reads every pixel."""
+    config = tiny_config({"thresholds.delta_u": 0.0, **(overrides or {})})
+    state = TrainState(config, LocalRun(device=DEVICE))
+    prototypes = some_prototypes() if prototypes is None else prototypes
+    return state, css_step(
+        state.wrapped, state.teacher, prototypes, batch or batch_of(config), config, Place(config.seed, 10)
+    )
+
+
+def total(output: StepOutput) -> Tensor:
+    return torch.stack(list(output.losses.values())).sum()
+
+
+VARIANTS = [
+    *(
+        {"css.label_strategy": strategy, "css.indicator": indicator}
+        for strategy in ("logit", "representation", "mix", "cross")
+        for indicator in ("similarity", "confidence")
+    ),
+    {"ema.prototype_source": "student", "loss.unsupervised": "image_share"},
+    {"augment.strong.mix": "classmix"},
+    {"augment.strong.mix": "cutout"},
+    {"model.norm": "group", "thresholds.unit": "of_maximum"},
+    {"loss.lambda_u": 0.0, "loss.lambda_c": 0.0},
+]
+
+
+def describe(overrides: Mapping[str, Any]) -> str:
+    return " ".join(str(value) for value in overrides.values())
+
+
+@pytest.mark.parametrize("overrides", VARIANTS, ids=describe)
+def test_a_step_and_its_gradients_never_wait_for_the_device(overrides: Mapping[str, Any]) -> None:
+    # Fake tensors have no values: whatever would read one raises, and so does a shape that depends on values.
+    config = tiny_config(overrides)
+    state = TrainState(config, LocalRun(device=DEVICE))
+    batch = batch_of(config)
+    with FakeTensorMode() as mode:
+
+        def on_fakes(module: nn.Module) -> tuple[dict[str, Tensor], Any]:
+            held = {name: mode.from_tensor(value) for name, value in (*module.named_parameters(), *module.named_buffers())}
+            return held, lambda images: functional_call(module, held, images)
+
+        held, student = on_fakes(state.student)
+        _, teacher = on_fakes(state.teacher)
+        fakes = Batch(*(None if part is None else mode.from_tensor(part) for part in batch))
+        prototypes = Prototypes(*(mode.from_tensor(part) for part in some_prototypes()))
+        total(css_step(student, teacher, prototypes, fakes, config, Place(0, 10))).backward()
+        missing = [name for name, value in held.items() if value.requires_grad and value.grad is None]
+    assert missing == []
+
+
+@pytest.mark.parametrize("read", [lambda x: bool((x > 0).any()), lambda x: x[x > 0], lambda x: x.max().item()])
+def test_fake_tensors_notice_what_waits_for_the_device(read: Any) -> None:
+    with FakeTensorMode(), pytest.raises((DataDependentOutputException, DynamicOutputShapeException)):
+        read(torch.rand(3))
+
+
+@pytest.mark.parametrize("overrides", VARIANTS, ids=describe)
+def test_every_parameter_of_the_student_gets_a_finite_gradient(overrides: Mapping[str, Any]) -> None:
+    # Also where it is zero: ranks that average gradients must have the same ones.
+    state, output = take_step(overrides)
+    total(output).backward()
+    without = [
+        name
+        for name, parameter in state.student.named_parameters()
+        if parameter.grad is None or not parameter.grad.isfinite().all()
+    ]
+    assert without == []
+
+
+@pytest.mark.parametrize("overrides", VARIANTS, ids=describe)
+def test_no_gradient_reaches_the_teacher_or_the_prototypes(overrides: Mapping[str, Any]) -> None:
+    config = tiny_config(overrides)
+    state = TrainState(config, LocalRun(device=DEVICE))
+    state.teacher.requires_grad_(True)  # even if it asked for one
+    prototypes = Prototypes(some_prototypes().values.requires_grad_(), some_prototypes().seen)
+    output = css_step(state.wrapped, state.teacher, prototypes, batch_of(config), config, Place(0, 10))
+    total(output).backward()
+    assert prototypes.values.grad is None
+    assert all(parameter.grad is None for parameter in state.teacher.parameters())
+
+
+def test_a_step_changes_neither_the_teacher_nor_the_prototypes() -> None:
+    prototypes = some_prototypes()
+    state, _ = take_step(prototypes=prototypes)
+    assert differences(state.teacher.state_dict(), TrainState(state.config, LocalRun()).teacher.state_dict()) == []
+    assert differences(prototypes, some_prototypes()) == []
+
+
+def test_statistics_have_no_gradient() -> None:
+    _, output = take_step()
+    assert not any(value.requires_grad for value in output.statistics.values())
+
+
+@pytest.mark.parametrize("overrides", VARIANTS[:8], ids=describe)
+def test_shares_are_between_zero_and_one(overrides: Mapping[str, Any]) -> None:
+    _, output = take_step(overrides)
+    assert all(0.0 <= value.item() <= 1.0 for value in output.statistics.values())
+
+
+def test_losses_carry_no_weights() -> None:
+    _, one = take_step({"loss.lambda_u": 0.5, "loss.lambda_c": 0.1})
+    _, other = take_step({"loss.lambda_u": 2.0, "loss.lambda_c": 0.7})
+    assert differences(one.losses, other.losses) == []
+
+
+@pytest.mark.parametrize("strategy", ["representation", "mix"])
+def test_before_any_prototype_exists_unlabelled_pixels_give_no_loss(strategy: str) -> None:
+    _, output = take_step({"css.label_strategy": strategy}, Prototypes.empty(K, D))
+    assert output.losses["unsupervised"].item() == 0.0
+
+
+@pytest.mark.parametrize("overrides", VARIANTS[:8], ids=describe)
+def test_a_batch_without_any_label_has_zero_supervised_loss_and_finite_gradients(overrides: Mapping[str, Any]) -> None:
+    batch = batch_of(tiny_config())
+    state, output = take_step(overrides, batch=batch._replace(labels=torch.full_like(batch.labels, 255)))
+    total(output).backward()
+    assert output.losses["supervised"].item() == 0.0
+    assert all(parameter.grad.isfinite().all() for parameter in state.student.parameters())
+
+
+NOTHING_VALID = {"css.label_strategy": "mix", "css.indicator_temperature": 0.25, "thresholds.delta_s": 0.99}
+
+
+def test_where_every_pixel_is_ignored_all_losses_are_zero() -> None:
+    # No label, and no prototype from which the mixed labels could come.
+    batch = batch_of(tiny_config())
+    ignored = batch._replace(labels=torch.full_like(batch.labels, 255))
+    _, output = take_step(NOTHING_VALID, Prototypes.empty(K, D), ignored)
+    assert {name: value.item() for name, value in output.losses.items()} == {
+        "supervised": 0.0,
+        "unsupervised": 0.0,
+        "contrast": 0.0,
+    }
+
+
+def test_where_every_pixel_is_ignored_no_class_becomes_seen() -> None:
+    batch = batch_of(tiny_config())
+    ignored = batch._replace(labels=torch.full_like(batch.labels, 255))
+    _, output = take_step(NOTHING_VALID, Prototypes.empty(K, D), ignored)
+    assert not output.prototypes.seen.any()
+
+
+@pytest.mark.parametrize("source", ["teacher", "student"])
+def test_prototypes_are_means_of_the_network_that_the_config_names(source: str) -> None:
+    # Before any prototype exists no unlabelled pixel is valid, so they are means over labelled pixels alone.
+    config = tiny_config({"model.norm": "group", "ema.prototype_source": source, **NOTHING_VALID})
+    state = TrainState(config, LocalRun(device=DEVICE))
+    with torch.no_grad():
+        state.student.heads.represent[1].weight.mul_(-2.0)  # so that student and teacher differ
+    batch = batch_of(config)
+    output = css_step(state.student, state.teacher, Prototypes.empty(K, D), batch, config, Place(0, 10))
+    network = {"teacher": state.teacher, "student": state.student}[source]
+    with torch.no_grad():
+        representations = network(batch.images).representations
+    label = downsample_labels(batch.labels, representations.shape[-2:])
+    means = slow.class_means(representations.double().numpy(), label.numpy(), K)
+    assert output.prototypes.seen.nonzero().flatten().tolist() == sorted(means)
+    for class_, mean in means.items():
+        # Sums of a few hundred float32 numbers of order one, of another batch size in the convolutions.
+        assert np.allclose(output.prototypes.values[class_].numpy(), mean, atol=1e-5)
+
+
+def test_two_steps_at_one_place_are_the_same_bit_by_bit() -> None:
+    (_, one), (_, other) = take_step(), take_step()
+    assert differences(one, other) == []
+
+
+STILL = {
+    "augment.strong.mix": "none",
+    "augment.strong.jitter": 0.0,
+    "augment.strong.blur": 0.0,
+    "augment.strong.scale": (1.0, 1.0),
+    "augment.strong.shift": 0.0,
+}
+"""Strong augmentation that leaves images as they are."""
+
+
+def test_each_step_draws_contrastive_samples_of_its_own() -> None:
+    config = tiny_config({"thresholds.delta_s": 0.9, **STILL})
+    state = TrainState(config, LocalRun(device=DEVICE))
+    batch = batch_of(config)
+    places = (Place(0, 10), Place(0, 11), Place(1, 10))
+    outputs = [css_step(state.student, state.teacher, some_prototypes(), batch, config, place) for place in places]
+    assert len({output.losses["contrast"].item() for output in outputs}) == 3
+
+
+class Oracle(nn.Module):
+    """Reads the class of a pixel from its brightness, and represents it by an axis of its own."""
+
+    def forward(self, images: Tensor) -> Dense:
+        label = (images[:, 0, ::4, ::4] * 255).round().long()
+        axes = torch.eye(D)[label].permute(0, 3, 1, 2)
+        return Dense(20.0 * axes[:, :K], axes)
+
+
+def test_the_contrastive_loss_is_the_mean_over_the_classes_that_have_hard_pixels() -> None:
+    labels = torch.tensor([1, 2, 3, 3]).repeat_interleave(4).expand(2, 16, 16)
+    images = (labels.float() / 255).unsqueeze(1).expand(2, 3, 16, 16)
+    axes = torch.eye(D)[:K]
+    # Classes 1 and 2 lie opposite to their prototype, so their pixels are hard; the prototype of class 3 is where it
+    # belongs. A momentum of zero puts all three there before the loss is taken.
+    axes[1:3] *= -1
+    config = tiny_config(
+        {
+            "css.label_strategy": "logit",
+            "css.indicator_temperature": 0.25,
+            "thresholds.delta_w": 0.3,
+            "thresholds.delta_s": 0.5,
+            "ema.prototype_momentum": 0.0,
+            "augment.weak.scale": (1.0, 1.0),
+            **STILL,
+        }
+    )
+    prototypes = Prototypes(axes, torch.ones(K, dtype=torch.bool))
+    output = css_step(Oracle(), Oracle(), prototypes, Batch(images, labels, images), config, Place(0, 10))
+    # Of 16 negatives each has cosine 0, the positive has cosine 1.
+    one_class = math.log(1 + 16 * math.exp(-1 / config.loss.temperature))
+    assert math.isclose(output.losses["contrast"].item(), one_class, rel_tol=1e-5)  # float32
