@@ -47,7 +47,7 @@ def run_train(
     resolved, config_hash = experiment.resolve({})
     trial = Trial(number=0, params={}, overrides={}, config=resolved, config_hash=config_hash)
     dispatcher = start_dispatcher(MAX_RETRIES)
-    pool = GangPool(dispatcher, experiment, 1, workers, folder / "gangs", use_gpu)
+    pool = GangPool(dispatcher, experiment, 1, workers, folder / "gangs", use_gpu, save_interval_s=0.0)
     job = Job(trial=KEY, overrides={}, checkpoint_dir=str(folder), config_hash=config_hash)
     for observer in observers:
         observer.on_start(trial)

@@ -40,7 +40,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise DataError(f"a checkpoint must exist, got {path}: check the path") from None
     except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, ... for an unreadable file
-        raise DataError(f"a checkpoint must be readable, got {path} ({error}): use an older one") from error
+        reason = str(error).partition("\n")[0] or type(error).__name__  # torch's own advice runs over many lines
+        raise DataError(f"a checkpoint must be readable, got {path} ({reason}): use an older one") from error
     if not isinstance(state, dict):
         raise DataError(f"a checkpoint must hold a dictionary, got {type(state).__name__} in {path}: use another file")
     return state

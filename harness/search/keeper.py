@@ -14,7 +14,7 @@ def checkpoint_folder(root: Path, number: int) -> Path:
 
 
 class CheckpointKeeper:
-    """A TrialObserver that keeps the checkpoints of running trials and of the best complete ones; no others."""
+    """A TrialObserver that keeps the checkpoints of running trials, of the baseline, and of the best complete ones."""
 
     def __init__(self, root: Path, metric: str, keep: int) -> None:
         self._root = root
@@ -31,6 +31,8 @@ class CheckpointKeeper:
     def on_end(self, trial: Trial) -> None:
         """Delete the checkpoint that is no longer wanted. No gang writes to it any more: it has been told to stop."""
         drop = trial.number
+        if trial.state is TrialState.COMPLETE and trial.number == 0:
+            return  # the published baseline, which the others are compared with
         if trial.state is TrialState.COMPLETE:
             self._kept = sorted([*self._kept, (trial.metrics[self._metric], -trial.number)], reverse=True)
             if len(self._kept) <= self._keep:

@@ -1,4 +1,4 @@
-"""Runs a search: gangs, Tune's loop, the searcher and the recorder, from start to a clean end."""
+"""Runs a search: gangs, Tune's loop, the searcher and the follower, from start to a clean end."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from harness.gangs.dispatcher import start_dispatcher
 from harness.gangs.pool import GangPool
 from harness.gangs.trial import OBJECTIVE, STEP, GangTrial
 from harness.interrupt import INTERRUPTED, interruptible
+from harness.search.follower import TrialFollower
 from harness.search.keeper import CheckpointKeeper
-from harness.search.recorder import Recorder
 from harness.search.searcher import TruthfulOptunaSearch, journal, make_sampler
 from harness.search.space import SearchSpace
 from harness.trials import Experiment, Trial, TrialObserver
@@ -50,7 +50,7 @@ class SearchPlan:
     """Least time between two checkpoints of a trial; 0 saves at every report. The end is always saved."""
 
     keep_checkpoints: int = 5
-    """Of complete trials, those with the best objective; the others' are deleted."""
+    """How many: those of the best complete trials; the baseline's is kept besides, all others are deleted."""
 
     @property
     def folder(self) -> Path:
@@ -89,19 +89,19 @@ def run_search(
         with pool, interruptible() as interrupted:
             watch = _Watch(dispatcher, pool, searcher, interrupted)
             keeper = CheckpointKeeper(plan.checkpoints, experiment.metric, plan.keep_checkpoints)
-            recorder = Recorder(dispatcher, experiment.resolve, [*observers, keeper], watch.look)
+            follower = TrialFollower(dispatcher, experiment.resolve, [*observers, keeper], watch.look)
             try:
-                _make_tuner(plan, experiment, searcher, recorder, dispatcher).fit()
+                _make_tuner(plan, experiment, searcher, follower, dispatcher).fit()
             finally:
                 searcher.fail_unfinished()
-                recorder.fail_unfinished(watch.reason or "the search ended before the trial")
+                follower.fail_unfinished(watch.reason or "the search ended before the trial")
     finally:
         ray.kill(dispatcher)
     if interrupted.is_set():
         raise KeyboardInterrupt
     if watch.reason is not None:
         raise SearchBrokenError(watch.reason)
-    return recorder.trials
+    return follower.trials
 
 
 class _Watch:
@@ -150,7 +150,7 @@ def _make_pool(plan: SearchPlan, experiment: Experiment, dispatcher: Any) -> Gan
 
 
 def _make_tuner(
-    plan: SearchPlan, experiment: Experiment, searcher: TruthfulOptunaSearch, recorder: Recorder, dispatcher: Any
+    plan: SearchPlan, experiment: Experiment, searcher: TruthfulOptunaSearch, follower: TrialFollower, dispatcher: Any
 ) -> Any:
     """Return a Tuner whose trials are proxies that take no CPU and live beside the driver."""
     here = {f"node:{ray.util.get_node_ip_address()}": 0.001}
@@ -180,7 +180,7 @@ def _make_tuner(
         run_config=tune.RunConfig(
             name="tune",
             storage_path=str(plan.folder),
-            callbacks=[recorder],
+            callbacks=[follower],
             verbose=0,
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),

@@ -75,7 +75,7 @@ class TruthfulOptunaSearch(OptunaSearch):  # type: ignore[misc]  # ray is untype
         self._finished = True
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        """Draw a trial: the config of a `GangTrial`, plus `number` and `params` for the recorder."""
+        """Draw a trial: the config of a `GangTrial`, plus `number` and `params` for the follower."""
         if self._finished:
             return str(Searcher.FINISHED)
         drawn = self._ot_trials[trial_id] = self._ot_study.ask()

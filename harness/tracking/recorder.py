@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
+from harness.interrupt import INTERRUPTED
 from harness.tracking.courier import Courier, connect_client
 from harness.tracking.limits import NAME_LENGTH, TAG_LENGTH, clean_name, clean_value, finite, flat_params
 from harness.tracking.outbox import Operation, Outbox
@@ -28,8 +29,6 @@ STATUS: Mapping[TrialState, Status] = {
     TrialState.PRUNED: "KILLED",
     TrialState.FAIL: "FAILED",
 }
-INTERRUPTED = "interrupted"
-"""Error of trials that a user ended: MLflow shows them as killed, not as failed."""
 BOOKKEEPING = frozenset({"step", "finished"})
 """Reported, but no metrics: the step is where metrics are logged, `finished` becomes the run's status."""
 CLOSE_REASON: Mapping[Status, str] = {"FINISHED": "all done", "FAILED": "driver failed", "KILLED": INTERRUPTED}

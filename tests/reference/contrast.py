@@ -5,7 +5,6 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-
 from reference.prototypes import cosine, pixels
 
 Pixel = tuple[int, int, int]
@@ -73,9 +72,7 @@ def info_nce(case: Case, class_: int, anchor: Pixel, negatives: list[Pixel]) -> 
 
 def class_probabilities(case: Case, class_: int, others: list[int]) -> list[float]:
     """Of each other class to give a negative: the nearer its prototype, the likelier."""
-    weights = [
-        math.exp(cosine(case.prototypes[class_], case.prototypes[other]) / case.temperature) for other in others
-    ]
+    weights = [math.exp(cosine(case.prototypes[class_], case.prototypes[other]) / case.temperature) for other in others]
     return [weight / sum(weights) for weight in weights]
 
 

@@ -22,9 +22,7 @@ def class_means(representations: np.ndarray, label: np.ndarray, num_classes: int
     return means
 
 
-def moved(
-    prototypes: dict[int, np.ndarray], means: dict[int, np.ndarray], momentum: float
-) -> dict[int, np.ndarray]:
+def moved(prototypes: dict[int, np.ndarray], means: dict[int, np.ndarray], momentum: float) -> dict[int, np.ndarray]:
     """Prototypes of the classes seen so far (Eq. 3); a first mean is taken as it is."""
     after = dict(prototypes)
     for class_, mean in means.items():

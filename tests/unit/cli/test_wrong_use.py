@@ -30,7 +30,7 @@ WRONG = {
     "tune --set seed=1 --set seed=2": "--set must name a path once, got seed twice",
     "tune --set loss.lambda_u=2": "loss.lambda_u is searched there",
     "tune --space css --set thresholds.unit=probability": "thresholds.unit is fixed there",
-    "tune --grace-steps 700": "--grace-steps must be at most the horizon, 600 steps, got 700",
+    "tune --grace-steps 1000": "--grace-steps must be at most the horizon, 900 steps, got 1000",
     "tune --name a/b": "a name must be letters, digits",
     "tune --name taken": "a name must be free,",
     "train --name taken": "a name must be free,",

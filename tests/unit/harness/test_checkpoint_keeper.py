@@ -17,16 +17,23 @@ def left(root: Path) -> list[str]:
 
 def test_the_best_complete_trials_are_kept(tmp_path: Path) -> None:
     keeper = CheckpointKeeper(tmp_path, "dev/miou", keep=2)
-    for number, value in enumerate([0.3, 0.1, 0.4, 0.2]):
+    for number, value in enumerate([0.3, 0.1, 0.4, 0.2], start=1):
+        end(keeper, tmp_path, number, TrialState.COMPLETE, value)
+    assert left(tmp_path) == ["00001", "00003"]
+
+
+def test_the_complete_baseline_is_kept_beside_them(tmp_path: Path) -> None:
+    keeper = CheckpointKeeper(tmp_path, "dev/miou", keep=1)
+    for number, value in enumerate([0.1, 0.2, 0.3]):
         end(keeper, tmp_path, number, TrialState.COMPLETE, value)
     assert left(tmp_path) == ["00000", "00002"]
 
 
 def test_of_equals_the_earlier_is_kept(tmp_path: Path) -> None:
     keeper = CheckpointKeeper(tmp_path, "dev/miou", keep=1)
-    end(keeper, tmp_path, 0, TrialState.COMPLETE, 0.5)
     end(keeper, tmp_path, 1, TrialState.COMPLETE, 0.5)
-    assert left(tmp_path) == ["00000"]
+    end(keeper, tmp_path, 2, TrialState.COMPLETE, 0.5)
+    assert left(tmp_path) == ["00001"]
 
 
 def test_stopped_and_failed_trials_keep_nothing(tmp_path: Path) -> None:

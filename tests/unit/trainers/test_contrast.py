@@ -224,11 +224,11 @@ def test_ranks_share_the_anchors_evenly_rounded_up_to_whole_groups(
     drawn = []
     draw_anchors = contrast._draw_anchors
     monkeypatch.setattr(
-        contrast, "_draw_anchors", lambda pool, queries, draws: drawn.append(queries) or draw_anchors(pool, queries, draws)
+        contrast,
+        "_draw_anchors",
+        lambda pool, queries, draws: drawn.append(queries) or draw_anchors(pool, queries, draws),
     )
     representations, label, hard, prototypes = tensors(case())
     pool = build_pool(label, hard, K)
-    contrastive_loss(
-        representations, pool, prototypes, pool.hard, settings_of(16, 4, 2), torch.Generator(), world_size
-    )
+    contrastive_loss(representations, pool, prototypes, pool.hard, settings_of(16, 4, 2), torch.Generator(), world_size)
     assert drawn == [expected]

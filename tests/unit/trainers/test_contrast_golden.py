@@ -42,9 +42,7 @@ def draws(request: pytest.FixtureRequest) -> Draws:
     losses, gradients = [], []
     for seed in range(count):
         rep = data["contrast_rep"].clone().requires_grad_()
-        per_class = contrastive_loss(
-            rep, pixels, prototypes, pixels.hard, config, torch.Generator().manual_seed(seed)
-        )
+        per_class = contrastive_loss(rep, pixels, prototypes, pixels.hard, config, torch.Generator().manual_seed(seed))
         loss = per_class.sum() / (pixels.counts > 0).sum()
         losses.append(loss.detach())
         gradients.append(torch.autograd.grad(loss, rep)[0])

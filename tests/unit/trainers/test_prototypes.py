@@ -50,9 +50,7 @@ def test_an_update_gives_the_published_prototypes() -> None:
     data = golden()
     before = Prototypes(data["contrast_prototypes_before"], data["contrast_prototypes_before"].abs().sum(1) > 0)
     valid = torch.where(data["contrast_valid_mask"] > 0, data["contrast_label"], 255)
-    after = update_prototypes(
-        before, class_sums(data["contrast_rep"], valid, 21), data["contrast_momentum"].item()
-    )
+    after = update_prototypes(before, class_sums(data["contrast_rep"], valid, 21), data["contrast_momentum"].item())
     # Both in float32, the sums in another order: up to 630 pixels of order one.
     assert (after.values - data["contrast_prototypes_after"]).abs().max() < 1e-5
 

@@ -157,7 +157,12 @@ def test_cross_warms_up_with_the_labels_of_the_logits_for_its_share_of_the_horiz
 
 @pytest.mark.parametrize(
     ("strategy", "indicator"),
-    [("logit", [0.6, 0.2, 0.4]), ("representation", [0.6, 0.7, 0.5]), ("mix", [0.6, 0.0, 0.0]), ("cross", [0.6, 0.2, 0.4])],
+    [
+        ("logit", [0.6, 0.2, 0.4]),
+        ("representation", [0.6, 0.7, 0.5]),
+        ("mix", [0.6, 0.0, 0.0]),
+        ("cross", [0.6, 0.2, 0.4]),
+    ],
 )
 def test_the_similarity_indicator_is_that_of_the_class_which_supervises_the_representation(
     strategy: str, indicator: list[float]

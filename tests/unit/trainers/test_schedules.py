@@ -42,6 +42,8 @@ def test_the_other_weights_do_not_ramp() -> None:
     assert (weights["supervised"], weights["unsupervised"]) == (1.0, 0.7)
 
 
-@pytest.mark.parametrize(("step", "expected"), [(0, 0.0), (1, 0.5), (3, 0.75), (98, 1 - 1 / 99), (99, 0.99), (10**6, 0.99)])
+@pytest.mark.parametrize(
+    ("step", "expected"), [(0, 0.0), (1, 0.5), (3, 0.75), (98, 1 - 1 / 99), (99, 0.99), (10**6, 0.99)]
+)
 def test_the_teachers_momentum_warms_up_to_its_setting(step: int, expected: float) -> None:
     assert math.isclose(teacher_momentum(EmaConfig(teacher_momentum=0.99), step), expected, abs_tol=1e-15)

@@ -79,7 +79,9 @@ def test_a_step_and_its_gradients_never_wait_for_the_device(overrides: Mapping[s
     with FakeTensorMode() as mode:
 
         def on_fakes(module: nn.Module) -> tuple[dict[str, Tensor], Any]:
-            held = {name: mode.from_tensor(value) for name, value in (*module.named_parameters(), *module.named_buffers())}
+            held = {
+                name: mode.from_tensor(value) for name, value in (*module.named_parameters(), *module.named_buffers())
+            }
             return held, lambda images: functional_call(module, held, images)
 
         held, student = on_fakes(state.student)

@@ -35,7 +35,9 @@ def test_the_confident_pixel_loss_is_the_mean_over_confident_pixels(
     seed: int, ignored: float, threshold: float
 ) -> None:
     logits, target, confidence = draw(seed, ignored)
-    expected = slow.confident_pixel_loss(logits.double().numpy(), target.numpy(), confidence.double().numpy(), threshold)
+    expected = slow.confident_pixel_loss(
+        logits.double().numpy(), target.numpy(), confidence.double().numpy(), threshold
+    )
     assert math.isclose(mean(confident_pixel_loss(logits, target, confidence, threshold)).item(), expected, **NEAR)
 
 
@@ -64,7 +66,7 @@ def test_a_pixel_at_the_threshold_counts() -> None:
 
 
 @pytest.mark.parametrize("loss", [confident_pixel_loss, image_share_loss])
-def test_where_every_pixel_is_ignored_loss_and_gradient_are_zero(loss) -> None:  # noqa: ANN001
+def test_where_every_pixel_is_ignored_loss_and_gradient_are_zero(loss) -> None:
     logits, _, confidence = draw(0, 0.0)
     value = mean(loss(logits.requires_grad_(), torch.full(confidence.shape, 255), confidence, 0.5))
     (gradient,) = torch.autograd.grad(value, logits)

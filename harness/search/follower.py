@@ -14,7 +14,7 @@ from harness.trials import Trial, TrialObserver, TrialState
 from trainers.errors import UsageError
 
 
-class Recorder(tune.Callback):  # type: ignore[misc]  # ray is untyped
+class TrialFollower(tune.Callback):  # type: ignore[misc]  # ray is untyped
     """Maps Tune's trials to ours. All calls come from the driver's main thread, in order."""
 
     def __init__(
@@ -24,7 +24,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]  # ray is untyped
         observers: Sequence[TrialObserver],
         each_turn: Callable[[], None],
     ) -> None:
-        """Make a recorder.
+        """Make a follower.
 
         Args:
             each_turn: called at every turn of Tune's loop, at least ten times a second.

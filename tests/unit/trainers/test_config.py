@@ -1,0 +1,199 @@
+"""A config is valid or does not exist; every field is hashed, and read by somebody."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import pytest
+from pydantic import BaseModel, ValidationError
+from reference.tiny import tiny_config
+
+import trainers
+from trainers.config import FolderData, TrainConfig
+from trainers.errors import ConfigError
+from trainers.overrides import apply_overrides, flatten
+from trainers.presets import PRESETS, load_preset, supervised
+
+FOLDER = TrainConfig(data=FolderData(root=Path("images"), classes=("sky", "road"), height=32, width=32))
+
+
+def fields(config: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Path, value and annotation of every field of the tree."""
+    for name, info in type(config).model_fields.items():
+        value = getattr(config, name)
+        if isinstance(value, BaseModel):
+            yield from fields(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value, info.annotation
+
+
+def others(value: Any, annotation: Any) -> list[Any]:
+    """Values that a field may take instead; which of them it accepts depends on the field."""
+    if get_origin(annotation) is Literal:
+        return [choice for choice in get_args(annotation) if choice != value]
+    if value is None:
+        return [(16, 16)]
+    if isinstance(value, Path):
+        return [value / "other"]
+    if isinstance(value, str):
+        return [f"{value}-other"]
+    if isinstance(value, tuple):
+        varied = [(*value[:-1], other) for other in others(value[-1], None)]
+        return [*varied, (*value, *others(value[-1], None)[:1])]
+    if isinstance(value, int):
+        return [value + 1, value + 4, 2 * value, value + 8, value - 1]
+    return [0.9 * value, value + 0.01, value - 0.01]
+
+
+CHANGES = [
+    pytest.param(config, path, value, annotation, id=f"{config.data.name} {path}")
+    for config in (tiny_config(), FOLDER)
+    for path, value, annotation in fields(config)
+    if path != "data.name" and (config is not FOLDER or path.startswith("data."))
+]
+
+
+@pytest.mark.filterwarnings("ignore:thresholds.delta_s")
+@pytest.mark.parametrize(("config", "path", "value", "annotation"), CHANGES)
+def test_changing_a_field_changes_the_hash(config: TrainConfig, path: str, value: Any, annotation: Any) -> None:
+    changed = []
+    for other in others(value, annotation):
+        if other == value:
+            continue
+        try:
+            changed.append(apply_overrides(config, {path: other}))
+        except ConfigError:
+            continue
+    assert changed, f"no other value of {path} was accepted"
+    assert config.hash not in {other.hash for other in changed}
+
+
+def test_another_kind_of_data_changes_the_hash() -> None:
+    assert TrainConfig(data=FOLDER.data).hash != TrainConfig().hash
+
+
+def test_equal_configs_have_equal_hashes() -> None:
+    assert tiny_config().hash == apply_overrides(TrainConfig(), flatten(tiny_config().model_dump())).hash
+
+
+def test_every_field_is_read_somewhere() -> None:
+    folder = Path(trainers.__file__).parent
+    trees = [ast.parse(file.read_text(encoding="utf-8")) for file in folder.rglob("*.py")]
+    read = {node.attr for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    names = {path.rsplit(".", 1)[-1] for config in (tiny_config(), FOLDER) for path, _, _ in fields(config)}
+    # `data.name` chooses the class of the data; sizes of the splits of digits are read by the name of the split.
+    assert names - read - {"name", "labelled", "unlabelled", "dev", "val"} == set()
+
+
+def test_a_config_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        tiny_config().loss.lambda_u = 2.0
+
+
+WRONG = {
+    "delta_w above delta_s": (
+        {"thresholds.delta_w": 0.98, "thresholds.delta_s": 0.9},
+        ["delta_w must be below delta_s", "got delta_w=0.98, delta_s=0.9", "lower delta_w or raise delta_s"],
+    ),
+    "delta_w equal to delta_s": (
+        {"thresholds.delta_w": 0.9, "thresholds.delta_s": 0.9},
+        ["delta_w must be below delta_s", "got delta_w=0.9, delta_s=0.9"],
+    ),
+    # 1 / (1 + 10 exp(-2 / 0.5)) = 0.845
+    "delta_w that no pixel reaches": (
+        {"thresholds.delta_w": 0.9, "thresholds.delta_s": 0.97, "css.indicator_temperature": 0.5},
+        ["thresholds.delta_w", "cannot exceed 0.845 with K=11", "indicator_temperature=0.5", "got 0.9", "of_maximum"],
+    ),
+    "digits larger than their cell": (
+        {"data.image_size": 32, "data.grid": 4, "data.digit_size": (6, 12)},
+        ["digit_size", "8 px", "got (6, 12)", "change digit_size, image_size or grid"],
+    ),
+    "a path with a slip": ({"los.lambda_u": 0.5}, ["got 'los.lambda_u'", "did you mean loss.lambda_u"]),
+    "a field without its section": ({"lambda_u": 0.5}, ["got 'lambda_u'", "did you mean loss.lambda_u"]),
+    "a section": ({"loss": 0.5}, ["a config path must exist, got 'loss'"]),
+    "a field of other data": ({"data.root": "images"}, ["a config path must exist, got 'data.root'"]),
+    "a number out of range": ({"optimizer.lr": -1.0}, ["optimizer.lr", "greater than 0", "got -1.0"]),
+    "a number that is none": ({"optimizer.lr": float("nan")}, ["optimizer.lr", "finite", "got nan"]),
+    "a word for a number": ({"schedule.steps": "many"}, ["schedule.steps", "integer", "got 'many'"]),
+    "a word that is no choice": ({"css.label_strategy": "both"}, ["css.label_strategy", "'mix'", "got 'both'"]),
+    "groups that do not divide": (
+        {"loss.queries": 16, "loss.negative_groups": 3},
+        ["negative_groups must divide queries (16), got 3"],
+    ),
+    "a range the wrong way round": ({"augment.weak.scale": (2.0, 1.0)}, ["augment.weak", "scale", "got (2.0, 1.0)"]),
+    "a crop off the stride": ({"augment.weak.crop": (30, 32)}, ["augment.weak", "crop", "got (30, 32)"]),
+}
+
+
+@pytest.mark.parametrize("mistake", WRONG)
+def test_a_mistake_is_answered_in_one_line_with_the_rule_and_the_value(mistake: str) -> None:
+    overrides, parts = WRONG[mistake]
+    with pytest.raises(ConfigError) as refused:
+        apply_overrides(tiny_config(), overrides)
+    message = str(refused.value)
+    assert [part for part in parts if part not in message] == []
+    assert "\n" not in message
+
+
+def test_an_unknown_preset_is_answered_with_a_near_one() -> None:
+    with pytest.raises(ConfigError, match=r"got 'digits_cs': did you mean digits_css\?$"):
+        load_preset("digits_cs")
+
+
+def test_a_delta_s_that_excludes_nothing_warns_with_the_bound() -> None:
+    with pytest.warns(UserWarning, match=r"delta_s=0\.9 excludes no pixel.*cannot exceed 0\.845 with K=11"):
+        apply_overrides(tiny_config(), {"thresholds.delta_s": 0.9, "css.indicator_temperature": 0.5})
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "overrides",
+    [{"thresholds.unit": "of_maximum"}, {"loss.lambda_c": 0.0}, {"css.indicator": "confidence"}],
+    ids=["relative to the bound", "no contrastive loss", "another indicator"],
+)
+def test_thresholds_above_the_bound_are_fine_where_it_does_not_apply(overrides: dict[str, Any]) -> None:
+    above = {"thresholds.delta_w": 0.9, "thresholds.delta_s": 0.97, "css.indicator_temperature": 0.5}
+    assert apply_overrides(tiny_config(), above | overrides).thresholds.delta_w == 0.9
+
+
+def test_thresholds_relative_to_the_maximum_are_multiplied_by_it() -> None:
+    config = apply_overrides(
+        tiny_config(),
+        {
+            "thresholds.unit": "of_maximum",
+            "thresholds.delta_w": 0.5,
+            "thresholds.delta_s": 0.9,
+            "css.indicator_temperature": 0.5,
+        },
+    )
+    assert (config.delta_w_probability, config.delta_s_probability) == pytest.approx((0.4226, 0.7606), abs=1e-4)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_is_valid_as_a_whole(name: str) -> None:
+    config = load_preset(name)
+    assert type(config).model_validate(config.model_dump()).hash == config.hash
+
+
+def test_supervised_training_uses_no_unlabelled_image() -> None:
+    assert not supervised(tiny_config()).uses_unlabelled
+
+
+def test_overrides_leave_every_other_field() -> None:
+    before, after = flatten(tiny_config().model_dump()), flatten(tiny_config({"loss.lambda_u": 0.25}).model_dump())
+    assert {path for path in before if before[path] != after[path]} == {"loss.lambda_u"}
+
+
+def test_other_data_starts_from_its_own_defaults() -> None:
+    config = apply_overrides(
+        tiny_config(),
+        {
+            "data.name": "folder",
+            "data.root": "images",
+            "data.classes": ["sky", "road"],
+            "data.height": 32,
+            "data.width": 32,
+        },
+    )
+    assert config.data == FOLDER.data
