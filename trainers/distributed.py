@@ -34,8 +34,8 @@ def sum_counts(counts: Tensor, world_size: int) -> Tensor:
 def average_buffers(model: nn.Module, world_size: int) -> None:
     """Replace floating buffers by their mean over the ranks, in one message.
 
-    BatchNorm's running statistics are linear in the batch's, so the mean over ranks is what one process would have
-    kept, and every rank's teacher stays the same.
+    So every rank's teacher stays the same. Running means become those that one process would have kept; running
+    variances lack the spread between the ranks' means, as in any BatchNorm over a rank's share.
     """
     if world_size == 1:
         return

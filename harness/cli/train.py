@@ -19,6 +19,7 @@ from harness.cli.options import (
     cores,
     free_folder,
 )
+from harness.cli.slots import cluster_slots
 from harness.cli.terminal import terminal
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ def train(
         with ray_session(address, cpus=max(cores(), workers) if address == "local" else None):
 
             def work(observers: Sequence[TrialObserver]) -> None:
-                trial = run_train(task.config, workers, folder.parent, folder.name, observers)
+                use_gpu = cluster_slots().unit == "GPU"
+                trial = run_train(task.config, workers, folder.parent, folder.name, observers, use_gpu)
                 if trial.state is TrialState.COMPLETE:
                     draw_checkpoint(task.config, folder / "latest.pt", folder / PICTURE)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import faulthandler
+import os
 import pickle
+import signal
 import time
 import traceback
 from collections.abc import Callable
@@ -50,6 +53,7 @@ class Ranks:
                     raise RuntimeError(f"rank {rank}: {payload}")
                 results[rank] = pickle.loads(payload)  # noqa: S301 - from our own process
             if time.monotonic() > deadline:
+                self._show_stacks()
                 self.close()
                 raise TimeoutError(f"of {self.world_size} ranks only {sorted(results)} answered in {LIMIT_S} s")
         return [results[rank] for rank in range(self.world_size)]
@@ -60,6 +64,11 @@ class Ranks:
             process.kill()
             process.join()
         self._processes, self._connections = [], []
+
+    def _show_stacks(self) -> None:
+        for process in self._processes:
+            os.kill(process.pid, signal.SIGUSR1)
+        time.sleep(1)
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
@@ -74,6 +83,7 @@ class Ranks:
 
 
 def _serve(connection: Connection, rank: int, world_size: int, meeting: str) -> None:
+    faulthandler.register(signal.SIGUSR1)
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo", init_method=meeting, rank=rank, world_size=world_size, timeout=timedelta(seconds=LIMIT_S)

@@ -86,7 +86,8 @@ def gradients(run: Run) -> tuple[Tensor, Tensor]:
     found = []
     for wrap in (lambda model: model, run.wrap):
         model, inputs = model_and_input(run)
-        wrap(model)(inputs).square().mean().backward()
+        wrapped = wrap(model)  # held, as the hooks that average live no longer than it does
+        wrapped(inputs).square().mean().backward()
         found.append(torch.cat([model.weight.grad.flatten(), model.bias.grad]).cpu())
     return found[0], found[1]
 

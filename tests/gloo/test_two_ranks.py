@@ -12,7 +12,7 @@ from reference.tiny import differences, tiny_config
 from torch import Tensor, nn
 
 from trainers.config import LossConfig
-from trainers.css.contrast import build_pool, contrastive_loss
+from trainers.css.contrast import PixelPool, build_pool, contrastive_loss
 from trainers.css.prototypes import Prototypes
 from trainers.data.splits import open_splits
 from trainers.distributed import average_buffers, sum_over_ranks
@@ -88,7 +88,9 @@ def test_ranks_hold_different_classes_in_these_runs() -> None:
     config = tiny_config(HALVES)
     splits = open_splits(config.data)
     for step in range(3):
-        halves = [load_batch(splits, config, Place(0, step, rank, 2), CPU).labels.unique().tolist() for rank in range(2)]
+        halves = [
+            load_batch(splits, config, Place(0, step, rank, 2), CPU).labels.unique().tolist() for rank in range(2)
+        ]
         assert set(halves[0]) - set(halves[1])
 
 
@@ -104,7 +106,9 @@ def far_apart(one: Tensor, other: Tensor) -> bool:
 def test_losses_shares_and_scores_are_those_of_one_process(pair: Pair) -> None:
     assert len(pair.two[0].reports) == 3
     for one, two in zip(pair.one.reports, pair.two[0].reports, strict=True):
-        assert [name for name in one if far_apart(torch.tensor(one[name]), torch.tensor(two[name]))] == []
+        # The contrastive loss, of weight zero here, is left out: ranks draw anchors of their own.
+        compared = one.keys() - {"train/loss/contrast"}
+        assert [name for name in compared if far_apart(torch.tensor(one[name]), torch.tensor(two[name]))] == []
 
 
 @pytest.mark.parametrize("part", ["student", "teacher", "prototypes", "optimizer"])
@@ -153,12 +157,12 @@ def test_averaging_buffers_gives_every_rank_their_mean_and_leaves_counters(two_r
 
 def sums_of_a_rank() -> list[Tensor]:
     rank = torch.distributed.get_rank()
-    return sum_over_ranks([torch.tensor(2**23 + rank), torch.arange(6).view(2, 3) + rank, torch.tensor(0.5)], 2)
+    return sum_over_ranks([torch.tensor(2**22 + rank), torch.arange(6).view(2, 3) + rank, torch.tensor(0.5)], 2)
 
 
 def test_sums_over_ranks_keep_shapes_and_count_exactly(two_ranks: Ranks) -> None:
     for count, matrix, number in two_ranks.call(sums_of_a_rank):
-        assert count.item() == 2**24 + 1 - 1 or count.item() == 2**24 + 1
+        assert count.item() == 2**23 + 1
         assert matrix.tolist() == [[1, 3, 5], [7, 9, 11]]
         assert number.item() == 1.0
 
@@ -167,32 +171,42 @@ K, D = 5, 6
 LOSS = LossConfig(queries=16, negatives=8, negative_groups=2)
 
 
-def contrast_of(rank: int, hard_counts: Tensor | None = None) -> Tensor:
-    """[K], a rank's part of the contrastive loss on its half of a batch; counts are summed over ranks if not given."""
+class Half(NamedTuple):
+    """What a rank knows when it computes its part of the contrastive loss."""
+
+    representations: Tensor
+    pool: PixelPool
+    prototypes: Prototypes
+
+
+def half(rank: int) -> Half:
     draws = torch.Generator().manual_seed(0)
     label = torch.randint(0, K - 1, (2, 4, 4), generator=draws)[rank : rank + 1]
+    label[label == 3 * rank] = 255  # rank 0 lacks class 0, rank 1 lacks class 3
+    hard = torch.rand(2, 4, 4, generator=draws)[rank : rank + 1] < 0.6
     representations = torch.randn(2, D, 4, 4, generator=draws)[rank : rank + 1]
     prototypes = Prototypes(torch.randn(K, D, generator=draws), torch.ones(K, dtype=torch.bool))
-    label[label == 3 * rank] = 255  # rank 0 lacks class 0, rank 1 lacks class 3
-    pool = build_pool(label, torch.rand(2, 4, 4, generator=draws)[rank : rank + 1] < 0.6, K)
-    if hard_counts is None:
-        (hard_counts,) = sum_over_ranks([pool.hard], 2)
-    elif not hard_counts.numel():
-        return pool.hard
-    return contrastive_loss(
-        representations, pool, prototypes, hard_counts, LOSS, generator(0, "contrast", 3, rank), world_size=2
-    )
+    return Half(representations, build_pool(label, hard, K), prototypes)
 
 
-def contrast_here() -> Tensor:
-    return contrast_of(torch.distributed.get_rank())
+def part(mine: Half, hard_counts: Tensor, rank: int) -> Tensor:
+    """[K], a rank's part of the contrastive loss."""
+    draws = generator(0, "contrast", 3, rank)
+    return contrastive_loss(mine.representations, mine.pool, mine.prototypes, hard_counts, LOSS, draws, world_size=2)
+
+
+def part_of_a_rank() -> Tensor:
+    mine = half(torch.distributed.get_rank())
+    (hard_counts,) = sum_over_ranks([mine.pool.hard], 2)
+    return part(mine, hard_counts, torch.distributed.get_rank())
 
 
 def test_the_contrastive_loss_of_two_ranks_is_the_same_two_calls_in_one_process(two_ranks: Ranks) -> None:
-    asked = torch.empty(0)
-    hard_counts = contrast_of(0, asked) + contrast_of(1, asked)
-    for here, there in zip([contrast_of(0, hard_counts), contrast_of(1, hard_counts)], two_ranks.call(contrast_here), strict=True):
-        assert torch.allclose(here, there, atol=1e-6)  # counts are float32 there and integers here
+    halves = [half(0), half(1)]
+    hard_counts = halves[0].pool.hard + halves[1].pool.hard
+    here = torch.stack([part(mine, hard_counts, rank) for rank, mine in enumerate(halves)])
+    there = torch.stack(two_ranks.call(part_of_a_rank))
+    assert torch.allclose(here, there, atol=1e-6)  # counts are integers here and float32 there
 
 
 STILL = {

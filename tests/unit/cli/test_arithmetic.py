@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.cli.options import free_folder
-from harness.cli.tune import Slots, gang_count, grace, rungs
+from harness.cli.slots import Slots, gang_count
+from harness.cli.tune import grace, rungs
 from harness.cli.ui import command
 from trainers.errors import UsageError
 from trainers.overrides import parse_settings

@@ -27,7 +27,7 @@ def task(tmp_path: Path) -> Task:
 def play(observers: Sequence[TrialObserver]) -> None:
     space = load_space("css_quick")
     trial = Trial(0, space.baseline_params, space.baseline, "h", TrainConfig().model_dump(mode="json"))
-    trial.metrics, trial.best = {"step": 600, "dev/miou": 0.5}, {"value": 0.5, "step": 600}
+    trial.metrics, trial.best = {"step": 900, "dev/miou": 0.5}, {"value": 0.5, "step": 900}
     for observer in observers:
         observer.on_start(trial)
         observer.on_report(trial)
@@ -39,8 +39,8 @@ def play(observers: Sequence[TrialObserver]) -> None:
 def test_a_search_leaves_results_records_and_words(task: Task) -> None:
     out = io.StringIO()
     conduct(task, Terminal(Console(file=out, width=200), None), play)
-    assert "[1/2] trial 0 COMPLETE at step 600/600" in out.getvalue()
-    assert "best: trial 0, dev/miou 0.5000 at step 600, the published baseline" in out.getvalue()
+    assert "[1/2] trial 0 COMPLETE at step 900/900" in out.getvalue()
+    assert "best: trial 0, dev/miou 0.5000 at step 900, the published baseline" in out.getvalue()
     assert "again: s4 report s-001 --storage" in out.getvalue()
     [row] = read_results(task.folder).rows
     assert row.values["ema.teacher_momentum"] == 0.99

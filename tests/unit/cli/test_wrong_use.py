@@ -65,10 +65,10 @@ def test_a_space_that_the_config_cannot_take_is_refused(tmp_path: Path, capsys: 
     space = tmp_path / "space.yaml"
     space.write_text(
         "name: s\nsource: a test\nbaseline: {loss.queries: 256}\n"
-        "parameters:\n  loss.queries: {int: {low: 250, high: 260}}\n"
+        "parameters:\n  loss.queries: {int: {low: 251, high: 261}}\n"
     )
     assert run(["tune", "--space", str(space)]) == 2
-    assert "space s must fit the config: loss: negative_groups must divide queries (250)" in capsys.readouterr().err
+    assert "space s must fit the config: loss: negative_groups must divide queries (251)" in capsys.readouterr().err
 
 
 def test_ui_refuses_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ from reference import contrast as slow
 from torch import Tensor
 
 from trainers.config import LossConfig
+from trainers.css import contrast
 from trainers.css.contrast import build_pool, contrastive_loss
 from trainers.css.prototypes import Prototypes
 
@@ -18,7 +19,7 @@ K, D, TAU = 4, 5, 0.4
 
 
 def case(seed: int = 0) -> slow.Case:
-    """12 pixels: class 3 is absent, one pixel in six is not valid, half of the rest are hard; class 2 was never hard."""
+    """12 pixels, two of them not valid: classes 0 and 1 have hard and easy pixels, 2 has easy ones only, 3 has none."""
     rng = np.random.default_rng(seed)
     label = np.array([0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 255, 255]).reshape(1, 3, 4)
     hard = np.array([1, 0, 1, 1, 1, 0, 0, 0, 0, 0, 1, 0], dtype=bool).reshape(1, 3, 4)
@@ -219,8 +220,6 @@ def test_the_parts_of_two_ranks_add_up_to_the_mean_over_their_anchors() -> None:
 def test_ranks_share_the_anchors_evenly_rounded_up_to_whole_groups(
     world_size: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from trainers.css import contrast
-
     drawn = []
     draw_anchors = contrast._draw_anchors
     monkeypatch.setattr(
