@@ -19,7 +19,8 @@ import torch
 import torch.distributed as dist
 from torch import multiprocessing
 
-LIMIT_S = 60
+LIMIT_S = 120
+"""Of a call, and of starting: reading PyTorch from a cold disk for two processes can take most of it."""
 
 
 class Ranks:
@@ -38,25 +39,7 @@ class Ranks:
             self._start()
         for connection in self._connections:
             connection.send((function, arguments))
-        deadline = time.monotonic() + LIMIT_S
-        results: dict[int, Any] = {}
-        while len(results) < self.world_size:
-            for rank, connection in enumerate(self._connections):
-                if rank in results or not connection.poll(0.01):
-                    continue
-                try:
-                    done, payload = connection.recv()
-                except EOFError:
-                    done, payload = False, "the process died"
-                if not done:
-                    self.close()
-                    raise RuntimeError(f"rank {rank}: {payload}")
-                results[rank] = pickle.loads(payload)  # noqa: S301 - from our own process
-            if time.monotonic() > deadline:
-                self._show_stacks()
-                self.close()
-                raise TimeoutError(f"of {self.world_size} ranks only {sorted(results)} answered in {LIMIT_S} s")
-        return [results[rank] for rank in range(self.world_size)]
+        return self._results()
 
     def close(self) -> None:
         """End the processes; the next call starts new ones."""
@@ -64,11 +47,6 @@ class Ranks:
             process.kill()
             process.join()
         self._processes, self._connections = [], []
-
-    def _show_stacks(self) -> None:
-        for process in self._processes:
-            os.kill(process.pid, signal.SIGUSR1)
-        time.sleep(1)
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
@@ -80,6 +58,35 @@ class Ranks:
             theirs.close()
             self._processes.append(process)
             self._connections.append(mine)
+        self._results()
+
+    def _results(self) -> list[Any]:
+        deadline = time.monotonic() + LIMIT_S
+        results: dict[int, Any] = {}
+        while len(results) < self.world_size:
+            for rank, connection in enumerate(self._connections):
+                if rank not in results and connection.poll(0.01):
+                    results[rank] = self._receive(rank, connection)
+            if time.monotonic() > deadline:
+                self._show_stacks()
+                self.close()
+                raise TimeoutError(f"of {self.world_size} ranks only {sorted(results)} answered in {LIMIT_S} s")
+        return [results[rank] for rank in range(self.world_size)]
+
+    def _receive(self, rank: int, connection: Connection) -> Any:
+        try:
+            done, payload = connection.recv()
+        except EOFError:
+            done, payload = False, "the process died"
+        if not done:
+            self.close()
+            raise RuntimeError(f"rank {rank}: {payload}")
+        return pickle.loads(payload)  # noqa: S301 - from our own process
+
+    def _show_stacks(self) -> None:
+        for process in self._processes:
+            os.kill(process.pid, signal.SIGUSR1)
+        time.sleep(1)
 
 
 def _serve(connection: Connection, rank: int, world_size: int, meeting: str) -> None:
@@ -88,6 +95,7 @@ def _serve(connection: Connection, rank: int, world_size: int, meeting: str) -> 
     dist.init_process_group(
         "gloo", init_method=meeting, rank=rank, world_size=world_size, timeout=timedelta(seconds=LIMIT_S)
     )
+    connection.send((True, pickle.dumps("ready")))
     while True:
         function, arguments = connection.recv()
         try:

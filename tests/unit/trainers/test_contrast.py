@@ -202,18 +202,17 @@ def test_anchors_are_hard_pixels_of_their_class_and_negatives_are_valid_pixels_o
         assert math.isclose(loss[class_].item(), told_apart if active else 0.0, rel_tol=1e-5)
 
 
-def test_the_parts_of_two_ranks_add_up_to_the_mean_over_their_anchors() -> None:
-    # One rank holds three of the four hard pixels: its mean counts three quarters.
+def test_a_rank_counts_by_its_share_of_the_hard_pixels_of_all() -> None:
     representations, label, hard, prototypes = tensors(case())
     pool = build_pool(label, hard, K)
-    alone = contrastive_loss(
-        representations, pool, prototypes, pool.hard, settings_of(16, 4), torch.Generator().manual_seed(0)
-    )
-    shared = contrastive_loss(
-        representations, pool, prototypes, pool.hard * 4 // 3, settings_of(16, 4), torch.Generator().manual_seed(0)
-    )
-    share = pool.hard / (pool.hard * 4 // 3).clamp(min=1)
-    assert torch.allclose(shared, alone * share)
+
+    def loss(hard_counts: Tensor) -> Tensor:
+        draws = torch.Generator().manual_seed(0)
+        return contrastive_loss(representations, pool, prototypes, hard_counts, settings_of(16, 4), draws)
+
+    # Two hard pixels of class 0 here and one elsewhere; two of class 1 here and two elsewhere.
+    shares = torch.tensor([2 / 3, 1 / 2, 0.0, 0.0])
+    assert torch.allclose(loss(pool.hard + torch.tensor([1, 2, 3, 0])), loss(pool.hard) * shares)
 
 
 @pytest.mark.parametrize(("world_size", "expected"), [(1, 16), (2, 8), (3, 6), (16, 2), (64, 2)])

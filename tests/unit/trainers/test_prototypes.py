@@ -55,12 +55,13 @@ def test_an_update_gives_the_published_prototypes() -> None:
     assert (after.values - data["contrast_prototypes_after"]).abs().max() < 1e-5
 
 
-def test_a_class_whose_mean_is_zero_was_seen_all_the_same() -> None:
-    representations = torch.tensor([1.0, -1.0]).view(1, 1, 1, 2).expand(1, D, 1, 2)
+def test_a_class_whose_mean_is_zero_was_seen_all_the_same_and_moves_on_from_there() -> None:
+    opposite = torch.tensor([1.0, -1.0]).view(1, 1, 1, 2).expand(1, D, 1, 2)
     label = torch.tensor([[[1, 1]]])
-    after = update_prototypes(Prototypes.empty(K, D), class_sums(representations, label, K), 0.9)
-    assert after.seen.tolist() == [False, True, False, False, False]
-    assert not after.values.any()
+    zero = update_prototypes(Prototypes.empty(K, D), class_sums(opposite, label, K), 0.75)
+    assert zero.seen.tolist() == [False, True, False, False, False]
+    after = update_prototypes(zero, class_sums(torch.ones(1, D, 1, 2), label, K), 0.75)
+    assert after.values[1].tolist() == [0.25] * D
 
 
 def test_classes_without_pixels_keep_their_prototype_bit_for_bit() -> None:

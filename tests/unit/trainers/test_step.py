@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from reference import prototypes as slow
 from reference.tiny import differences, tiny_config
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from torch.func import functional_call
 
 from trainers.config import TrainConfig
 from trainers.css.prototypes import Prototypes
-from trainers.css.pseudo_labels import downsample_labels
+from trainers.css.pseudo_labels import downsample_labels, upsample
 from trainers.data.splits import open_splits
 from trainers.loader import load_batch
 from trainers.local_run import LocalRun
@@ -25,6 +26,16 @@ from trainers.step import Batch, Place, StepOutput, css_step
 
 K, D = 11, 16
 DEVICE = torch.device("cpu")
+
+
+STILL = {
+    "augment.strong.mix": "none",
+    "augment.strong.jitter": 0.0,
+    "augment.strong.blur": 0.0,
+    "augment.strong.scale": (1.0, 1.0),
+    "augment.strong.shift": 0.0,
+}
+"""Strong augmentation that leaves images as they are."""
 
 
 def some_prototypes() -> Prototypes:
@@ -210,14 +221,30 @@ def test_two_steps_at_one_place_are_the_same_bit_by_bit() -> None:
     assert differences(one, other) == []
 
 
-STILL = {
-    "augment.strong.mix": "none",
-    "augment.strong.jitter": 0.0,
-    "augment.strong.blur": 0.0,
-    "augment.strong.scale": (1.0, 1.0),
-    "augment.strong.shift": 0.0,
-}
-"""Strong augmentation that leaves images as they are."""
+def test_the_supervised_loss_is_the_mean_over_the_labelled_pixels() -> None:
+    config = tiny_config({"model.norm": "group"})
+    batch = batch_of(config)
+    batch.labels[:, :20] = 255
+    state, output = take_step({"model.norm": "group"}, batch=batch)
+    with torch.no_grad():
+        logits = upsample(state.student(batch.images).logits, (32, 32))
+    expected = F.cross_entropy(logits, batch.labels, ignore_index=255)
+    # float32, in a batch of another size.
+    assert math.isclose(output.losses["supervised"].item(), expected.item(), rel_tol=1e-5)
+
+
+def test_the_unsupervised_loss_is_the_mean_over_confident_pixels_of_what_the_student_says_of_the_teachers_label() -> (
+    None
+):
+    # A student that still is its teacher, and sees the same images: minus the log of the confidence.
+    overrides = {"model.norm": "group", "css.label_strategy": "logit", "thresholds.delta_u": 0.15, **STILL}
+    state, output = take_step(overrides)
+    with torch.no_grad():
+        dense = state.teacher(batch_of(state.config).unlabelled)
+    confidence = upsample(dense.logits, (32, 32)).softmax(1).amax(1)
+    confident = confidence[confidence >= 0.15]
+    assert 0 < len(confident) < confidence.numel()
+    assert math.isclose(output.losses["unsupervised"].item(), -confident.log().mean().item(), rel_tol=1e-5)  # as above
 
 
 def test_each_step_draws_contrastive_samples_of_its_own() -> None:
