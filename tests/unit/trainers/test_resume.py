@@ -1,6 +1,7 @@
 """A resumed run goes on as if nothing had happened, and nothing outside of a run's config changes it: bit by bit."""
 
 import random
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,12 @@ def run(config: TrainConfig, folder: Path | None = None, stop_at: int | None = N
     return train(config, LocalRun(folder=folder, listener=listen)).state_dict(), reports
 
 
+@cache
+def tiny_run() -> tuple[dict[str, Any], Reports]:
+    """The run that several tests compare with."""
+    return run(tiny_config())
+
+
 CASES = {
     "logit": {"css.label_strategy": "logit"},
     "representation": {"css.label_strategy": "representation"},
@@ -52,7 +59,7 @@ def test_twelve_steps_saved_loaded_and_eight_more_are_twenty(case: str, tmp_path
 
 def test_every_part_of_a_step_acts_in_these_runs() -> None:
     # Otherwise the laws above would say less than they seem to.
-    _, reports = run(tiny_config())
+    _, reports = tiny_run()
     last = reports[-1]
     assert last["train/loss/unsupervised"] > 0
     assert last["train/loss/contrast"] > 0
@@ -61,7 +68,7 @@ def test_every_part_of_a_step_acts_in_these_runs() -> None:
 
 
 def test_a_run_repeats_itself_bit_by_bit_whatever_was_drawn_in_between() -> None:
-    first, _ = run(tiny_config())
+    first, _ = tiny_run()
     torch.manual_seed(12345)
     torch.rand(7)
     np.random.seed(5)  # noqa: NPY002 - the generator that other code may have seeded
@@ -85,8 +92,9 @@ def test_another_seed_trains_to_another_state() -> None:
 
 
 def test_a_run_that_was_cut_off_before_its_last_report_makes_it_and_trains_no_more(tmp_path: Path) -> None:
-    whole, reports = run(tiny_config(), tmp_path)
-    again, late = run(tiny_config(), tmp_path)
+    config = tiny_config({"schedule.steps": 4})
+    whole, reports = run(config, tmp_path)
+    again, late = run(config, tmp_path)
     assert differences(whole, again) == []
     scores = {name: value for name, value in reports[-1].items() if not name.startswith("train/")}
     assert late == [scores]
