@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -92,9 +94,16 @@ def conduct(task: Task, speak: Terminal, work: Callable[[Sequence[TrialObserver]
 def further(task: Task) -> str:
     """Return the commands that show more, as they must be typed here."""
     name, storage = task.folder.name, task.folder.parent
-    report = f"s4 report {name}" + ("" if storage == Path("runs").resolve() else f" --storage {storage}")
+    s4 = program()
+    report = f"{s4} report {name}" + ("" if storage == Path("runs").resolve() else f" --storage {storage}")
     at_default = task.tracking_uri == default_tracking_uri()
-    return f"{report}    records: s4 ui" + ("" if at_default else f" --tracking-uri {task.tracking_uri}")
+    return f"{report}    records: {s4} ui" + ("" if at_default else f" --tracking-uri {task.tracking_uri}")
+
+
+def program() -> str:
+    """Return how this command was called, where it is not found by its name alone: `.venv/bin/s4`."""
+    called = sys.argv[0]
+    return called if Path(called).name == "s4" and shutil.which("s4") != shutil.which(called) else "s4"
 
 
 def tracking_uri_of(given: str | None) -> str:

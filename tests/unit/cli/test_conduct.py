@@ -8,7 +8,7 @@ import pytest
 from mlflow import MlflowClient
 from rich.console import Console
 
-from harness.cli.conduct import Task, conduct, further
+from harness.cli.conduct import Task, conduct, further, program
 from harness.cli.terminal import Terminal
 from harness.report import read_results
 from harness.trials import Trial, TrialObserver, TrialState
@@ -75,3 +75,17 @@ def test_commands_to_look_further_name_what_is_not_the_default(
     )
     monkeypatch.chdir(tmp_path)
     assert further(task) == "s4 report s-001    records: s4 ui"
+
+
+@pytest.mark.parametrize(("called", "shown"), [("bin/s4", "bin/s4"), ("s4", "s4"), ("harness/cli/main.py", "s4")])
+def test_commands_are_shown_as_they_must_be_typed(
+    called: str, shown: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "bin" / "s4"
+    script.parent.mkdir()
+    script.write_text("#!/bin/sh\n")
+    script.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr("sys.argv", [called])
+    assert program() == shown
