@@ -25,6 +25,7 @@ class CtrlC(Witness):
     def __init__(self) -> None:
         super().__init__()
         self.ended: list[Trial] = []
+        self.handler_before = signal.getsignal(signal.SIGINT)
 
     def on_report(self, trial: Trial) -> None:
         super().on_report(trial)
@@ -63,8 +64,8 @@ def test_ctrl_c_is_told_to_optuna(interrupted: CtrlC, storage: Path) -> None:
     assert [trial.state.name for trial in study.trials] == ["FAIL"]
 
 
-def test_ctrl_c_is_an_ordinary_signal_again(interrupted: CtrlC) -> None:
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+def test_ctrl_c_means_what_it_meant_before(interrupted: CtrlC) -> None:
+    assert signal.getsignal(signal.SIGINT) is interrupted.handler_before
 
 
 def test_ctrl_c_leaves_no_process(interrupted: CtrlC) -> None:
