@@ -13,6 +13,7 @@ from pathlib import Path
 
 from trainers.config import TrainConfig
 from trainers.errors import UsageError
+from trainers.methods import METHODS, method_settings
 from trainers.overrides import apply_overrides, parse_settings
 from trainers.presets import PRESETS, load_preset
 
@@ -21,13 +22,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code: 0 done, 1 failed, 2 wrong use."""
     parser = argparse.ArgumentParser(prog="python -m trainers", description="Train semi-supervised segmentation.")
     parser.add_argument("preset", nargs="?", default="digits_css", help=f"one of {', '.join(PRESETS)}")
+    parser.add_argument("--method", help=f"train the preset as one of {', '.join(METHODS)}")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="PATH=VALUE")
     parser.add_argument(
-        "--out", type=Path, help="folder for latest.pt (resumed from where it exists) and predictions.png"
+        "--out", type=Path, help="folder for latest.pt (resumed from where it exists), splits, predictions.png"
     )
     options = parser.parse_args(arguments)
     try:
-        config = apply_overrides(load_preset(options.preset), parse_settings(options.settings))
+        settings = {**method_settings(options.method), **parse_settings(options.settings)}
+        config = apply_overrides(load_preset(options.preset), settings)
         return _train(config, options.out)
     except UsageError as error:
         sys.stderr.write(f"error: {error}\n")
@@ -36,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _train(config: TrainConfig, out: Path | None) -> int:
     # Imported here, so that a wrong option is answered before torch is loaded.
-    from trainers.data.splits import open_splits, verify
+    from trainers.data.splits import open_splits, verify, write_splits
     from trainers.errors import DivergedError
     from trainers.figure import draw_predictions
     from trainers.local_run import LocalRun, process_group
@@ -45,6 +48,8 @@ def _train(config: TrainConfig, out: Path | None) -> int:
     verify(config.data, needs_unlabelled=config.uses_unlabelled)
     with process_group():
         run = LocalRun(folder=out, listener=_print)
+        if out is not None and run.rank == 0:
+            write_splits(open_splits(config.data), out / "splits")
         try:
             state = train(config, run)
         except DivergedError as error:

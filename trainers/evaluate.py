@@ -1,65 +1,61 @@
-"""Evaluation: one confusion matrix over all ranks, every image counted once."""
+"""Evaluation: one confusion matrix over all ranks, every image counted once, and all that a report says of a state."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from trainers.config import IGNORE, TrainConfig
+from trainers.config import TrainConfig
 from trainers.css.pseudo_labels import upsample
+from trainers.data.groups import rank_groups
 from trainers.data.source import ImageSource
+from trainers.data.splits import Splits
 from trainers.distributed import sum_counts
-from trainers.loader import to_images
+from trainers.errors import DivergedError
+from trainers.health import prototype_health, teacher_student_gap
+from trainers.models.forward import forward
+from trainers.quality import count_pseudo_labels, quality_metrics
 from trainers.run import Run
-from trainers.step import forward
-
-
-class Scores(NamedTuple):
-    """Intersection over union of each class, and its mean."""
-
-    miou: float
-    """Mean over the classes that occur in truth or prediction, in [0, 1]; 0 where none does."""
-    iou: Tensor
-    """[K] float64; NaN for classes that occur in neither."""
-
-
-def iou_scores(confusion: Tensor) -> Scores:
-    """Return IoU = TP / (TP + FP + FN) from a confusion matrix [K, K] (rows truth, columns prediction).
-
-    A class that is absent from truth and prediction says nothing and is left out of the mean, which therefore is never
-    NaN.
-    """
-    confusion = confusion.double()
-    hit = confusion.diagonal()
-    union = confusion.sum(0) + confusion.sum(1) - hit
-    iou = hit / union
-    occurring = union > 0
-    return Scores(float(iou[occurring].mean()) if occurring.any() else 0.0, iou)
+from trainers.schedules import cross_warmup_steps
+from trainers.scores import count_pairs, iou_scores
+from trainers.state import TrainState
+from trainers.windows import sliding_labels
 
 
 @torch.no_grad()
 def confusion_matrix(model: nn.Module, source: ImageSource, config: TrainConfig, run: Run) -> Tensor:
-    """Return the confusion matrix [K, K] int64 of a model over a data set, at the stored size, over all ranks."""
-    total = torch.zeros(config.num_classes, config.num_classes, dtype=torch.int64, device=run.device)
-    mine = range(run.rank, len(source), run.world_size)
+    """Return the confusion matrix [K, K] int64 of a model over a data set, at the stored size, over all ranks.
+
+    Maps of the stored size exist for one image at a time (or for `evaluation.batch` windows).
+    """
+    classes = config.num_classes
+    total = torch.zeros(classes, classes, dtype=torch.int64, device=run.device)
     training = model.training
     model.eval()
-    for start in range(0, len(mine), config.schedule.evaluation_batch):
-        images, masks = source.fetch(mine[start : start + config.schedule.evaluation_batch])
-        images = to_images(images, run.device)
-        logits = upsample(forward(model, images, config).logits, (images.shape[-2], images.shape[-1]))
-        total += multiclass_confusion_matrix(
-            logits.argmax(dim=1),
-            masks.to(run.device, torch.int64),
-            config.num_classes,
-            ignore_index=IGNORE,
-            validate_args=False,
-        )
+    for images, truth in rank_groups(source, range(len(source)), config.evaluation.batch, run):
+        for label, mask in zip(predictions(model, images, config), truth, strict=True):
+            total += count_pairs(mask, label, classes)
     model.train(training)
     return sum_counts(total, run.world_size)
+
+
+def predictions(model: nn.Module, images: Tensor, config: TrainConfig) -> Iterator[Tensor]:
+    """Yield the class of every pixel, [H, W] int64, of one image [3, H, W] after another."""
+    if config.evaluation.mode == "whole":
+        size = images.shape[-2], images.shape[-1]
+        for logits in forward(model, images, config).logits:
+            yield upsample(logits.unsqueeze(0), size).argmax(dim=1).squeeze(0)
+        return
+
+    def probs(windows: Tensor) -> Tensor:
+        return upsample(forward(model, windows, config).logits, (windows.shape[-2], windows.shape[-1])).softmax(dim=1)
+
+    settings = config.evaluation
+    for image in images:
+        yield sliding_labels(probs, image, settings.window, settings.overlap, settings.batch)
 
 
 def evaluate(model: nn.Module, source: ImageSource, config: TrainConfig, run: Run, prefix: str) -> dict[str, float]:
@@ -71,3 +67,28 @@ def evaluate(model: nn.Module, source: ImageSource, config: TrainConfig, run: Ru
         if value == value
     }
     return {f"{prefix}/miou": scores.miou, **per_class}
+
+
+def evaluate_state(state: TrainState, splits: Splits, config: TrainConfig, run: Run) -> dict[str, float]:
+    """Return what a report says of a state: the teacher's `dev/...`, `quality/...`, by class, and `health/...`.
+
+    Costs a teacher's forward of every dev image and of `evaluation.quality_images` unlabelled ones, shared by the
+    ranks, and two collectives of counts. The metrics are the same on every rank; which there are depends on what
+    occurs (see `trainers.quality`, `trainers.health`).
+
+    Raises:
+        DivergedError: a parameter of the student or the teacher, or a prototype, is not finite.
+    """
+    metrics = evaluate(state.teacher, splits.dev, config, run, "dev")
+    metrics["health/teacher_student_gap"] = teacher_student_gap(state.teacher, state.student)
+    if config.uses_prototypes:
+        metrics |= prototype_health(state.prototypes, state.prototypes_at_report)
+    if config.uses_unlabelled and config.evaluation.quality_images and len(splits.unlabelled):
+        warming_up = state.step < cross_warmup_steps(config.css, config.schedule, len(splits.unlabelled))
+        counts = count_pseudo_labels(state.teacher, state.prototypes, splits.unlabelled, config, run, warming_up)
+        with_prototypes = config.uses_prototypes and bool(state.prototypes.seen.any())
+        metrics |= quality_metrics(counts, config, with_prototypes)
+    bad = [name for name, value in metrics.items() if not math.isfinite(value)]
+    if bad:
+        raise DivergedError(f"training diverged by step {state.step}: {', '.join(bad)} not finite")
+    return metrics

@@ -17,8 +17,8 @@ from trainers.data.source import ImageSource
 from trainers.data.splits import open_splits
 from trainers.loader import to_images
 from trainers.local_run import LocalRun
+from trainers.models.forward import forward
 from trainers.state import TrainState
-from trainers.step import forward
 
 COLUMNS = ("image", "truth", "prediction", "logit labels", "representation labels", "mix: both agree")
 PAPER, INK, IGNORED = (255, 255, 255), (30, 30, 30), (225, 225, 225)
@@ -42,20 +42,13 @@ def draw_predictions(state: TrainState, source: ImageSource, config: TrainConfig
 
     Ignored pixels are light grey: in the truth, where there is no label; in the mix, where the two spaces disagree.
     """
-    images, masks = source.fetch(range(min(count, len(source))))
-    device = state.prototypes.values.device
-    inputs = to_images(images, device)
-    seen = forward(state.teacher, inputs, config)
-    size = (inputs.shape[-2], inputs.shape[-1])
-    labels = pseudo_labels(seen, state.prototypes, config.css.indicator_temperature, size)
-    agreed = torch.where(labels.logit_label == labels.representation_label, labels.logit_label, IGNORE)
-    prediction = upsample(seen.logits, size).argmax(dim=1)
-    maps = [masks, prediction, labels.logit_label, labels.representation_label, agreed]
+    samples = source.fetch(range(min(count, len(source))))
     colours = palette(config.num_classes)
-    rows = [
-        [images[row].permute(1, 2, 0).numpy(), *(colours[_bytes(column[row])] for column in maps)]
-        for row in range(images.shape[0])
-    ]
+    rows = []
+    for image, mask, (height, width) in zip(samples.images, samples.labels, samples.sizes.tolist(), strict=True):
+        image, mask = image[:, :height, :width], mask[:height, :width]
+        maps = [mask, *_maps(state, image, config)]
+        rows.append([image.permute(1, 2, 0).numpy(), *(colours[_bytes(label)] for label in maps)])
     path.parent.mkdir(parents=True, exist_ok=True)
     _sheet(rows).save(path)
 
@@ -71,13 +64,24 @@ def draw_checkpoint(config: TrainConfig, checkpoint: Path, path: Path) -> None:
     draw_predictions(state, open_splits(config.data).dev, config, path)
 
 
+def _maps(state: TrainState, image: Tensor, config: TrainConfig) -> list[Tensor]:
+    """Return prediction, both pseudo-labels and where they agree, each [H, W], of a stored image [3, H, W]."""
+    inputs = to_images(image.unsqueeze(0), state.prototypes.values.device)
+    seen = forward(state.teacher, inputs, config)
+    size = (inputs.shape[-2], inputs.shape[-1])
+    labels = pseudo_labels(seen, state.prototypes, config.css.indicator_temperature, size)
+    agreed = torch.where(labels.logit_label == labels.representation_label, labels.logit_label, IGNORE)
+    prediction = upsample(seen.logits, size).argmax(dim=1)
+    return [maps.squeeze(0) for maps in (prediction, labels.logit_label, labels.representation_label, agreed)]
+
+
 def _bytes(label: Tensor) -> np.ndarray:
     array: np.ndarray = label.cpu().numpy().astype(np.uint8)
     return array
 
 
 def _sheet(rows: list[list[np.ndarray]]) -> Image.Image:
-    height, width = rows[0][0].shape[:2]
+    height, width = (max(row[0].shape[side] for row in rows) for side in (0, 1))
     scale = max(1, round(150 / width))
     cell_h, cell_w = height * scale, max(width * scale, 150)
     sheet = Image.new("RGB", (GAP + len(COLUMNS) * (cell_w + GAP), HEADER + len(rows) * (cell_h + GAP)), PAPER)
@@ -87,6 +91,7 @@ def _sheet(rows: list[list[np.ndarray]]) -> Image.Image:
         left = GAP + column * (cell_w + GAP)
         draw.text((left, 6), name, fill=INK, font=font)
         for row, cells in enumerate(rows):
-            tile = Image.fromarray(cells[column]).resize((width * scale, cell_h), Image.Resampling.NEAREST)
+            tile = Image.fromarray(cells[column])
+            tile = tile.resize((tile.width * scale, tile.height * scale), Image.Resampling.NEAREST)
             sheet.paste(tile, (left, HEADER + row * (cell_h + GAP)))
     return sheet

@@ -2,40 +2,104 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from trainers.augment.pipeline import weak_augment
 from trainers.config import TrainConfig
 from trainers.data.sampler import batch_indices, rank_slice
-from trainers.data.source import ImageSource
+from trainers.data.source import ImageSource, Samples
 from trainers.data.splits import Splits
 from trainers.errors import ConfigError
-from trainers.step import Batch, Place
+from trainers.lesson import Batch, Place
+
+
+class _Stored(NamedTuple):
+    """A rank's share of a global batch as it is stored, on the CPU."""
+
+    labelled: Samples
+    unlabelled: Samples | None
+
+
+class BatchLoader:
+    """Reads a rank's batches, step by step: while one step computes, a thread reads the next one's images.
+
+    Batches are those of `load_batch`; steps may be asked for in any order, the next one is the one that is ready.
+
+        with BatchLoader(splits, config, run.rank, run.world_size, run.device) as loader:
+            batch = loader.load(step)
+    """
+
+    def __init__(self, splits: Splits, config: TrainConfig, rank: int, world_size: int, device: torch.device) -> None:
+        self._splits, self._config, self._device = splits, config, device
+        self._rank, self._world_size = rank, world_size
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
+        self._ahead: tuple[int, Future[_Stored]] | None = None
+
+    def load(self, step: int) -> Batch:
+        """Return the batch of a step, and start to read that of the next one, unless this is the last.
+
+        Raises:
+            DataError: an image or mask of this step cannot be read or breaks a rule.
+        """
+        ahead, self._ahead = self._ahead, None
+        stored = ahead[1].result() if ahead is not None and ahead[0] == step else self._read(step)
+        if step + 1 < self._config.schedule.steps:
+            self._ahead = step + 1, self._thread.submit(self._read, step + 1)
+        return _to_batch(stored, self._config, self._place(step), self._device)
+
+    def close(self) -> None:
+        """End the thread; what it read is dropped, with its error if it met one."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def __enter__(self) -> BatchLoader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _read(self, step: int) -> _Stored:
+        stored = _read(self._splits, self._config, self._place(step))
+        if self._device.type != "cuda":
+            return stored
+        return _Stored(stored.labelled.pinned(), stored.unlabelled and stored.unlabelled.pinned())
+
+    def _place(self, step: int) -> Place:
+        return Place(self._config.seed, step, self._rank, self._world_size)
 
 
 def load_batch(splits: Splits, config: TrainConfig, place: Place, device: torch.device) -> Batch:
-    """Return this rank's share of the global batch of a step, weakly augmented: a pure function of its arguments."""
-    schedule = config.schedule
-    images, labels = _load(splits.labelled, schedule.labelled_batch, "labelled", config, place, device)
-    unlabelled = None
-    if config.uses_unlabelled:
-        unlabelled, _ = _load(splits.unlabelled, schedule.unlabelled_batch, "unlabelled", config, place, device)
-    return Batch(images, labels, unlabelled)
+    """Return this rank's share of the global batch of a step, weakly augmented: a pure function of its arguments.
+
+    Raises:
+        DataError: an image or mask cannot be read or breaks a rule.
+    """
+    return _to_batch(_read(splits, config, place), config, place, device)
 
 
 def check_batches(config: TrainConfig, world_size: int) -> None:
-    """Refuse global batches that the ranks cannot share evenly.
+    """Refuse batches that cannot be made: not shared evenly by the ranks and a rank's parts, or of several sizes.
 
     Raises:
-        ConfigError: a batch is not a multiple of the number of ranks.
+        ConfigError: a batch is not a multiple of the number of ranks times `schedule.accumulate`, or images of
+            different sizes are not cropped to one.
     """
+    if config.data.image_shape is None and config.augment.weak.crop is None:
+        raise ConfigError(
+            f"augment.weak.crop must be a height and width for {config.data.name}, whose images differ in size, got "
+            "none: set it, for example to [512, 512]"
+        )
+    shares = world_size * config.schedule.accumulate
     for name in ("labelled_batch", "unlabelled_batch"):
         batch = getattr(config.schedule, name)
-        if batch % world_size:
+        if batch % shares:
             raise ConfigError(
-                f"schedule.{name} is shared by all workers and must be a multiple of their number, got {batch} "
-                f"for {world_size} workers: set it to {-(-batch // world_size) * world_size} or change the workers"
+                f"schedule.{name} is shared by all workers and their parts (schedule.accumulate) and must be a "
+                f"multiple of both, got {batch} for {world_size} workers x {config.schedule.accumulate}: "
+                f"set it to {-(-batch // shares) * shares} or change the workers"
             )
 
 
@@ -47,13 +111,32 @@ def to_images(images: Tensor, device: torch.device) -> Tensor:
     return moved.to(torch.float32, memory_format=torch.channels_last).div_(255.0)
 
 
-def _load(
-    source: ImageSource, batch: int, purpose: str, config: TrainConfig, place: Place, device: torch.device
+def _read(splits: Splits, config: TrainConfig, place: Place) -> _Stored:
+    def share(source: ImageSource, batch: int, purpose: str) -> Samples:
+        everyone = batch_indices(len(source), batch, place.seed, purpose, place.step)
+        return source.fetch(rank_slice(everyone, place.rank, place.world_size))
+
+    labelled = share(splits.labelled, config.schedule.labelled_batch, "labelled")
+    if not config.uses_unlabelled:
+        return _Stored(labelled, None)
+    return _Stored(labelled, share(splits.unlabelled, config.schedule.unlabelled_batch, "unlabelled"))
+
+
+def _to_batch(stored: _Stored, config: TrainConfig, place: Place, device: torch.device) -> Batch:
+    images, labels = _augment(stored.labelled, "labelled", config, place, device)
+    unlabelled = None
+    if stored.unlabelled is not None:
+        unlabelled, _ = _augment(stored.unlabelled, "unlabelled", config, place, device)
+    return Batch(images, labels, unlabelled)
+
+
+def _augment(
+    samples: Samples, purpose: str, config: TrainConfig, place: Place, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    everyone = batch_indices(len(source), batch, place.seed, purpose, place.step)
-    images, masks = source.fetch(rank_slice(everyone, place.rank, place.world_size))
-    maps = {"image": to_images(images, device), "label": masks.to(device, torch.int64, non_blocking=True)}
-    maps = weak_augment(
-        maps, config.augment.weak, place.seed, purpose, place.step, rank=place.rank, world_size=place.world_size
-    )
+    maps = {
+        "image": to_images(samples.images, device),
+        "label": samples.labels.to(device, torch.int64, non_blocking=True),
+    }
+    sizes = samples.sizes.to(device, torch.float32) if samples.padded else None
+    maps = weak_augment(maps, config.augment.weak, place.seed, purpose, place.step, place.rank, place.world_size, sizes)
     return maps["image"].contiguous(memory_format=torch.channels_last), maps["label"]

@@ -12,12 +12,13 @@ from trainers.config import TrainConfig
 from trainers.data.splits import open_splits
 from trainers.distributed import sum_over_ranks
 from trainers.errors import DivergedError
-from trainers.evaluate import evaluate
+from trainers.evaluate import evaluate_state
+from trainers.lesson import Place
 from trainers.loader import check_batches, load_batch
 from trainers.run import Decision, Run
-from trainers.schedules import loss_weights
+from trainers.schedules import cross_warmup_steps, loss_weights
 from trainers.state import TrainState
-from trainers.step import Place, StepOutput, css_step
+from trainers.step import StepOutput, css_step
 
 
 def train(config: TrainConfig, run: Run) -> TrainState:
@@ -37,22 +38,27 @@ def train(config: TrainConfig, run: Run) -> TrainState:
     if checkpoint is not None:
         state.load_state_dict(load_checkpoint(checkpoint))
     steps = config.schedule.steps
+    warmup = cross_warmup_steps(config.css, config.schedule, len(splits.unlabelled))
     meter = Meter(run)
     if state.step == steps:  # interrupted between the last step and its report
-        run.report(meter.read(state) | evaluate(state.teacher, splits.dev, config, run, "dev"), state)
+        run.report(meter.read(state) | evaluate_state(state, splits, config, run), state)
+    state.mark_report()  # states are saved at reports
     while state.step < steps:
-        place = Place(config.seed, state.step, run.rank, run.world_size)
+        place = Place(config.seed, state.step, run.rank, run.world_size, warming_up=state.step < warmup)
         batch = load_batch(splits, config, place, run.device)
-        output = css_step(state.wrapped, state.teacher, state.prototypes, batch, config, place)
         weights = loss_weights(config.loss, state.step, steps)
-        loss = torch.stack([weights[name] * value for name, value in output.losses.items()]).sum()
-        # Gradients are averaged over the ranks, losses are parts of a sum.
-        state.advance(loss * run.world_size, output.prototypes)
-        meter.add(loss, output)
+        for part in css_step(state.wrapped, state.teacher, state.prototypes, batch, config, place):
+            loss = torch.stack([weights[name] * value for name, value in part.losses.items()]).sum()
+            # Gradients are averaged over the ranks, losses are parts of a sum.
+            state.accumulate(loss * run.world_size)
+            meter.add(loss, part)
+        state.advance(part.prototypes)
+        meter.count_step()
         if state.step % config.schedule.evaluate_every == 0 or state.step == steps:
-            metrics = meter.read(state) | evaluate(state.teacher, splits.dev, config, run, "dev")
+            metrics = meter.read(state) | evaluate_state(state, splits, config, run)
             if run.report(metrics, state) is Decision.STOP:
                 break
+            state.mark_report()
     return state
 
 
@@ -67,8 +73,9 @@ def warm_up(config: TrainConfig, run: Run) -> None:
     state = TrainState(config, run)
     place = Place(config.seed, 0, run.rank, run.world_size)
     batch = load_batch(splits, config, place, run.device)
-    output = css_step(state.wrapped, state.teacher, state.prototypes, batch, config, place)
-    state.advance(torch.stack(list(output.losses.values())).sum(), output.prototypes)
+    for part in css_step(state.wrapped, state.teacher, state.prototypes, batch, config, place):
+        state.accumulate(torch.stack(list(part.losses.values())).sum())
+    state.advance(part.prototypes)
 
 
 class Meter:
@@ -83,12 +90,15 @@ class Meter:
         self.since = time.perf_counter()
 
     def add(self, loss: Tensor, output: StepOutput) -> None:
-        """Take in one step; nothing is copied to the host."""
+        """Take in one part of a step; nothing is copied to the host."""
         with torch.no_grad():
             for name, value in {"total": loss, **output.losses}.items():
                 self.losses[name] = self.losses.get(name, 0.0) + value.detach()
             for name, value in output.statistics.items():
                 self.statistics[name] = self.statistics.get(name, 0.0) + value.detach()
+
+    def count_step(self) -> None:
+        """Note that all parts of a step were added."""
         self.steps += 1
         if self.first_step is None:
             self.first_step = time.time()

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from trainers.config import DATA_KINDS
 from trainers.errors import ConfigError
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -73,7 +74,7 @@ def describe(error: ValidationError) -> str:
     """Return pydantic's findings as one line: where, what must hold, what was given."""
     findings = []
     for item in error.errors(include_url=False):
-        path = ".".join(str(part) for part in item["loc"] if part not in ("digits", "folder"))
+        path = ".".join(str(part) for part in item["loc"] if part not in DATA_KINDS)
         message = item["msg"].removeprefix("Value error, ")
         given = "" if isinstance(item["input"], dict | BaseModel) else f", got {item['input']!r}"
         findings.append(f"{path}: {message}{given}" if path else message)

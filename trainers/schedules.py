@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import math
 
-from trainers.config import EmaConfig, LossConfig, OptimizerConfig
+from trainers.config import CssConfig, EmaConfig, LossConfig, OptimizerConfig, ScheduleConfig
 
 
 def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
-    """Poly schedule: lr * (1 - step / steps)^power, for 0 <= step < steps."""
-    return float(config.lr * (1.0 - step / steps) ** config.power)
+    """Poly schedule with a floor: min_lr + (lr - min_lr) (1 - step / steps)^power, for 0 <= step < steps."""
+    return float(config.min_lr + (config.lr - config.min_lr) * (1.0 - step / steps) ** config.power)
+
+
+def cross_warmup_steps(config: CssConfig, schedule: ScheduleConfig, unlabelled_images: int) -> float:
+    """Return for how many steps `cross` labels with logits alone; an epoch is a pass through the unlabelled images."""
+    in_steps = {
+        "share": schedule.steps,
+        "steps": 1,
+        "epochs": unlabelled_images / schedule.unlabelled_batch,
+    }
+    return config.cross_warmup * in_steps[config.cross_warmup_unit]
 
 
 def loss_weights(config: LossConfig, step: int, steps: int) -> dict[str, float]:

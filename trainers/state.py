@@ -31,7 +31,12 @@ class TrainState:
         self.step = 0
         self.student = build_model(config.model, config.num_classes, derive_seed(config.seed, "model"), run.device)
         self.teacher = make_teacher(self.student)
+        if config.compute.compile:
+            self.student.compile()
+            self.teacher.compile()
         self.prototypes = Prototypes.empty(config.num_classes, config.model.representation_dim, run.device)
+        self.prototypes_at_report = self.prototypes
+        """As they were at the last report, from which drift is measured."""
         settings = config.optimizer
         self.optimizer = torch.optim.SGD(
             self.student.parameters(),
@@ -39,23 +44,30 @@ class TrainState:
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
             nesterov=settings.momentum > 0,
-            foreach=True,
+            fused=True,
         )
         self.wrapped: nn.Module = run.wrap(self.student)
         """The student as it is called in training, with gradients averaged over ranks."""
 
-    def advance(self, loss: torch.Tensor, prototypes: Prototypes) -> None:
-        """Take one optimizer step down this loss, move the teacher, take over the prototypes."""
+    def accumulate(self, loss: torch.Tensor) -> None:
+        """Add the gradients of this loss to those of the step."""
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def advance(self, prototypes: Prototypes) -> None:
+        """Take one optimizer step down the gradients, move the teacher, take over the prototypes."""
         steps = self.config.schedule.steps
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config.optimizer, self.step, steps)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
         average_buffers(self.student, self.world_size)
         update_teacher(self.teacher, self.student, teacher_momentum(self.config.ema, self.step))
         self.prototypes = prototypes
         self.step += 1
+
+    def mark_report(self) -> None:
+        """Measure drift from here on; call it after a report, which saves the state as its metrics saw it."""
+        self.prototypes_at_report = self.prototypes
 
     def state_dict(self) -> dict[str, Any]:
         """Return all of it as tensors, numbers and strings."""
@@ -65,6 +77,7 @@ class TrainState:
             "student": self.student.state_dict(),
             "teacher": self.teacher.state_dict(),
             "prototypes": self.prototypes._asdict(),
+            "prototypes_at_report": self.prototypes_at_report._asdict(),
             "optimizer": self.optimizer.state_dict(),
         }
 
@@ -84,5 +97,8 @@ class TrainState:
         self.student.load_state_dict(state["student"])
         self.teacher.load_state_dict(state["teacher"])
         device = self.prototypes.values.device
-        self.prototypes = Prototypes(**{name: value.to(device) for name, value in state["prototypes"].items()})
+        self.prototypes, self.prototypes_at_report = (
+            Prototypes(**{name: value.to(device) for name, value in state[key].items()})
+            for key in ("prototypes", "prototypes_at_report")
+        )
         self.optimizer.load_state_dict(state["optimizer"])

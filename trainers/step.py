@@ -1,15 +1,22 @@
-"""One training step of CSS: from a batch to named losses, statistics and the next prototypes. It writes nothing."""
+"""One training step of CSS: from a batch to named losses, statistics and the next prototypes. It writes nothing.
+
+The teacher looks at the whole batch first (`trainers.lesson`); the student then learns from it, at once or in parts
+whose gradients add up.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from trainers.augment.pipeline import strong_augment
-from trainers.config import IGNORE, TrainConfig
-from trainers.css.contrast import build_pool, contrastive_loss
+from trainers.compiled import as_configured
+from trainers.config import TrainConfig
+from trainers.css.contrast import PixelPool, build_pool, contrastive_loss
 from trainers.css.prototypes import (
     ClassSums,
     Prototypes,
@@ -19,184 +26,142 @@ from trainers.css.prototypes import (
     similarity_probs,
     update_prototypes,
 )
-from trainers.css.pseudo_labels import Targets, collaborate, downsample_labels, pseudo_labels, upsample
-from trainers.css.supervision import confident_pixel_loss, image_share_loss, supervised_loss
+from trainers.css.pseudo_labels import Targets, upsample
+from trainers.css.supervision import (
+    LossSum,
+    confident_pixel_loss,
+    hard_example_loss,
+    image_share_loss,
+    supervised_loss,
+)
 from trainers.distributed import sum_over_ranks
+from trainers.lesson import Batch, Lesson, Place, map_size, teach, valid_labels
+from trainers.models.forward import forward
 from trainers.models.heads import Dense
 from trainers.randomness import generator
 
 
-class Batch(NamedTuple):
-    """A rank's share of a global batch, weakly augmented, on the device."""
-
-    images: Tensor
-    """[N, 3, H, W] in [0, 1], labelled."""
-    labels: Tensor
-    """[N, H, W] int64, 255 ignored."""
-    unlabelled: Tensor | None
-    """[U, 3, H, W] in [0, 1]; none where no loss reads it."""
-
-
-class Place(NamedTuple):
-    """Where and when a step happens; with the seed, all that its randomness depends on."""
-
-    seed: int
-    step: int
-    rank: int = 0
-    world_size: int = 1
-
-
 class StepOutput(NamedTuple):
-    """What a step found. Losses are this rank's part: their sum over the ranks is the loss of the global batch."""
+    """What a step, or a part of it, found.
+
+    Losses are this rank's and part's: their sum over ranks and parts is the loss of the global batch.
+    """
 
     losses: dict[str, Tensor]
-    """Unweighted scalars: supervised, unsupervised, contrast."""
+    """Unweighted scalars: supervised, unsupervised, contrast; the last two only where a loss reads them."""
     statistics: dict[str, Tensor]
-    """Scalars without gradient, of the global batch."""
+    """Scalars without gradient, the same on every rank; their sum over the parts is that of the global batch."""
     prototypes: Prototypes
-    """After this step."""
+    """After this step, as far as its parts were seen."""
 
 
 def css_step(
     student: nn.Module, teacher: nn.Module, prototypes: Prototypes, batch: Batch, config: TrainConfig, place: Place
-) -> StepOutput:
-    """Compute the losses of one step (Eq. 6 to 9) and the next prototypes (Eq. 2, 3).
+) -> Iterator[StepOutput]:
+    """Yield the step's losses (Eq. 6 to 9) and the next prototypes (Eq. 2, 3) in `schedule.accumulate` parts.
 
-    Nothing here waits for the device: no `.item()`, no data-dependent shapes. All ranks make one collective, of
-    K x (D + 1) numbers for the prototypes, K for the hard pixels and three divisors.
+    Go backward through a part before asking for the next. Parts are to a rank what ranks are to the batch: L_s without
+    OHEM, L_u and prototypes of the teacher's representations are divided by sums over the whole batch, so parts add up
+    to what one part computes; BatchNorm, the divisor of OHEM and the samples of L_c are a part's own.
+
+    Nothing here waits for the device: no `.item()`, no data-dependent shapes. Ranks make two collectives for a step of
+    one part: K x (D + 1) numbers for the prototypes with two divisors, and K counts of hard pixels with two more sums.
     """
-    if batch.unlabelled is None:
-        return _supervised_step(student, prototypes, batch, config, place)
-    before = _look(teacher, prototypes, batch, config, place)
-    inputs = torch.cat([batch.images, before.images])
-    seen = forward(student, inputs, config)
-    labelled, full = batch.images.shape[0], inputs.shape[-2:]
-    logits = upsample(seen.logits, (full[0], full[1]))
-
-    supervised = supervised_loss(logits[:labelled], batch.labels)
-    on_pixels = confident_pixel_loss if config.loss.unsupervised == "pixel" else image_share_loss
-    unsupervised = on_pixels(
-        logits[labelled:], before.targets.logit_target, before.targets.confidence, config.thresholds.delta_u
-    )
-
-    valid = _valid_labels(seen, batch.labels, before.targets, config)
-    hard = _hard_pixels(seen, valid, prototypes, config)
-    pool = build_pool(valid, hard, config.num_classes)
-    sums = before.sums if before.sums is not None else class_sums(seen.representations, valid, config.num_classes)
-    reduced = sum_over_ranks(
-        [sums.sums, sums.counts, pool.hard, supervised.divisor, unsupervised.divisor, pool.counts.sum()],
-        place.world_size,
-    )
-    after = update_prototypes(prototypes, ClassSums(reduced[0], reduced[1]), config.ema.prototype_momentum)
-    contrast = contrastive_loss(
-        seen.representations,
-        pool,
-        after,
-        reduced[2],
-        config.loss,
-        generator(place.seed, "contrast", place.step, place.rank, device=inputs.device),
-        place.world_size,
-    )
-    # Only classes that have hard pixels count; the published code divides by all classes present.
-    classes = ((reduced[2] > 0) & after.seen).sum().clamp(min=1)
-    losses = {
-        "supervised": supervised.total / reduced[3].clamp(min=1),
-        "unsupervised": unsupervised.total / reduced[4].clamp(min=1),
-        "contrast": contrast.sum() / classes,
-    }
-    pixels = batch.labels.numel() * place.world_size
-    unlabelled_pixels = before.targets.confidence.numel() * place.world_size
-    statistics = {
-        "share/labelled": reduced[3] / pixels,
-        "share/unsupervised": reduced[4] / unlabelled_pixels,
-        "share/valid": reduced[5] / (valid.numel() * place.world_size),
-        "share/hard": reduced[2].sum() / reduced[5].clamp(min=1),
-    }
-    return StepOutput(losses, statistics, after)
+    lesson = teach(teacher, prototypes, batch, config, place)
+    parts = config.schedule.accumulate
+    sums = lesson.sums
+    for index in range(parts):
+        with _gradients_stay_local(student, index < parts - 1):
+            output, sums = _learn(student, lesson.part(index, parts), prototypes, sums, config, place, index)
+            yield output
 
 
-def forward(model: nn.Module, images: Tensor, config: TrainConfig) -> Dense:
-    """Run a network in the configured precision; what it returns is float32 either way."""
-    reduced = config.optimizer.precision == "bfloat16"
-    with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=reduced):
-        dense: Dense = model(images)
-    return dense
+def _learn(
+    student: nn.Module,
+    lesson: Lesson,
+    prototypes: Prototypes,
+    sums: ClassSums | None,
+    config: TrainConfig,
+    place: Place,
+    index: int,
+) -> tuple[StepOutput, ClassSums | None]:
+    """Return the output of one part, and the sums over ranks and parts so far that prototypes are made of."""
+    labelled, parts = lesson.images.shape[0], config.schedule.accumulate
+    seen = _look(student, lesson, config)
+    logits = upsample(seen.logits, map_size(lesson.images))
+
+    supervised = _supervised(logits[:labelled], lesson.labels, config)
+    pixels = _find_pixels(seen, lesson, prototypes, config) if config.uses_prototypes else None
+    reduced = _over_ranks(supervised, pixels, config, place)
+    divisor = lesson.supervised_divisor if reduced.supervised is None else reduced.supervised * parts
+    losses = {"supervised": supervised.total / _or_one(divisor)}
+    statistics = {"share/labelled": divisor / (lesson.labels.numel() * parts**2 * place.world_size)}
+    if lesson.targets is not None:
+        unsupervised = _unsupervised(logits[labelled:], lesson.targets, config)
+        losses["unsupervised"] = unsupervised.total / _or_one(lesson.unsupervised_divisor)
+        everywhere = lesson.targets.confidence.numel() * parts**2 * place.world_size
+        statistics["share/unsupervised"] = lesson.unsupervised_divisor / everywhere
+
+    after = prototypes
+    if pixels is not None and reduced.hard is not None and reduced.valid is not None:
+        sums = sums if reduced.sums is None else _add(sums, reduced.sums)
+        assert sums is not None  # noqa: S101 - of the teacher's representations, or of the student's
+        after = update_prototypes(prototypes, sums, config.ema.prototype_momentum)
+        statistics["share/valid"] = reduced.valid / (pixels.valid.numel() * parts * place.world_size)
+        statistics["share/hard"] = reduced.hard.sum() / (reduced.valid.clamp(min=1) * parts)
+    if pixels is not None and reduced.hard is not None and config.loss.lambda_c > 0:
+        losses["contrast"] = _contrast(seen, pixels.pool, after, reduced.hard, config, place, index)
+    else:
+        # The representation head has no loss; a graph of weight zero keeps its gradients defined on every rank.
+        losses["supervised"] = losses["supervised"] + seen.representations.sum() * 0.0
+    return StepOutput(losses, statistics, after), sums
 
 
-class _Before(NamedTuple):
-    """What is known before the student runs."""
+def _look(student: nn.Module, lesson: Lesson, config: TrainConfig) -> Dense:
+    """Return what the student says of the labelled and the strongly augmented images, [N + U, ...]."""
+    if lesson.strong is None:
+        return forward(student, lesson.images, config)
+    if config.schedule.joint_forward:
+        return forward(student, torch.cat([lesson.images, lesson.strong]), config)
+    labelled, strong = (forward(student, images, config) for images in (lesson.images, lesson.strong))
+    return Dense(*(torch.cat(both) for both in zip(labelled, strong, strict=True)))
 
-    images: Tensor
-    """Strongly augmented unlabelled images [U, 3, H, W]."""
-    targets: Targets
-    """In the same geometry and mixing."""
+
+class _Pixels(NamedTuple):
+    """The pixels of the contrastive loss and of the student's prototypes."""
+
+    valid: Tensor
+    """[N + U, h, w], 255 where a pixel is not valid."""
+    pool: PixelPool
     sums: ClassSums | None
-    """Of the teacher's representations; none where prototypes are made of the student's."""
+    """Of the student's representations; none where prototypes are made of the teacher's."""
 
 
-def _supervised_step(
-    student: nn.Module, prototypes: Prototypes, batch: Batch, config: TrainConfig, place: Place
-) -> StepOutput:
-    seen = forward(student, batch.images, config)
-    size = batch.images.shape[-2:]
-    loss = supervised_loss(upsample(seen.logits, (size[0], size[1])), batch.labels)
-    (divisor,) = sum_over_ranks([loss.divisor], place.world_size)
-    # The representation head has no loss here; a graph of weight zero keeps its gradients defined on every rank.
-    unused = seen.representations.sum() * 0.0
-    statistics = {"share/labelled": divisor / (batch.labels.numel() * place.world_size)}
-    return StepOutput({"supervised": loss.total / divisor.clamp(min=1) + unused}, statistics, prototypes)
+class _Reduced(NamedTuple):
+    """Sums over the ranks."""
+
+    supervised: Tensor | None
+    """Divisor of this part's L_s; none where the lesson knows the whole batch's."""
+    hard: Tensor | None
+    """[K]."""
+    valid: Tensor | None
+    """Scalar."""
+    sums: ClassSums | None
 
 
 @torch.no_grad()
-def _look(teacher: nn.Module, prototypes: Prototypes, batch: Batch, config: TrainConfig, place: Place) -> _Before:
-    """Let the teacher label the unlabelled images, then augment images and labels together."""
-    assert batch.unlabelled is not None  # noqa: S101 - narrowed by the caller
-    labelled = batch.images.shape[0]
+def _find_pixels(seen: Dense, lesson: Lesson, prototypes: Prototypes, config: TrainConfig) -> _Pixels:
+    assert lesson.targets is not None  # noqa: S101 - prototypes are used with unlabelled images only
+    valid = valid_labels(lesson.labels, lesson.targets, config, map_size(seen.representations))
+    pool = build_pool(valid, _hard_pixels(seen, valid, prototypes, config), config.num_classes)
     from_teacher = config.ema.prototype_source == "teacher"
-    inputs = torch.cat([batch.images, batch.unlabelled]) if from_teacher else batch.unlabelled
-    seen = forward(teacher, inputs, config)
-    on_unlabelled = Dense(*(maps[labelled:] for maps in seen)) if from_teacher else seen
-    size = batch.unlabelled.shape[-2:]
-    labels = pseudo_labels(on_unlabelled, prototypes, config.css.indicator_temperature, (size[0], size[1]))
-    targets = collaborate(labels, config, place.step)
-    sums = None
-    if from_teacher:
-        valid = _valid_labels(seen, batch.labels, targets, config)
-        sums = class_sums(seen.representations, valid, config.num_classes)
-    augmented = strong_augment(
-        {
-            "image": batch.unlabelled,
-            "label": targets.logit_target,
-            "label_representation": targets.representation_target,
-            "confidence": targets.confidence,
-            "indicator": targets.indicator,
-        },
-        config.augment.strong,
-        place.seed,
-        place.step,
-        place.rank,
-        place.world_size,
-    )
-    strong = Targets(
-        augmented["label"], augmented["label_representation"], augmented["confidence"], augmented["indicator"]
-    )
-    return _Before(augmented["image"], strong, sums)
+    return _Pixels(valid, pool, None if from_teacher else class_sums(seen.representations, valid, config.num_classes))
 
 
-def _valid_labels(seen: Dense, labels: Tensor, targets: Targets, config: TrainConfig) -> Tensor:
-    """Return [N + U, h, w]: labels of labelled pixels and of unlabelled ones whose indicator is above delta_w."""
-    trusted = targets.indicator > config.delta_w_probability
-    kept = torch.where(trusted, targets.representation_target, IGNORE)
-    height, width = seen.representations.shape[-2:]
-    return downsample_labels(torch.cat([labels, kept]), (height, width))
-
-
-@torch.no_grad()
 def _hard_pixels(seen: Dense, valid: Tensor, prototypes: Prototypes, config: TrainConfig) -> Tensor:
     """Return [N + U, h, w] bool: where the student's indicator of the pixel's own class is below delta_s.
 
-    The prototypes are those before this step, so that one collective serves the step; before any exists, all pixels
-    are hard.
+    The prototypes are those before this step, as in the pseudo-labels; before any exists, all pixels are hard.
     """
     if config.css.indicator == "confidence":
         probs = seen.logits.softmax(dim=1)
@@ -205,3 +170,69 @@ def _hard_pixels(seen: Dense, valid: Tensor, prototypes: Prototypes, config: Tra
         probs = similarity_probs(cosines, prototypes.seen, config.css.indicator_temperature)
     indicator = (probs * one_hot(valid, config.num_classes)).sum(dim=1)
     return indicator < config.delta_s_probability
+
+
+def _over_ranks(supervised: LossSum, pixels: _Pixels | None, config: TrainConfig, place: Place) -> _Reduced:
+    """Sum over the ranks, in one message, what no rank knows before the student's forward."""
+    mining = config.loss.supervised == "ohem"
+    local = [supervised.divisor] if mining else []
+    if pixels is not None:
+        local += [pixels.pool.hard, pixels.pool.counts.sum(), *(pixels.sums or ())]
+    found = iter(sum_over_ranks(local, place.world_size) if local else [])
+    divisor = next(found) if mining else None
+    if pixels is None:
+        return _Reduced(divisor, None, None, None)
+    hard, valid = next(found), next(found)
+    return _Reduced(divisor, hard, valid, None if pixels.sums is None else ClassSums(next(found), next(found)))
+
+
+def _supervised(logits: Tensor, labels: Tensor, config: TrainConfig) -> LossSum:
+    loss = config.loss
+    if loss.supervised == "ohem":
+        mine = as_configured(hard_example_loss, config)
+        return mine(logits, labels, loss.ohem_threshold, loss.ohem_min_kept, loss.class_weights)
+    return as_configured(supervised_loss, config)(logits, labels, loss.class_weights)
+
+
+def _unsupervised(logits: Tensor, targets: Targets, config: TrainConfig) -> LossSum:
+    on_pixels = confident_pixel_loss if config.loss.unsupervised == "pixel" else image_share_loss
+    return as_configured(on_pixels, config)(logits, targets.logit_target, targets.confidence, config.thresholds.delta_u)
+
+
+def _contrast(
+    seen: Dense,
+    pool: PixelPool,
+    prototypes: Prototypes,
+    hard: Tensor,
+    config: TrainConfig,
+    place: Place,
+    index: int,
+) -> Tensor:
+    """Return this rank's and part's share of L_c: anchors and negatives are its own pixels."""
+    parts = config.schedule.accumulate
+    draws = generator(
+        place.seed, "contrast", place.step, place.rank + place.world_size * index, device=seen.representations.device
+    )
+    per_class = contrastive_loss(
+        seen.representations, pool, prototypes, hard, config.loss, draws, place.world_size * parts
+    )
+    # Only classes that have hard pixels count; the published code divides by all classes present.
+    classes = ((hard > 0) & prototypes.seen).sum().clamp(min=1)
+    return per_class.sum() / (classes * parts)
+
+
+def _gradients_stay_local(student: nn.Module, local: bool) -> AbstractContextManager[None]:
+    """Keep ranks from averaging gradients that more parts will be added to."""
+    if local and isinstance(student, DistributedDataParallel):
+        context: AbstractContextManager[None] = student.no_sync()
+        return context
+    return nullcontext()
+
+
+def _add(sums: ClassSums | None, more: ClassSums) -> ClassSums:
+    return more if sums is None else ClassSums(sums.sums + more.sums, sums.counts + more.counts)
+
+
+def _or_one(divisor: Tensor) -> Tensor:
+    """Return the divisor, or one where it is zero: then the sum above it is zero too."""
+    return torch.where(divisor > 0, divisor, torch.ones_like(divisor))

@@ -127,6 +127,9 @@ def tags(task: Task) -> dict[str, str]:
 
 
 def _record_inputs(recorder: MlflowRecorder, task: Task) -> None:
+    from trainers.data.splits import open_splits, write_splits
+
+    write_splits(open_splits(task.config.data), task.folder / "splits")
     recorder.artifact("config.yaml", yaml.safe_dump(task.config.model_dump(mode="json"), sort_keys=False))
     if task.space is not None:
         recorder.artifact("space.yaml", task.space.text)

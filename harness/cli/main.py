@@ -12,6 +12,8 @@ from collections.abc import Sequence
 
 import typer
 
+from harness.cli.data import data
+from harness.cli.plan import plan
 from harness.cli.report import report
 from harness.cli.sync import sync
 from harness.cli.train import train
@@ -29,8 +31,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (train, tune, report, sync, ui):
+for command in (train, tune, report, plan, sync, ui):
     app.command()(command)
+app.add_typer(data, name="data")
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 
 def train(
     preset: Preset = "digits_css",
+    method: Annotated[
+        str | None,
+        typer.Option(help="Train the preset as supervised, mean_teacher, cutmix, contrastive, css_cross or css_mix."),
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that train together.")] = 1,
     name: Name = None,
     settings: Settings = None,
@@ -41,7 +45,7 @@ def train(
 ) -> None:
     """Train one configuration, recorded like a trial of a search."""
     with terminal(as_json) as speak:
-        task = _prepare(preset, settings or [], storage, name, tracking_uri, workers)
+        task = _prepare(preset, method, settings or [], storage, name, tracking_uri, workers)
 
         from harness.cli.conduct import PICTURE, conduct
         from harness.cluster import ray_session
@@ -70,12 +74,19 @@ def train(
 
 
 def _prepare(
-    preset: str, words: list[str], storage: Path, name: str | None, tracking_uri: str | None, workers: int
+    preset: str,
+    method: str | None,
+    words: list[str],
+    storage: Path,
+    name: str | None,
+    tracking_uri: str | None,
+    workers: int,
 ) -> Task:
     """Check everything that can be checked before anything starts."""
+    from trainers.methods import method_settings
     from trainers.overrides import parse_settings
 
-    settings = parse_settings(words)
+    settings = {**method_settings(method), **parse_settings(words)}
     config = base_config(preset, settings)
     folder = free_folder(storage, name, preset)
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from ranks import Ranks
-from reference.tiny import differences, tiny_config
+from reference.tiny import differences, tiny_config, whole_step
 from torch import Tensor, nn
 
 from trainers.config import LossConfig
@@ -17,6 +17,7 @@ from trainers.css.prototypes import Prototypes
 from trainers.data.splits import open_splits
 from trainers.distributed import average_buffers, sum_over_ranks
 from trainers.evaluate import confusion_matrix
+from trainers.lesson import Place
 from trainers.loader import load_batch
 from trainers.local_run import LocalRun
 from trainers.loop import train
@@ -24,7 +25,6 @@ from trainers.models.build import build_model
 from trainers.randomness import generator
 from trainers.run import Decision
 from trainers.state import TrainState
-from trainers.step import Place, css_step
 
 CPU = torch.device("cpu")
 Settings = Mapping[str, Any]
@@ -232,7 +232,7 @@ def contrast_of_the_same_images(world_size: int, draws: int) -> Tensor:
     for seed in range(draws):
         place = Place(seed, 0, rank, world_size)
         with torch.no_grad():
-            output = css_step(state.student, state.teacher, state.prototypes, batch, config, place)
+            output = whole_step(state.student, state.teacher, state.prototypes, batch, config, place)
         values.append(output.losses["contrast"])
     return torch.stack(values).double()
 
@@ -247,7 +247,7 @@ def test_two_ranks_that_hold_the_same_images_have_the_contrastive_loss_of_one_in
     assert not torch.equal(parts[0], parts[1])  # each rank draws its own
 
 
-ODD = {"data.dev": 7, "schedule.evaluation_batch": 1}
+ODD = {"data.dev": 7, "evaluation.batch": 1}
 
 
 def confusion_here() -> Tensor:

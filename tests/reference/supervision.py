@@ -32,3 +32,28 @@ def image_share_loss(logits: np.ndarray, target: np.ndarray, confidence: np.ndar
         confident = [place for place in losses if confidence[n][place] >= threshold]
         weighted += [loss * len(confident) / len(losses) for loss in losses.values()]
     return sum(weighted) / len(weighted) if weighted else 0.0
+
+
+def weighted_mean(logits: np.ndarray, target: np.ndarray, weights: tuple[float, ...]) -> float:
+    """The mean over labelled pixels, each counted with its class's weight; 0 where there are none."""
+    terms = [
+        (weights[target[n, y, x]], cross_entropy(logits[n, :, y, x].tolist(), target[n, y, x]))
+        for n, y, x in pixels(target)
+        if target[n, y, x] != 255
+    ]
+    total = sum(weight for weight, _ in terms)
+    return sum(weight * loss for weight, loss in terms) / total if terms else 0.0
+
+
+def hard_examples(logits: np.ndarray, target: np.ndarray, threshold: float, min_kept: int) -> np.ndarray:
+    """Which pixels are kept: of each image those at most as probable as the threshold, and its hardest ones."""
+    kept = np.zeros(target.shape, dtype=bool)
+    for n in range(len(target)):
+        labelled = [(y, x) for _, y, x in pixels(target[n : n + 1]) if target[n, y, x] != 255]
+        probability = {
+            (y, x): math.exp(-cross_entropy(logits[n, :, y, x].tolist(), target[n, y, x])) for y, x in labelled
+        }
+        hardest = set(sorted(labelled, key=lambda place: probability[place])[:min_kept])
+        for place in labelled:
+            kept[n][place] = place in hardest or probability[place] <= threshold
+    return kept

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainers.config import (
     AugmentConfig,
     CssConfig,
     DigitsData,
+    EvaluationConfig,
     LossConfig,
     ModelConfig,
     ScheduleConfig,
@@ -18,7 +19,10 @@ from trainers.config import (
     TrainConfig,
     WeakAugmentConfig,
 )
+from trainers.css.prototypes import Prototypes
+from trainers.lesson import Batch, Place
 from trainers.overrides import apply_overrides
+from trainers.step import StepOutput, css_step
 
 
 def tiny_config(overrides: Mapping[str, Any] | None = None) -> TrainConfig:
@@ -32,7 +36,8 @@ def tiny_config(overrides: Mapping[str, Any] | None = None) -> TrainConfig:
         css=CssConfig(indicator_temperature=0.01),
         thresholds=ThresholdsConfig(delta_u=0.3, delta_w=0.05, delta_s=0.12),
         loss=LossConfig(queries=16, negatives=16, negative_groups=2),
-        schedule=ScheduleConfig(steps=20, evaluate_every=4, labelled_batch=4, unlabelled_batch=4, evaluation_batch=8),
+        schedule=ScheduleConfig(steps=20, evaluate_every=4, labelled_batch=4, unlabelled_batch=4),
+        evaluation=EvaluationConfig(batch=8, quality_images=8),
     )
     return apply_overrides(config, overrides or {})
 
@@ -49,3 +54,11 @@ def differences(one: object, other: object, path: str = "") -> list[str]:
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         return [] if one.dtype == other.dtype and torch.equal(one, other) else [path]
     return [] if type(one) is type(other) and one == other else [path]
+
+
+def whole_step(
+    student: nn.Module, teacher: nn.Module, prototypes: Prototypes, batch: Batch, config: TrainConfig, place: Place
+) -> StepOutput:
+    """The step of a config that takes it in one part."""
+    (output,) = css_step(student, teacher, prototypes, batch, config, place)
+    return output

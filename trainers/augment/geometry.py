@@ -60,7 +60,7 @@ def moves_nothing(
     return still and config.scale == (1.0, 1.0) and config.flip == 0 and size == out_size
 
 
-def apply_geometry(maps: Maps, params: GeometryParams, out_size: tuple[int, int]) -> Maps:
+def apply_geometry(maps: Maps, params: GeometryParams, out_size: tuple[int, int], sizes: Tensor | None = None) -> Maps:
     """Resample all maps to `out_size`: images bilinearly, everything else to the nearest pixel, values untouched.
 
     What lies outside of the input is the image's mean colour, label 255, and 0 in the other maps.
@@ -69,16 +69,20 @@ def apply_geometry(maps: Maps, params: GeometryParams, out_size: tuple[int, int]
         maps: See `trainers.augment.maps`.
         params: Rows of the images in `maps`, on their device.
         out_size: Height and width of the result.
+        sizes: Height and width of each image, float32 [N, 2], where they are padded at the bottom and right with 0: W
+            above is then an image's own, and its padding is outside. None: the images fill their tensor.
     """
     image = maps[IMAGE]
-    rows, rows_inside = _axis(params, 0, image.shape[-2], out_size[0])
-    columns, columns_inside = _axis(params, 1, image.shape[-1], out_size[1])
+    height, width = (None, None) if sizes is None else sizes[:, :, None].unbind(1)
+    rows, rows_inside = _axis(params, 0, image.shape[-2], out_size[0], height)
+    columns, columns_inside = _axis(params, 1, image.shape[-1], out_size[1], width)
     shape = (len(image), *out_size)
     grid = torch.stack([columns[:, None, :].expand(shape), rows[:, :, None].expand(shape)], -1)
     inside = rows_inside[:, :, None] & columns_inside[:, None, :]
 
     sampled = F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    moved = {IMAGE: torch.where(inside[:, None], sampled, mean_colour(image))}
+    filling = mean_colour(image) if sizes is None else _mean_of_true(image, sizes)
+    moved = {IMAGE: torch.where(inside[:, None], sampled, filling)}
     others = [key for key in maps if key != IMAGE]
     if others:
         # Labels up to 255 are exact in float32, and the nearest pixel is copied, so one resampling serves all.
@@ -90,12 +94,32 @@ def apply_geometry(maps: Maps, params: GeometryParams, out_size: tuple[int, int]
     return {key: moved[key] for key in maps}
 
 
-def _axis(params: GeometryParams, axis: int, size: int, out_size: int) -> tuple[Tensor, Tensor]:
-    """Return where each output pixel looks along an axis (0 rows, 1 columns), [N, out] from -1 to 1, and if inside."""
+def _mean_of_true(image: Tensor, sizes: Tensor) -> Tensor:
+    """Return the mean colour of each image without its padding, which is 0, [N, 3, 1, 1]."""
+    return image.sum((-2, -1), keepdim=True) / sizes.prod(1)[:, None, None, None]
+
+
+def _axis(params: GeometryParams, axis: int, stored: int, out_size: int, true: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return where each output pixel looks along an axis (0 rows, 1 columns), and if that is inside of the image.
+
+    Args:
+        params: Rows of the images.
+        axis: 0 or 1.
+        stored: Pixels of the tensor along the axis.
+        out_size: Pixels of the result along the axis.
+        true: Pixels of each image, float32 [N, 1]; none: those of the tensor.
+
+    Returns:
+        Both [N, out]; places are -1 to 1 over the tensor.
+    """
     pixels = torch.arange(out_size, device=params.scale.device, dtype=torch.float32).expand(len(params.scale), -1)
     if axis == 1:
         pixels = torch.where(params.flip[:, None], out_size - 1 - pixels, pixels)
-    room = size - out_size / params.scale
-    start = torch.round(params.anchor[:, axis] * room + params.shift[:, axis] * size)
-    place = start[:, None] + (pixels + 0.5) / params.scale[:, None]
-    return 2 * place / size - 1, (place >= 0) & (place < size)
+    size: int | Tensor = stored if true is None else true
+    scale, anchor, shift = params.scale[:, None], params.anchor[:, axis, None], params.shift[:, axis, None]
+    start = torch.round(anchor * (size - out_size / scale) + shift * size)
+    place = start + (pixels + 0.5) / scale
+    inside = (place >= 0) & (place < size)
+    if true is not None:  # interpolation stops at the image's edge, as it does at the tensor's
+        place = torch.minimum(place.clamp(min=0.5), true - 0.5)
+    return 2 * place / stored - 1, inside

@@ -7,6 +7,7 @@ batch do what one process does on the whole. Nothing here waits for the device, 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from trainers.augment.geometry import GeometryParams, apply_geometry, draw_geometry, moves_nothing
 from trainers.augment.maps import IMAGE, Maps, rank_share
@@ -18,7 +19,14 @@ from trainers.randomness import generator
 
 @torch.no_grad()
 def weak_augment(
-    maps: Maps, config: WeakAugmentConfig, seed: int, purpose: str, step: int, rank: int, world_size: int
+    maps: Maps,
+    config: WeakAugmentConfig,
+    seed: int,
+    purpose: str,
+    step: int,
+    rank: int,
+    world_size: int,
+    sizes: Tensor | None = None,
 ) -> Maps:
     """Return the maps after random magnification, crop and flip.
 
@@ -30,15 +38,16 @@ def weak_augment(
         step: Of training.
         rank: 0 to world_size - 1.
         world_size: Number of ranks that share the global batch.
+        sizes: Height and width of each image, float32 [N, 2], where the images are padded; see `apply_geometry`.
     """
     size = _size(maps)
     out_size = config.crop or size
-    if moves_nothing(config, size, out_size):
+    if sizes is None and moves_nothing(config, size, out_size):
         return maps
     draws = generator(seed, f"augment.weak.{purpose}", step)
     count = len(maps[IMAGE])
     geometry = draw_geometry(config, count * world_size, draws)
-    return apply_geometry(maps, _geometry(geometry, maps, rank), out_size)
+    return apply_geometry(maps, _geometry(geometry, maps, rank), out_size, sizes)
 
 
 @torch.no_grad()

@@ -1,12 +1,13 @@
-"""The contrastive loss (Eq. 9), without loops over classes, queries or pixels.
+"""The contrastive loss (Eq. 9), without loops over queries or pixels.
 
 Fixed shapes and no look at the data from the host: sampling goes through one sort and uniform numbers, so the step
-never waits for the device and can be compiled.
+never waits for the device and can be compiled. Negatives are looked up in blocks of a fixed size, used and dropped: the
+loss takes little memory, whatever the number of classes.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,13 @@ from torch import Tensor
 
 from trainers.config import IGNORE, LossConfig
 from trainers.css.prototypes import Prototypes
+
+_BLOCK_NUMBERS = 2**21
+"""Numbers in a block of negatives, 8 MiB in float32: small enough for a CPU's cache, large enough for a GPU."""
+
+
+_SHORTEST = 1e-12
+"""Length that representations are taken to have at least, as in `F.normalize`."""
 
 
 class PixelPool(NamedTuple):
@@ -79,33 +87,68 @@ def contrastive_loss(
         [K], this rank's part of the mean over each class's anchors (their sum over the ranks is that mean); zero, with
         a gradient of zero, for classes without hard pixels, without a prototype or with nothing to be told from.
     """
-    pixels = representations.permute(0, 2, 3, 1).flatten(0, 2)
-    dim = pixels.shape[1]
-    num_classes = prototypes.values.shape[0]
+    num_classes, dim = prototypes.values.shape
     groups = config.negative_groups
     queries = -(-config.queries // (world_size * groups))
+    pixels = representations.permute(0, 2, 3, 1).flatten(0, 2)
     directions = F.normalize(prototypes.values, dim=1).detach()
 
     anchor_at = _draw_anchors(pool, groups * queries, generator)
-    anchors = F.normalize(pixels.index_select(0, anchor_at.flatten()), dim=1).view(num_classes, groups * queries, dim)
+    anchors = F.normalize(pixels.index_select(0, anchor_at.flatten()), dim=1) / config.temperature
+    anchors = anchors.view(num_classes, groups * queries, dim)
     negative_at, has_negatives = _draw_negatives(pool, directions, prototypes.seen, config, generator)
-    negatives = F.normalize(pixels.detach().index_select(0, negative_at.flatten()), dim=1)
-
-    positive = torch.einsum("kqd,kd->kq", anchors, directions) / config.temperature
-    against = (
-        torch.einsum(
-            "kgqd,kgmd->kgqm",
-            anchors.view(num_classes, groups, queries, dim),
-            negatives.view(num_classes, groups, config.negatives, dim),
-        ).flatten(1, 2)
-        / config.temperature
-    )
-    everything = torch.logaddexp(positive, against.logsumexp(dim=2))
-    per_class = (everything - positive).mean(dim=1)
+    positive = torch.bmm(anchors, directions.unsqueeze(2)).squeeze(2)
+    against = _log_sum_exp(
+        anchors.view(num_classes * groups, queries, dim), pixels, negative_at.view(num_classes * groups, -1)
+    ).view_as(positive)
+    per_class = (torch.logaddexp(positive, against) - positive).mean(dim=1)
 
     active = (hard_counts > 0) & prototypes.seen & has_negatives
     share = pool.hard / hard_counts.clamp(min=1)
     return torch.where(active, per_class * share, torch.zeros_like(per_class))
+
+
+def _log_sum_exp(anchors: Tensor, pixels: Tensor, negative_at: Tensor) -> Tensor:
+    """Return [B, Q], log of the sum over a group's negatives n of exp(anchor . n / |n|).
+
+    Gradients reach the anchors only.
+
+    Args:
+        anchors: [B, Q, D], of B groups, of length 1 / temperature.
+        pixels: [P, D], of any length.
+        negative_at: [B, M], pixel numbers of each group's negatives.
+    """
+    result: Tensor = _LogSumExp.apply(anchors, pixels.detach(), negative_at)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _LogSumExp(torch.autograd.Function):
+    """`_log_sum_exp`, whose gradient is computed on the way, while a block of negatives is at hand.
+
+    d/d anchor = sum over n of softmax(anchor . n / |n|) n / |n|: as large as the anchors, where negatives kept for a
+    backward of their own would be M / Q times as large. Negatives are not divided by their lengths, cosines are.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, anchors: Tensor, pixels: Tensor, negative_at: Tensor) -> Tensor:
+        negatives, dim = negative_at.shape[1], anchors.shape[2]
+        block = max(1, _BLOCK_NUMBERS // (negatives * dim))
+        lengths = torch.linalg.vector_norm(pixels, dim=1).clamp(min=_SHORTEST)
+        sums, means = [], []
+        for some, at in zip(anchors.split(block), negative_at.split(block), strict=True):
+            drawn = pixels.index_select(0, at.flatten()).view(-1, negatives, dim)
+            length = lengths[at].unsqueeze(1)
+            logits = torch.bmm(some, drawn.transpose(1, 2)).div_(length)
+            log_sum = logits.logsumexp(dim=2, keepdim=True)
+            means.append(torch.bmm(logits.sub_(log_sum).exp_(), drawn))
+            sums.append(log_sum)
+        ctx.save_for_backward(torch.cat(means))
+        return torch.cat(sums).squeeze(2)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (means,) = ctx.saved_tensors
+        return gradients[0].unsqueeze(2) * means, None, None
 
 
 def _draw_anchors(pool: PixelPool, queries: int, generator: torch.Generator) -> Tensor:

@@ -47,15 +47,23 @@ def class_sums(representations: Tensor, label: Tensor, num_classes: int) -> Clas
     Returns:
         The sums and counts of this rank.
     """
-    onehot = one_hot(label, num_classes, representations.dtype)
-    sums = torch.einsum("nkhw,ndhw->kd", onehot, representations.detach())
-    return ClassSums(sums.float(), onehot.sum((0, 2, 3)).float())
+    pixels = representations.detach().permute(0, 2, 3, 1).flatten(0, 2)
+    classes = torch.arange(num_classes, device=label.device).unsqueeze(1)
+    members = (label.flatten() == classes).to(pixels.dtype)
+    # A matrix product, for `index_add_` adds in an order of its own on CUDA. A view where maps are channels_last.
+    return ClassSums((members @ pixels).float(), members.sum(1).float())
 
 
 def one_hot(label: Tensor, num_classes: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """Return [N, K, h, w] with a one at each pixel's class, and zeros where the label is 255."""
     classes = torch.arange(num_classes, device=label.device).view(1, -1, 1, 1)
     return (label.unsqueeze(1) == classes).to(dtype)
+
+
+def own_class(values: Tensor, label: Tensor) -> Tensor:
+    """Return [N, h, w], of values [N, K, h, w] the one of each pixel's class, and 0 where the label is 255."""
+    own = values.gather(1, label.clamp(max=values.shape[1] - 1).unsqueeze(1)).squeeze(1)
+    return torch.where(label == IGNORE, torch.zeros_like(own), own)
 
 
 def update_prototypes(prototypes: Prototypes, new: ClassSums, momentum: float) -> Prototypes:
@@ -81,8 +89,11 @@ def similarity_probs(similarity: Tensor, seen: Tensor, temperature: float) -> Te
 
     The published code lets classes never seen take part with similarity 0, where they can win; here they cannot.
     """
-    scaled = (similarity / temperature).masked_fill(~seen.view(1, -1, 1, 1), float("-inf"))
-    return torch.where(seen.any(), scaled.softmax(dim=1), torch.zeros_like(scaled))
+    any_seen = seen.any()
+    excluded = torch.where(seen | ~any_seen, 0.0, float("-inf")).to(similarity.dtype)
+    # Classes last: a softmax along another axis of channels_last maps copies them first.
+    scaled = (similarity / temperature).permute(0, 2, 3, 1).add_(excluded)
+    return (scaled.softmax(dim=-1) * any_seen).permute(0, 3, 1, 2)
 
 
 def best_class(probs: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainers.config import IGNORE, TrainConfig
-from trainers.css.prototypes import Prototypes, best_class, cosine_similarity, one_hot, similarity_probs
+from trainers.css.prototypes import Prototypes, best_class, cosine_similarity, own_class, similarity_probs
 from trainers.models.heads import Dense
 
 
@@ -59,21 +59,25 @@ def pseudo_labels(teacher: Dense, prototypes: Prototypes, temperature: float, si
         temperature: tau of Eq. 5.
         size: height and width of the labels; logits and similarities are upsampled before the softmax.
     """
-    probs = upsample(teacher.logits, size).softmax(dim=1)
-    confidence, logit_label = probs.max(dim=1)
+    logit_label, confidence = _most_likely(upsample(teacher.logits, size))
     cosines = upsample(cosine_similarity(teacher.representations, prototypes), size)
     similarity = similarity_probs(cosines, prototypes.seen, temperature)
     representation_label, _ = best_class(similarity)
     return PseudoLabels(logit_label, confidence, representation_label, similarity)
 
 
-def collaborate(labels: PseudoLabels, config: TrainConfig, step: int) -> Targets:
+def logit_targets(teacher: Dense, size: tuple[int, int]) -> Targets:
+    """Label every pixel from the logits alone (Eq. 1): what methods without prototypes train on."""
+    label, confidence = _most_likely(upsample(teacher.logits, size))
+    return Targets(label, label, confidence, confidence)
+
+
+def collaborate(labels: PseudoLabels, config: TrainConfig, warming_up: bool) -> Targets:
     """Choose which space's labels supervise which space.
 
-    `cross` lets the logits' labels supervise both spaces during its warm-up, while prototypes are poor.
+    `cross` lets the logits' labels supervise both spaces while it is warming up and prototypes are poor.
     """
     strategy = config.css.label_strategy
-    warming_up = step < config.css.cross_warmup * config.schedule.steps
     if strategy == "mix":
         agreed = torch.where(labels.logit_label == labels.representation_label, labels.logit_label, IGNORE)
         for_logits = for_representations = agreed
@@ -86,7 +90,13 @@ def collaborate(labels: PseudoLabels, config: TrainConfig, step: int) -> Targets
     return Targets(for_logits, for_representations, labels.confidence, _indicator(labels, for_representations, config))
 
 
+def _most_likely(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the argmax of logits [N, K, H, W] and its softmax, without the softmax of the other classes."""
+    largest, label = logits.max(dim=1, keepdim=True)
+    return label.squeeze(1), (logits - largest).exp().sum(dim=1).reciprocal()
+
+
 def _indicator(labels: PseudoLabels, target: Tensor, config: TrainConfig) -> Tensor:
     if config.css.indicator == "confidence":
         return labels.confidence
-    return (labels.similarity * one_hot(target, labels.similarity.shape[1])).sum(dim=1)
+    return own_class(labels.similarity, target)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainers.config import IGNORE
+from trainers.config import IGNORE, TrainConfig
 
 
 class LossSum(NamedTuple):
@@ -24,9 +24,48 @@ class LossSum(NamedTuple):
     """Scalar, without; may be zero, and then the total is zero too."""
 
 
-def supervised_loss(logits: Tensor, label: Tensor) -> LossSum:
-    """Cross-entropy over labelled pixels (Eq. 7). logits [N, K, H, W], label [N, H, W] with 255 ignored."""
-    return LossSum(F.cross_entropy(logits, label, ignore_index=IGNORE, reduction="sum"), _labelled(label).sum())
+def supervised_loss(logits: Tensor, label: Tensor, class_weights: tuple[float, ...] | None = None) -> LossSum:
+    """Cross-entropy over labelled pixels (Eq. 7); with class weights, both sum and divisor are weighted.
+
+    Args:
+        logits: [N, K, H, W].
+        label: [N, H, W], 255 ignored.
+        class_weights: K positive numbers; none: all are 1.
+    """
+    weights = _as_tensor(class_weights, logits)
+    total = F.cross_entropy(logits, label, weight=weights, ignore_index=IGNORE, reduction="sum")
+    return LossSum(total, supervised_divisor(label, class_weights))
+
+
+def supervised_divisor(label: Tensor, class_weights: tuple[float, ...] | None = None) -> Tensor:
+    """Return what `supervised_loss` of these labels is divided by, which no logit changes."""
+    if class_weights is None:
+        return _labelled(label).sum()
+    padded = torch.tensor([*class_weights, *[0.0] * (IGNORE + 1 - len(class_weights))], device=label.device)
+    return padded[label].sum()
+
+
+def hard_example_loss(
+    logits: Tensor, label: Tensor, threshold: float, min_kept: int, class_weights: tuple[float, ...] | None = None
+) -> LossSum:
+    """Cross-entropy over hard labelled pixels: online hard example mining (Shrivastava et al., 2016).
+
+    A pixel is kept where the probability of its class is at most the threshold, and in any case where it is among the
+    `min_kept` hardest of its image. Images choose for themselves, so ranks keep what one process would.
+
+    Args:
+        logits: [N, K, H, W].
+        label: [N, H, W], 255 ignored.
+        threshold: in [0, 1]; 0.7 in the paper.
+        min_kept: pixels an image; 50 000 in the paper.
+        class_weights: K positive numbers; none: all are 1.
+    """
+    per_pixel = F.cross_entropy(logits, label, ignore_index=IGNORE, reduction="none")
+    with torch.no_grad():
+        probs = torch.where(_labelled(label), (-per_pixel).exp(), torch.inf).flatten(1)
+        kth = probs.kthvalue(min(min_kept, probs.shape[1]), dim=1, keepdim=True).values
+        kept = (probs <= kth.clamp(min=threshold)).view_as(label) & _labelled(label)
+    return supervised_loss(logits, torch.where(kept, label, IGNORE), class_weights)
 
 
 def confident_pixel_loss(logits: Tensor, target: Tensor, confidence: Tensor, threshold: float) -> LossSum:
@@ -38,8 +77,12 @@ def confident_pixel_loss(logits: Tensor, target: Tensor, confidence: Tensor, thr
         confidence: j_lgt [N, H, W].
         threshold: delta_u.
     """
-    kept = torch.where(confidence >= threshold, target, IGNORE)
-    return supervised_loss(logits, kept)
+    return supervised_loss(logits, confident_labels(target, confidence, threshold))
+
+
+def confident_labels(target: Tensor, confidence: Tensor, threshold: float) -> Tensor:
+    """Return the pseudo-labels [N, H, W] with 255 where the confidence is below the threshold."""
+    return torch.where(confidence >= threshold, target, IGNORE)
 
 
 def image_share_loss(logits: Tensor, target: Tensor, confidence: Tensor, threshold: float) -> LossSum:
@@ -49,10 +92,21 @@ def image_share_loss(logits: Tensor, target: Tensor, confidence: Tensor, thresho
     confident nor in the mean, so weights are at most 1 and an image without labels has weight 0.
     """
     labelled = _labelled(target)
-    confident = (labelled & (confidence >= threshold)).flatten(1).sum(1)
+    confident = _labelled(confident_labels(target, confidence, threshold)).flatten(1).sum(1)
     weight = confident / labelled.flatten(1).sum(1).clamp(min=1)
     per_pixel = F.cross_entropy(logits, target, ignore_index=IGNORE, reduction="none")
     return LossSum((per_pixel * weight.view(-1, 1, 1)).sum(), labelled.sum())
+
+
+def unsupervised_divisor(target: Tensor, confidence: Tensor, config: TrainConfig) -> Tensor:
+    """Return what L_u of these pseudo-labels is divided by, which no logit changes."""
+    if config.loss.unsupervised == "image_share":
+        return _labelled(target).sum()
+    return _labelled(confident_labels(target, confidence, config.thresholds.delta_u)).sum()
+
+
+def _as_tensor(class_weights: tuple[float, ...] | None, like: Tensor) -> Tensor | None:
+    return None if class_weights is None else torch.tensor(class_weights, device=like.device, dtype=like.dtype)
 
 
 def _labelled(label: Tensor) -> Tensor:

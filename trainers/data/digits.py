@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainers.config import DigitsData
+from trainers.data.source import Samples, uniform_samples
 
 Split = Literal["labelled", "unlabelled", "dev", "val"]
 Pool = Literal["train", "dev", "val"]
@@ -57,11 +58,9 @@ class DigitsSource:
     def __len__(self) -> int:
         return self._count
 
-    def fetch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Return images uint8 [N, 3, H, W] and labels uint8 [N, H, W]: 0 background, 1 + d for digit d, never 255."""
-        images, labels = self._scenes
-        chosen = torch.as_tensor(indices, dtype=torch.int64)
-        return images.index_select(0, chosen), labels.index_select(0, chosen)
+    def fetch(self, indices: Sequence[int]) -> Samples:
+        """Return scenes of one size; labels are 0 for the background and 1 + d for digit d, never 255."""
+        return uniform_samples(*self._scenes, indices)
 
     @cached_property
     def _scenes(self) -> tuple[Tensor, Tensor]:

@@ -1,118 +1,70 @@
-"""Images and masks from a folder: decoded by threads, resized, checked, and kept in memory as uint8."""
+"""Images and masks from a user's folder: ROOT/{train,val}/{images,masks}/NAME.*."""
 
 from __future__ import annotations
 
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
-from pathlib import Path
-from typing import NamedTuple
-
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from PIL import Image
-from torch import Tensor
 
 from trainers.config import IGNORE, FolderData
+from trainers.data.files import Coding, Pair, byte_mask, require_masks
+from trainers.data.reader import Training
 from trainers.errors import DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 """Files in `images` that are images, in any case; others are passed over."""
 
-_THREADS = min(8, os.cpu_count() or 1)
-_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises on broken files
 
+class FolderReader:
+    """Implements `trainers.data.reader.Reader`."""
 
-class Pair(NamedTuple):
-    """One image and, if there is one, its mask."""
+    title = "a folder of images and masks"
+    where = "your own images; each mask holds class indices, one byte a pixel, and the name of its image"
+    layout: tuple[str, ...] = ("{train,val}/images/NAME.{jpg,png}", "{train,val}/masks/NAME.png")
 
-    name: str
-    image: Path
-    mask: Path | None
-
-
-class FolderSource:
-    """Some pairs of a folder, each decoded when it is first fetched and then kept (4 bytes a pixel)."""
-
-    def __init__(self, data: FolderData, pairs: Sequence[Pair]) -> None:
+    def __init__(self, data: FolderData) -> None:
         self._data = data
-        self._pairs = tuple(pairs)
-        self._decoded = [False] * len(pairs)
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """File names without extension."""
-        return tuple(pair.name for pair in self._pairs)
-
-    def __len__(self) -> int:
-        return len(self._pairs)
-
-    def fetch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Return images uint8 [N, 3, H, W] and labels uint8 [N, H, W]; an image without a mask is 255 throughout.
-
-        Raises:
-            DataError: an image or mask that is decoded now cannot be read or breaks a rule.
-        """
-        _in_threads(self._keep, sorted({index for index in indices if not self._decoded[index]}))
-        images, labels = self._cache
-        chosen = torch.as_tensor(indices, dtype=torch.int64)
-        return images.index_select(0, chosen), labels.index_select(0, chosen)
-
-    def check(self) -> None:
-        """Decode everything and keep nothing.
-
-        Raises:
-            DataError: the first image or mask, in the order of the names, that cannot be read or breaks a rule.
-        """
-        _in_threads(self._try, range(len(self)))
-
-    def _keep(self, index: int) -> None:
-        image, label = decode(self._data, self._pairs[index])
-        images, labels = self._cache
-        images[index], labels[index] = torch.from_numpy(image), torch.from_numpy(label)
-        self._decoded[index] = True
-
-    def _try(self, index: int) -> None:
-        decode(self._data, self._pairs[index])
-
-    @cached_property
-    def _cache(self) -> tuple[Tensor, Tensor]:
-        # Memory is reserved here and taken only as images are written.
-        height, width = self._data.image_shape
-        shape = (len(self), height, width)
-        return torch.empty(shape[0], 3, *shape[1:], dtype=torch.uint8), torch.empty(shape, dtype=torch.uint8)
-
-
-def decode(data: FolderData, pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Read one pair: image uint8 [3, H, W] and labels uint8 [H, W], resized to (data.height, data.width).
-
-    The image is resized bilinearly with antialiasing, the mask to the nearest pixel.
-
-    Raises:
-        DataError: a file cannot be decoded, or the mask is not one byte a pixel, of another size than its image, or
-            holds a value that is neither a class nor in `ignore_values`.
-    """
-    size = (data.width, data.height)
-    image = _open(pair.image).convert("RGB")
-    pixels = np.array(image.resize(size, Image.Resampling.BILINEAR)).transpose(2, 0, 1)
-    if pair.mask is None:
-        return pixels, np.full(data.image_shape, IGNORE, dtype=np.uint8)
-    mask = _open(pair.mask)
-    if mask.mode not in ("L", "P"):
-        raise DataError(
-            f"a mask must be one byte a pixel (Pillow mode L or P), got mode {mask.mode} in {pair.mask}: "
-            "save class indices, not colours"
+    def coding(self) -> Coding:
+        """Values 0 to K - 1 are classes, `ignore_values` are not, others are refused; all is resized to one size."""
+        data = self._data
+        k = len(data.classes)
+        labels = np.full(256, IGNORE, dtype=np.uint8)
+        labels[:k] = np.arange(k)
+        known = np.zeros(256, dtype=bool)
+        known[[*range(k), *(value for value in data.ignore_values if 0 <= value < 256)]] = True
+        rule = (
+            f"classes (0 to {k - 1}) or in data.ignore_values {list(data.ignore_values)}, got {{found}} in {{path}}: "
+            "correct the mask, or add to data.classes or data.ignore_values"
         )
-    if mask.size != image.size:
-        raise DataError(
-            f"a mask must have the size of its image ({_size(image)}), got {_size(mask)} in {pair.mask}: "
-            f"correct it or {pair.image.name}"
-        )
-    labels = _to_labels(data, np.asarray(mask), pair.mask)
-    return pixels, np.array(Image.fromarray(labels).resize(size, Image.Resampling.NEAREST))
+        return Coding(byte_mask, labels, known, rule, data.image_shape)
+
+    def missing(self) -> list[str]:
+        """Return why a part cannot be read, and which validation images lack their mask."""
+        lines = []
+        for part in (self._data.train, self._data.val):
+            try:
+                pairs = list_pairs(self._data, part)
+            except DataError as error:
+                lines.append(str(error))
+                continue
+            bare = [pair for pair in pairs if not pair.has_mask]
+            if bare and part == self._data.val:
+                lines.append(f"{len(bare)} of {len(pairs)} validation masks, the first {bare[0].mask}")
+        return lines
+
+    def training(self) -> Training:
+        """Return all pairs of the training folder; labelled and dev images are drawn from those with masks."""
+        return Training(list_pairs(self._data, self._data.train))
+
+    def validation(self) -> tuple[Pair, ...]:
+        """Return all pairs of the validation folder."""
+        pairs = list_pairs(self._data, self._data.val)
+        require_masks(pairs, "validation")
+        return pairs
+
+    def key(self, entry: str) -> str:
+        """Return a file's name without its extension."""
+        return entry.rsplit("/", 1)[-1].rsplit(".", 1)[0]
 
 
 def list_pairs(data: FolderData, part: str) -> tuple[Pair, ...]:
@@ -131,65 +83,12 @@ def list_pairs(data: FolderData, part: str) -> tuple[Pair, ...]:
         raise DataError(
             f"{images} must hold images ({', '.join(IMAGE_SUFFIXES)}), got none: add them or correct data.root"
         )
-    masks_folder = data.root / part / "masks"
-    masks = {path.stem: path for path in masks_folder.glob("*.png")}
+    masks = data.root / part / "masks"
+    masked = {path.stem for path in masks.glob("*.png")}
     pairs: dict[str, Pair] = {}
     for path in files:
         if path.stem in pairs:
             first = pairs[path.stem].image.name
             raise DataError(f"names of images must be unique, got {first} and {path.name} in {images}: rename one")
-        pairs[path.stem] = Pair(path.stem, path, masks.get(path.stem))
+        pairs[path.stem] = Pair(path.stem, path, masks / f"{path.stem}.png", path.stem in masked)
     return tuple(pairs[name] for name in sorted(pairs))
-
-
-def require_masks(pairs: Iterable[Pair], role: str) -> None:
-    """Refuse pairs without a mask where the mask is needed.
-
-    Raises:
-        DataError: names the first image without a mask.
-    """
-    for pair in pairs:
-        if pair.mask is None:
-            expected = pair.image.parent.parent / "masks" / f"{pair.name}.png"
-            raise DataError(f"every {role} image must have a mask, got {pair.image} without one: add {expected}")
-
-
-def _open(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image
-    except _UNREADABLE as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path} must be an image that can be decoded, got '{reason}': replace or remove it") from error
-
-
-def _to_labels(data: FolderData, values: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
-    table = np.full(256, IGNORE, dtype=np.uint8)
-    table[: len(data.classes)] = np.arange(len(data.classes))
-    unknown = np.ones(256, dtype=bool)
-    unknown[: len(data.classes)] = False
-    unknown[[value for value in data.ignore_values if 0 <= value < 256]] = False
-    outside = unknown[values]
-    if outside.any():
-        found = np.unique(values[outside]).tolist()
-        raise DataError(
-            f"mask values must be classes (0 to {len(data.classes) - 1}) or in data.ignore_values "
-            f"{list(data.ignore_values)}, got {', '.join(map(str, found[:5]))} in {path}: "
-            "correct the mask, or add to data.classes or data.ignore_values"
-        )
-    return table[values]
-
-
-def _in_threads(work: Callable[[int], None], indices: Sequence[int]) -> None:
-    """Call work(index) for each; the first error in their order is raised and the rest is given up.
-
-    One pool a call, so that no thread is left running for a fork to lose.
-    """
-    if indices:
-        with ThreadPoolExecutor(min(_THREADS, len(indices))) as pool:
-            deque(pool.map(work, indices), maxlen=0)
-
-
-def _size(image: Image.Image) -> str:
-    return f"{image.width} x {image.height}"

@@ -3,18 +3,36 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import os
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
-import numpy as np
-
-from trainers.config import DigitsData, FolderData
+from trainers.config import (
+    Ade20kData,
+    CityscapesData,
+    CocoStuffData,
+    DigitsData,
+    FileData,
+    FolderData,
+    PublishedData,
+    VocData,
+)
+from trainers.data.ade20k import Ade20kReader
+from trainers.data.cityscapes import CityscapesReader
+from trainers.data.coco_stuff import CocoStuffReader
 from trainers.data.digits import DigitsSource
-from trainers.data.folder import FolderSource, Pair, list_pairs, require_masks
+from trainers.data.draw import draw_parts
+from trainers.data.files import FileSource, require_masks
+from trainers.data.folder import FolderReader
+from trainers.data.reader import Reader
 from trainers.data.source import ImageSource
+from trainers.data.voc import VocReader
 from trainers.errors import DataError
+
+DIGEST = "digest.txt"
+"""File beside the lists that holds the hash of the splits."""
 
 
 class Splits(NamedTuple):
@@ -30,12 +48,11 @@ class Splits(NamedTuple):
     @property
     def digest(self) -> str:
         """Hash of which image is in which part, to tell runs on equal splits. 12 hexadecimal digits."""
-        roles = {"labelled": self.labelled, "unlabelled": self.unlabelled, "dev": self.dev}
-        lines = (f"{role}/{name}\n" for role, source in roles.items() for name in sorted(source.names))
+        lines = (f"{role}/{name}\n" for role, source in self._asdict().items() for name in sorted(source.names))
         return hashlib.sha256("".join(lines).encode()).hexdigest()[:12]
 
 
-def open_splits(data: DigitsData | FolderData) -> Splits:
+def open_splits(data: DigitsData | FileData) -> Splits:
     """Return the parts of the training data; images are read when they are fetched.
 
     The last four data sets stay open in this process with what was read of them, so a second trial finds them ready.
@@ -46,19 +63,40 @@ def open_splits(data: DigitsData | FolderData) -> Splits:
     return _open_splits(data)
 
 
-def open_val(data: DigitsData | FolderData) -> ImageSource:
+def open_val(data: DigitsData | FileData) -> ImageSource:
     """Return the validation images, which only a final evaluation reads.
 
     Raises:
         DataError: the folder is missing or empty, or an image has no mask.
     """
-    return DigitsSource(data, "val") if isinstance(data, DigitsData) else _folder_val(data)
+    if isinstance(data, DigitsData):
+        return DigitsSource(data, "val")
+    reader = open_reader(data)
+    return FileSource(reader.coding, reader.validation())
 
 
-def verify(data: DigitsData | FolderData, *, needs_unlabelled: bool = False) -> None:
+def open_reader(data: FileData) -> Reader:
+    """Return the reader of a data set on disk; nothing is read."""
+    match data:
+        case FolderData():
+            return FolderReader(data)
+        case VocData():
+            return VocReader(data)
+        case CityscapesData():
+            return CityscapesReader(data)
+        case Ade20kData():
+            return Ade20kReader(data)
+        case CocoStuffData():
+            return CocoStuffReader(data)
+        case _:
+            assert_never(data)
+
+
+def verify(data: DigitsData | FileData, *, needs_unlabelled: bool = False) -> None:
     """Make sure that all of the data can be read, training and validation, before anything is started.
 
-    Decodes every image and mask once and keeps none. Digits have nothing to check.
+    Decodes every image and mask of a folder once and keeps none; of a published data set, looks whether every file is
+    there, and decodes what the splits are drawn by. Digits have nothing to check.
 
     Args:
         data: What to read.
@@ -69,88 +107,57 @@ def verify(data: DigitsData | FolderData, *, needs_unlabelled: bool = False) -> 
     """
     if isinstance(data, DigitsData):
         return
-    sources = [*_folder_splits(data), _folder_val(data)]
+    sources = [*_file_splits(data), open_val(data)]
     if needs_unlabelled and not len(sources[1]):
         raise DataError(
             f"unlabelled images must remain beside data.labelled={data.labelled} and data.dev={data.dev}, got none in "
-            f"{data.root / data.train}: lower one of them, or set loss.lambda_u and loss.lambda_c to 0"
+            f"{data.root}: lower one of them, or set loss.lambda_u and loss.lambda_c to 0"
         )
+    if not isinstance(data, PublishedData):
+        check_files(sources)
+
+
+def check_files(sources: Sequence[ImageSource]) -> None:
+    """Decode every image and mask and keep none.
+
+    Raises:
+        DataError: names the first one that cannot be read or breaks a rule.
+    """
     for source in sources:
-        source.check()
+        if isinstance(source, FileSource):
+            source.check()
+
+
+def write_splits(splits: Splits, folder: Path) -> None:
+    """Write labelled.txt, unlabelled.txt, dev.txt and digest.txt into a folder, which is made where it is missing.
+
+    A list is one name a line; given back as `data.labelled` and `data.dev`, the lists make the same splits, with the
+    same digest. Each file is written whole or not at all, the digest last.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for role, source in splits._asdict().items():
+        _write(folder / f"{role}.txt", "".join(f"{name}\n" for name in source.names))
+    _write(folder / DIGEST, f"{splits.digest}\n")
+
+
+def _write(path: Path, text: str) -> None:
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
 
 
 @lru_cache(maxsize=4)
-def _open_splits(data: DigitsData | FolderData) -> Splits:
+def _open_splits(data: DigitsData | FileData) -> Splits:
     if isinstance(data, DigitsData):
         return Splits(DigitsSource(data, "labelled"), DigitsSource(data, "unlabelled"), DigitsSource(data, "dev"))
-    return Splits(*_folder_splits(data))
+    return _file_splits(data)
 
 
-def _folder_val(data: FolderData) -> FolderSource:
-    pairs = list_pairs(data, data.val)
-    require_masks(pairs, "validation")
-    return FolderSource(data, pairs)
-
-
-def _folder_splits(data: FolderData) -> tuple[FolderSource, FolderSource, FolderSource]:
-    """Return labelled, unlabelled, dev.
-
-    Lists are taken as they are. Numbers are taken from one shuffle, by `seed`, of the sorted names that have masks: dev
-    first, so that dev does not change with the number of labelled images, and more labelled images include the fewer.
-    """
-    pairs = {pair.name: pair for pair in list_pairs(data, data.train)}
-    listed = {
-        role: _read_list(path, role, pairs)
-        for role, path in (("dev", data.dev), ("labelled", data.labelled))
-        if isinstance(path, Path)
-    }
-    _require_disjoint(listed)
-    taken = {name for names in listed.values() for name in names}
-    masked = sorted(name for name, pair in pairs.items() if pair.mask is not None and name not in taken)
-    shuffled = [masked[at] for at in np.random.default_rng(data.seed).permutation(len(masked))]
-    counts = {role: count for role, count in (("dev", data.dev), ("labelled", data.labelled)) if isinstance(count, int)}
-    if sum(counts.values()) > len(shuffled):
-        raise DataError(
-            f"{' + '.join(f'data.{role}={count}' for role, count in counts.items())} must be at most the training "
-            f"images that have masks and are in no list, got {len(shuffled)} in {data.root / data.train}: "
-            "ask for fewer, or add masks"
-        )
-    for role, count in counts.items():
-        listed[role], shuffled = sorted(shuffled[:count]), shuffled[count:]
-    labelled, dev = (_pick(pairs, listed[role]) for role in ("labelled", "dev"))
-    rest = _pick(pairs, sorted(pairs.keys() - {*listed["labelled"], *listed["dev"]}))
-    require_masks(labelled, "labelled")
-    require_masks(dev, "dev")
-    return FolderSource(data, labelled), FolderSource(data, rest), FolderSource(data, dev)
-
-
-def _pick(pairs: dict[str, Pair], names: Iterable[str]) -> list[Pair]:
-    return [pairs[name] for name in names]
-
-
-def _read_list(path: Path, role: str, pairs: dict[str, Pair]) -> list[str]:
-    try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"data.{role} must be a number or a text file of names, got {path}: {error}") from error
-    if not names:
-        raise DataError(f"data.{role} must list at least one name, got none in {path}: add names, one a line")
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise DataError(f"data.{role} must list a name once, got {twice} again in {path}: remove one")
-    unknown = [name for name in names if name not in pairs]
-    if unknown:
-        raise DataError(
-            f"data.{role} must list names (no extension) of training images, got {len(unknown)} unknown, "
-            f"the first {unknown[0]}, in {path}: correct the list"
-        )
-    return sorted(names)
-
-
-def _require_disjoint(listed: dict[str, list[str]]) -> None:
-    both = sorted(set(listed.get("dev", ())) & set(listed.get("labelled", ())))
-    if both:
-        raise DataError(
-            f"data.labelled and data.dev must share no image, got {both[0]} in both lists ({len(both)} in all): "
-            "remove it from one"
-        )
+def _file_splits(data: FileData) -> Splits:
+    reader = open_reader(data)
+    parts = draw_parts(data, reader)
+    pairs = {pair.name: pair for pair in reader.training().pairs}
+    chosen = {role: [pairs[name] for name in names] for role, names in parts._asdict().items()}
+    for role in ("labelled", "dev"):
+        require_masks(chosen[role], role)
+    return Splits(**{role: FileSource(reader.coding, part) for role, part in chosen.items()})

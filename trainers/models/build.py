@@ -11,27 +11,32 @@ from trainers.models.tiny import TinySegmenter
 
 
 def build_model(config: ModelConfig, num_classes: int, seed: int, device: torch.device) -> nn.Module:
-    """Return the network on the device, in channels_last, initialised from `seed` alone.
+    """Return the network on the device, in channels_last, initialised from `seed` and the encoder's weights alone.
 
     Initialisation draws from the global generator; its state is put back, so building a model changes nothing else.
+    What was found in the encoder's weights is logged as one line, and a warning where tensors are missing.
+
+    Raises:
+        ConfigError: the normalisation needs another device.
+        DataError: the encoder's weights cannot be read, or less than half of the encoder is in them.
     """
-    norm = norm_layer(config.norm, device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model: nn.Module
-        if config.arch == "tiny":
-            model = TinySegmenter(config.width, num_classes, config.representation_dim, norm)
-        else:
-            # Imported here: torchvision takes seconds to import, and the tiny network needs none of it.
-            from trainers.models.deeplab import DeepLabV3Plus
+        model = make_network(config, num_classes, device)
+    if config.arch == "deeplabv3plus" and config.backbone_weights != "none":
+        from trainers.models.weights import load_encoder
 
-            model = DeepLabV3Plus(
-                config.backbone,
-                config.backbone_weights,
-                config.output_stride,
-                num_classes,
-                config.representation_dim,
-                norm,
-            )
+        load_encoder(model, config)
     model.to(device)
     return model.to(memory_format=torch.channels_last)
+
+
+def make_network(config: ModelConfig, num_classes: int, device: torch.device) -> nn.Module:
+    """Return the network with random parameters from the global generator, not yet moved to the device."""
+    norm = norm_layer(config.norm, device)
+    if config.arch == "tiny":
+        return TinySegmenter(config.width, num_classes, config.representation_dim, norm)
+    # Imported here: torchvision takes seconds to import, and the tiny network needs none of it.
+    from trainers.models.deeplab import DeepLabV3Plus
+
+    return DeepLabV3Plus(config, num_classes, norm)

@@ -7,17 +7,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision import models
 
+from trainers.config import ModelConfig
 from trainers.models.heads import Dense, Heads, Norm, Normalise, conv
 
 ASPP_RATES = {8: (12, 24, 36), 16: (6, 12, 18)}
-ASPP_CHANNELS = 256
 LOW_LEVEL_CHANNELS = 48
+DEEP_STEM_CHANNELS = (64, 64, 128)
 
 RESNETS = {
-    "resnet18": (models.resnet18, models.ResNet18_Weights.IMAGENET1K_V1),
-    "resnet34": (models.resnet34, models.ResNet34_Weights.IMAGENET1K_V1),
-    "resnet50": (models.resnet50, models.ResNet50_Weights.IMAGENET1K_V1),
-    "resnet101": (models.resnet101, models.ResNet101_Weights.IMAGENET1K_V1),
+    "resnet18": models.resnet18,
+    "resnet34": models.resnet34,
+    "resnet50": models.resnet50,
+    "resnet101": models.resnet101,
 }
 
 
@@ -28,20 +29,21 @@ class DeepLabV3Plus(nn.Module):
     built, in the same way: the first block of a layer keeps the dilation of the layer before.
     """
 
-    def __init__(
-        self, backbone: str, weights: str, output_stride: int, num_classes: int, representation_dim: int, norm: Norm
-    ) -> None:
+    def __init__(self, config: ModelConfig, num_classes: int, norm: Norm) -> None:
         super().__init__()
-        build, imagenet = RESNETS[backbone]
-        net = build(weights=imagenet if weights == "imagenet" else None, norm_layer=norm)
-        _replace_stride_with_dilation(net, output_stride)
+        net = RESNETS[config.backbone](norm_layer=norm)
+        if config.stem == "deep":
+            _deepen_stem(net, norm)
+        _replace_stride_with_dilation(net, config.output_stride)
         self.stem = nn.Sequential(Normalise(), net.conv1, net.bn1, net.relu, net.maxpool)
         self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
         deep = net.fc.in_features
         low = deep // 8
-        self.aspp = Aspp(deep, ASPP_RATES[output_stride], norm)
+        self.aspp = Aspp(deep, config.aspp_width, ASPP_RATES[config.output_stride], norm)
         self.low_level = conv(low, LOW_LEVEL_CHANNELS, norm, kernel=1)
-        self.heads = Heads(ASPP_CHANNELS + LOW_LEVEL_CHANNELS, 256, num_classes, representation_dim, norm)
+        self.heads = Heads(
+            config.aspp_width + LOW_LEVEL_CHANNELS, config.head_width, num_classes, config.representation_dim, norm
+        )
 
     def forward(self, images: Tensor) -> Dense:
         """Map images [N, 3, H, W] in [0, 1] to maps of height H / 4 and width W / 4 (rounded up)."""
@@ -51,27 +53,63 @@ class DeepLabV3Plus(nn.Module):
         dense: Dense = self.heads(torch.cat([deep, self.low_level(low)], dim=1))
         return dense
 
+    def encoder_parts(self) -> dict[str, nn.Module]:
+        """Return the parts of the encoder by torchvision's names, which are those of published weights."""
+        return {
+            "conv1": self.stem[1],
+            "bn1": self.stem[2],
+            "layer1": self.layer1,
+            "layer2": self.layer2,
+            "layer3": self.layer3,
+            "layer4": self.layer4,
+        }
+
 
 class Aspp(nn.Module):
-    """Atrous spatial pyramid pooling: 1x1, three dilated 3x3 and image-level features, projected to 256 channels."""
+    """Atrous spatial pyramid pooling: 1x1, three dilated 3x3 and image-level features, projected to one width."""
 
-    def __init__(self, inputs: int, rates: tuple[int, int, int], norm: Norm) -> None:
+    def __init__(self, inputs: int, width: int, rates: tuple[int, int, int], norm: Norm) -> None:
         super().__init__()
         self.branches = nn.ModuleList(
-            [
-                conv(inputs, ASPP_CHANNELS, norm, kernel=1),
-                *(conv(inputs, ASPP_CHANNELS, norm, dilation=r) for r in rates),
-            ]
+            [conv(inputs, width, norm, kernel=1), *(conv(inputs, width, norm, dilation=r) for r in rates)]
         )
         # No normalisation after pooling: a batch of one image would have one value a channel.
-        self.pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(inputs, ASPP_CHANNELS, 1), nn.ReLU(inplace=True))
-        self.project = conv(5 * ASPP_CHANNELS, ASPP_CHANNELS, norm, kernel=1)
+        self.pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(inputs, width, 1), nn.ReLU(inplace=True))
+        self.project = conv(5 * width, width, norm, kernel=1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Map [N, C, h, w] to [N, 256, h, w]."""
+        """Map [N, C, h, w] to [N, width, h, w]."""
         pooled = self.pooled(features).expand(-1, -1, *features.shape[-2:])
         projected: Tensor = self.project(torch.cat([*(branch(features) for branch in self.branches), pooled], dim=1))
         return projected
+
+
+def _deepen_stem(net: models.ResNet, norm: Norm) -> None:
+    """Replace the 7x7 convolution by three 3x3 ones, the first of stride 2; layer1 then takes 128 channels.
+
+    The names are those of published deep-stem weights: conv1.0, conv1.1, conv1.3, conv1.4, conv1.6 and bn1.
+    """
+    first, second, last = DEEP_STEM_CHANNELS
+    net.conv1 = nn.Sequential(
+        *conv(3, first, norm, stride=2), *conv(first, second, norm), nn.Conv2d(second, last, 3, padding=1, bias=False)
+    )
+    net.bn1 = norm(last)
+    block = net.layer1[0]
+    block.conv1 = _with_inputs(block.conv1, last)
+    if block.downsample is None:  # a basic block, whose shortcut was the identity
+        outputs = block.conv2.out_channels
+        block.downsample = nn.Sequential(nn.Conv2d(last, outputs, 1, bias=False), norm(outputs))
+    else:
+        block.downsample[0] = _with_inputs(block.downsample[0], last)
+    for part in (net.conv1, block.conv1, block.downsample):
+        for module in part.modules():
+            if isinstance(module, nn.Conv2d):  # as torchvision does when it builds the rest
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+def _with_inputs(old: nn.Conv2d, inputs: int) -> nn.Conv2d:
+    kernel, padding = old.kernel_size[0], old.padding[0]
+    return nn.Conv2d(inputs, old.out_channels, kernel, padding=int(padding), bias=False)
 
 
 def _replace_stride_with_dilation(net: models.ResNet, output_stride: int) -> None:

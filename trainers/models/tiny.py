@@ -26,3 +26,7 @@ class TinySegmenter(nn.Module):
         """Map images [N, 3, H, W] in [0, 1] to maps of height H / 4 and width W / 4."""
         dense: Dense = self.heads(self.encoder(images))
         return dense
+
+    def encoder_parts(self) -> dict[str, nn.Module]:
+        """Return the encoder."""
+        return {"encoder": self.encoder}

@@ -114,6 +114,37 @@ def test_label_image_and_confidence_move_together(seed: int, low: float, high: f
     assert torch.allclose(shown, labels[:, :, 2:-2, 2:-2][plain] / 10, atol=1e-4)
 
 
+def padded(maps: Maps, height: int, width: int) -> Maps:
+    """The maps, padded at the bottom and right with 0."""
+    grown = (0, width - maps["image"].shape[-1], 0, height - maps["image"].shape[-2])
+    return {key: F.pad(values, grown) for key, values in maps.items()}
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 1000), height=st.integers(24, 40), width=st.integers(32, 45))
+def test_padding_changes_nothing_of_what_an_image_becomes(seed: int, height: int, width: int) -> None:
+    g = torch.Generator().manual_seed(seed)
+    maps = batch()
+    draws = draw_geometry(WeakAugmentConfig(scale=(0.5, 2.0), flip=0.5), 3, g)
+    sizes = torch.tensor([[24.0, 32.0]]).expand(3, 2)
+    alone = apply_geometry(maps, draws, (20, 36))
+    moved = apply_geometry(padded(maps, height, width), draws, (20, 36), sizes)
+    for key in ("label", "label_representation", "confidence"):
+        assert torch.equal(moved[key], alone[key])
+    assert torch.allclose(moved["image"], alone["image"], atol=1e-4)  # places are off by up to 1e-5 padded pixels
+
+
+def test_each_image_of_a_padded_batch_has_a_place_and_a_mean_of_its_own() -> None:
+    small, large = batch(1, 12, 16), batch(1, 24, 32)
+    both = {key: torch.cat([padded(small, 24, 32)[key], large[key]]) for key in large}
+    one = GeometryParams(torch.tensor([0.7, 1.4]), torch.rand(2, 2), torch.zeros(2, 2), torch.tensor([True, False]))
+    moved = apply_geometry(both, one, (16, 16), torch.tensor([[12.0, 16.0], [24.0, 32.0]]))
+    for row, maps in enumerate((small, large)):
+        alone = apply_geometry(maps, GeometryParams(*(column[row : row + 1] for column in one)), (16, 16))
+        assert torch.equal(moved["label"][row], alone["label"][0])
+        assert torch.allclose(moved["image"][row], alone["image"][0], atol=1e-4)
+
+
 def test_values_are_copied_as_floats() -> None:
     confidence = torch.tensor([0.97, 0.7, math.nextafter(0.97, 0), 1e-7, 1.0], dtype=torch.float32)
     maps = batch() | {"confidence": confidence[torch.randint(0, 5, (3, 24, 32))]}

@@ -32,6 +32,14 @@ def weak(maps: Maps, step: int, rank: int, world_size: int) -> Maps:
     return weak_augment(maps, WEAK, 5, "labelled", step, rank, world_size)
 
 
+def weak_padded(maps: Maps, step: int, rank: int, world_size: int) -> Maps:
+    """Weak augmentation of images that are smaller than their tensor, each by another amount."""
+    share = maps["image"].shape[0]
+    sizes = torch.stack([torch.arange(24, 16, -1), torch.arange(32, 24, -1)], 1)[rank * share :][:share].float()
+    device = maps["image"].device
+    return weak_augment(maps, WEAK, 5, "labelled", step, rank, world_size, sizes.to(device))
+
+
 def strong(**changes: object) -> Augment:
     config = StrongAugmentConfig.model_validate(STRONG.model_dump() | changes)
     return lambda maps, step, rank, world_size: strong_augment(maps, config, 5, step, rank, world_size)
@@ -40,6 +48,7 @@ def strong(**changes: object) -> Augment:
 ONLY = {"jitter": 0, "blur": 0, "mix": "none", "scale": (1, 1), "shift": 0, "flip": 0}
 EVERY: dict[str, Augment] = {
     "weak": weak,
+    "weak padded": weak_padded,
     "strong": strong(),
     "geometry": strong(**ONLY | {"scale": (0.8, 1.5), "shift": 0.2, "flip": 0.5}),
     "jitter": strong(**ONLY | {"jitter": 0.8}),

@@ -26,7 +26,7 @@ def test_camvid_has_the_published_numbers_of_images(data: FolderData) -> None:
 
 
 def test_camvid_reads_as_streets_under_skies(data: FolderData) -> None:
-    images, labels = open_val(data).fetch(range(0, 101, 10))
+    images, labels, _ = open_val(data).fetch(range(0, 101, 10))
     assert (images.shape, labels.shape) == ((11, 3, 180, 240), (11, 180, 240))
     assert set(labels.unique().tolist()) <= {*range(11), 255}
     upper, lower = labels[:, :90], labels[:, 90:]

@@ -94,8 +94,9 @@ def test_labels_are_the_stroke_and_one_pixel_around_it() -> None:
 
 def test_fetch_gathers_in_the_order_asked_for_and_repeats() -> None:
     source = DigitsSource(DigitsData(labelled=40), "labelled")
-    images, labels = source.fetch([3, 0, 3])
+    images, labels, sizes = source.fetch([3, 0, 3])
     assert torch.equal(images[0], images[2])
     assert torch.equal(images[1], source.fetch([0])[0][0])
     assert (len(source), len(source.names), len(set(source.names))) == (40, 40, 40)
     assert labels.shape == (3, 32, 32)
+    assert sizes.tolist() == [[32, 32]] * 3

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from trainers.config import FolderData
-from trainers.data.folder import FolderSource, list_pairs
+from trainers.data.files import FileSource
+from trainers.data.folder import FolderReader, list_pairs
 from trainers.data.splits import open_splits, open_val, verify
 from trainers.errors import DataError
 
@@ -55,9 +56,10 @@ def refusal(data: FolderData) -> str:
 
 
 def test_lossless_files_of_the_right_size_are_read_exactly(root: Path) -> None:
-    source = FolderSource(config(root), list_pairs(config(root), "train"))
+    source = FileSource(FolderReader(config(root)).coding, list_pairs(config(root), "train"))
     index = source.names.index("t3")
-    images, labels = source.fetch([index])
+    images, labels, sizes = source.fetch([index])
+    assert sizes.tolist() == [list(SIZE)]
     pixels = np.asarray(Image.open(root / "train/images/t3.png"))
     values = np.asarray(Image.open(root / "train/masks/t3.png"))
     assert torch.equal(images[0].permute(1, 2, 0), torch.from_numpy(pixels.copy()))
@@ -71,7 +73,7 @@ def test_resizing_averages_images_and_copies_labels(root: Path) -> None:
     labels = np.zeros((64, 80), np.uint8)
     labels[:, 40:] = 2
     Image.fromarray(labels).save(root / "val/masks/v0.png")
-    image, label = open_val(config(root)).fetch([0])
+    image, label, _ = open_val(config(root)).fetch([0])
     assert (image.shape, label.shape) == ((1, 3, *SIZE), (1, *SIZE))
     assert (image[..., 2:-2].float() - 100).abs().max() <= 6
     assert label.unique().tolist() == [0, 2]
@@ -96,7 +98,7 @@ def test_palette_masks_hold_their_indices(root: Path) -> None:
     palette.save(path)
     with Image.open(path) as saved:
         assert saved.mode == "P"
-    _, label = open_val(config(root)).fetch([0])
+    _, label, _ = open_val(config(root)).fetch([0])
     assert torch.equal(label[0], torch.from_numpy(np.where(values == 11, 255, values)))
 
 

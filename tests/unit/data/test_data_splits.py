@@ -1,5 +1,6 @@
 """Labelled, unlabelled and dev: disjoint, complete, drawn by the seed or listed."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from PIL import Image
 
 from trainers.config import DigitsData, FolderData
-from trainers.data.splits import open_splits, open_val, verify
+from trainers.data.splits import open_splits, open_val, verify, write_splits
 from trainers.errors import DataError
 
 NAMES = [f"scene_{index:02d}" for index in range(30)]
@@ -20,7 +21,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for folder in ("images", "masks"):
             (base / part / folder).mkdir(parents=True)
             for name in names:
-                Image.fromarray(np.zeros((16, 16), np.uint8)).save(base / part / folder / f"{name}.png")
+                Image.fromarray(np.eye(16, dtype=np.uint8)).save(base / part / folder / f"{name}.png")
     return base
 
 
@@ -75,6 +76,44 @@ def test_the_digest_tells_who_is_in_which_part(root: Path, tmp_path: Path) -> No
     assert int(digests[0], 16) >= 0
 
 
+def test_lists_that_were_written_give_the_same_splits_again(root: Path, tmp_path: Path) -> None:
+    drawn = open_splits(config(root))
+    write_splits(drawn, tmp_path / "run" / "splits")
+    lists = {role: tmp_path / "run" / "splits" / f"{role}.txt" for role in ("labelled", "dev")}
+    given = open_splits(config(root, seed=5, **lists))
+    assert [part.names for part in given] == [part.names for part in drawn]
+    assert (tmp_path / "run" / "splits" / "digest.txt").read_text() == f"{given.digest}\n"
+    unlabelled = (tmp_path / "run" / "splits" / "unlabelled.txt").read_text().splitlines()
+    assert tuple(unlabelled) == drawn.unlabelled.names
+
+
+def test_splits_are_written_over_older_ones_and_leave_no_drafts(root: Path, tmp_path: Path) -> None:
+    write_splits(open_splits(config(root)), tmp_path)
+    write_splits(open_splits(config(root, seed=1)), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "dev.txt", "digest.txt", "labelled.txt", "unlabelled.txt"
+    ]  # fmt: skip
+    assert tuple((tmp_path / "dev.txt").read_text().splitlines()) == open_splits(config(root, seed=1)).dev.names
+
+
+def test_a_list_may_hold_paths_of_images_and_masks(root: Path, tmp_path: Path) -> None:
+    lines = [f"train/images/{name}.png train/masks/{name}.png" for name in NAMES[:3]]
+    splits = open_splits(config(root, labelled=write(tmp_path / "labelled.txt", lines)))
+    assert splits.labelled.names == tuple(NAMES[:3])
+
+
+def test_a_drawn_image_makes_room_for_a_class_that_only_one_other_holds(root: Path, tmp_path: Path) -> None:
+    base = tmp_path / "folder"
+    shutil.copytree(root, base)
+    drawn = open_splits(config(base))
+    rare = drawn.unlabelled.names[0]
+    Image.fromarray(np.full((16, 16), 2, np.uint8)).save(base / "train" / "masks" / f"{rare}.png")
+    covering = open_splits(config(base, classes=("a", "b", "c")))
+    assert covering.dev.names == drawn.dev.names
+    assert rare in covering.labelled.names
+    assert len(set(covering.labelled.names) & set(drawn.labelled.names)) == len(drawn.labelled) - 1
+
+
 def test_the_digest_of_digits_changes_with_seed_and_numbers() -> None:
     configs = (DigitsData(), DigitsData(seed=1), DigitsData(labelled=41))
     assert len({open_splits(data).digest for data in configs}) == 3
@@ -90,7 +129,7 @@ def test_digits_have_nothing_to_check_and_a_validation_split() -> None:
 
 
 def test_more_images_than_there_are_is_refused(root: Path) -> None:
-    with pytest.raises(DataError, match=r"^data\.dev=8 \+ data\.labelled=23 must be at most .* got 30 in .*train: ask"):
+    with pytest.raises(DataError, match=r"^data\.dev=8 \+ data\.labelled=23 must be at most .* got 30 in .*: ask"):
         open_splits(config(root, labelled=23))
 
 

@@ -33,11 +33,11 @@ def others(value: Any, annotation: Any) -> list[Any]:
     if get_origin(annotation) is Literal:
         return [choice for choice in get_args(annotation) if choice != value]
     if value is None:
-        return [(16, 16)]
+        return [(16, 16), tuple(1.0 + at for at in range(11))]
     if isinstance(value, Path):
         return [value / "other"]
     if isinstance(value, str):
-        return [f"{value}-other"]
+        return [f"{value}-other", f"{value}.pt"]
     if isinstance(value, tuple):
         varied = [(*value[:-1], other) for other in others(value[-1], None)]
         return [*varied, (*value, *others(value[-1], None)[:1])]

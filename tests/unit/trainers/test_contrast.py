@@ -109,6 +109,42 @@ def test_representations_of_zero_have_a_finite_gradient() -> None:
     assert gradient.isfinite().all()
 
 
+@pytest.mark.parametrize("numbers", [1, 3 * D * 4, 10**9], ids=["a group", "three groups", "all"])
+def test_the_size_of_the_blocks_changes_neither_loss_nor_gradient(
+    numbers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loss_and_gradient() -> tuple[Tensor, Tensor]:
+        representations, label, hard, prototypes = tensors(case())
+        pool, draws = build_pool(label, hard, K), torch.Generator().manual_seed(0)
+        loss = contrastive_loss(
+            representations.requires_grad_(), pool, prototypes, pool.hard, settings_of(16, 4, 2), draws
+        )
+        return loss, torch.autograd.grad(loss.sum(), representations)[0]
+
+    loss, gradient = loss_and_gradient()
+    monkeypatch.setattr(contrast, "_BLOCK_NUMBERS", numbers)
+    other, other_gradient = loss_and_gradient()
+    assert torch.allclose(loss, other, atol=1e-6)  # float32, matrix products of other shapes
+    assert torch.allclose(gradient, other_gradient, atol=1e-6)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10**6), groups=st.integers(1, 4), negatives=st.integers(1, 6))
+def test_the_log_of_the_sum_and_its_gradient_are_those_of_the_formula(seed: int, groups: int, negatives: int) -> None:
+    draws = torch.Generator().manual_seed(seed)
+    anchors = torch.randn(groups, 3, D, dtype=torch.float64, generator=draws).requires_grad_()
+    pixels = 10 * torch.randn(7, D, dtype=torch.float64, generator=draws)
+    at = torch.randint(7, (groups, negatives), generator=draws)
+    weights = torch.randn(groups, 3, dtype=torch.float64, generator=draws)
+    units = pixels / pixels.norm(dim=1, keepdim=True)
+    expected = torch.stack([(anchors[b] @ units[at[b]].T).exp().sum(1).log() for b in range(groups)])
+    found = contrast._log_sum_exp(anchors, pixels, at)
+    assert torch.allclose(found, expected)
+    (gradient,) = torch.autograd.grad((weights * found).sum(), anchors)
+    (expected_gradient,) = torch.autograd.grad((weights * expected).sum(), anchors)
+    assert torch.allclose(gradient, expected_gradient)
+
+
 def test_gradients_reach_hard_pixels_only_though_easy_ones_are_negatives() -> None:
     representations, label, hard, prototypes = tensors(case())
     pool = build_pool(label, hard, K)

@@ -27,7 +27,7 @@ def test_truth_and_image_are_shown_as_they_are(tmp_path: Path) -> None:
     config = tiny_config()
     source = open_splits(config.data).dev
     draw_predictions(TrainState(config, LocalRun()), source, config, tmp_path / "predictions.png", count=1)
-    images, masks = source.fetch([0])
+    images, masks, _ = source.fetch([0])
     with Image.open(tmp_path / "predictions.png") as picture:
         shown = [picture.getpixel((6 + column * 166 + 5 * 20 + 2, 26 + 5 * 9 + 2)) for column in (0, 1)]
     assert shown == [

@@ -11,12 +11,12 @@ from reference.tiny import differences, tiny_config
 from trainers import loop
 from trainers.data.splits import Splits, open_splits
 from trainers.errors import ConfigError, DivergedError
+from trainers.lesson import Place
 from trainers.loader import check_batches, load_batch, to_images
 from trainers.local_run import LocalRun
 from trainers.loop import train, warm_up
 from trainers.run import Decision
 from trainers.state import TrainState
-from trainers.step import Place
 
 SHORT = {"schedule.steps": 5, "schedule.evaluate_every": 2}
 
@@ -69,7 +69,8 @@ def test_a_stopped_run_keeps_the_state_of_its_last_report(tmp_path: Path) -> Non
 def test_a_report_holds_losses_shares_scores_and_times() -> None:
     listener = Listener()
     run(SHORT, listener)
-    names = {name for name in listener.reports[0] if not name.startswith("dev/iou/")}
+    by_class_or_health = ("dev/iou/", "quality/", "health/", "kept/", "predicted/")
+    names = {name for name in listener.reports[0] if not name.startswith(by_class_or_health)}
     assert names == {
         "step",
         "finished",
@@ -162,7 +163,7 @@ def test_warming_up_changes_nothing_of_the_run_that_follows() -> None:
 @pytest.mark.parametrize("name", ["labelled_batch", "unlabelled_batch"])
 def test_a_batch_that_the_ranks_cannot_share_is_refused_with_one_that_they_can(name: str) -> None:
     config = tiny_config({f"schedule.{name}": 5})
-    with pytest.raises(ConfigError, match=rf"schedule\.{name} .* got 5 for 4 workers: .*8"):
+    with pytest.raises(ConfigError, match=rf"schedule\.{name} .* got 5 for 4 workers x 1: set it to 8"):
         check_batches(config, 4)
 
 

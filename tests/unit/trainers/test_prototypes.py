@@ -16,6 +16,7 @@ from trainers.css.prototypes import (
     best_class,
     class_sums,
     cosine_similarity,
+    own_class,
     similarity_probs,
     update_prototypes,
 )
@@ -84,6 +85,11 @@ def test_sums_of_the_halves_of_a_batch_add_up_to_those_of_the_whole() -> None:
     halves = [class_sums(representations[i : i + 1], label[i : i + 1], K) for i in range(2)]
     assert torch.allclose(whole.sums, halves[0].sums + halves[1].sums, atol=1e-5)  # the order of 24 float32 terms
     assert torch.equal(whole.counts, halves[0].counts + halves[1].counts)
+
+
+def test_the_value_of_a_pixels_own_class_is_taken_and_zero_where_it_has_none() -> None:
+    values = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]).view(1, 2, 1, 3)
+    assert own_class(values, torch.tensor([[[1, 0, 255]]])).tolist() == [[[4.0, 2.0, 0.0]]]
 
 
 @pytest.mark.parametrize("temperature", [0.1, 0.25, 0.5])

@@ -13,7 +13,14 @@ from reference.golden import golden
 from reference.tiny import tiny_config
 
 from trainers.css.prototypes import Prototypes
-from trainers.css.pseudo_labels import PseudoLabels, Targets, collaborate, downsample_labels, pseudo_labels
+from trainers.css.pseudo_labels import (
+    PseudoLabels,
+    Targets,
+    collaborate,
+    downsample_labels,
+    logit_targets,
+    pseudo_labels,
+)
 from trainers.models.heads import Dense
 
 K, D = 11, 6
@@ -57,7 +64,7 @@ def test_indicators_are_the_published_ones(temperature: str) -> None:
 def test_mixed_labels_are_the_published_ones(temperature: str) -> None:
     ours, theirs = published(temperature)
     config = tiny_config({"css.label_strategy": "mix", "css.indicator": "confidence"})
-    assert torch.equal(collaborate(ours, config, step=0).logit_target, theirs["label_mix"])
+    assert torch.equal(collaborate(ours, config, warming_up=False).logit_target, theirs["label_mix"])
 
 
 def test_published_prototypes_that_were_never_seen_win_no_pixel_here() -> None:
@@ -125,8 +132,8 @@ LABELS = PseudoLabels(
 """Three pixels: the spaces agree on the first and exchange the other two."""
 
 
-def targets(overrides: Mapping[str, Any], step: int = 10) -> Targets:
-    return collaborate(LABELS, tiny_config(overrides), step)
+def targets(overrides: Mapping[str, Any], warming_up: bool = False) -> Targets:
+    return collaborate(LABELS, tiny_config(overrides), warming_up)
 
 
 @pytest.mark.parametrize(
@@ -146,13 +153,25 @@ def test_each_strategy_says_which_space_labels_which(
     assert chosen.representation_target.flatten().tolist() == for_representations
 
 
-@pytest.mark.parametrize(("step", "for_logits"), [(0, [0, 1, 2]), (3, [0, 1, 2]), (4, [0, 2, 1]), (19, [0, 2, 1])])
-def test_cross_warms_up_with_the_labels_of_the_logits_for_its_share_of_the_horizon(
-    step: int, for_logits: list[int]
-) -> None:
-    chosen = targets({"css.label_strategy": "cross", "css.cross_warmup": 0.2}, step)  # 4 of 20 steps
-    assert chosen.logit_target.flatten().tolist() == for_logits
+def test_cross_takes_all_labels_from_the_logits_while_it_warms_up() -> None:
+    chosen = targets({"css.label_strategy": "cross"}, warming_up=True)
+    assert chosen.logit_target.flatten().tolist() == [0, 1, 2]
     assert chosen.representation_target.flatten().tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("strategy", ["logit", "representation", "mix"])
+def test_only_cross_warms_up(strategy: str) -> None:
+    overrides = {"css.label_strategy": strategy}
+    assert all(map(torch.equal, targets(overrides, warming_up=True), targets(overrides)))
+
+
+def test_without_prototypes_the_logits_label_everything() -> None:
+    teacher = Dense(torch.randn(2, 11, 4, 4), torch.randn(2, 16, 4, 4))
+    alone = logit_targets(teacher, (16, 16))
+    both = pseudo_labels(teacher, Prototypes(torch.randn(11, 16), torch.ones(11, dtype=torch.bool)), 0.5, (16, 16))
+    assert torch.equal(alone.logit_target, both.logit_label)
+    assert torch.equal(alone.representation_target, both.logit_label)
+    assert torch.equal(alone.confidence, both.confidence)
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,14 @@
 """Schedules are closed forms of the step."""
 
 import math
+from typing import Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainers.config import EmaConfig, LossConfig, OptimizerConfig
-from trainers.schedules import learning_rate, loss_weights, teacher_momentum
+from trainers.config import CssConfig, EmaConfig, LossConfig, OptimizerConfig, ScheduleConfig
+from trainers.schedules import cross_warmup_steps, learning_rate, loss_weights, teacher_momentum
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,21 @@ def test_the_learning_rate_is_positive_and_never_rises(steps: int, data: st.Data
     rate = learning_rate(config, step, steps)
     assert rate > 0
     assert step == 0 or rate <= learning_rate(config, step - 1, steps)
+
+
+@pytest.mark.parametrize(("step", "expected"), [(0, 0.2), (50, 0.05 + 0.15 * 0.5**0.9), (99, 0.05 + 0.15 * 0.01**0.9)])
+def test_the_learning_rate_falls_to_its_floor(step: int, expected: float) -> None:
+    config = OptimizerConfig(lr=0.2, min_lr=0.05, power=0.9)
+    assert math.isclose(learning_rate(config, step, 100), expected)
+
+
+@pytest.mark.parametrize(("unit", "warmup", "steps"), [("share", 0.2, 200), ("steps", 30, 30), ("epochs", 2, 125)])
+def test_the_warm_up_of_cross_is_a_share_steps_or_passes_through_the_unlabelled_images(
+    unit: Literal["share", "steps", "epochs"], warmup: float, steps: float
+) -> None:
+    css = CssConfig(cross_warmup=warmup, cross_warmup_unit=unit)
+    # 500 images in batches of 8 are 62.5 steps an epoch.
+    assert cross_warmup_steps(css, ScheduleConfig(steps=1000, unlabelled_batch=8), 500) == steps
 
 
 @pytest.mark.parametrize(("step", "share"), [(0, 1.0), (50, math.exp(-1.25)), (100, math.exp(-5))])

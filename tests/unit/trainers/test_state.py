@@ -23,7 +23,8 @@ def fresh_state(**overrides: object) -> TrainState:
 def fall(state: TrainState) -> None:
     """One step down a loss that every parameter takes part in."""
     dense = state.wrapped(torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(state.step)))
-    state.advance(dense.logits.square().mean() + dense.representations.square().mean(), state.prototypes)
+    state.accumulate(dense.logits.square().mean() + dense.representations.square().mean())
+    state.advance(state.prototypes)
 
 
 def test_a_new_teacher_is_the_student() -> None:
@@ -96,7 +97,8 @@ def test_each_step_uses_the_learning_rate_of_its_number() -> None:
 def test_a_step_takes_over_the_prototypes() -> None:
     state = fresh_state()
     new = Prototypes(torch.ones(11, 16), torch.ones(11, dtype=torch.bool))
-    state.advance(sum(parameter.sum() for parameter in state.student.parameters()), new)
+    state.accumulate(sum(parameter.sum() for parameter in state.student.parameters()))
+    state.advance(new)
     assert state.prototypes is new
 
 

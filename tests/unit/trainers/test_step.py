@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from reference import prototypes as slow
-from reference.tiny import differences, tiny_config
+from reference.tiny import differences, tiny_config, whole_step
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 from torch.func import functional_call
@@ -18,11 +18,12 @@ from trainers.config import TrainConfig
 from trainers.css.prototypes import Prototypes
 from trainers.css.pseudo_labels import downsample_labels, upsample
 from trainers.data.splits import open_splits
+from trainers.lesson import Batch, Place
 from trainers.loader import load_batch
 from trainers.local_run import LocalRun
 from trainers.models.heads import Dense
 from trainers.state import TrainState
-from trainers.step import Batch, Place, StepOutput, css_step
+from trainers.step import StepOutput
 
 K, D = 11, 16
 DEVICE = torch.device("cpu")
@@ -54,7 +55,7 @@ def take_step(
     config = tiny_config({"thresholds.delta_u": 0.0, **(overrides or {})})
     state = TrainState(config, LocalRun(device=DEVICE))
     prototypes = some_prototypes() if prototypes is None else prototypes
-    return state, css_step(
+    return state, whole_step(
         state.wrapped, state.teacher, prototypes, batch or batch_of(config), config, Place(config.seed, 10)
     )
 
@@ -74,6 +75,10 @@ VARIANTS = [
     {"augment.strong.mix": "cutout"},
     {"model.norm": "group", "thresholds.unit": "of_maximum"},
     {"loss.lambda_u": 0.0, "loss.lambda_c": 0.0},
+    {"loss.lambda_c": 0.0, "css.label_strategy": "logit"},
+    {"loss.lambda_c": 0.0},
+    {"loss.supervised": "ohem", "loss.class_weights": tuple(1.0 + at for at in range(K))},
+    {"schedule.joint_forward": False},
 ]
 
 
@@ -99,7 +104,7 @@ def test_a_step_and_its_gradients_never_wait_for_the_device(overrides: Mapping[s
         _, teacher = on_fakes(state.teacher)
         fakes = Batch(*(None if part is None else mode.from_tensor(part) for part in batch))
         prototypes = Prototypes(*(mode.from_tensor(part) for part in some_prototypes()))
-        total(css_step(student, teacher, prototypes, fakes, config, Place(0, 10))).backward()
+        total(whole_step(student, teacher, prototypes, fakes, config, Place(0, 10))).backward()
         missing = [name for name, value in held.items() if value.requires_grad and value.grad is None]
     assert missing == []
 
@@ -129,7 +134,7 @@ def test_no_gradient_reaches_the_teacher_or_the_prototypes(overrides: Mapping[st
     state = TrainState(config, LocalRun(device=DEVICE))
     state.teacher.requires_grad_(True)  # even if it asked for one
     prototypes = Prototypes(some_prototypes().values.requires_grad_(), some_prototypes().seen)
-    output = css_step(state.wrapped, state.teacher, prototypes, batch_of(config), config, Place(0, 10))
+    output = whole_step(state.wrapped, state.teacher, prototypes, batch_of(config), config, Place(0, 10))
     total(output).backward()
     assert prototypes.values.grad is None
     assert all(parameter.grad is None for parameter in state.teacher.parameters())
@@ -204,7 +209,7 @@ def test_prototypes_are_means_of_the_network_that_the_config_names(source: str) 
     with torch.no_grad():
         state.student.heads.represent[1].weight.mul_(-2.0)  # so that student and teacher differ
     batch = batch_of(config)
-    output = css_step(state.student, state.teacher, Prototypes.empty(K, D), batch, config, Place(0, 10))
+    output = whole_step(state.student, state.teacher, Prototypes.empty(K, D), batch, config, Place(0, 10))
     network = {"teacher": state.teacher, "student": state.student}[source]
     with torch.no_grad():
         representations = network(batch.images).representations
@@ -252,7 +257,7 @@ def test_each_step_draws_contrastive_samples_of_its_own() -> None:
     state = TrainState(config, LocalRun(device=DEVICE))
     batch = batch_of(config)
     places = (Place(0, 10), Place(0, 11), Place(1, 10))
-    outputs = [css_step(state.student, state.teacher, some_prototypes(), batch, config, place) for place in places]
+    outputs = [whole_step(state.student, state.teacher, some_prototypes(), batch, config, place) for place in places]
     assert len({output.losses["contrast"].item() for output in outputs}) == 3
 
 
@@ -284,7 +289,7 @@ def test_the_contrastive_loss_is_the_mean_over_the_classes_that_have_hard_pixels
         }
     )
     prototypes = Prototypes(axes, torch.ones(K, dtype=torch.bool))
-    output = css_step(Oracle(), Oracle(), prototypes, Batch(images, labels, images), config, Place(0, 10))
+    output = whole_step(Oracle(), Oracle(), prototypes, Batch(images, labels, images), config, Place(0, 10))
     # Of 16 negatives each has cosine 0, the positive has cosine 1.
     one_class = math.log(1 + 16 * math.exp(-1 / config.loss.temperature))
     assert math.isclose(output.losses["contrast"].item(), one_class, rel_tol=1e-5)  # float32

@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 from reference import supervision as slow
 from reference.golden import golden
 
-from trainers.css.supervision import LossSum, confident_pixel_loss, image_share_loss, supervised_loss
+from trainers.config import TrainConfig
+from trainers.css.supervision import (
+    LossSum,
+    confident_pixel_loss,
+    hard_example_loss,
+    image_share_loss,
+    supervised_divisor,
+    supervised_loss,
+    unsupervised_divisor,
+)
+from trainers.overrides import apply_overrides
 
 
 def mean(loss: LossSum) -> torch.Tensor:
@@ -123,3 +133,57 @@ def test_an_image_without_confident_pixels_has_no_gradient() -> None:
     loss = image_share_loss(logits.requires_grad_(), target, confidence, 0.5)
     (gradient,) = torch.autograd.grad(loss.total, logits)
     assert gradient.flatten(1).abs().amax(1).gt(0).tolist() == [True, False, True]
+
+
+WEIGHTS = (0.5, 1.0, 2.0, 4.0)
+
+
+@QUICKLY
+@given(seed=st.integers(0, 10**6), ignored=st.sampled_from([0.0, 0.4, 1.0]))
+def test_class_weights_give_the_weighted_mean(seed: int, ignored: float) -> None:
+    logits, target, _ = draw(seed, ignored)
+    found = supervised_loss(logits, target, WEIGHTS)
+    expected = slow.weighted_mean(logits.double().numpy(), target.numpy(), WEIGHTS)
+    assert math.isclose((found.total / found.divisor.clamp(min=1e-9)).item(), expected, **NEAR)
+
+
+@QUICKLY
+@given(
+    seed=st.integers(0, 10**6),
+    ignored=st.sampled_from([0.0, 0.4, 0.95, 1.0]),
+    threshold=st.floats(0, 1),
+    min_kept=st.integers(1, 25),
+)
+def test_mining_keeps_hard_pixels_and_at_least_so_many_an_image(
+    seed: int, ignored: float, threshold: float, min_kept: int
+) -> None:
+    logits, target, _ = draw(seed, ignored)
+    found = hard_example_loss(logits, target, threshold, min_kept)
+    kept = slow.hard_examples(logits.double().numpy(), target.numpy(), threshold, min_kept)
+    expected = supervised_loss(logits, torch.where(torch.from_numpy(kept), target, 255))
+    assert found.divisor.item() == kept.sum()
+    assert math.isclose(found.total.item(), expected.total.item(), **NEAR)
+
+
+def test_mining_weights_the_classes_of_the_pixels_that_it_keeps() -> None:
+    logits, target, _ = draw(seed=3, ignored=0.4)
+    found = hard_example_loss(logits, target, 1.0, 1, WEIGHTS)  # every pixel is hard
+    assert torch.equal(found.total, supervised_loss(logits, target, WEIGHTS).total)
+
+
+def test_mining_an_image_without_labels_costs_nothing() -> None:
+    logits = torch.randn(2, 4, 4, 5, requires_grad=True)
+    found = hard_example_loss(logits, torch.full((2, 4, 5), 255), 0.7, 3)
+    found.total.backward()
+    assert (found.total.item(), found.divisor.item()) == (0.0, 0.0)
+    assert logits.grad is not None
+    assert not logits.grad.any()
+
+
+@pytest.mark.parametrize("kind", ["pixel", "image_share"])
+def test_divisors_are_known_before_any_logit(kind: str) -> None:
+    logits, target, confidence = draw(seed=1, ignored=0.4)
+    config = apply_overrides(TrainConfig(), {"loss.unsupervised": kind, "thresholds.delta_u": 0.5})
+    loss = confident_pixel_loss if kind == "pixel" else image_share_loss
+    assert unsupervised_divisor(target, confidence, config) == loss(logits, target, confidence, 0.5).divisor
+    assert supervised_divisor(target, WEIGHTS) == supervised_loss(logits, target, WEIGHTS).divisor

@@ -1,0 +1,197 @@
+"""The cost of a step, counted without taking it, is that of the step taken."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from reference.tiny import tiny_config
+from torch.utils.flop_counter import FlopCounterMode
+
+from trainers.config import TrainConfig
+from trainers.cost import Measured, StepWatch, step_cost, watch_step
+from trainers.errors import ConfigError
+from trainers.lesson import Batch, Place
+from trainers.local_run import LocalRun
+from trainers.schedules import loss_weights
+from trainers.state import TrainState
+from trainers.step import css_step
+
+cost_of = functools.cache(step_cost)
+CPU = torch.device("cpu")
+DEEPLAB = {
+    "model.arch": "deeplabv3plus",
+    "model.backbone": "resnet18",
+    "model.aspp_width": 16,
+    "model.head_width": 16,
+    "data.image_size": 64,
+}
+VARIANTS: list[dict[str, Any]] = [
+    {},
+    {"compute.precision": "bfloat16"},
+    {"schedule.accumulate": 2},
+    {"loss.lambda_u": 0.0, "loss.lambda_c": 0.0},
+    {"loss.supervised": "ohem", "ema.prototype_source": "student", "model.norm": "group"},
+    {"css.label_strategy": "cross", "augment.strong.mix": "classmix"},
+    {**DEEPLAB, "model.stem": "deep", "model.output_stride": 8, "compute.precision": "bfloat16"},
+]
+
+
+def describe(overrides: Mapping[str, Any]) -> str:
+    return " ".join(str(value) for value in overrides.values())
+
+
+def batch_of(config: TrainConfig) -> Batch:
+    size, draws = config.data.image_size, torch.Generator().manual_seed(0)
+
+    def images() -> torch.Tensor:
+        return torch.rand(4, 3, size, size, generator=draws).contiguous(memory_format=torch.channels_last)
+
+    labels = torch.randint(0, config.num_classes, (4, size, size), generator=draws)
+    return Batch(images(), labels, images() if config.uses_unlabelled else None)
+
+
+def take_step(state: TrainState, batch: Batch) -> None:
+    """As the loop does."""
+    weights = loss_weights(state.config.loss, state.step, state.config.schedule.steps)
+    for part in css_step(state.wrapped, state.teacher, state.prototypes, batch, state.config, Place(0, state.step)):
+        state.accumulate(torch.stack([weights[name] * value for name, value in part.losses.items()]).sum())
+    state.advance(part.prototypes)
+
+
+def really(config: TrainConfig) -> Measured:
+    """Watch the second step of a real training."""
+    state, batch = TrainState(config, LocalRun(device=CPU)), batch_of(config)
+    take_step(state, batch)
+    return watch_step(state.student, state.teacher, state.optimizer, state.prototypes, batch, config)
+
+
+@pytest.mark.parametrize("overrides", VARIANTS, ids=describe)
+def test_the_memory_of_a_step_counted_on_fakes_is_that_of_a_real_step(overrides: dict[str, Any]) -> None:
+    config = tiny_config(overrides)
+    # The same operations on the same shapes; a kernel may lay out or keep a little more than its stand-in says.
+    assert cost_of(config).memory.peak == pytest.approx(really(config).peak, rel=0.01)
+
+
+@pytest.mark.parametrize("overrides", VARIANTS[1:3], ids=describe)
+def test_the_operations_of_a_step_counted_on_fakes_are_those_of_a_real_step(overrides: dict[str, Any]) -> None:
+    config = tiny_config(overrides)
+    state, batch = TrainState(config, LocalRun(device=CPU)), batch_of(config)
+    with FlopCounterMode(display=False) as counter:
+        take_step(state, batch)
+    assert cost_of(config).flops.total == counter.get_total_flops()
+
+
+def profiled_peak(state: TrainState, batch: Batch) -> int:
+    """Bytes that torch's own allocator had handed out at most during a step, with what was there before."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
+        take_step(state, batch)
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    now = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        now += event.nbytes()
+        peak = max(peak, now)
+    networks = (state.student, state.teacher)
+    before = [tensor for network in networks for tensor in (*network.parameters(), *network.buffers())]
+    before += [*state.prototypes, *(part for part in batch if part is not None)]
+    before += [entry["momentum_buffer"] for entry in state.optimizer.state.values()]
+    return peak + sum(tensor.untyped_storage().nbytes() for tensor in before)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_memory_of_a_step_is_what_the_allocator_hands_out(precision: str) -> None:
+    # Large enough for the maps to outweigh the parameters; the peak then lies where the backward begins.
+    config = tiny_config({"model.width": 32, "data.image_size": 96, "compute.precision": precision})
+    state, batch = TrainState(config, LocalRun(device=CPU)), batch_of(config)
+    take_step(state, batch)
+    found = cost_of(config).memory
+    assert found.activations > found.weights
+    # Autograd adds up gradients in place when nobody watches, and kernels use a little memory that nobody sees.
+    assert found.peak == pytest.approx(profiled_peak(state, batch), rel=0.05)
+
+
+def test_weights_and_momentum_are_counted_by_their_sizes() -> None:
+    config = tiny_config({"schedule.labelled_batch": 16, "schedule.unlabelled_batch": 16})
+    state = TrainState(config, LocalRun(device=CPU))
+    parameters = sum(parameter.numel() for parameter in state.student.parameters())
+    buffers = sum(buffer.untyped_storage().nbytes() for buffer in state.student.buffers())
+    cost = cost_of(config)
+    assert cost.parameters.total == parameters
+    assert cost.parameters.encoder == sum(parameter.numel() for parameter in state.student.encoder.parameters())
+    assert cost.memory.weights == 2 * (4 * parameters + buffers)
+    assert cost.memory.optimizer == 4 * parameters
+
+
+def test_several_ranks_keep_their_gradients_and_share_the_images() -> None:
+    config = tiny_config({"schedule.labelled_batch": 16, "schedule.unlabelled_batch": 16})
+    one, two = cost_of(config), cost_of(config, 2)
+    assert two.memory.optimizer == one.memory.optimizer + 4 * one.parameters.total
+    assert two.flops.student == one.flops.student // 2
+
+
+def test_parts_of_a_batch_need_less_memory_for_the_same_operations_of_the_networks() -> None:
+    whole, parts = (cost_of(tiny_config({"model.width": 32, "schedule.accumulate": count})) for count in (1, 2))
+    assert parts.memory.activations == pytest.approx(whole.memory.activations / 2, rel=0.01)  # statistics of norms
+    assert parts.flops[:2] == whole.flops[:2]
+
+
+def test_bfloat16_halves_what_the_student_keeps() -> None:
+    # A map of logits and the first images stay as they are.
+    config = tiny_config({"schedule.labelled_batch": 16, "schedule.unlabelled_batch": 16})
+    reduced = config.model_copy(update={"compute": config.compute.model_copy(update={"precision": "bfloat16"})})
+    assert 0.45 < cost_of(reduced).memory.activations / cost_of(config).memory.activations < 0.6
+
+
+def test_a_convolutions_operations_are_two_for_each_product() -> None:
+    watch = StepWatch()
+    with watch, watch.phase("here"):
+        torch.nn.functional.conv2d(torch.ones(2, 3, 8, 8), torch.ones(5, 3, 3, 3), padding=1)
+    assert watch.flops == {"here": 2 * 2 * 5 * 8 * 8 * 3 * 3 * 3}
+
+
+def test_memory_is_counted_until_nothing_refers_to_it() -> None:
+    watch = StepWatch()
+    with watch:
+        one = torch.ones(256)
+        view = one[1:]
+        del one
+        other = torch.ones(128)
+        assert watch.alive["rest"] == 4 * (256 + 128)
+        del view
+        assert watch.alive["rest"] == 4 * 128
+        del other
+        assert watch.alive["rest"] == 0
+        torch.ones(64)
+    assert watch.at_peak == {"rest": 4 * (256 + 128)}
+
+
+def test_what_crosses_the_network_is_counted_in_float32() -> None:
+    config = tiny_config()
+    traffic = cost_of(config).traffic
+    # K = 11, D = 16; five norms of the encoder, two of the heads; mean and standard deviation of images.
+    channels = 8 + 16 + 24 + 24 + 24 + 16 + 16
+    assert traffic.prototypes == 4 * 11 * (16 + 1)
+    assert traffic.statistics == 4 * (2 * channels + 6)
+    assert traffic.gradients == 4 * cost_of(config).parameters.total
+
+
+def test_without_prototypes_none_cross_the_network() -> None:
+    config = tiny_config({"loss.lambda_c": 0.0, "css.label_strategy": "logit"})
+    assert cost_of(config).traffic.prototypes == 0
+
+
+@pytest.mark.parametrize("overrides", [{"model.norm": "sync_batch"}, {"compute.compile": True}], ids=describe)
+def test_what_needs_a_gpu_or_a_compiler_is_counted_without(overrides: dict[str, Any]) -> None:
+    assert cost_of(tiny_config(overrides)).memory == cost_of(tiny_config()).memory
+
+
+def test_workers_that_cannot_share_the_batch_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"schedule.labelled_batch .* got 4 for 3"):
+        cost_of(tiny_config(), 3)
+
+
+def test_counting_draws_no_random_numbers() -> None:
+    before = torch.random.get_rng_state()
+    step_cost(tiny_config())
+    assert torch.equal(torch.random.get_rng_state(), before)

@@ -1,0 +1,62 @@
+"""The methods of Table 1 are settings of one step, each with one more part than the method before."""
+
+import pytest
+import torch
+from reference.tiny import tiny_config, whole_step
+
+from trainers.css.prototypes import Prototypes
+from trainers.data.splits import open_splits
+from trainers.errors import ConfigError
+from trainers.lesson import Place
+from trainers.loader import load_batch
+from trainers.local_run import LocalRun
+from trainers.methods import METHODS, apply_method
+from trainers.overrides import flatten
+from trainers.presets import load_preset
+from trainers.state import TrainState
+from trainers.step import StepOutput
+
+K, D = 11, 16
+LOSSES = {
+    "supervised": {"supervised"},
+    "mean_teacher": {"supervised", "unsupervised"},
+    "cutmix": {"supervised", "unsupervised"},
+    "contrastive": {"supervised", "unsupervised", "contrast"},
+    "css_cross": {"supervised", "unsupervised", "contrast"},
+    "css_mix": {"supervised", "unsupervised", "contrast"},
+}
+
+
+def step_of(method: str) -> StepOutput:
+    config = apply_method(tiny_config({"thresholds.delta_u": 0.0}), method)
+    state = TrainState(config, LocalRun(device=torch.device("cpu")))
+    batch = load_batch(open_splits(config.data), config, Place(config.seed, 10), torch.device("cpu"))
+    return whole_step(state.student, state.teacher, Prototypes.empty(K, D), batch, config, Place(config.seed, 10))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_has_the_losses_of_its_row(method: str) -> None:
+    assert step_of(method).losses.keys() == LOSSES[method]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_prototypes_are_made_where_a_loss_or_a_label_reads_them(method: str) -> None:
+    assert step_of(method).prototypes.seen.any() == ("contrast" in LOSSES[method])
+
+
+@pytest.mark.parametrize("preset", ["digits_css", "camvid_css"])
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_leaves_all_but_its_own_settings(preset: str, method: str) -> None:
+    base = load_preset(preset)
+    before, after = flatten(base.model_dump()), flatten(apply_method(base, method).model_dump())
+    assert {path for path in before if before[path] != after[path]} <= METHODS[method].keys()
+
+
+def test_mean_teacher_and_cutmix_differ_in_mixing_alone() -> None:
+    different = {path for path in METHODS["cutmix"] if METHODS["cutmix"][path] != METHODS["mean_teacher"][path]}
+    assert different == {"augment.strong.mix"}
+
+
+def test_an_unknown_method_is_answered_with_a_near_one() -> None:
+    with pytest.raises(ConfigError, match=r"got 'css_mx': did you mean css_mix\?"):
+        apply_method(load_preset("digits_css"), "css_mx")

@@ -1,0 +1,61 @@
+"""Configuration of one training run: frozen, validated at birth, valid or not constructed.
+
+Every field that is read changes the result, and every field is read. Symbols and equation numbers are
+those of CSS: "Space Engage: Collaborative Space Supervision for Contrastive-based Semi-Supervised Semantic
+Segmentation", ICCV 2023 (arXiv 2307.09755).
+
+Durations are optimizer steps or shares of the whole horizon, so that a step means the same in every run.
+"""
+
+from trainers.config.augment import AugmentConfig, StrongAugmentConfig, WeakAugmentConfig
+from trainers.config.base import IGNORE, Frozen
+from trainers.config.data import (
+    DATA_KINDS,
+    Ade20kData,
+    AnyData,
+    CityscapesData,
+    CocoStuffData,
+    DigitsData,
+    FileData,
+    FolderData,
+    PublishedData,
+    VocData,
+)
+from trainers.config.method import CssConfig, EmaConfig, LossConfig, ThresholdsConfig, similarity_bound
+from trainers.config.model import ModelConfig
+from trainers.config.training import (
+    ComputeConfig,
+    EvaluationConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    TrainConfig,
+)
+
+__all__ = [
+    "DATA_KINDS",
+    "IGNORE",
+    "Ade20kData",
+    "AnyData",
+    "AugmentConfig",
+    "CityscapesData",
+    "CocoStuffData",
+    "ComputeConfig",
+    "CssConfig",
+    "DigitsData",
+    "EmaConfig",
+    "EvaluationConfig",
+    "FileData",
+    "FolderData",
+    "Frozen",
+    "LossConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "PublishedData",
+    "ScheduleConfig",
+    "StrongAugmentConfig",
+    "ThresholdsConfig",
+    "TrainConfig",
+    "VocData",
+    "WeakAugmentConfig",
+    "similarity_bound",
+]

@@ -1,0 +1,196 @@
+"""Configuration of the data: which images, which classes, which of them are labelled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from trainers.config.base import IGNORE, Frozen, Share
+from trainers.config.class_names import ADE20K_CLASSES, CITYSCAPES_CLASSES, COCO_STUFF_CLASSES, VOC_CLASSES
+
+
+class DigitsData(Frozen):
+    """Scenes composed from scikit-learn's real handwritten digits; 10 digits and the background, K = 11.
+
+    A scene is a grid of cells over a smooth dark background; each cell holds a digit with probability `fill`. The 1797
+    digits are split into train, dev and val before composing, so no digit of one split is seen in another.
+    """
+
+    name: Literal["digits"] = "digits"
+    image_size: int = Field(32, ge=16, le=512, multiple_of=4)
+    """Height and width of a scene in pixels."""
+    grid: int = Field(2, ge=1, le=16)
+    """Cells along each side."""
+    fill: Share = 0.6
+    """Probability that a cell holds a digit."""
+    digit_size: tuple[int, int] = (13, 16)
+    """Smallest and largest side of a digit, in pixels; at most a cell."""
+    clutter: Share = 0.2
+    """Brightest value of the smooth background, in [0, 1]; digits reach 1."""
+    labelled: int = Field(80, ge=1)
+    """Labelled scenes."""
+    unlabelled: int = Field(2048, ge=1)
+    """Unlabelled scenes, apart from the labelled ones."""
+    dev: int = Field(256, ge=1)
+    """Scenes that the objective is measured on, from digits of the training part."""
+    val: int = Field(256, ge=1)
+    """Scenes for the final evaluation."""
+    seed: int = Field(0, ge=0)
+    """Draws the splits and the scenes; apart from the training seed, so that seeds of training share their data."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the K classes, in the order of the labels."""
+        return ("background", *(str(digit) for digit in range(10)))
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """Height and width of the images that are stored."""
+        return self.image_size, self.image_size
+
+    @model_validator(mode="after")
+    def _digits_fit_their_cells(self) -> DigitsData:
+        low, high = self.digit_size
+        cell = self.image_size // self.grid
+        if not 4 <= low <= high <= cell:
+            raise ValueError(
+                f"digit_size must satisfy 4 <= smallest <= largest <= cell ({cell} px = image_size // grid), "
+                f"got {self.digit_size}: change digit_size, image_size or grid"
+            )
+        return self
+
+
+class _Drawn(Frozen):
+    """What data on disk share: which of the training images are labelled and which are held back."""
+
+    labelled: int | Path = 40
+    """Labelled training images: how many to draw with `seed`, every class among them, or a list of names (a file)."""
+    dev: int | Path = 60
+    """Training images held back for the objective: how many to draw with `seed`, or a list of names (a file)."""
+    seed: int = Field(0, ge=0)
+    """Draws the splits."""
+
+    @model_validator(mode="after")
+    def _some_images_each(self) -> _Drawn:
+        for field in ("labelled", "dev"):
+            value = getattr(self, field)
+            if isinstance(value, int) and value < 1:
+                raise ValueError(f"{field} must be at least 1 image or a file of names, got {value}")
+        return self
+
+
+class FolderData(_Drawn):
+    """A folder of images and masks: ROOT/{train,val}/{images,masks}/NAME.*, a mask being one byte a pixel."""
+
+    name: Literal["folder"] = "folder"
+    root: Path
+    """The folder; relative paths are taken from where the command runs."""
+    train: str = "train"
+    """Folder of the training images below `root`."""
+    val: str = "val"
+    """Folder of the official validation images below `root`; only a final evaluation reads it."""
+    classes: tuple[str, ...] = Field(min_length=2, max_length=254)
+    """Names of the K classes, in the order of the mask values 0 to K - 1."""
+    ignore_values: tuple[int, ...] = (IGNORE,)
+    """Mask values that mean 'no label'; they become 255."""
+    height: int = Field(ge=16, multiple_of=4)
+    """Images and masks are resized to this height when read (bilinear, nearest)."""
+    width: int = Field(ge=16, multiple_of=4)
+    """Images and masks are resized to this width when read."""
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """Height and width of the images that are stored."""
+        return self.height, self.width
+
+    @model_validator(mode="after")
+    def _values_mean_one_thing(self) -> FolderData:
+        clash = sorted(set(self.ignore_values) & set(range(len(self.classes))))
+        if clash:
+            raise ValueError(
+                f"ignore_values must not be classes (0 to {len(self.classes) - 1}), got {clash}: remove them"
+            )
+        return self
+
+
+class _Published(_Drawn):
+    """A data set as its authors publish it: images are read at the size that they have, and each has its own."""
+
+    root: Path
+    """Folder of the official layout; relative paths are taken from where the command runs."""
+
+    @property
+    def image_shape(self) -> None:
+        """Height and width of the images that are stored: none, for they differ."""
+        return None
+
+
+class VocData(_Published):
+    """PASCAL VOC 2012, K = 21: ROOT/VOCdevkit/VOC2012/{JPEGImages,SegmentationClass,ImageSets/Segmentation}."""
+
+    name: Literal["voc"] = "voc"
+    augmented: bool = True
+    """Whether SBD's labels count as training images, 10 582 with VOC's 1464; without them, VOC's own alone."""
+    sbd_root: Path | None = None
+    """SBD's release, SBD_ROOT/benchmark_RELEASE/dataset/{cls,train.txt,val.txt}; none: below `root`. Read where
+    VOC2012/SegmentationClassAug does not exist; the images are VOC's."""
+    labelled_from: Literal["original", "augmented"] = "original"
+    """What a number of labelled images is drawn from: VOC's 1464 (classic splits; dev is then drawn from SBD's, where
+    there are any) or all 10 582 (blender splits)."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the K classes, in the order of the labels."""
+        return VOC_CLASSES
+
+    @model_validator(mode="after")
+    def _drawn_from_what_there_is(self) -> VocData:
+        if self.labelled_from == "augmented" and not self.augmented:
+            raise ValueError("labelled_from must be original without SBD's labels, got augmented: set augmented=true")
+        return self
+
+
+class CityscapesData(_Published):
+    """Cityscapes, fine labels, K = 19: ROOT/{leftImg8bit,gtFine}/{train,val}/CITY/*.png."""
+
+    name: Literal["cityscapes"] = "cityscapes"
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the K classes, in the order of the labels."""
+        return CITYSCAPES_CLASSES
+
+
+class Ade20kData(_Published):
+    """ADE20K as of the scene parsing challenge, K = 150: ROOT/{images,annotations}/{training,validation}."""
+
+    name: Literal["ade20k"] = "ade20k"
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the K classes, in the order of the labels."""
+        return ADE20K_CLASSES
+
+
+class CocoStuffData(_Published):
+    """COCO-Stuff 10K v1.1, K = 171: ROOT/{images,annotations,imageLists/{train,test}.txt}."""
+
+    name: Literal["coco_stuff"] = "coco_stuff"
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the K classes, in the order of the labels."""
+        return COCO_STUFF_CLASSES
+
+
+PublishedData = VocData | CityscapesData | Ade20kData | CocoStuffData
+"""The paper's four."""
+FileData = FolderData | PublishedData
+"""Data that lie on disk."""
+AnyData = Annotated[DigitsData | FileData, Field(discriminator="name")]
+"""Data of any kind, told apart by `name`."""
+
+DATA_KINDS = ("digits", "folder", "voc", "cityscapes", "ade20k", "coco_stuff")
+"""Every `data.name`."""

@@ -1,0 +1,110 @@
+"""Configuration of the method: labels of two spaces, thresholds, losses, moving averages."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from trainers.config.base import Frozen, Momentum, Positive, Share
+
+
+class CssConfig(Frozen):
+    """Collaborative space supervision: which space labels what (section 3.3), and the indicator (Eq. 5)."""
+
+    label_strategy: Literal["logit", "representation", "mix", "cross"] = "mix"
+    """Pseudo-labels: from the logits, from the representations, where both agree, or each supervising the other."""
+    indicator: Literal["similarity", "confidence"] = "similarity"
+    """What tells valid and hard pixels of the contrastive loss: similarity to the prototypes, or softmax confidence."""
+    indicator_temperature: Positive = 0.25
+    """tau of Eq. 5. The published code uses 0.25 with mix and 0.1 with cross."""
+    cross_warmup: Annotated[float, Field(ge=0)] = 0.1
+    """With `cross`, how long the logits' labels supervise both spaces; 20 epochs in the paper. For `cross` only."""
+    cross_warmup_unit: Literal["share", "steps", "epochs"] = "share"
+    """Of the whole horizon, optimizer steps, or passes through the unlabelled images."""
+
+    @model_validator(mode="after")
+    def _share_is_a_share(self) -> CssConfig:
+        if self.cross_warmup_unit == "share" and self.cross_warmup > 1:
+            raise ValueError(
+                f"cross_warmup must be in [0, 1] as a share of the horizon, got {self.cross_warmup}: "
+                "lower it, or set cross_warmup_unit to steps or epochs"
+            )
+        return self
+
+
+class ThresholdsConfig(Frozen):
+    """Which pixels count. delta_w < delta_s."""
+
+    delta_u: Share = 0.97
+    """delta_u of Eq. 8, on the confidence of the teacher's logits: pixels at or above it enter L_u."""
+    delta_w: Share = 0.7
+    """Unlabelled pixels whose indicator is above it are valid for the contrastive loss."""
+    delta_s: Share = 0.97
+    """Valid pixels whose indicator is below it are hard, and become anchors."""
+    unit: Literal["probability", "of_maximum"] = "probability"
+    """Unit of delta_w and delta_s: as published, or relative to the largest value that the indicator can reach."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ThresholdsConfig:
+        if not self.delta_w < self.delta_s:
+            raise ValueError(
+                f"delta_w must be below delta_s, or no pixel is both valid and hard; got delta_w={self.delta_w}, "
+                f"delta_s={self.delta_s}: lower delta_w or raise delta_s"
+            )
+        return self
+
+
+class LossConfig(Frozen):
+    """L = L_s + lambda_u L_u + lambda_c L_c (Eq. 6)."""
+
+    lambda_u: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the unsupervised loss (Eq. 8); 1 in the paper."""
+    lambda_c: Annotated[float, Field(ge=0)] = 0.1
+    """Weight of the contrastive loss (Eq. 9) at the start."""
+    lambda_c_ramp: Literal["constant", "exp"] = "exp"
+    """`exp`: lambda_c * exp(-5 (step / steps)^2), the published ramp on the whole horizon."""
+    supervised: Literal["cross_entropy", "ohem"] = "cross_entropy"
+    """L_s over all labelled pixels, or over the hard ones (online hard example mining; Cityscapes in the paper)."""
+    ohem_threshold: Share = 0.7
+    """A labelled pixel is hard where the student gives its class less than this probability. For `ohem` only."""
+    ohem_min_kept: int = Field(50_000, ge=1)
+    """Pixels an image that are kept at least, the hardest ones. For `ohem` only."""
+    class_weights: tuple[Positive, ...] | None = None
+    """Weight of each class in L_s, in the order of the classes; none: all alike."""
+    unsupervised: Literal["pixel", "image_share"] = "pixel"
+    """L_u over confident pixels (Eq. 8), or over all pixels weighted by their image's confident share (published)."""
+    temperature: Positive = 0.5
+    """tau of Eq. 9, in the contrastive loss and in the choice of negative classes."""
+    queries: int = Field(256, ge=1)
+    """Anchors a class, over all ranks, drawn with replacement from its hard pixels."""
+    negatives: int = Field(512, ge=1)
+    """Negatives an anchor."""
+    negative_groups: int = Field(8, ge=1)
+    """Anchors of a class share their negatives in this many groups: same expectation, less memory. Divides queries."""
+
+    @model_validator(mode="after")
+    def _groups_divide(self) -> LossConfig:
+        if self.queries % self.negative_groups:
+            raise ValueError(f"negative_groups must divide queries ({self.queries}), got {self.negative_groups}")
+        return self
+
+
+class EmaConfig(Frozen):
+    """Moving averages over steps: x <- m x + (1 - m) new."""
+
+    teacher_momentum: Momentum = 0.99
+    """Of the teacher, warmed up as min(1 - 1 / (step + 1), m)."""
+    prototype_momentum: Momentum = 0.99
+    """alpha of Eq. 3; a class's first mean is taken as it is."""
+    prototype_source: Literal["teacher", "student"] = "teacher"
+    """Whose representations make a prototype: the paper's teacher, or the published code's student."""
+
+
+def similarity_bound(num_classes: int, temperature: float) -> float:
+    """Return the largest value of the similarity indicator (Eq. 5): cosine 1 to one prototype, -1 to all others.
+
+    softmax over K cosines in [-1, 1] at temperature tau cannot exceed 1 / (1 + (K - 1) exp(-2 / tau)).
+    """
+    return 1.0 / (1.0 + (num_classes - 1) * math.exp(-2.0 / temperature))

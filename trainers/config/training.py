@@ -1,0 +1,172 @@
+"""Configuration of one training run: everything that it depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import warnings
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from trainers.config.augment import AugmentConfig
+from trainers.config.base import Frozen, Momentum, Positive
+from trainers.config.data import AnyData, DigitsData
+from trainers.config.method import CssConfig, EmaConfig, LossConfig, ThresholdsConfig, similarity_bound
+from trainers.config.model import ModelConfig
+
+
+class OptimizerConfig(Frozen):
+    """SGD with Nesterov momentum and the poly schedule lr (1 - step / steps)^power, down to a floor."""
+
+    lr: Positive = 0.1
+    """Learning rate at the first step. Encoder, heads: the same."""
+    momentum: Momentum = 0.9
+    """Nesterov momentum; 0 turns it off."""
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    """L2 penalty on all parameters."""
+    power: Annotated[float, Field(ge=0)] = 0.9
+    """Exponent of the poly schedule; 0 is a constant rate."""
+    min_lr: Annotated[float, Field(ge=0)] = 0.0
+    """Floor of the schedule: lr falls from `lr` to this, min_lr + (lr - min_lr) (1 - step / steps)^power."""
+
+    @model_validator(mode="after")
+    def _floor_is_below(self) -> OptimizerConfig:
+        if self.min_lr > self.lr:
+            raise ValueError(f"min_lr must be at most lr ({self.lr}), got {self.min_lr}: lower it")
+        return self
+
+
+class ScheduleConfig(Frozen):
+    """How long, how often, how much at once. Batches are global: ranks share them."""
+
+    steps: int = Field(900, ge=1)
+    """The horizon in optimizer steps; every schedule is defined on it."""
+    evaluate_every: int = Field(50, ge=1)
+    """Steps between two reports; the last step always reports."""
+    labelled_batch: int = Field(8, ge=1)
+    """Labelled images a step, over all ranks."""
+    unlabelled_batch: int = Field(8, ge=1)
+    """Unlabelled images a step, over all ranks."""
+    joint_forward: bool = True
+    """Labelled and unlabelled images pass the student in one batch, with common BatchNorm statistics, or each apart."""
+    accumulate: int = Field(1, ge=1)
+    """Parts in which a rank's share of the global batch goes through the student: less memory, same batch."""
+
+
+class EvaluationConfig(Frozen):
+    """How the teacher is scored; every image counts once, whatever the number of ranks."""
+
+    mode: Literal["whole", "sliding"] = "whole"
+    """Whole images, or overlapping windows whose probabilities are averaged (Cityscapes in the paper)."""
+    window: tuple[int, int] = (512, 512)
+    """Height and width of a window; an image that is smaller is seen whole. For `sliding` only."""
+    overlap: Annotated[float, Field(ge=0, lt=1)] = 1 / 3
+    """Share of a window that the next one covers again, at least. For `sliding` only."""
+    batch: int = Field(32, ge=1)
+    """Images (or windows) a forward, a rank."""
+    quality_images: int = Field(64, ge=0)
+    """Unlabelled images with known truth on which pseudo-labels are scored at each evaluation; 0: none."""
+
+    @model_validator(mode="after")
+    def _window_fits_the_stride(self) -> EvaluationConfig:
+        if min(self.window) < 16 or self.window[0] % 4 or self.window[1] % 4:
+            raise ValueError(f"window must be multiples of 4 of at least 16 pixels, got {self.window}")
+        return self
+
+
+class ComputeConfig(Frozen):
+    """How the arithmetic is done; what is computed stays the same up to rounding."""
+
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the networks; losses and prototypes are always float32."""
+    compile: bool = False
+    """Compile the step with torch.compile: worth its minutes on long GPU runs."""
+
+
+class TrainConfig(Frozen):
+    """Everything that one training run depends on."""
+
+    data: AnyData = DigitsData()
+    model: ModelConfig = ModelConfig()
+    augment: AugmentConfig = AugmentConfig()
+    css: CssConfig = CssConfig()
+    thresholds: ThresholdsConfig = ThresholdsConfig()
+    loss: LossConfig = LossConfig()
+    ema: EmaConfig = EmaConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    compute: ComputeConfig = ComputeConfig()
+    seed: int = Field(0, ge=0, lt=2**31)
+    """Of initialisation, order of the data, augmentation and sampling."""
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.data.classes)
+
+    @property
+    def uses_unlabelled(self) -> bool:
+        """Whether any loss reads unlabelled images; supervised-only training does not load them."""
+        return self.loss.lambda_u > 0 or self.loss.lambda_c > 0
+
+    @property
+    def uses_prototypes(self) -> bool:
+        """Whether labels or the contrastive loss read prototypes; else none are made."""
+        return self.uses_unlabelled and (self.loss.lambda_c > 0 or self.css.label_strategy != "logit")
+
+    @property
+    def indicator_maximum(self) -> float:
+        """Largest value that the indicator of valid and hard pixels can take, with K classes (see `css`)."""
+        if self.css.indicator == "confidence":
+            return 1.0
+        return similarity_bound(self.num_classes, self.css.indicator_temperature)
+
+    @property
+    def delta_w_probability(self) -> float:
+        """delta_w as a probability, whatever its unit."""
+        return self.thresholds.delta_w * (self.indicator_maximum if self.thresholds.unit == "of_maximum" else 1.0)
+
+    @property
+    def delta_s_probability(self) -> float:
+        """delta_s as a probability, whatever its unit."""
+        return self.thresholds.delta_s * (self.indicator_maximum if self.thresholds.unit == "of_maximum" else 1.0)
+
+    @property
+    def hash(self) -> str:
+        """Hash of every field: equal configs, equal hashes. 12 hexadecimal digits."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @model_validator(mode="after")
+    def _a_weight_for_each_class(self) -> TrainConfig:
+        weights = self.loss.class_weights
+        if weights is not None and len(weights) != self.num_classes:
+            raise ValueError(
+                f"loss.class_weights must have one weight a class ({self.num_classes}), got {len(weights)}: "
+                "give one for each of data.classes, or null"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _thresholds_can_be_met(self) -> TrainConfig:
+        if self.loss.lambda_c == 0 or self.thresholds.unit == "of_maximum":
+            return self
+        bound = self.indicator_maximum
+        explain = (
+            f"the {self.css.indicator} indicator cannot exceed {bound:.3f} with K={self.num_classes} "
+            f"and css.indicator_temperature={self.css.indicator_temperature}"
+        )
+        if self.thresholds.delta_w >= bound:
+            raise ValueError(
+                f"thresholds.delta_w must be below what the indicator can reach: {explain}, got "
+                f"{self.thresholds.delta_w}: lower it or the temperature, or use thresholds.unit=of_maximum"
+            )
+        if self.thresholds.delta_s >= bound and not math.isclose(bound, 1.0):
+            warnings.warn(
+                f"thresholds.delta_s={self.thresholds.delta_s} excludes no pixel, every valid one is hard: {explain}",
+                stacklevel=2,
+            )
+        return self

@@ -1,0 +1,340 @@
+"""What a training step costs, found without taking it: parameters, floating-point operations, memory.
+
+The real step runs on fake tensors, which have shapes and no values: nothing is allocated or computed, so a ResNet-101
+at 512 pixels is counted on a laptop. Fake tensors are those of the CPU, because a build without CUDA can neither draw
+random numbers nor cast for it; sizes and types of tensors are the same there.
+
+Counted as memory: every tensor that is alive, and so all that autograd saves for the backward pass. Not counted:
+workspaces of convolutions, fragmentation of the allocator, the CUDA context, evaluation; `ALLOWANCE` stands for them.
+"""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from trainers.config import TrainConfig
+from trainers.css.prototypes import Prototypes
+from trainers.ema import make_teacher, update_teacher
+from trainers.lesson import Batch, Place
+from trainers.loader import check_batches
+from trainers.models.build import make_network
+from trainers.schedules import loss_weights
+from trainers.step import css_step
+
+ALLOWANCE = 0.2
+"""An assumption, not a measurement: what is not counted, as a share of what is."""
+
+FLOAT_BYTES = 4
+"""Gradients, prototypes and statistics cross the network as float32."""
+
+
+class Parameters(NamedTuple):
+    """Numbers that the student learns."""
+
+    encoder: int
+    """Of the encoder; of deeplabv3plus the ResNet without its classifier."""
+    heads: int
+    """All others: the two heads and, of deeplabv3plus, the spatial pyramid and the low-level projection."""
+
+    @property
+    def total(self) -> int:
+        """Of the student; the teacher has as many again, which nobody learns."""
+        return self.encoder + self.heads
+
+
+class Flops(NamedTuple):
+    """Operations of convolutions and matrix products, a multiplication and an addition being two; nothing else."""
+
+    teacher: int
+    """Forward."""
+    student: int
+    """Forward."""
+    backward: int
+    rest: int
+    """Pseudo-labels, prototypes and the forward of the losses."""
+
+    @property
+    def total(self) -> int:
+        """Of a rank's step."""
+        return sum(self)
+
+
+class Memory(NamedTuple):
+    """Bytes that are alive when most are, by the part of the step that allocated them."""
+
+    weights: int
+    """Student and teacher, with their statistics."""
+    optimizer: int
+    """Momentum; and gradients where ranks keep them in buckets all the time."""
+    activations: int
+    """Of the student's forward, kept for its backward."""
+    backward: int
+    """Gradients so far, and what the backward pass is working on."""
+    rest: int
+    """Batch, prototypes, pseudo-labels, the maps and graphs of the losses, and what the optimizer is working on."""
+
+    @property
+    def peak(self) -> int:
+        """All of it."""
+        return sum(self)
+
+    @property
+    def needed(self) -> int:
+        """With `ALLOWANCE` for what is not counted."""
+        return round(self.peak * (1 + ALLOWANCE))
+
+
+class Traffic(NamedTuple):
+    """Bytes that each of several ranks contributes to the collectives of a step; one rank sends none."""
+
+    gradients: int
+    prototypes: int
+    """K x (D + 1) sums and counts."""
+    statistics: int
+    """BatchNorm's, which are averaged over the ranks."""
+
+
+class StepCost(NamedTuple):
+    """What one optimizer step costs one rank."""
+
+    parameters: Parameters
+    flops: Flops
+    memory: Memory
+    traffic: Traffic
+
+
+class Measured(NamedTuple):
+    """What was seen of a step, by part of the step."""
+
+    flops: Mapping[str, int]
+    bytes_at_peak: Mapping[str, int]
+
+    @property
+    def peak(self) -> int:
+        """Bytes alive when most were."""
+        return sum(self.bytes_at_peak.values())
+
+
+def step_cost(config: TrainConfig, workers: int = 1) -> StepCost:
+    """Return what one optimizer step costs each of `workers` ranks; nothing is allocated, computed or downloaded.
+
+    A rank draws all anchors of the contrastive loss here, of which several ranks draw a part each.
+
+    Raises:
+        ConfigError: the workers cannot share the batches.
+    """
+    check_batches(config, workers)
+    config = _on_a_cpu(config)
+    with torch.device("meta"):
+        student = make_network(config.model, config.num_classes, torch.device("meta"))
+    student.to(memory_format=torch.channels_last)
+    teacher = make_teacher(student)
+    with FakeTensorMode():
+        _put_on_fakes(student)
+        _put_on_fakes(teacher)
+        optimizer = _warm_optimizer(student, config)
+        if workers > 1:  # DistributedDataParallel keeps its buckets from step to step, and gradients are views of them
+            for parameter in student.parameters():
+                parameter.grad = torch.zeros_like(parameter)
+        prototypes = Prototypes.empty(config.num_classes, config.model.representation_dim)
+        found = watch_step(student, teacher, optimizer, prototypes, _batch(config, workers), config)
+    alive = found.bytes_at_peak
+    named = {name: alive.get(name, 0) for name in ("weights", "optimizer", "backward")}
+    activations = alive.get("student", 0)
+    rest = found.peak - activations - sum(named.values())
+    flops = {name: found.flops.get(name, 0) for name in ("teacher", "student", "backward")}
+    return StepCost(
+        _parameters(student),
+        Flops(**flops, rest=sum(found.flops.values()) - sum(flops.values())),
+        Memory(**named, activations=activations, rest=rest),
+        _traffic(student, config),
+    )
+
+
+def watch_step(
+    student: nn.Module,
+    teacher: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    prototypes: Prototypes,
+    batch: Batch,
+    config: TrainConfig,
+) -> Measured:
+    """Take one step of the training loop, as one rank, and count its operations and its memory.
+
+    Tensors may be fake. The optimizer should have taken a step before, so that its momentum is there.
+    """
+    watch = StepWatch()
+    watch.hold("weights", [tensor for net in (student, teacher) for tensor in (*net.parameters(), *net.buffers())])
+    watch.hold("optimizer", tree_leaves([list(optimizer.state.values()), [p.grad for p in student.parameters()]]))
+    watch.hold("batch", [*prototypes, *batch])
+    place = Place(config.seed, 1)
+    weights = loss_weights(config.loss, 1, config.schedule.steps)
+    with watch:
+        for part in css_step(
+            Watched(student, watch, "student"), Watched(teacher, watch, "teacher"), prototypes, batch, config, place
+        ):
+            loss = torch.stack([weights[name] * value for name, value in part.losses.items()]).sum()
+            with watch.phase("backward"):
+                loss.backward()  # type: ignore[no-untyped-call]
+        with watch.phase("update"):
+            optimizer.step()
+            update_teacher(teacher, student, config.ema.teacher_momentum)
+    return Measured(watch.flops, watch.at_peak)
+
+
+class StepWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sees every operation: counts those of convolutions and matrix products, and the bytes of tensors alive.
+
+    A tensor counts by its storage, from the operation that returned it until nothing refers to it. What an operation
+    allocates and frees within itself is not seen. Being watched, autograd adds gradients into new memory instead of in
+    place, so that a peak in the backward of the losses comes out too large, by less than a map of logits.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.flops: Counter[str] = Counter()
+        self.alive: Counter[str] = Counter()
+        self.at_peak: Counter[str] = Counter()
+        self._now = "rest"
+        self._peak = 0
+        self._seen: dict[int, weakref.ref[torch.UntypedStorage]] = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Count what happens meanwhile under this name."""
+        before, self._now = self._now, name
+        try:
+            yield
+        finally:
+            self._now = before
+
+    def hold(self, name: str, tensors: Iterable[object]) -> None:
+        """Count tensors that exist already."""
+        with self.phase(name):
+            for tensor in tensors:
+                if isinstance(tensor, Tensor):
+                    self._take(tensor)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self.flops[self._now] += formula(*args, **kwargs, out_val=out)
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                self._take(leaf)
+        return out
+
+    def _take(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, size, name = storage._cdata, storage.nbytes(), self._now
+        if key in self._seen:
+            return
+        self._seen[key] = weakref.ref(storage, functools.partial(self._drop, key, size, name))
+        self.alive[name] += size
+        if self.alive.total() > self._peak:
+            self._peak, self.at_peak = self.alive.total(), self.alive.copy()
+
+    def _drop(self, key: int, size: int, name: str, _: object) -> None:
+        del self._seen[key]
+        self.alive[name] -= size
+
+
+class Watched(nn.Module):
+    """A network whose forward counts as a phase of its own."""
+
+    def __init__(self, network: nn.Module, watch: StepWatch, phase: str) -> None:
+        super().__init__()
+        self.network = network
+        self.watch = watch
+        self.name = phase
+
+    def forward(self, images: Tensor) -> Any:
+        """Run the network."""
+        with self.watch.phase(self.name):
+            return self.network(images)
+
+
+def _on_a_cpu(config: TrainConfig) -> TrainConfig:
+    """Return the config without what a step on fake tensors of the CPU cannot have; it is of the same size.
+
+    Normalisation over ranks refuses to run there, and fake tensors are not compiled: what a compiler fuses is counted
+    as if it were not.
+    """
+    model, compute = config.model, config.compute
+    if model.norm == "sync_batch":
+        model = model.model_copy(update={"norm": "batch"})
+    return config.model_copy(update={"model": model, "compute": compute.model_copy(update={"compile": False})})
+
+
+def _put_on_fakes(network: nn.Module) -> None:
+    """Replace a network's meta tensors by fake ones of the CPU, to which `Module.to` refuses to move."""
+    for module in network.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            setattr(module, name, nn.Parameter(_fake(parameter), requires_grad=parameter.requires_grad))
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            setattr(module, name, _fake(buffer))
+
+
+def _fake(tensor: Tensor) -> Tensor:
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
+
+
+def _warm_optimizer(student: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """Return the optimizer of `TrainState` as it is after its first step."""
+    settings = config.optimizer
+    optimizer = torch.optim.SGD(
+        student.parameters(),
+        lr=settings.lr,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        nesterov=settings.momentum > 0,
+        fused=True,
+    )
+    if settings.momentum > 0:
+        for parameter in student.parameters():
+            optimizer.state[parameter]["momentum_buffer"] = _fake(parameter)
+    return optimizer
+
+
+def _batch(config: TrainConfig, workers: int) -> Batch:
+    """Return a rank's batch, as the loader hands it out."""
+    shape = config.augment.weak.crop or config.data.image_shape
+    assert shape is not None  # noqa: S101 - check_batches has refused images of different sizes
+    height, width = shape
+
+    def images(batch: int) -> Tensor:
+        return torch.empty(batch // workers, 3, height, width).contiguous(memory_format=torch.channels_last)
+
+    labelled = images(config.schedule.labelled_batch)
+    labels = torch.empty(labelled.shape[0], height, width, dtype=torch.int64)
+    return Batch(labelled, labels, images(config.schedule.unlabelled_batch) if config.uses_unlabelled else None)
+
+
+def _parameters(network: nn.Module) -> Parameters:
+    total = sum(parameter.numel() for parameter in network.parameters())
+    parts = nn.ModuleDict(network.encoder_parts())  # type: ignore[operator]
+    encoder = sum(parameter.numel() for parameter in parts.parameters())
+    return Parameters(encoder, total - encoder)
+
+
+def _traffic(network: nn.Module, config: TrainConfig) -> Traffic:
+    gradients = sum(parameter.numel() for parameter in network.parameters())
+    prototypes = config.num_classes * (config.model.representation_dim + 1) if config.uses_prototypes else 0
+    statistics = sum(buffer.numel() for buffer in network.buffers() if buffer.is_floating_point())
+    return Traffic(FLOAT_BYTES * gradients, FLOAT_BYTES * prototypes, FLOAT_BYTES * statistics)

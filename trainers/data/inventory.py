@@ -1,0 +1,82 @@
+"""What there is of a data set and what is missing, without starting anything."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from trainers.config import DigitsData, FileData
+from trainers.data.files import Pair, image_size, in_threads
+from trainers.data.source import ImageSource
+from trainers.data.splits import check_files, open_reader, open_splits, open_val
+from trainers.errors import DataError
+
+
+class Inventory(NamedTuple):
+    """A data set as it is found."""
+
+    title: str
+    root: str | None
+    """None for data that lie in no folder."""
+    classes: int
+    """K."""
+    images: dict[str, int]
+    """Images in labelled, unlabelled, dev and val; empty where something is missing."""
+    sizes: tuple[tuple[int, int], tuple[int, int]] | None
+    """Height and width of the smallest and of the largest image (in pixels) as they are stored; none if missing."""
+    digest: str | None
+    """Of the splits."""
+    missing: tuple[str, ...]
+    """A line for each thing that is missing or wrong; empty where the data set is complete."""
+    where: str
+    """Where to get it."""
+    layout: tuple[str, ...]
+    """What must lie below the root."""
+
+
+def take_inventory(data: DigitsData | FileData, *, decode: bool = False) -> Inventory:
+    """Look at a data set; what is wrong with it is in the result and not raised.
+
+    Args:
+        data: What to look at.
+        decode: Whether to decode every image and mask, which takes minutes for the large ones; else heads of images are
+            read, and the masks that the splits are drawn by.
+    """
+    if isinstance(data, DigitsData):
+        images, digest, _ = _parts(data)
+        size = data.image_shape
+        where = "nothing to get: scikit-learn brings the digits"
+        title = "scenes of handwritten digits"
+        return Inventory(title, None, len(data.classes), images, (size, size), digest, (), where, ())
+    reader = open_reader(data)
+    bare = Inventory(reader.title, str(data.root), len(data.classes), {}, None, None, (), reader.where, reader.layout)
+    missing = reader.missing()
+    if missing:
+        return bare._replace(missing=tuple(missing))
+    try:
+        images, digest, sources = _parts(data)
+        if decode:
+            check_files(sources)
+        sizes = _sizes([*reader.training().pairs, *reader.validation()])
+    except DataError as error:
+        return bare._replace(missing=(str(error),))
+    return bare._replace(images=images, digest=digest, sizes=sizes)
+
+
+def _parts(data: DigitsData | FileData) -> tuple[dict[str, int], str, list[ImageSource]]:
+    splits = open_splits(data)
+    sources = {**splits._asdict(), "val": open_val(data)}
+    return {role: len(source) for role, source in sources.items()}, splits.digest, list(sources.values())
+
+
+def _sizes(pairs: list[Pair]) -> tuple[tuple[int, int], tuple[int, int]]:
+    sizes: list[tuple[int, int]] = [(0, 0)] * len(pairs)
+
+    def look(index: int) -> None:
+        sizes[index] = image_size(pairs[index].image)
+
+    in_threads(look, range(len(pairs)))
+    return min(sizes, key=_area), max(sizes, key=_area)
+
+
+def _area(size: tuple[int, int]) -> tuple[int, tuple[int, int]]:
+    return size[0] * size[1], size

@@ -1,0 +1,60 @@
+"""Health of a run, read from its state alone: prototypes that stand still, run together or are missing, and the gap."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainers.css.prototypes import Prototypes
+
+
+def prototype_health(now: Prototypes, before: Prototypes) -> dict[str, float]:
+    """Return `health/prototype_drift`, `health/prototype_angle_min` and `health/classes_without_prototype`.
+
+    Drift is the mean of 1 - cos between a class's prototype now and before, in [0, 2], over the classes seen by both.
+    The angle is the smallest between prototypes of two classes seen, in degrees in [0, 180]. Each is left out where
+    there is nothing to take it of.
+
+    Args:
+        now: the prototypes.
+        before: those of the report before.
+    """
+    metrics = {"health/classes_without_prototype": float((~now.seen).sum())}
+    directions = _directions(now)
+    both = now.seen & before.seen
+    if both.any():
+        cosines = (directions * _directions(before)).sum(dim=1)[both]
+        metrics["health/prototype_drift"] = float((1 - cosines).mean().clamp(min=0))
+    if now.seen.sum() > 1:
+        cosines = (directions @ directions.T)[now.seen][:, now.seen].fill_diagonal_(-1)
+        metrics["health/prototype_angle_min"] = math.degrees(float(cosines.max().clamp(-1, 1).acos()))
+    return metrics
+
+
+@torch.no_grad()
+def teacher_student_gap(teacher: nn.Module, student: nn.Module) -> float:
+    """Return ||t - s|| / ||s|| over all parameters: 0 where teacher and student are the same."""
+    mine: list[Tensor] = list(teacher.parameters())
+    theirs: list[Tensor] = list(student.parameters())
+    return float(_norm(torch._foreach_sub(mine, theirs)) / _norm(theirs))
+
+
+def normalised_entropy(counts: Tensor) -> float:
+    """Return the entropy of a distribution over K classes, from counts [K] not all zero, over its maximum log K.
+
+    1 where all classes are predicted alike, 0 where there is one alone.
+    """
+    shares = counts.double() / counts.sum()
+    return float(torch.special.entr(shares).sum() / math.log(len(counts)))
+
+
+def _directions(prototypes: Prototypes) -> Tensor:
+    return F.normalize(prototypes.values.double(), dim=1)
+
+
+def _norm(tensors: list[Tensor] | tuple[Tensor, ...]) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))
+    return norm

@@ -1,0 +1,229 @@
+"""Weights for the encoder: where they come from, and which of them match."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import pickle
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torchvision import models
+
+from trainers.config import ModelConfig
+from trainers.errors import DataError
+from trainers.models.build import make_network
+from trainers.models.deeplab import DeepLabV3Plus
+
+LEAST_SHARE = 0.5
+"""Weights that fill less of the encoder than this are refused: they are another network's."""
+
+IMAGENET = {
+    "resnet18": models.ResNet18_Weights.IMAGENET1K_V1,
+    "resnet34": models.ResNet34_Weights.IMAGENET1K_V1,
+    "resnet50": models.ResNet50_Weights.IMAGENET1K_V1,
+    "resnet101": models.ResNet101_Weights.IMAGENET1K_V1,
+}
+WRAPPERS = ("state_dict", "model")
+PREFIXES = ("module.", "backbone.", "encoder.")
+COUNTER = "num_batches_tracked"
+"""BatchNorm's counter, which files of older networks lack and nothing here reads; it takes no part in matching."""
+ENCODER_PARTS = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
+NAMES_SHOWN = 3
+
+
+class Weights(NamedTuple):
+    """Tensors by torchvision's names, and where they come from."""
+
+    source: str
+    """A file, or torchvision's name of its weights."""
+    sha256: str | None
+    """Of the file, in 64 hexadecimal digits; none for torchvision's, whose hash it checks itself."""
+    tensors: dict[str, Tensor]
+
+
+class WeightReport(NamedTuple):
+    """Which tensors of an encoder were found in a file, by name and shape."""
+
+    source: str
+    sha256: str | None
+    matched: int
+    """Tensors of the encoder that were found."""
+    total: int
+    """Tensors of the encoder: weights, and BatchNorm's statistics without its counter."""
+    share: float
+    """Numbers in the matched tensors, of all of the encoder's, in [0, 1]."""
+    missing: tuple[str, ...]
+    """Tensors of the encoder that the file does not have."""
+    unexpected: tuple[str, ...]
+    """Tensors of the file that the encoder does not have, such as a classifier."""
+    mismatched: tuple[str, ...]
+    """Tensors of another shape, as `name [in the file] for [in the encoder]`."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether the whole encoder was found, and the file's encoder is no deeper."""
+        surplus = any(name.split(".")[0] in ENCODER_PARTS for name in self.unexpected)
+        return self.matched == self.total and not surplus
+
+    def __str__(self) -> str:
+        parts = [
+            f"encoder weights from {self.source}" + (f" (sha256 {self.sha256[:12]})" if self.sha256 else ""),
+            f"{self.matched} of {self.total} tensors ({100 * self.share:.1f} % of the numbers) matched",
+        ]
+        parts += [
+            f"{len(names)} {what} ({', '.join(names[:NAMES_SHOWN])}{', ...' if len(names) > NAMES_SHOWN else ''})"
+            for what, names in (
+                ("missing", self.missing),
+                ("of another shape", self.mismatched),
+                ("not used", self.unexpected),
+            )
+            if names
+        ]
+        return ", ".join(parts)
+
+
+def load_encoder(model: nn.Module, config: ModelConfig) -> WeightReport:
+    """Copy the configured weights into the network's encoder; log what matched, and warn where something is missing.
+
+    Raises:
+        DataError: they cannot be read or downloaded, or fill less than half of the encoder.
+    """
+    encoder = encoder_tensors(model)
+    weights = read_weights(config)
+    report = match(encoder, weights)
+    with torch.no_grad():
+        for name, mine in encoder.items():
+            theirs = weights.tensors.get(name)
+            if theirs is not None and theirs.shape == mine.shape:
+                mine.copy_(theirs)
+    if not dist.is_initialized() or dist.get_rank() == 0:
+        logging.getLogger("trainers").info("%s", report)
+        if not report.complete:
+            warnings.warn(
+                f"{report}: the weights are of another encoder, and what did not match starts at random", stacklevel=2
+            )
+    return report
+
+
+def inspect_weights(config: ModelConfig) -> WeightReport | None:
+    """Return what `load_encoder` would find in the configured file, without building the network.
+
+    None where the config names no file: nothing is downloaded here.
+
+    Raises:
+        DataError: as `load_encoder`.
+    """
+    if config.arch != "deeplabv3plus" or not isinstance(config.backbone_weights, Path):
+        return None
+    with torch.device("meta"):
+        model = make_network(config, num_classes=2, device=torch.device("cuda"))  # any norm; nothing is computed
+    return match(encoder_tensors(model), read_weights(config))
+
+
+def encoder_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return the parameters and statistics of the encoder by torchvision's names."""
+    assert isinstance(model, DeepLabV3Plus)  # noqa: S101 - narrowed by the caller
+    return {
+        f"{part}.{name}": tensor
+        for part, module in model.encoder_parts().items()
+        for name, tensor in module.state_dict(keep_vars=True).items()
+        if not name.endswith(COUNTER)
+    }
+
+
+def match(encoder: Mapping[str, Tensor], weights: Weights) -> WeightReport:
+    """Compare by name and shape.
+
+    Raises:
+        DataError: less than half of the encoder matches.
+    """
+    given = weights.tensors
+    found = [name for name, mine in encoder.items() if name in given and given[name].shape == mine.shape]
+    numbers = sum(mine.numel() for mine in encoder.values())
+    report = WeightReport(
+        weights.source,
+        weights.sha256,
+        len(found),
+        len(encoder),
+        sum(encoder[name].numel() for name in found) / numbers,
+        tuple(name for name in encoder if name not in given),
+        tuple(name for name in given if name not in encoder),
+        tuple(
+            f"{name} {list(given[name].shape)} for {list(mine.shape)}"
+            for name, mine in encoder.items()
+            if name in given and given[name].shape != mine.shape
+        ),
+    )
+    if report.share < LEAST_SHARE:
+        raise DataError(
+            f"model.backbone_weights must fill at least half of the encoder; {report}: "
+            "set model.backbone and model.stem to the network that the file was made with, or take another file"
+        )
+    return report
+
+
+def read_weights(config: ModelConfig) -> Weights:
+    """Read the configured file, or let torchvision download its weights.
+
+    Raises:
+        DataError: there is no such file, it is no state dict, or the download fails.
+    """
+    if isinstance(config.backbone_weights, Path):
+        return _read_file(config.backbone_weights)
+    weights = IMAGENET[config.backbone]
+    try:
+        tensors = weights.get_state_dict(progress=False, check_hash=True)
+    except (OSError, RuntimeError) as error:
+        raise DataError(
+            f"model.backbone_weights=imagenet must be able to download {weights.url}, got {_first_line(error)}: "
+            "go online once, or set model.backbone_weights to a file"
+        ) from None
+    return Weights(f"torchvision's {weights}", None, _without_counters(tensors))
+
+
+def _read_file(path: Path) -> Weights:
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise DataError(
+            f"model.backbone_weights must be a file that can be read, got {path}: {error.strerror}"
+        ) from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise DataError(
+            f"model.backbone_weights must be a state dict of tensors, as torch.save writes it, got {path} "
+            f"({_first_line(error)}): save the state_dict() alone"
+        ) from None
+    for key in WRAPPERS:
+        if isinstance(stored, Mapping) and isinstance(stored.get(key), Mapping):
+            stored = stored[key]
+            break
+    tensors = {} if not isinstance(stored, Mapping) else {k: v for k, v in stored.items() if isinstance(v, Tensor)}
+    if not tensors:
+        raise DataError(
+            f"model.backbone_weights must hold tensors by name, bare or under {' or '.join(WRAPPERS)}, got {path} "
+            "without any: save the state_dict()"
+        )
+    named = {_bare(str(name)): tensor for name, tensor in tensors.items()}
+    return Weights(str(path), digest, _without_counters(named))
+
+
+def _without_counters(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in tensors.items() if not name.endswith(COUNTER)}
+
+
+def _bare(name: str) -> str:
+    for prefix in PREFIXES:
+        name = name.removeprefix(prefix)
+    return name
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]

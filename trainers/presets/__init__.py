@@ -1,0 +1,51 @@
+"""Presets: functions that return a whole config."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+
+from trainers.config import TrainConfig
+from trainers.errors import ConfigError
+from trainers.presets.camvid import CAMVID_CLASSES, camvid_css
+from trainers.presets.digits import digits_css, digits_oracle, digits_supervised, supervised
+from trainers.presets.paper import (
+    ade20k_css,
+    cityscapes_css_186,
+    coco_stuff_css,
+    voc_css_92,
+    voc_css_183,
+    voc_css_366,
+    voc_css_732,
+    voc_css_1464,
+)
+
+__all__ = ["CAMVID_CLASSES", "PRESETS", "load_preset", "supervised"]
+
+PRESETS: dict[str, Callable[[], TrainConfig]] = {
+    "digits_css": digits_css,
+    "digits_supervised": digits_supervised,
+    "digits_oracle": digits_oracle,
+    "camvid_css": camvid_css,
+    "voc_css_92": voc_css_92,
+    "voc_css_183": voc_css_183,
+    "voc_css_366": voc_css_366,
+    "voc_css_732": voc_css_732,
+    "voc_css_1464": voc_css_1464,
+    "cityscapes_css_186": cityscapes_css_186,
+    "ade20k_css": ade20k_css,
+    "coco_stuff_css": coco_stuff_css,
+}
+
+
+def load_preset(name: str) -> TrainConfig:
+    """Return the config of a preset.
+
+    Raises:
+        ConfigError: there is no preset of this name.
+    """
+    if name not in PRESETS:
+        near = difflib.get_close_matches(name, PRESETS, n=1)
+        hint = f"did you mean {near[0]}?" if near else "choose one of them"
+        raise ConfigError(f"a preset must be one of {', '.join(PRESETS)}, got {name!r}: {hint}")
+    return PRESETS[name]()
