@@ -27,6 +27,8 @@ class Batch(NamedTuple):
     """[N, H, W] int64, 255 ignored."""
     unlabelled: Tensor | None
     """[U, 3, H, W] in [0, 1]; none where no loss reads it."""
+    inside: Tensor | None = None
+    """[U, H, W] bool, where `unlabelled` shows its image and not what lies around it; none: everywhere."""
 
 
 class Place(NamedTuple):
@@ -110,17 +112,29 @@ def _label(
     """Return targets for the unlabelled images, and this rank's sums of the teacher's representations."""
     size = map_size(unlabelled)
     if not config.uses_prototypes:
-        return logit_targets(forward(teacher, unlabelled, config), size), None
+        return _only_inside(logit_targets(forward(teacher, unlabelled, config), size), batch.inside), None
     from_teacher = config.ema.prototype_source == "teacher"
     seen = forward(teacher, torch.cat([batch.images, unlabelled]) if from_teacher else unlabelled, config)
     on_unlabelled = Dense(*(maps[-unlabelled.shape[0] :] for maps in seen))
     label_twice = as_configured(pseudo_labels, config)
     labels = label_twice(on_unlabelled, prototypes, config.css.indicator_temperature, size)
-    targets = collaborate(labels, config, place.warming_up)
+    targets = _only_inside(collaborate(labels, config, place.warming_up), batch.inside)
     if not from_teacher:
         return targets, None
     valid = valid_labels(batch.labels, targets, config, map_size(seen.representations))
     return targets, class_sums(seen.representations, valid, config.num_classes)
+
+
+def _only_inside(targets: Targets, inside: Tensor | None) -> Targets:
+    """Ask for nothing where an image was filled up: 255 and an indicator and confidence of 0."""
+    if inside is None:
+        return targets
+    return Targets(
+        torch.where(inside, targets.logit_target, IGNORE),
+        torch.where(inside, targets.representation_target, IGNORE),
+        targets.confidence * inside,
+        targets.indicator * inside,
+    )
 
 
 def _augment(unlabelled: Tensor, targets: Targets, config: TrainConfig, place: Place) -> tuple[Tensor, Targets]:

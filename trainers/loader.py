@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from trainers.augment.pipeline import weak_augment
-from trainers.config import TrainConfig
+from trainers.config import IGNORE, TrainConfig
 from trainers.data.sampler import batch_indices, rank_slice
 from trainers.data.source import ImageSource, Samples
 from trainers.data.splits import Splits
@@ -124,10 +124,12 @@ def _read(splits: Splits, config: TrainConfig, place: Place) -> _Stored:
 
 def _to_batch(stored: _Stored, config: TrainConfig, place: Place, device: torch.device) -> Batch:
     images, labels = _augment(stored.labelled, "labelled", config, place, device)
-    unlabelled = None
-    if stored.unlabelled is not None:
-        unlabelled, _ = _augment(stored.unlabelled, "unlabelled", config, place, device)
-    return Batch(images, labels, unlabelled)
+    if stored.unlabelled is None:
+        return Batch(images, labels, None)
+    # What truth there may be stays here: zeros become 255 outside of the image.
+    blank = stored.unlabelled._replace(labels=torch.zeros_like(stored.unlabelled.labels))
+    unlabelled, outside = _augment(blank, "unlabelled", config, place, device)
+    return Batch(images, labels, unlabelled, outside != IGNORE)
 
 
 def _augment(

@@ -14,7 +14,7 @@ from trainers.distributed import sum_over_ranks
 from trainers.errors import DivergedError
 from trainers.evaluate import evaluate_state
 from trainers.lesson import Place
-from trainers.loader import check_batches, load_batch
+from trainers.loader import BatchLoader, check_batches, load_batch
 from trainers.run import Decision, Run
 from trainers.schedules import cross_warmup_steps, loss_weights
 from trainers.state import TrainState
@@ -43,22 +43,23 @@ def train(config: TrainConfig, run: Run) -> TrainState:
     if state.step == steps:  # interrupted between the last step and its report
         run.report(meter.read(state) | evaluate_state(state, splits, config, run), state)
     state.mark_report()  # states are saved at reports
-    while state.step < steps:
-        place = Place(config.seed, state.step, run.rank, run.world_size, warming_up=state.step < warmup)
-        batch = load_batch(splits, config, place, run.device)
-        weights = loss_weights(config.loss, state.step, steps)
-        for part in css_step(state.wrapped, state.teacher, state.prototypes, batch, config, place):
-            loss = torch.stack([weights[name] * value for name, value in part.losses.items()]).sum()
-            # Gradients are averaged over the ranks, losses are parts of a sum.
-            state.accumulate(loss * run.world_size)
-            meter.add(loss, part)
-        state.advance(part.prototypes)
-        meter.count_step()
-        if state.step % config.schedule.evaluate_every == 0 or state.step == steps:
-            metrics = meter.read(state) | evaluate_state(state, splits, config, run)
-            if run.report(metrics, state) is Decision.STOP:
-                break
-            state.mark_report()
+    with BatchLoader(splits, config, run.rank, run.world_size, run.device) as loader:
+        while state.step < steps:
+            place = Place(config.seed, state.step, run.rank, run.world_size, warming_up=state.step < warmup)
+            batch = loader.load(state.step)
+            weights = loss_weights(config.loss, state.step, steps)
+            for part in css_step(state.wrapped, state.teacher, state.prototypes, batch, config, place):
+                loss = torch.stack([weights[name] * value for name, value in part.losses.items()]).sum()
+                # Gradients are averaged over the ranks, losses are parts of a sum.
+                state.accumulate(loss * run.world_size)
+                meter.add(loss, part)
+            state.advance(part.prototypes)
+            meter.count_step()
+            if state.step % config.schedule.evaluate_every == 0 or state.step == steps:
+                metrics = meter.read(state) | evaluate_state(state, splits, config, run)
+                if run.report(metrics, state) is Decision.STOP:
+                    break
+                state.mark_report()
     return state
 
 

@@ -118,7 +118,7 @@ def _log_sum_exp(anchors: Tensor, pixels: Tensor, negative_at: Tensor) -> Tensor
         pixels: [P, D], of any length.
         negative_at: [B, M], pixel numbers of each group's negatives.
     """
-    result: Tensor = _LogSumExp.apply(anchors, pixels.detach(), negative_at)  # type: ignore[no-untyped-call]
+    result: Tensor = _LogSumExp.apply(anchors, pixels.detach(), negative_at)
     return result
 
 
@@ -135,12 +135,12 @@ class _LogSumExp(torch.autograd.Function):
         block = max(1, _BLOCK_NUMBERS // (negatives * dim))
         lengths = torch.linalg.vector_norm(pixels, dim=1).clamp(min=_SHORTEST)
         sums, means = [], []
-        for some, at in zip(anchors.split(block), negative_at.split(block), strict=True):
+        for some, at in zip(torch.split(anchors, block), torch.split(negative_at, block), strict=True):
             drawn = pixels.index_select(0, at.flatten()).view(-1, negatives, dim)
             length = lengths[at].unsqueeze(1)
             logits = torch.bmm(some, drawn.transpose(1, 2)).div_(length)
             log_sum = logits.logsumexp(dim=2, keepdim=True)
-            means.append(torch.bmm(logits.sub_(log_sum).exp_(), drawn))
+            means.append(torch.bmm(logits.sub_(log_sum).exp_().div_(length), drawn))
             sums.append(log_sum)
         ctx.save_for_backward(torch.cat(means))
         return torch.cat(sums).squeeze(2)

@@ -16,7 +16,10 @@ class CityscapesReader(PublishedReader):
 
     title = "Cityscapes"
     where = "https://www.cityscapes-dataset.com/downloads/ (leftImg8bit_trainvaltest.zip, gtFine_trainvaltest.zip)"
-    layout: tuple[str, ...] = ("leftImg8bit/{train,val}/CITY/*_leftImg8bit.png", "gtFine/{train,val}/CITY/*_gtFine_labelIds.png")
+    layout: tuple[str, ...] = (
+        "leftImg8bit/{train,val}/CITY/*_leftImg8bit.png",
+        "gtFine/{train,val}/CITY/*_gtFine_labelIds.png",
+    )
 
     def __init__(self, data: CityscapesData) -> None:
         super().__init__(data.root)

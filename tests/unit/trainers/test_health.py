@@ -31,6 +31,12 @@ def test_drift_is_the_mean_of_one_minus_cosine_over_the_classes_seen_both_times(
     assert health["health/prototype_drift"] == pytest.approx((0.5 + 1.0) / 2)
 
 
+def test_a_drift_of_a_twentieth_of_a_degree_is_measured() -> None:
+    # 1 - cos is 4e-7 here: float32 would say so to within a seventh, but its vectors tell the angle to 1e-4.
+    expected = 1 - math.cos(math.radians(0.05))
+    assert prototype_health(turned(40.05), turned(40))["health/prototype_drift"] == pytest.approx(expected, rel=1e-2)
+
+
 def test_prototypes_that_only_grow_do_not_drift() -> None:
     now = turned(0, 90)
     health = prototype_health(now, Prototypes(now.values * 3, now.seen))

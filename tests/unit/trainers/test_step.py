@@ -242,7 +242,8 @@ def test_the_unsupervised_loss_is_the_mean_over_confident_pixels_of_what_the_stu
     None
 ):
     # A student that still is its teacher, and sees the same images: minus the log of the confidence.
-    overrides = {"model.norm": "group", "css.label_strategy": "logit", "thresholds.delta_u": 0.15, **STILL}
+    whole = {"augment.weak.scale": (1.0, 1.0), **STILL}
+    overrides = {"model.norm": "group", "css.label_strategy": "logit", "thresholds.delta_u": 0.15, **whole}
     state, output = take_step(overrides)
     with torch.no_grad():
         dense = state.teacher(batch_of(state.config).unlabelled)
@@ -293,3 +294,24 @@ def test_the_contrastive_loss_is_the_mean_over_the_classes_that_have_hard_pixels
     # Of 16 negatives each has cosine 0, the positive has cosine 1.
     one_class = math.log(1 + 16 * math.exp(-1 / config.loss.temperature))
     assert math.isclose(output.losses["contrast"].item(), one_class, rel_tol=1e-5)  # float32
+
+
+def test_what_lies_outside_of_an_unlabelled_image_asks_for_nothing() -> None:
+    overrides = {"css.label_strategy": "logit", **STILL}
+    inside = torch.zeros(4, 32, 32, dtype=torch.bool)
+    inside[:, :16] = True
+    batch = batch_of(tiny_config(overrides))._replace(inside=inside)
+    assert batch.unlabelled is not None
+    state, output = take_step({**overrides, "model.norm": "group"}, batch=batch)
+    with torch.no_grad():
+        dense = state.teacher(batch.unlabelled)
+    confidence = upsample(dense.logits, (32, 32)).softmax(1).amax(1)[inside]
+    assert output.statistics["share/unsupervised"].item() == 0.5
+    assert math.isclose(output.losses["unsupervised"].item(), -confidence.log().mean().item(), rel_tol=1e-5)  # float32
+
+
+def test_magnified_below_the_crop_an_unlabelled_image_is_surrounded_by_nothing() -> None:
+    config = tiny_config({"augment.weak.scale": (0.5, 0.5)})
+    batch = batch_of(config)
+    assert batch.inside is not None
+    assert batch.inside.float().mean().item() == pytest.approx(0.25)
