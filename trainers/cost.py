@@ -31,6 +31,7 @@ from trainers.lesson import Batch, Place
 from trainers.loader import check_batches
 from trainers.models.build import make_network
 from trainers.schedules import loss_weights
+from trainers.state import make_optimizer
 from trainers.step import css_step
 
 ALLOWANCE = 0.2
@@ -297,16 +298,8 @@ def _fake(tensor: Tensor) -> Tensor:
 
 def _warm_optimizer(student: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """Return the optimizer of `TrainState` as it is after its first step."""
-    settings = config.optimizer
-    optimizer = torch.optim.SGD(
-        student.parameters(),
-        lr=settings.lr,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-        nesterov=settings.momentum > 0,
-        fused=True,
-    )
-    if settings.momentum > 0:
+    optimizer = make_optimizer(student, config.optimizer)
+    if config.optimizer.momentum > 0:
         for parameter in student.parameters():
             optimizer.state[parameter]["momentum_buffer"] = _fake(parameter)
     return optimizer

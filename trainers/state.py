@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from trainers.config import TrainConfig
+from trainers.config import OptimizerConfig, TrainConfig
 from trainers.css.prototypes import Prototypes
 from trainers.distributed import average_buffers
 from trainers.ema import make_teacher, update_teacher
@@ -37,15 +37,7 @@ class TrainState:
         self.prototypes = Prototypes.empty(config.num_classes, config.model.representation_dim, run.device)
         self.prototypes_at_report = self.prototypes
         """As they were at the last report, from which drift is measured."""
-        settings = config.optimizer
-        self.optimizer = torch.optim.SGD(
-            self.student.parameters(),
-            lr=settings.lr,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-            nesterov=settings.momentum > 0,
-            fused=True,
-        )
+        self.optimizer = make_optimizer(self.student, config.optimizer)
         self.wrapped: nn.Module = run.wrap(self.student)
         """The student as it is called in training, with gradients averaged over ranks."""
 
@@ -102,3 +94,15 @@ class TrainState:
             for key in ("prototypes", "prototypes_at_report")
         )
         self.optimizer.load_state_dict(state["optimizer"])
+
+
+def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """Return SGD on all parameters, fused into one pass over them."""
+    return torch.optim.SGD(
+        model.parameters(),
+        lr=config.lr,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        nesterov=config.momentum > 0,
+        fused=True,
+    )

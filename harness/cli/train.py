@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.cli.checks import check_inputs, say_weights
 from harness.cli.options import (
     Address,
     Json,
@@ -46,6 +47,7 @@ def train(
     """Train one configuration, recorded like a trial of a search."""
     with terminal(as_json) as speak:
         task = _prepare(preset, method, settings or [], storage, name, tracking_uri, workers)
+        say_weights(task.config, speak)
 
         from harness.cli.conduct import PICTURE, conduct
         from harness.cluster import ray_session
@@ -92,10 +94,7 @@ def _prepare(
 
     from harness.cli.conduct import Task, tracking_uri_of
     from harness.experiment import CssExperiment
-    from trainers.data.splits import verify
-    from trainers.loader import check_batches
 
-    check_batches(config, workers)
-    verify(config.data, needs_unlabelled=config.uses_unlabelled)
+    check_inputs(config, workers)
     uri = tracking_uri_of(tracking_uri)
     return Task("train", folder, preset, config, settings, uri, CssExperiment(config).metric, 1)

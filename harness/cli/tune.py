@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.cli.checks import check_inputs, say_weights
 from harness.cli.options import (
     Address,
     Json,
@@ -86,6 +87,7 @@ def tune(
     wish = Wish(trials, gangs, workers_per_gang, scheduler, sampler, grace_steps, reduction_factor, seed, retries)
     with terminal(as_json) as speak:
         task = _prepare(preset, space, settings or [], storage, name, tracking_uri, wish)
+        say_weights(task.config, speak)
         try:
             results = _search(task, wish, address, speak)
         except KeyboardInterrupt:
@@ -117,11 +119,8 @@ def _prepare(
 
     from harness.cli.conduct import Task, tracking_uri_of
     from harness.experiment import CssExperiment
-    from trainers.data.splits import verify
-    from trainers.loader import check_batches
 
-    check_batches(config, wish.workers_per_gang)
-    verify(config.data, needs_unlabelled=config.uses_unlabelled)
+    check_inputs(config, wish.workers_per_gang)
     metric = CssExperiment(config).metric
     uri = tracking_uri_of(tracking_uri)
     return Task("search", folder, preset, config, settings, uri, metric, wish.trials, space)

@@ -21,9 +21,11 @@ from trainers.config import StrongAugmentConfig
 # and the rest of the colour is its chrominance.
 _TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 _LUMINANCE: list[float] = _TO_YIQ[0].tolist()
-_QUARTER_TURN: list[list[float]] = (
-    np.linalg.inv(_TO_YIQ) @ np.array([[0, 0, 0], [0, 0, -1], [0, 1, 0]]) @ _TO_YIQ
-).tolist()
+_GREY = np.tile(_TO_YIQ[0], (3, 1))
+_QUARTER_TURN = np.linalg.inv(_TO_YIQ) @ np.array([[0, 0, 0], [0, 0, -1], [0, 1, 0]]) @ _TO_YIQ
+# As numbers, for a tensor of them would be copied to the device in every step.
+_WEIGHTS: list[list[list[float]]] = np.stack([_GREY, np.eye(3) - _GREY, _QUARTER_TURN], -1).tolist()
+"""For each colour of the result and of the image: shares of the luminance, the chrominance, its quarter turn."""
 
 
 class JitterParams(NamedTuple):
@@ -75,22 +77,21 @@ def apply_jitter(image: Tensor, params: JitterParams) -> Tensor:
 
         u = c b x + (1 - c) b m,    result = Y(u) + s cos(t) (u - Y(u)) + s sin(t) Q(u)
 
-    Hue is thus linear and leaves luminance alone, unlike a rotation in HSV.
+    Hue is thus linear and leaves luminance alone, unlike a rotation in HSV; all of it is one 3 x 3 matrix an image.
 
     Args:
         image: float32 [N, 3, H, W] in [0, 1].
         params: Rows of these images, on their device.
     """
-    mean_grey = _weighted(image, _LUMINANCE).mean((-2, -1))
     gain = params.contrast * params.brightness
-    offset = (1 - params.contrast) * params.brightness * mean_grey
-    toned = image * per_image(gain) + per_image(offset)
-    grey = _weighted(toned, _LUMINANCE)[:, None]
-    turned = torch.stack([_weighted(toned, row) for row in _QUARTER_TURN], 1)
-    along = per_image(params.saturation * torch.cos(params.hue))
-    across = per_image(params.saturation * torch.sin(params.hue))
-    jittered = grey + along * (toned - grey) + across * turned
-    return torch.where(per_image(params.apply), jittered.clamp(0, 1), image)
+    offset = (1 - params.contrast) * params.brightness * _weighted(image, _LUMINANCE).mean((-2, -1))
+    along, across = params.saturation * torch.cos(params.hue), params.saturation * torch.sin(params.hue)
+    jittered = torch.empty_like(image).copy_(per_image(offset))
+    for out, weights in zip(jittered.unbind(1), _WEIGHTS, strict=True):
+        for colour, (luminance, chrominance, turned) in zip(image.unbind(1), weights, strict=True):
+            share = gain * (luminance + chrominance * along + turned * across)
+            out.addcmul_(colour, share[:, None, None])
+    return torch.where(per_image(params.apply), jittered.clamp_(0, 1), image)
 
 
 def apply_blur(image: Tensor, params: BlurParams, largest_sigma: float) -> Tensor:
