@@ -84,7 +84,7 @@ def reference_figures(size: Size, config: TrainConfig, now: Clock) -> Figures:
     return {
         "contrast_speedup": _ratio(slow, "per_query").total,
         "contrast_speedup_in_user_time": _ratio(slow, "per_query").user,
-        "contrast_speedup_of_matrix_product": slow["per_query"].total / quick["matrix_product"].total,
+        "contrast_speedup_over_matrix_product": _ratio(quick, "matrix_product").total,
         "contrast_s": quick["ours"].total,
         "contrast_memory_ratio": memory["ours"] / memory["per_query"],
         "contrast_bytes": memory,
@@ -129,11 +129,10 @@ def measure(size: Size, threads: int, with_resident: bool) -> Figures:
 
 def print_table(figures: Figures) -> None:
     """Ratios first, which other machines can be compared with."""
-    for name, value in figures.items():
-        if isinstance(value, float):
-            print(f"{name:36} {value:10.3f}")
-        elif name != "stages_s":
-            print(f"{name:36} {value}")
+    ratios = [name for name in figures if any(word in name for word in ("share", "speedup", "ratio", "over"))]
+    for name in (*ratios, *(name for name in figures if name not in ratios and name != "stages_s")):
+        value = figures[name]
+        print(f"{name:40} {f'{value:.3f}' if isinstance(value, float) else value}")
     whole = sum(figures["stages_s"].values())
     print("\nstage                    share        ms")
     for stage, seconds in figures["stages_s"].items():
