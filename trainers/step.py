@@ -22,7 +22,7 @@ from trainers.css.prototypes import (
     Prototypes,
     class_sums,
     cosine_similarity,
-    one_hot,
+    own_class,
     similarity_probs,
     update_prototypes,
 )
@@ -89,15 +89,17 @@ def _learn(
     labelled, parts = lesson.images.shape[0], config.schedule.accumulate
     seen = _look(student, lesson, config)
     logits = upsample(seen.logits, map_size(lesson.images))
+    # A split, whose gradient is put together at once; of slices, each would fill a map of zeros.
+    on_labelled, on_strong = logits.split([labelled, logits.shape[0] - labelled])
 
-    supervised = _supervised(logits[:labelled], lesson.labels, config)
+    supervised = _supervised(on_labelled, lesson.labels, config)
     pixels = _find_pixels(seen, lesson, prototypes, config) if config.uses_prototypes else None
     reduced = _over_ranks(supervised, pixels, config, place)
     divisor = lesson.supervised_divisor if reduced.supervised is None else reduced.supervised * parts
     losses = {"supervised": supervised.total / _or_one(divisor)}
     statistics = {"share/labelled": divisor / (lesson.labels.numel() * parts**2 * place.world_size)}
     if lesson.targets is not None:
-        unsupervised = _unsupervised(logits[labelled:], lesson.targets, config)
+        unsupervised = _unsupervised(on_strong, lesson.targets, config)
         losses["unsupervised"] = unsupervised.total / _or_one(lesson.unsupervised_divisor)
         everywhere = lesson.targets.confidence.numel() * parts**2 * place.world_size
         statistics["share/unsupervised"] = lesson.unsupervised_divisor / everywhere
@@ -168,8 +170,7 @@ def _hard_pixels(seen: Dense, valid: Tensor, prototypes: Prototypes, config: Tra
     else:
         cosines = cosine_similarity(seen.representations, prototypes)
         probs = similarity_probs(cosines, prototypes.seen, config.css.indicator_temperature)
-    indicator = (probs * one_hot(valid, config.num_classes)).sum(dim=1)
-    return indicator < config.delta_s_probability
+    return own_class(probs, valid) < config.delta_s_probability
 
 
 def _over_ranks(supervised: LossSum, pixels: _Pixels | None, config: TrainConfig, place: Place) -> _Reduced:

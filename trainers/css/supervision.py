@@ -33,7 +33,9 @@ def supervised_loss(logits: Tensor, label: Tensor, class_weights: tuple[float, .
         class_weights: K positive numbers; none: all are 1.
     """
     weights = _as_tensor(class_weights, logits)
-    total = F.cross_entropy(logits, label, weight=weights, ignore_index=IGNORE, reduction="sum")
+    # Pixels as rows: on channels_last maps the softmax over classes then runs along memory.
+    rows = logits.permute(0, 2, 3, 1).flatten(0, 2)
+    total = F.cross_entropy(rows, label.flatten(), weight=weights, ignore_index=IGNORE, reduction="sum")
     return LossSum(total, supervised_divisor(label, class_weights))
 
 
