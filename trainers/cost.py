@@ -299,9 +299,14 @@ def _fake(tensor: Tensor) -> Tensor:
 def _warm_optimizer(student: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """Return the optimizer of `TrainState` as it is after its first step."""
     optimizer = make_optimizer(student, config.optimizer)
-    if config.optimizer.momentum > 0:
-        for parameter in student.parameters():
-            optimizer.state[parameter]["momentum_buffer"] = _fake(parameter)
+    kept: tuple[str, ...] = ("momentum_buffer",) if config.optimizer.momentum > 0 else ()
+    if config.optimizer.kind == "adamw":
+        kept = ("exp_avg", "exp_avg_sq")
+    for parameter in student.parameters():
+        for name in kept:
+            optimizer.state[parameter][name] = _fake(parameter)
+        if config.optimizer.kind == "adamw":
+            optimizer.state[parameter]["step"] = torch.zeros(())
     return optimizer
 
 

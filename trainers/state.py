@@ -97,12 +97,17 @@ class TrainState:
 
 
 def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """Return SGD on all parameters, fused into one pass over them."""
+    """Return the configured optimizer of all parameters, fused into one pass over them."""
+    parameters, decay = model.parameters(), config.weight_decay
+    if config.kind == "adamw":
+        return torch.optim.AdamW(
+            parameters, lr=config.lr, betas=(config.momentum, 0.999), weight_decay=decay, fused=True
+        )
     return torch.optim.SGD(
-        model.parameters(),
+        parameters,
         lr=config.lr,
         momentum=config.momentum,
-        weight_decay=config.weight_decay,
+        weight_decay=decay,
         nesterov=config.momentum > 0,
         fused=True,
     )

@@ -90,7 +90,7 @@ def _learn(
     seen = _look(student, lesson, config)
     logits = upsample(seen.logits, map_size(lesson.images))
     # A split, whose gradient is put together at once; of slices, each would fill a map of zeros.
-    on_labelled, on_strong = logits.split([labelled, logits.shape[0] - labelled])
+    on_labelled, on_strong = torch.split(logits, [labelled, logits.shape[0] - labelled])
 
     supervised = _supervised(on_labelled, lesson.labels, config)
     pixels = _find_pixels(seen, lesson, prototypes, config) if config.uses_prototypes else None

@@ -111,8 +111,9 @@ def test_the_memory_of_a_step_is_what_the_allocator_hands_out(precision: str) ->
     assert found.peak == pytest.approx(profiled_peak(state, batch), rel=0.05)
 
 
-def test_weights_and_momentum_are_counted_by_their_sizes() -> None:
-    config = tiny_config({"schedule.labelled_batch": 16, "schedule.unlabelled_batch": 16})
+@pytest.mark.parametrize(("kind", "moments"), [("sgd", 1), ("adamw", 2)])
+def test_weights_and_moments_are_counted_by_their_sizes(kind: str, moments: int) -> None:
+    config = tiny_config({"schedule.labelled_batch": 16, "schedule.unlabelled_batch": 16, "optimizer.kind": kind})
     state = TrainState(config, LocalRun(device=CPU))
     parameters = sum(parameter.numel() for parameter in state.student.parameters())
     buffers = sum(buffer.untyped_storage().nbytes() for buffer in state.student.buffers())
@@ -120,7 +121,8 @@ def test_weights_and_momentum_are_counted_by_their_sizes() -> None:
     assert cost.parameters.total == parameters
     assert cost.parameters.encoder == sum(parameter.numel() for parameter in state.student.encoder.parameters())
     assert cost.memory.weights == 2 * (4 * parameters + buffers)
-    assert cost.memory.optimizer == 4 * parameters
+    counters = len(list(state.student.parameters())) if kind == "adamw" else 0
+    assert cost.memory.optimizer == 4 * (moments * parameters + counters)
 
 
 def test_several_ranks_keep_their_gradients_and_share_the_images() -> None:

@@ -1,6 +1,7 @@
 """A resumed run goes on as if nothing had happened, and nothing outside of a run's config changes it: bit by bit."""
 
 import random
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from trainers.config import TrainConfig
 from trainers.errors import DataError
 from trainers.local_run import LocalRun
 from trainers.loop import train
+from trainers.methods import METHODS
 from trainers.run import Decision
 
 Reports = list[dict[str, float]]
@@ -36,14 +38,28 @@ def tiny_run() -> tuple[dict[str, Any], Reports]:
     return run(tiny_config())
 
 
-CASES = {
+CASES: dict[str, Mapping[str, Any]] = {
+    **METHODS,
     "logit": {"css.label_strategy": "logit"},
     "representation": {"css.label_strategy": "representation"},
     "mix": {"css.label_strategy": "mix"},
-    "cross": {"css.label_strategy": "cross"},
     "cross in its warm-up": {"css.label_strategy": "cross", "css.cross_warmup": 0.8},
+    "cross, in steps": {"css.label_strategy": "cross", "css.cross_warmup": 14, "css.cross_warmup_unit": "steps"},
+    "cross, in epochs of four steps": {
+        "css.label_strategy": "cross",
+        "css.cross_warmup": 3.5,
+        "css.cross_warmup_unit": "epochs",
+    },
     "prototypes of the student": {"ema.prototype_source": "student", "loss.unsupervised": "image_share"},
-    "supervised": {"loss.lambda_u": 0.0, "loss.lambda_c": 0.0},
+    "hard examples in two parts": {
+        "loss.supervised": "ohem",
+        "loss.ohem_min_kept": 100,
+        "loss.class_weights": tuple(0.5 + 0.1 * at for at in range(11)),
+        "schedule.accumulate": 2,
+    },
+    "AdamW": {"optimizer.kind": "adamw", "optimizer.lr": 0.003},
+    "apart, down to a floor": {"schedule.joint_forward": False, "optimizer.min_lr": 0.01},
+    "in bfloat16": {"compute.precision": "bfloat16"},
 }
 
 

@@ -9,7 +9,7 @@ from trainers.css.prototypes import Prototypes
 from trainers.ema import make_teacher, update_teacher
 from trainers.local_run import LocalRun
 from trainers.models.build import build_model
-from trainers.state import TrainState
+from trainers.state import TrainState, make_optimizer
 
 
 def network() -> nn.Module:
@@ -116,3 +116,12 @@ def test_building_a_network_is_a_function_of_its_seed(norm: str) -> None:
     one, same, other = (build_model(config, 11, seed, device).state_dict() for seed in (1, 1, 2))
     assert differences(one, same) == []
     assert differences(one, other) != []
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)])
+def test_the_config_chooses_the_optimizer_and_its_settings(kind: str, expected: type) -> None:
+    config = tiny_config({"optimizer.kind": kind, "optimizer.lr": 0.02, "optimizer.weight_decay": 0.3}).optimizer
+    found = make_optimizer(torch.nn.Linear(2, 2), config)
+    (group,) = found.param_groups
+    assert type(found) is expected
+    assert (group["lr"], group["weight_decay"]) == (0.02, 0.3)

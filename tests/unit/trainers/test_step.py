@@ -21,9 +21,10 @@ from trainers.data.splits import open_splits
 from trainers.lesson import Batch, Place
 from trainers.loader import load_batch
 from trainers.local_run import LocalRun
+from trainers.methods import METHODS
 from trainers.models.heads import Dense
 from trainers.state import TrainState
-from trainers.step import StepOutput
+from trainers.step import StepOutput, css_step
 
 K, D = 11, 16
 DEVICE = torch.device("cpu")
@@ -48,6 +49,18 @@ def batch_of(config: TrainConfig, step: int = 0) -> Batch:
     return load_batch(open_splits(config.data), config, Place(config.seed, step), DEVICE)
 
 
+def all_parts(
+    student: Any, teacher: Any, prototypes: Prototypes, batch: Batch, config: TrainConfig, place: Place
+) -> StepOutput:
+    """The sum of the parts of a step."""
+    parts = list(css_step(student, teacher, prototypes, batch, config, place))
+    losses, statistics = (
+        {name: torch.stack([part[name] for part in column]).sum() for name in column[0]}
+        for column in ([part.losses for part in parts], [part.statistics for part in parts])
+    )
+    return StepOutput(losses, statistics, parts[-1].prototypes)
+
+
 def take_step(
     overrides: Mapping[str, Any] | None = None, prototypes: Prototypes | None = None, batch: Batch | None = None
 ) -> tuple[TrainState, StepOutput]:
@@ -55,9 +68,8 @@ def take_step(
     config = tiny_config({"thresholds.delta_u": 0.0, **(overrides or {})})
     state = TrainState(config, LocalRun(device=DEVICE))
     prototypes = some_prototypes() if prototypes is None else prototypes
-    return state, whole_step(
-        state.wrapped, state.teacher, prototypes, batch or batch_of(config), config, Place(config.seed, 10)
-    )
+    batch = batch or batch_of(config)
+    return state, all_parts(state.wrapped, state.teacher, prototypes, batch, config, Place(config.seed, 10))
 
 
 def total(output: StepOutput) -> Tensor:
@@ -74,11 +86,12 @@ VARIANTS = [
     {"augment.strong.mix": "classmix"},
     {"augment.strong.mix": "cutout"},
     {"model.norm": "group", "thresholds.unit": "of_maximum"},
-    {"loss.lambda_u": 0.0, "loss.lambda_c": 0.0},
-    {"loss.lambda_c": 0.0, "css.label_strategy": "logit"},
     {"loss.lambda_c": 0.0},
     {"loss.supervised": "ohem", "loss.class_weights": tuple(1.0 + at for at in range(K))},
     {"schedule.joint_forward": False},
+    {"schedule.accumulate": 2, "ema.prototype_source": "student"},
+    {"loss.class_weights": tuple(1.0 + at for at in range(K)), "schedule.accumulate": 2},
+    *METHODS.values(),
 ]
 
 
@@ -104,7 +117,7 @@ def test_a_step_and_its_gradients_never_wait_for_the_device(overrides: Mapping[s
         _, teacher = on_fakes(state.teacher)
         fakes = Batch(*(None if part is None else mode.from_tensor(part) for part in batch))
         prototypes = Prototypes(*(mode.from_tensor(part) for part in some_prototypes()))
-        total(whole_step(student, teacher, prototypes, fakes, config, Place(0, 10))).backward()
+        total(all_parts(student, teacher, prototypes, fakes, config, Place(0, 10))).backward()
         missing = [name for name, value in held.items() if value.requires_grad and value.grad is None]
     assert missing == []
 
@@ -134,7 +147,7 @@ def test_no_gradient_reaches_the_teacher_or_the_prototypes(overrides: Mapping[st
     state = TrainState(config, LocalRun(device=DEVICE))
     state.teacher.requires_grad_(True)  # even if it asked for one
     prototypes = Prototypes(some_prototypes().values.requires_grad_(), some_prototypes().seen)
-    output = whole_step(state.wrapped, state.teacher, prototypes, batch_of(config), config, Place(0, 10))
+    output = all_parts(state.wrapped, state.teacher, prototypes, batch_of(config), config, Place(0, 10))
     total(output).backward()
     assert prototypes.values.grad is None
     assert all(parameter.grad is None for parameter in state.teacher.parameters())
@@ -170,13 +183,38 @@ def test_before_any_prototype_exists_unlabelled_pixels_give_no_loss(strategy: st
     assert output.losses["unsupervised"].item() == 0.0
 
 
-@pytest.mark.parametrize("overrides", VARIANTS[:8], ids=describe)
+@pytest.mark.parametrize("overrides", VARIANTS, ids=describe)
 def test_a_batch_without_any_label_has_zero_supervised_loss_and_finite_gradients(overrides: Mapping[str, Any]) -> None:
     batch = batch_of(tiny_config())
     state, output = take_step(overrides, batch=batch._replace(labels=torch.full_like(batch.labels, 255)))
     total(output).backward()
     assert output.losses["supervised"].item() == 0.0
     assert all(parameter.grad.isfinite().all() for parameter in state.student.parameters())
+
+
+def nothing() -> Batch:
+    """Images of which no pixel is labelled, and of which no unlabelled one lies inside of its image."""
+    batch = batch_of(tiny_config())
+    assert batch.inside is not None
+    return batch._replace(labels=torch.full_like(batch.labels, 255), inside=torch.zeros_like(batch.inside))
+
+
+@pytest.mark.parametrize("overrides", VARIANTS, ids=describe)
+def test_a_batch_of_which_every_pixel_is_ignored_has_zero_losses_and_no_gradient(overrides: Mapping[str, Any]) -> None:
+    # With prototypes, so that both spaces would have labels to give.
+    state, output = take_step(overrides, batch=nothing())
+    total(output).backward()
+    assert {name: value.item() for name, value in output.losses.items()} == dict.fromkeys(output.losses, 0.0)
+    assert not any(parameter.grad.any() for parameter in state.student.parameters())  # a NaN is not zero either
+
+
+@pytest.mark.parametrize("overrides", VARIANTS, ids=describe)
+def test_a_batch_of_which_every_pixel_is_ignored_has_shares_of_zero_and_leaves_the_prototypes(
+    overrides: Mapping[str, Any],
+) -> None:
+    _, output = take_step(overrides, batch=nothing())
+    assert {name: value.item() for name, value in output.statistics.items()} == dict.fromkeys(output.statistics, 0.0)
+    assert differences(output.prototypes, some_prototypes()) == []
 
 
 NOTHING_VALID = {"css.label_strategy": "mix", "css.indicator_temperature": 0.25, "thresholds.delta_s": 0.99}
