@@ -172,7 +172,7 @@ def test_a_batch_is_a_function_of_seed_and_step() -> None:
     splits = open_splits(config.data)
     one, same, later = (load_batch(splits, config, Place(0, step), torch.device("cpu"))._asdict() for step in (3, 3, 4))
     assert differences(one, same) == []
-    assert sorted(differences(one, later)) == ["/images", "/labels", "/unlabelled"]
+    assert sorted(differences(one, later)) == ["/images", "/inside", "/labels", "/unlabelled"]
 
 
 def test_the_batches_of_the_ranks_are_the_batch_of_one() -> None:
