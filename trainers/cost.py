@@ -186,7 +186,7 @@ def watch_step(
         for part in css_step(
             Watched(student, watch, "student"), Watched(teacher, watch, "teacher"), prototypes, batch, config, place
         ):
-            loss = torch.stack([weights[name] * value for name, value in part.losses.items()]).sum()
+            loss = part.weighted(weights)
             with watch.phase("backward"):
                 loss.backward()  # type: ignore[no-untyped-call]
         with watch.phase("update"):
@@ -321,7 +321,10 @@ def _batch(config: TrainConfig, workers: int) -> Batch:
 
     labelled = images(config.schedule.labelled_batch)
     labels = torch.empty(labelled.shape[0], height, width, dtype=torch.int64)
-    return Batch(labelled, labels, images(config.schedule.unlabelled_batch) if config.uses_unlabelled else None)
+    if not config.uses_unlabelled:
+        return Batch(labelled, labels, None)
+    unlabelled = images(config.schedule.unlabelled_batch)
+    return Batch(labelled, labels, unlabelled, torch.empty(unlabelled.shape[0], height, width, dtype=torch.bool))
 
 
 def _parameters(network: nn.Module) -> Parameters:

@@ -6,6 +6,9 @@ given and what to do, and commands end with exit code 2. A `DivergedError` is an
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 
 class UsageError(ValueError):
     """What was asked for cannot be done; nothing was changed."""
@@ -21,3 +24,14 @@ class DataError(UsageError):
 
 class DivergedError(RuntimeError):
     """Training produced a value that is not finite."""
+
+
+def require_finite(metrics: Mapping[str, float], step: int) -> None:
+    """Refuse metrics that are not numbers.
+
+    Raises:
+        DivergedError: names those that are infinite or NaN.
+    """
+    bad = [name for name, value in metrics.items() if not math.isfinite(value)]
+    if bad:
+        raise DivergedError(f"training diverged by step {step}: {', '.join(bad)} not finite")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import torch
@@ -14,7 +13,7 @@ from trainers.data.groups import rank_groups
 from trainers.data.source import ImageSource
 from trainers.data.splits import Splits
 from trainers.distributed import sum_counts
-from trainers.errors import DivergedError
+from trainers.errors import require_finite
 from trainers.health import prototype_health, teacher_student_gap
 from trainers.models.forward import forward
 from trainers.quality import count_pseudo_labels, quality_metrics
@@ -88,7 +87,5 @@ def evaluate_state(state: TrainState, splits: Splits, config: TrainConfig, run: 
         counts = count_pseudo_labels(state.teacher, state.prototypes, splits.unlabelled, config, run, warming_up)
         with_prototypes = config.uses_prototypes and bool(state.prototypes.seen.any())
         metrics |= quality_metrics(counts, config, with_prototypes)
-    bad = [name for name, value in metrics.items() if not math.isfinite(value)]
-    if bad:
-        raise DivergedError(f"training diverged by step {state.step}: {', '.join(bad)} not finite")
+    require_finite(metrics, state.step)
     return metrics

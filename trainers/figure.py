@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from trainers.checkpoint import load_checkpoint
-from trainers.config import IGNORE, TrainConfig
+from trainers.config import TrainConfig
 from trainers.css.pseudo_labels import pseudo_labels, upsample
 from trainers.data.source import ImageSource
 from trainers.data.splits import open_splits
@@ -70,9 +70,8 @@ def _maps(state: TrainState, image: Tensor, config: TrainConfig) -> list[Tensor]
     seen = forward(state.teacher, inputs, config)
     size = (inputs.shape[-2], inputs.shape[-1])
     labels = pseudo_labels(seen, state.prototypes, config.css.indicator_temperature, size)
-    agreed = torch.where(labels.logit_label == labels.representation_label, labels.logit_label, IGNORE)
     prediction = upsample(seen.logits, size).argmax(dim=1)
-    return [maps.squeeze(0) for maps in (prediction, labels.logit_label, labels.representation_label, agreed)]
+    return [maps.squeeze(0) for maps in (prediction, labels.logit_label, labels.representation_label, labels.agreed)]
 
 
 def _bytes(label: Tensor) -> np.ndarray:

@@ -11,7 +11,7 @@ from trainers.checkpoint import load_checkpoint
 from trainers.config import TrainConfig
 from trainers.data.splits import open_splits
 from trainers.distributed import sum_over_ranks
-from trainers.errors import DivergedError
+from trainers.errors import require_finite
 from trainers.evaluate import evaluate_state
 from trainers.lesson import Place
 from trainers.loader import BatchLoader, check_batches, load_batch
@@ -49,7 +49,7 @@ def train(config: TrainConfig, run: Run) -> TrainState:
             batch = loader.load(state.step)
             weights = loss_weights(config.loss, state.step, steps)
             for part in css_step(state.wrapped, state.teacher, state.prototypes, batch, config, place):
-                loss = torch.stack([weights[name] * value for name, value in part.losses.items()]).sum()
+                loss = part.weighted(weights)
                 # Gradients are averaged over the ranks, losses are parts of a sum.
                 state.accumulate(loss * run.world_size)
                 meter.add(loss, part)
@@ -74,8 +74,9 @@ def warm_up(config: TrainConfig, run: Run) -> None:
     state = TrainState(config, run)
     place = Place(config.seed, 0, run.rank, run.world_size)
     batch = load_batch(splits, config, place, run.device)
+    weights = loss_weights(config.loss, 0, config.schedule.steps)
     for part in css_step(state.wrapped, state.teacher, state.prototypes, batch, config, place):
-        state.accumulate(torch.stack(list(part.losses.values())).sum())
+        state.accumulate(part.weighted(weights))
     state.advance(part.prototypes)
 
 
@@ -122,7 +123,5 @@ class Meter:
         if self.first_step is not None:
             metrics["time/first_step_unix"] = self.first_step
         self.losses, self.statistics, self.steps, self.since = {}, {}, 0, time.perf_counter()
-        bad = [name for name, value in metrics.items() if value != value or abs(value) == float("inf")]
-        if bad:
-            raise DivergedError(f"training diverged by step {state.step}: {', '.join(bad)} not finite")
+        require_finite(metrics, state.step)
         return metrics

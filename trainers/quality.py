@@ -155,8 +155,7 @@ def _say(teacher: Dense, prototypes: Prototypes, config: TrainConfig, warming_up
     else:
         labels = pseudo_labels(teacher, prototypes, config.css.indicator_temperature, size)
         targets = collaborate(labels, config, warming_up)
-        agreed = torch.where(labels.logit_label == labels.representation_label, labels.logit_label, IGNORE)
-        spaces = (labels.logit_label, labels.representation_label, agreed)
+        spaces = (labels.logit_label, labels.representation_label, labels.agreed)
     confident = confident_labels(spaces[0], targets.confidence, delta_u)
     kept = confident_labels(targets.logit_target, targets.confidence, delta_u) != IGNORE
     return _Said(torch.cat([spaces[0], confident, *spaces[1:]]), kept.squeeze(0))

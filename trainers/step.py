@@ -6,7 +6,7 @@ whose gradients add up.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
@@ -53,6 +53,10 @@ class StepOutput(NamedTuple):
     """Scalars without gradient, the same on every rank; their sum over the parts is that of the global batch."""
     prototypes: Prototypes
     """After this step, as far as its parts were seen."""
+
+    def weighted(self, weights: Mapping[str, float]) -> Tensor:
+        """Return the sum of the losses, each times its weight (Eq. 6)."""
+        return torch.stack([weights[name] * value for name, value in self.losses.items()]).sum()
 
 
 def css_step(

@@ -61,7 +61,7 @@ def take_step(training: TrainState, splits: Splits, config: TrainConfig) -> None
     batch = load_batch(splits, config, place, torch.device("cpu"))
     weights = loss_weights(config.loss, training.step, config.schedule.steps)
     for part in css_step(training.wrapped, training.teacher, training.prototypes, batch, config, place):
-        training.accumulate(torch.stack([weights[name] * value for name, value in part.losses.items()]).sum())
+        training.accumulate(part.weighted(weights))
     training.advance(part.prototypes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,14 @@ from trainers.run import Decision, Run
 Body = Callable[[Run], Any]
 
 
-class RunConformance:
+class RunConformance(ABC):
     """A subclass says how many ranks there are and how to be on each of them."""
 
     world_size: int
 
+    @abstractmethod
     def on_every_rank(self, body: Body, decisions: Sequence[Decision]) -> list[Any]:
         """Return body(run) of each rank, in their order; the world answers report n with decisions[n]."""
-        raise NotImplementedError
 
     def test_ranks_are_numbered_from_zero(self) -> None:
         assert self.on_every_rank(place, ()) == [(rank, self.world_size) for rank in range(self.world_size)]

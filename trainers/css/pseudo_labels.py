@@ -25,6 +25,11 @@ class PseudoLabels(NamedTuple):
     similarity: Tensor
     """[N, K, H, W], softmax of the cosines to the prototypes over tau (Eq. 5)."""
 
+    @property
+    def agreed(self) -> Tensor:
+        """[N, H, W], the label of both spaces; 255 where they disagree."""
+        return torch.where(self.logit_label == self.representation_label, self.logit_label, IGNORE)
+
 
 class Targets(NamedTuple):
     """What the student is asked for on unlabelled images."""
@@ -79,8 +84,7 @@ def collaborate(labels: PseudoLabels, config: TrainConfig, warming_up: bool) -> 
     """
     strategy = config.css.label_strategy
     if strategy == "mix":
-        agreed = torch.where(labels.logit_label == labels.representation_label, labels.logit_label, IGNORE)
-        for_logits = for_representations = agreed
+        for_logits = for_representations = labels.agreed
     elif strategy == "representation":
         for_logits = for_representations = labels.representation_label
     elif strategy == "logit" or warming_up:

@@ -56,7 +56,7 @@ def take_step(state: TrainState, batch: Batch) -> None:
     """As the loop does."""
     weights = loss_weights(state.config.loss, state.step, state.config.schedule.steps)
     for part in css_step(state.wrapped, state.teacher, state.prototypes, batch, state.config, Place(0, state.step)):
-        state.accumulate(torch.stack([weights[name] * value for name, value in part.losses.items()]).sum())
+        state.accumulate(part.weighted(weights))
     state.advance(part.prototypes)
 
 
