@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from harness.trials import Trial, Value
 
-ORDER = {"COMPLETE": 0, "PRUNED": 1, "RUNNING": 2, "FAIL": 3}
+ORDER = {"COMPLETE": 0, "PRUNED": 1, "RUNNING": 2, "INTERRUPTED": 3, "FAIL": 4}
 NONE = "-"
 FILES = ("results.json", "results.csv", "results.md")
 
@@ -93,8 +93,9 @@ class Results:
 class Collector:
     """A `TrialObserver` that keeps the trials, also those of a search that is interrupted."""
 
-    def __init__(self) -> None:
-        self.trials: dict[int, Trial] = {}
+    def __init__(self, earlier: Iterable[Trial] = ()) -> None:
+        """Begin with the trials of earlier sessions."""
+        self.trials: dict[int, Trial] = {trial.number: trial for trial in earlier}
         self._overheads: dict[tuple[int, str], list[float]] = {}
 
     def on_start(self, trial: Trial) -> None:
@@ -211,7 +212,13 @@ def to_table(results: Results) -> Table:
 
 def summary(results: Results) -> list[str]:
     """Return what the table amounts to, in a few lines."""
-    words = {"COMPLETE": "complete", "PRUNED": "pruned", "RUNNING": "unfinished", "FAIL": "failed"}
+    words = {
+        "COMPLETE": "complete",
+        "PRUNED": "pruned",
+        "RUNNING": "unfinished",
+        "INTERRUPTED": "interrupted",
+        "FAIL": "failed",
+    }
     counted = ", ".join(f"{count} {words[state]}" for state, count in results.counts.items())
     many, said = "" if len(results.rows) == 1 else "s", f" ({counted})" if counted else ""
     lines = [f"{len(results.rows)} trial{many}{said} in {results.elapsed_s:.0f} s"]
@@ -229,7 +236,7 @@ def summary(results: Results) -> list[str]:
             f"overhead (medians): {over['start_s']:.3f} s from a trial's submission to the end of its first step, "
             f"{1000 * over['report_s']:.1f} ms a report"
         )
-    lines += [f"trial {row.number} failed: {row.error}" for row in results.rows if row.error]
+    lines += [f"trial {row.number} failed: {row.error}" for row in results.rows if row.error and row.state == "FAIL"]
     return lines
 
 

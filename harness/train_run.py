@@ -6,6 +6,7 @@ that dies is replaced, and the run goes on from its last checkpoint.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,17 @@ import ray
 
 from harness.cluster import check_fit
 from harness.experiment import CssExperiment
-from harness.gangs.dispatcher import Job, start_dispatcher
+from harness.gangs.messages import Job, Report
 from harness.gangs.pool import GangPool
+from harness.gangs.reconnect import insist, start_dispatcher
 from harness.interrupt import INTERRUPTED, interruptible
 from harness.trials import Trial, TrialObserver, TrialState
 from trainers.config import TrainConfig
 
 KEY = "0"
 POLL_S = 0.5
+PATIENCE_S = 60.0
+"""How long an interrupted run may take to save itself."""
 MAX_RETRIES = 2
 
 
@@ -35,7 +39,7 @@ def run_train(
 ) -> Trial:
     """Train one configuration on `workers` processes; its checkpoint is `storage / name / latest.pt`.
 
-    A Ray session must be active. Ctrl-C ends the run at its next report, saved, and raises KeyboardInterrupt.
+    A Ray session must be active. Ctrl-C ends the run after its next step, saved, and raises KeyboardInterrupt.
 
     Raises:
         UsageError: the workers do not fit the cluster.
@@ -59,11 +63,11 @@ def run_train(
                 _take_in(trial, report, experiment.metric, observers)
     finally:
         if trial.state is TrialState.RUNNING:
-            trial.state, trial.error = TrialState.FAIL, "the run ended before its training"
+            trial.state, trial.error = TrialState.INTERRUPTED, INTERRUPTED
         for observer in observers:
             observer.on_end(trial)
         ray.kill(dispatcher)
-    if trial.error == INTERRUPTED:
+    if trial.state is TrialState.INTERRUPTED and trial.error == INTERRUPTED:
         raise KeyboardInterrupt
     return trial
 
@@ -71,24 +75,26 @@ def run_train(
 def _next_report(dispatcher: Any, pool: GangPool, interrupted: Any) -> Any:
     """Wait for the gang's next report, and end the run where the user or the gang asks for it."""
     pending = dispatcher.next_report.remote(KEY)
-    aborted = False
+    deadline: float | None = None
     while True:
         done, _ = ray.wait([pending], timeout=POLL_S)
         if done:
             return ray.get(pending)
-        reason = INTERRUPTED if interrupted.is_set() else pool.broken
-        if reason is not None and not aborted:
-            ray.get(dispatcher.abort.remote(reason))
-            aborted = True
+        if pool.broken is not None:
+            insist(dispatcher.abort, pool.broken)
+        elif interrupted.is_set() and deadline is None:
+            deadline = time.monotonic() + PATIENCE_S
+            insist(dispatcher.interrupt, INTERRUPTED)
+        elif deadline is not None and time.monotonic() > deadline:
+            insist(dispatcher.abort, INTERRUPTED)
 
 
-def _take_in(trial: Trial, report: Any, metric: str, observers: Sequence[TrialObserver]) -> None:
+def _take_in(trial: Trial, report: Report, metric: str, observers: Sequence[TrialObserver]) -> None:
     if report.error is not None:
-        trial.state, trial.error = TrialState.FAIL, report.error
+        trial.state = TrialState.INTERRUPTED if report.interrupted else TrialState.FAIL
+        trial.error = report.error
         return
-    trial.metrics = dict(report.metrics)
-    if not trial.best or trial.metrics[metric] > trial.best["value"]:
-        trial.best = {"value": trial.metrics[metric], "step": trial.metrics["step"]}
+    trial.take_in(report.metrics, report.metrics[metric])
     for observer in observers:
         observer.on_report(trial)
     if trial.metrics["finished"]:

@@ -23,6 +23,13 @@ class TrialState(StrEnum):
     """Stopped early by the scheduler."""
     FAIL = "FAIL"
     """Raised, diverged, or was lost more often than allowed."""
+    INTERRUPTED = "INTERRUPTED"
+    """The search ended before it; it goes on from its checkpoint when the search is resumed."""
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will happen to the trial, resumed or not."""
+        return self in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
 @dataclass
@@ -44,13 +51,25 @@ class Trial:
     """The last report."""
     best: dict[str, float] = field(default_factory=dict)
     """Best value of the objective so far and the step it was seen at: keys `value`, `step`."""
+    values: list[tuple[int, float]] = field(default_factory=list)
+    """Optimizer steps and values of the objective of all reports, in order."""
     error: str | None = None
-    """Traceback or reason, where the state is FAIL."""
+    """Traceback or reason, where the state is FAIL; why the search ended, where it is INTERRUPTED."""
 
     @property
     def step(self) -> int:
         """Optimizer steps done at the last report."""
         return int(self.metrics.get("step", 0))
+
+    def take_in(self, metrics: Mapping[str, float], value: float | None, maximise: bool = True) -> None:
+        """Take in a report and its value of the objective, where it has one."""
+        self.metrics = dict(metrics)
+        if value is None:
+            return
+        self.values.append((self.step, value))
+        better = not self.best or (value > self.best["value"] if maximise else value < self.best["value"])
+        if better:
+            self.best = {"value": value, "step": float(self.step)}
 
 
 class TrialObserver(Protocol):

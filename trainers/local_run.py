@@ -62,6 +62,10 @@ class LocalRun:
                 decision = self.listener(metrics) or Decision.CONTINUE
         return share_decision(decision, self.world_size)
 
+    def interrupted(self, state: Checkpointable) -> bool:
+        """Never: a process alone is ended by a signal, and goes on from its last report."""
+        return False
+
 
 def share_decision(decision: Decision, world_size: int) -> Decision:
     """Return rank 0's decision on every rank."""

@@ -25,7 +25,8 @@ def train(config: TrainConfig, run: Run) -> TrainState:
     """Train to the horizon, or until `run` says stop; return the state.
 
     Every `evaluate_every` steps and at the last one, the teacher is evaluated on the dev split and the metrics and the
-    state go through `run.report`.
+    state go through `run.report`. A run that is interrupted between two reports is saved there: it goes on with the
+    same state, only the training losses of its next report are means over fewer steps.
 
     Raises:
         ConfigError, DataError: the config does not fit the ranks or the data.
@@ -60,6 +61,8 @@ def train(config: TrainConfig, run: Run) -> TrainState:
                 if run.report(metrics, state) is Decision.STOP:
                     break
                 state.mark_report()
+            elif run.interrupted(state):
+                break
     return state
 
 

@@ -58,3 +58,10 @@ class Run(Protocol):
         always there.
         """
         ...
+
+    def interrupted(self, state: Checkpointable) -> bool:
+        """Return whether the run has been asked to end before its next report; `state` is saved then.
+
+        Called after every step, so it must cost next to nothing; the same on every rank.
+        """
+        ...

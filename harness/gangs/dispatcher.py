@@ -4,53 +4,24 @@ It is an async Ray actor, but `Dispatcher` itself knows nothing of Ray: tests dr
 neither torch nor mlflow, so that its process starts quickly.
 
 Lockstep: a gang's `report` returns only when the search has decided. The search decides by what it does next with the
-trial: `next_report` means go on, `cancel` means stop. The last report of a trial is held back until the gang has said
-how the trial ended, so that a trial is never known as complete before it is.
+trial: `next_report` means go on, `save` means save and wait, `cancel` means stop. The last report of a trial is held
+back until the gang has said how the trial ended, so that a trial is never known as complete before it is.
+
+Nothing in it is precious: where its process dies, Ray starts it anew and empty, the search submits its trials again,
+and a gang that reports for a trial that is queued keeps it (`harness.gangs.reconnect`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-if TYPE_CHECKING:
-    from harness.trials import Value
-
-CONTINUE = "continue"
-STOP = "stop"
-"""The two decisions, as `trainers.run.Decision` spells them."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """A trial as a gang receives it."""
-
-    trial: str
-    """Key of the trial, unique in the search."""
-    overrides: Mapping[str, Value]
-    checkpoint_dir: str
-    """Absolute path that every node sees; the gang keeps the trial's checkpoint there."""
-    config_hash: str
-    """Hash of the config that the search meant; empty where the search could not resolve it."""
-    submitted_unix: float = 0.0
-    """Wall clock of the submission, seconds."""
-    retry: int = 0
-    """How often a gang was lost on this trial."""
-
-
-@dataclass(frozen=True)
-class Report:
-    """What the search receives: metrics, or the reason why the trial failed."""
-
-    metrics: Mapping[str, float]
-    error: str | None = None
+from harness.gangs.messages import CONTINUE, LEAVE, SAVE, STOP, Job, Report
 
 
 @dataclass
@@ -61,11 +32,30 @@ class _Entry:
     outbox: asyncio.Queue[tuple[Report, asyncio.Future[str] | None]] = field(default_factory=asyncio.Queue)
     undecided: asyncio.Future[str] | None = None
     """What the gang waits for; set while the search holds a report that it has not decided on."""
+    saving: asyncio.Future[str] | None = None
+    """What the search waits for: the file that the gang is writing."""
     gang: int | None = None
     last_step: int = -1
     final: Mapping[str, float] | None = None
     cancelled: bool = False
     ended: bool = False
+
+
+@dataclass
+class _Gang:
+    """What is known of a gang."""
+
+    trial: str | None = None
+    turn: int = 0
+    """Number of its calls for a trial: an earlier one comes from a process that died."""
+    starts: int = 0
+    """How often in a row it started without getting as far as asking for a trial."""
+    trials: int = 0
+    """How many trials it was given."""
+    workers: Sequence[Any] = ()
+    """Handles of its processes, by rank."""
+    busy_since: float | None = None
+    """Monotonic clock at which it last had its say before it went to work; none while it waits."""
 
 
 class Dispatcher:
@@ -78,40 +68,66 @@ class Dispatcher:
     meeting_timeout_s = 10.0
     """How long `meet` waits: ranks that raise together arrive within milliseconds."""
 
+    adoption_s = 20.0
+    """How long after its start a report for a trial that nobody submitted yet waits for the search to submit it."""
+
     max_starts = 5
     """How often in a row a gang may die while it warms up."""
 
-    def __init__(self, max_trial_retries: int = 2) -> None:
+    def __init__(
+        self,
+        max_trial_retries: int = 2,
+        hang_timeout_s: float | None = None,
+        kill: Callable[[Any], None] = lambda worker: None,
+    ) -> None:
+        """Make a Dispatcher.
+
+        Args:
+            hang_timeout_s: a gang that works this long without a word is killed, and its trial given out again; none:
+                it may take as long as it likes.
+            kill: ends a worker, given its handle; Ray Train then starts the gang's processes anew.
+        """
         self._max_trial_retries = max_trial_retries
+        self._hang_timeout_s = hang_timeout_s
+        self._kill = kill
+        self._guard: asyncio.Task[None] | None = None
+        self._born = time.monotonic()
         self._trials: dict[str, _Entry] = {}
         self._queue: deque[str] = deque()
-        self._on_gang: dict[int, str] = {}
-        self._turn: dict[int, int] = {}
-        self._starts: dict[int, int] = {}
+        self._gangs: dict[int, _Gang] = {}
         self._meetings: dict[str, list[asyncio.Future[bool]]] = {}
         self._changed = asyncio.Condition()
+        self._interrupted = asyncio.Event()
         self._closed = False
-        self._abort_reason: str | None = None
+        self._end_reason: str | None = None
         self._close_reason: str | None = None
 
     # ---- called by the search
 
     async def submit(self, job: Job) -> None:
         """Queue a trial; the first gang that is free takes it."""
-        entry = self._trials[job.trial] = _Entry(replace(job, submitted_unix=time.time()))
-        if self._abort_reason is not None:
-            self._end(entry, Report({}, self._abort_reason))
+        entry = self._trials[job.trial] = _Entry(replace(job, submitted_unix=time.time()), last_step=job.last_step)
+        if self._end_reason is not None:
+            self._end(entry, Report({}, self._end_reason, interrupted=True))
             return
         self._queue.append(job.trial)
-        async with self._changed:
-            self._changed.notify_all()
+        await self._notify()
 
     async def next_report(self, trial: str) -> Report:
         """Say "go on" to the report that was fetched before, if any, and wait for the next."""
         entry = self._trials[trial]
-        self._decide(entry, CONTINUE)
+        self._decide(entry, LEAVE if self._interrupted.is_set() else CONTINUE)
         report, entry.undecided = await entry.outbox.get()
         return report
+
+    async def save(self, trial: str) -> str | None:
+        """Have the gang, which waits for a decision, save its state; return the file, or none if it cannot."""
+        entry = self._trials.get(trial)
+        if entry is None or entry.undecided is None:
+            return None
+        entry.saving = asyncio.get_running_loop().create_future()
+        self._decide(entry, SAVE)
+        return await entry.saving or None
 
     async def cancel(self, trial: str) -> None:
         """End a trial from the search's side: dropped if it is queued, told to stop if it is on a gang."""
@@ -127,13 +143,26 @@ class Dispatcher:
         if entry.ended or entry.gang is None:
             del self._trials[trial]
 
+    async def interrupt(self, reason: str) -> None:
+        """End the session in order: trials on gangs are saved at their next step and leave, no other one starts."""
+        self._end_reason = self._end_reason or reason
+        self._interrupted.set()
+        for entry in list(self._trials.values()):
+            if entry.cancelled or entry.ended:
+                continue
+            if entry.gang is None:
+                self._end(entry, Report({}, self._end_reason, interrupted=True))
+            self._decide(entry, LEAVE)
+        await self.close()
+
     async def abort(self, reason: str) -> None:
-        """Fail every trial that is not over, and those still to come, with `reason`; gangs close at their next call."""
-        self._abort_reason = reason
+        """End every trial that is not over now, wherever it stands; what it saved last stays."""
+        self._end_reason = self._end_reason or reason
+        self._interrupted.set()
         for entry in list(self._trials.values()):
             if not entry.ended and not entry.cancelled:
                 self._decide(entry, STOP)
-                self._end(entry, Report({}, reason))
+                self._end(entry, Report({}, self._end_reason, interrupted=True))
         await self.close()
 
     async def close(self, reason: str | None = None) -> None:
@@ -144,19 +173,33 @@ class Dispatcher:
         """
         self._closed = True
         self._close_reason = self._close_reason or reason
-        async with self._changed:
-            self._changed.notify_all()
+        await self._notify()
 
     async def close_reason(self) -> str | None:
         """Return what a gang gave as the reason to close; none where none did."""
         return self._close_reason
 
+    async def trials_of(self, gang: int) -> int:
+        """Return how many trials a gang was given so far."""
+        return self._gang(gang).trials
+
+    async def workers_of(self, gang: int) -> Sequence[Any]:
+        """Return the handles of a gang's processes, by rank."""
+        return self._gang(gang).workers
+
     # ---- called by gangs
+
+    async def introduce(self, gang: int, workers: Sequence[Any]) -> None:
+        """Learn which processes a gang has; it is at work from now on."""
+        self._gang(gang).workers = workers
+        self._to_work(gang)
 
     async def start_gang(self, gang: int) -> bool:
         """Return whether a gang that has just started is to go on; not if it keeps dying before it asks for a trial."""
-        self._starts[gang] = self._starts.get(gang, 0) + 1
-        if self._starts[gang] > self.max_starts and not self._closed:
+        self._to_work(gang)
+        known = self._gang(gang)
+        known.starts += 1
+        if known.starts > self.max_starts and not self._closed:
             await self.close(f"gang {gang} died {self.max_starts} times in a row before it could train")
         return not self._closed
 
@@ -166,21 +209,23 @@ class Dispatcher:
         A gang that asks while it has a trial has been restarted, and is given that trial again until the retries are
         used up.
         """
-        self._starts[gang] = 0
-        turn = self._turn[gang] = self._turn.get(gang, 0) + 1
+        known = self._gang(gang)
+        known.starts = 0
+        known.busy_since = None
+        turn = known.turn = known.turn + 1
         again = self._lost_trial(gang)
         if again is not None:
+            self._to_work(gang)
             return again
         while True:
             async with self._changed:
-                await self._changed.wait_for(lambda: self._queue or self._closed or turn != self._turn[gang])
-            if turn != self._turn[gang] or self._closed:
+                await self._changed.wait_for(lambda: self._queue or self._closed or turn != known.turn)
+            if turn != known.turn or self._closed:
                 return None  # the caller died and its successor waits, or the search is over
             entry = self._trials.get(self._queue.popleft())
-            if entry is None or entry.cancelled:
+            if entry is None or entry.cancelled or entry.ended or entry.gang is not None:
                 continue
-            entry.gang = gang
-            self._on_gang[gang] = entry.job.trial
+            self._give(entry, gang)
             return entry.job
 
     async def report(self, gang: int, trial: str, metrics: Mapping[str, float]) -> str:
@@ -188,8 +233,9 @@ class Dispatcher:
 
         Steps that were reported before (by a predecessor that died after its last checkpoint) are passed over.
         """
-        entry = self._trials.get(trial)
-        if entry is None or entry.ended or entry.cancelled or entry.gang != gang:
+        self._to_work(gang)
+        entry = await self._entry_of(gang, trial)
+        if entry is None:
             return STOP
         if metrics.get("finished"):
             entry.final = dict(metrics)
@@ -199,7 +245,17 @@ class Dispatcher:
         entry.last_step = int(metrics["step"])
         decision: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         entry.outbox.put_nowait((Report(dict(metrics)), decision))
-        return await decision
+        return await self._decision(gang, decision)
+
+    async def saved(self, gang: int, trial: str, file: str) -> str:
+        """Say where the state was saved that `SAVE` asked for ("": it could not be), and wait for the decision."""
+        entry = await self._entry_of(gang, trial)
+        if entry is None:
+            return STOP
+        entry.undecided = decision = asyncio.get_running_loop().create_future()
+        if entry.saving is not None and not entry.saving.done():
+            entry.saving.set_result(file)
+        return await self._decision(gang, decision)
 
     async def complete(self, gang: int, trial: str, config_hash: str) -> None:
         """Say that `train` returned: the trial is complete if it reported `finished` with the config that was meant."""
@@ -215,11 +271,21 @@ class Dispatcher:
         else:
             self._end(entry, Report(entry.final))
 
+    async def left(self, gang: int, trial: str) -> None:
+        """Say that the trial was saved and left, because the search was interrupted."""
+        entry = self._leave(gang, trial)
+        if entry is not None:
+            self._end(entry, Report({}, self._end_reason or "interrupted", interrupted=True))
+
     async def fail(self, gang: int, trial: str, error: str) -> None:
         """Say that `train` raised."""
         entry = self._leave(gang, trial)
         if entry is not None:
             self._end(entry, Report({}, error))
+
+    async def interruption(self) -> bool:
+        """Wait until the search is interrupted; gangs look at whether this has returned after each step."""
+        return await self._interrupted.wait()
 
     async def meet(self, trial: str, ranks: int) -> bool:
         """Wait for all ranks of a gang after a trial raised; whether all came.
@@ -239,30 +305,61 @@ class Dispatcher:
             self._meetings.pop(trial, None)
             return False
 
-    # ---- inside
+    # ---- inside: trials and gangs
+
+    def _gang(self, gang: int) -> _Gang:
+        return self._gangs.setdefault(gang, _Gang())
+
+    def _give(self, entry: _Entry, gang: int) -> None:
+        entry.gang = gang
+        known = self._gang(gang)
+        known.trial = entry.job.trial
+        known.trials += 1
+        self._to_work(gang)
+
+    async def _entry_of(self, gang: int, trial: str) -> _Entry | None:
+        """Return the trial if this gang trains it; a trial in the queue goes to the gang that is found training it."""
+        young_s = self.adoption_s - (time.monotonic() - self._born)
+        if trial not in self._trials and self._gang(gang).trial is None and young_s > 0:
+            async with self._changed:  # after a restart of this actor, gangs may be heard before the search
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._changed.wait_for(lambda: trial in self._trials), young_s)
+        entry = self._trials.get(trial)
+        if entry is None or entry.ended or entry.cancelled:
+            return None
+        if entry.gang is None and self._gang(gang).trial is None:
+            self._give(entry, gang)
+        return entry if entry.gang == gang else None
 
     def _lost_trial(self, gang: int) -> Job | None:
-        trial = self._on_gang.get(gang)
+        """Return the trial that a gang which asks for one still has: it died on it."""
+        trial = self._gang(gang).trial
         if trial is None:
             return None
         entry = self._trials.get(trial)
         if entry is None or entry.cancelled or entry.ended:
             self._leave(gang, trial)
             return None
-        entry.job = replace(entry.job, retry=entry.job.retry + 1)
-        if entry.job.retry > self._max_trial_retries:
+        if not self._may_retry(entry):
             self._leave(gang, trial)
-            lost = entry.job.retry
-            self._end(
-                entry, Report({}, f"the gang was lost {lost} times on this trial: given up after {lost - 1} retries")
-            )
             return None
         return entry.job
 
+    def _may_retry(self, entry: _Entry) -> bool:
+        """Count a lost gang against its trial; end the trial if that was one too many."""
+        lost = entry.job.retry + 1
+        entry.job = replace(entry.job, retry=lost)
+        if entry.saving is not None and not entry.saving.done():
+            entry.saving.set_result("")
+        if lost <= self._max_trial_retries:
+            return True
+        self._end(entry, Report({}, f"the gang was lost {lost} times on this trial: given up after {lost - 1} retries"))
+        return False
+
     def _leave(self, gang: int, trial: str) -> _Entry | None:
         """Take the trial off the gang; return it if the search still waits for its end."""
-        if self._on_gang.get(gang) == trial:
-            del self._on_gang[gang]
+        if self._gang(gang).trial == trial:
+            self._gang(gang).trial = None
         entry = self._trials.get(trial)
         if entry is None or entry.gang != gang:
             return None
@@ -271,6 +368,13 @@ class Dispatcher:
             del self._trials[trial]
             return None
         return None if entry.ended else entry
+
+    async def _decision(self, gang: int, decision: asyncio.Future[str]) -> str:
+        """Wait for the search; the gang need not give signs of life meanwhile."""
+        self._gang(gang).busy_since = None
+        decided = await decision
+        self._to_work(gang)
+        return decided
 
     @staticmethod
     def _decide(entry: _Entry, decision: str) -> None:
@@ -283,10 +387,39 @@ class Dispatcher:
         entry.ended = True
         entry.outbox.put_nowait((last, None))
 
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
 
-def start_dispatcher(max_trial_retries: int) -> Any:
-    """Start the Dispatcher as an actor beside the driver: it must live exactly as long as the search."""
-    here = ray.get_runtime_context().get_node_id()
-    on_this_node = NodeAffinitySchedulingStrategy(here, soft=False)
-    actor = ray.remote(num_cpus=0, max_concurrency=10_000)(Dispatcher)
-    return actor.options(scheduling_strategy=on_this_node).remote(max_trial_retries)
+    # ---- inside: gangs that hang
+
+    def _to_work(self, gang: int) -> None:
+        self._gang(gang).busy_since = time.monotonic()
+        if self._hang_timeout_s is not None and self._guard is None:
+            self._guard = asyncio.ensure_future(self._watch_gangs(self._hang_timeout_s))
+
+    async def _watch_gangs(self, timeout_s: float) -> None:
+        while True:
+            await asyncio.sleep(min(timeout_s / 4, 5.0))
+            for known in self._gangs.values():
+                if known.busy_since is not None and time.monotonic() - known.busy_since > timeout_s:
+                    await self._recall(known)
+
+    async def _recall(self, known: _Gang) -> None:
+        """Kill a gang that hangs, and queue its trial first; it goes on from its checkpoint on whichever gang is free.
+
+        Its own gang may never come back: the processes may have been lost with their node.
+        """
+        known.busy_since = None
+        entry = self._trials.get(known.trial) if known.trial is not None else None
+        known.trial = None
+        for worker in known.workers:
+            self._kill(worker)
+        if entry is None:
+            return
+        entry.gang = None
+        if entry.cancelled:
+            del self._trials[entry.job.trial]
+        elif not entry.ended and self._may_retry(entry):
+            self._queue.appendleft(entry.job.trial)
+            await self._notify()

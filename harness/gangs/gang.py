@@ -10,9 +10,10 @@ from typing import Any
 import ray
 import torch
 
-from harness.gangs.dispatcher import Job
-from harness.gangs.gang_run import GangRun, Ranks
-from harness.gangs.process_state import ProcessState
+from harness.gangs.gang_run import GangRun, Interruption, Ranks
+from harness.gangs.messages import Job
+from harness.gangs.process_state import ProcessState, computes, is_out_of_memory
+from harness.gangs.reconnect import insist
 from harness.trials import Experiment
 from trainers.errors import DivergedError, UsageError
 
@@ -29,30 +30,42 @@ class GangSpec:
     """Threads of each worker's arithmetic; none leaves torch's choice, which is right beside a GPU."""
     save_interval_s: float
     """Least time between two saves of a trial; 0 saves at every report."""
+    recycle_after: int = 0
+    """Trials after which the gang ends, to be started anew; 0: never."""
 
 
 def gang_loop(config: dict[str, Any]) -> None:
     """Train trial after trial until the search is over. Runs in every worker; `config` holds a reference to a GangSpec.
 
     An exception in a trial fails that trial, and the gang lives on. Two kinds cannot be lived with, because the
-    process is not fit for another trial: an error of the accelerator, and, with more than one rank, an exception
-    that only some ranks met (the others may be waiting inside a collective). The trial fails all the same, then the
-    exception leaves this function and Ray Train starts the workers anew.
+    process is not fit for another trial: an accelerator that no longer computes, and, with more than one rank, an
+    exception that only some ranks met (the others may be waiting inside a collective). The trial fails all the same,
+    then the exception leaves this function and Ray Train starts the workers anew.
     """
     spec: GangSpec = ray.get(config["spec"])
     if spec.threads is not None:
         torch.set_num_threads(spec.threads)
     ranks = Ranks()
-    going = ray.get(spec.dispatcher.start_gang.remote(spec.gang)) if ranks.rank == 0 else False
-    if not ranks.from_rank_0(going) or not _warm_up(spec, ranks):
+    if not ranks.from_rank_0(_enter(spec, ranks) if ranks.rank == 0 else False) or not _warm_up(spec, ranks):
         return
     process_state = ProcessState.capture()
-    while True:
-        job = ranks.from_rank_0(ray.get(spec.dispatcher.next_trial.remote(spec.gang)) if ranks.rank == 0 else None)
+    interruption = Interruption(spec.dispatcher)
+    trained = 0
+    while not spec.recycle_after or trained < spec.recycle_after:
+        if ranks.rank == 0:
+            interruption.listen()
+        job = ranks.from_rank_0(insist(spec.dispatcher.next_trial, spec.gang) if ranks.rank == 0 else None)
         if job is None:
             return
         process_state.restore()
-        _train(spec, ranks, job)
+        _train(spec, ranks, job, interruption)
+        trained += 1
+
+
+def _enter(spec: GangSpec, ranks: Ranks) -> bool:
+    """Tell the Dispatcher of this gang, and return whether it is to go on."""
+    insist(spec.dispatcher.introduce, spec.gang, ranks.workers)
+    return bool(insist(spec.dispatcher.start_gang, spec.gang))
 
 
 def _warm_up(spec: GangSpec, ranks: Ranks) -> bool:
@@ -60,7 +73,7 @@ def _warm_up(spec: GangSpec, ranks: Ranks) -> bool:
     try:
         spec.experiment.warm_up(GangRun(ranks))
     except Exception as error:
-        ray.get(spec.dispatcher.close.remote(f"a gang could not warm up: {_describe(error)}"))
+        insist(spec.dispatcher.close, f"a gang could not warm up: {_describe(error)}")
         if ranks.size > 1:  # the other ranks may wait for this one; the restarted gang finds the search closed
             raise
         return False
@@ -69,23 +82,29 @@ def _warm_up(spec: GangSpec, ranks: Ranks) -> bool:
     return True
 
 
-def _train(spec: GangSpec, ranks: Ranks, job: Job) -> None:
-    run = GangRun(ranks, spec.dispatcher, spec.gang, job, spec.save_interval_s)
+def _train(spec: GangSpec, ranks: Ranks, job: Job, interruption: Interruption) -> None:
+    run = GangRun(ranks, spec.dispatcher, spec.gang, job, spec.save_interval_s, interruption)
     try:
         config_hash = spec.experiment.train(job.overrides, run)
     except Exception as error:
-        ray.get(spec.dispatcher.fail.remote(spec.gang, job.trial, _describe(error)))
-        if isinstance(error, torch.AcceleratorError):
-            raise
+        insist(spec.dispatcher.fail, spec.gang, job.trial, _describe(error))
         if ranks.size > 1 and not ray.get(spec.dispatcher.meet.remote(job.trial, ranks.size)):
             raise
+        traceback.clear_frames(error.__traceback__)  # they hold the trial's tensors
+        if not computes(ranks.device):
+            raise
     else:
-        if ranks.rank == 0:
-            ray.get(spec.dispatcher.complete.remote(spec.gang, job.trial, config_hash))
+        if ranks.rank == 0 and run.left:
+            insist(spec.dispatcher.left, spec.gang, job.trial)
+        elif ranks.rank == 0:
+            insist(spec.dispatcher.complete, spec.gang, job.trial, config_hash)
 
 
 def _describe(error: Exception) -> str:
     """Return one line for the errors that speak to the user, else the traceback."""
     if isinstance(error, (UsageError, DivergedError)):
         return f"{type(error).__name__}: {error}"
+    if is_out_of_memory(error):
+        reason = str(error).strip().partition("\n")[0]
+        return f"out of memory: {reason}: lower the batch or the crop, or raise schedule.accumulate"
     return "".join(traceback.format_exception(error))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import math
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,16 +18,24 @@ import ray.train
 import ray.train.torch
 import torch
 import torch.distributed as dist
+from ray.exceptions import RayActorError
 from torch import nn
 
-from harness.gangs.dispatcher import CONTINUE, Job
-from trainers.checkpoint import save_checkpoint
-from trainers.errors import DivergedError
+from harness.gangs.messages import CONTINUE, LEAVE, SAVE, Job
+from harness.gangs.reconnect import insist
+from trainers.checkpoint import load_checkpoint, save_checkpoint
+from trainers.errors import DataError, DivergedError
 from trainers.local_run import data_parallel
 from trainers.run import Checkpointable, Decision
 
 IDLE_TIMEOUT = timedelta(days=30)
 """Ranks may wait this long for rank 0: it waits for the search, which may have nothing for this gang for hours."""
+AGREE_EVERY = 10
+"""Steps between two agreements of several ranks on whether to leave; one rank alone looks after every step."""
+LATEST, PREVIOUS, NEXT = "latest.pt", "previous.pt", "next.pt"
+"""A trial's checkpoint, the one before it, for the case that the newer cannot be read, and the one being written."""
+
+log = logging.getLogger(__name__)
 
 
 class Ranks:
@@ -41,6 +53,8 @@ class Ranks:
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
         self._control: Any = dist.new_group(backend="gloo", timeout=IDLE_TIMEOUT) if self.size > 1 else None
+        self.workers: Sequence[Any] = self._gather(ray.get_runtime_context().current_actor)
+        """Handles of the gang's processes, by rank; known to rank 0."""
 
     def from_rank_0(self, value: Any) -> Any:
         """Return rank 0's value on every rank."""
@@ -50,21 +64,55 @@ class Ranks:
         dist.broadcast_object_list(box, src=0, group=self._control)
         return box[0]
 
+    def _gather(self, value: Any) -> Sequence[Any]:
+        """Return every rank's value on rank 0, by rank."""
+        if self._control is None:
+            return [value]
+        box = [None] * self.size if self.rank == 0 else None
+        dist.gather_object(value, box, dst=0, group=self._control)
+        return box or []
+
+
+class Interruption:
+    """Whether the search has asked its gangs to leave; rank 0 looks at it after every step, which costs nothing."""
+
+    def __init__(self, dispatcher: Any) -> None:
+        self._dispatcher = dispatcher
+        self._answer: Future[bool] | None = None
+
+    def listen(self) -> None:
+        """Ask to be told, unless an answer is awaited already; an answer is lost where the Dispatcher dies."""
+        if self._answer is None or (self._answer.done() and not self):
+            self._answer = self._dispatcher.interruption.remote().future()
+
+    def __bool__(self) -> bool:
+        return self._answer is not None and self._answer.done() and self._answer.exception() is None
+
 
 class GangRun:
     """Implements `trainers.run.Run` for one trial in a gang; without a job, for warming up."""
 
     def __init__(
-        self, ranks: Ranks, dispatcher: Any = None, gang: int = 0, job: Job | None = None, save_interval_s: float = 0
+        self,
+        ranks: Ranks,
+        dispatcher: Any = None,
+        gang: int = 0,
+        job: Job | None = None,
+        save_interval_s: float = 0,
+        interruption: Interruption | None = None,
     ) -> None:
         self.rank = ranks.rank
         self.world_size = ranks.size
         self.device = ranks.device
+        self.left = False
+        """Whether the trial was saved and left because the search was interrupted."""
         self._ranks = ranks
         self._dispatcher = dispatcher
         self._gang = gang
         self._job = job
         self._save_interval_s = save_interval_s
+        self._interruption = interruption
+        self._steps = 0
         self._saved_at = time.monotonic()
         self._overhead: dict[str, float] = {}
         self._reported = False
@@ -74,16 +122,16 @@ class GangRun:
         return data_parallel(model, self.world_size, self.device)
 
     def restore_from(self) -> Path | None:
-        """Return the checkpoint that a lost gang left of this trial. Rank 0 looks, so that all ranks agree."""
-        found = self.rank == 0 and self._job is not None and self._latest.exists()
-        return self._latest if self._ranks.from_rank_0(found) else None
+        """Return the checkpoint that was left of this trial. Rank 0 looks, so that all ranks agree."""
+        return self._ranks.from_rank_0(self._readable() if self.rank == 0 else None)  # type: ignore[no-any-return]
 
     def report(self, metrics: Mapping[str, float], state: Checkpointable) -> Decision:
         """Save the state if it is due, and wait for the search's decision.
 
         The state is saved first, so that a trial whose report was delivered never goes back behind it when saves are
         due at every report. Adds `overhead/start_s` (submission to the end of the first step, first report),
-        `overhead/save_s` and `overhead/report_s` (what the report before cost).
+        `overhead/save_s` and `overhead/report_s` (what the report before cost), and `overhead/unsaved` where the
+        state could not be written (a full disk fails no trial).
 
         Raises:
             DivergedError: a metric is not finite.
@@ -92,7 +140,19 @@ class GangRun:
         if bad:
             raise DivergedError(f"not finite at step {metrics['step']:.0f}: {', '.join(bad)}")
         decision = self._report_on_rank_0(metrics, state) if self.rank == 0 else None
-        return Decision(self._ranks.from_rank_0(decision))
+        decided: str = self._ranks.from_rank_0(decision)
+        self.left = decided == LEAVE
+        return Decision.CONTINUE if decided == CONTINUE else Decision.STOP
+
+    def interrupted(self, state: Checkpointable) -> bool:
+        """Return whether the search has asked to leave; the state is saved then."""
+        self._steps += 1
+        if self._job is None or (self.world_size > 1 and self._steps % AGREE_EVERY):
+            return False
+        self.left = self._ranks.from_rank_0(bool(self._interruption))
+        if self.left and self.rank == 0:
+            self._save(state)
+        return self.left
 
     def _report_on_rank_0(self, metrics: Mapping[str, float], state: Checkpointable) -> str:
         if self._job is None:
@@ -103,14 +163,72 @@ class GangRun:
         self._reported = True
         began = time.monotonic()
         if metrics["finished"] or began - self._saved_at >= self._save_interval_s:
-            save_checkpoint(self._latest, state.state_dict())
-            self._saved_at = time.monotonic()
+            report["overhead/unsaved"] = float(not self._save(state))
         saved = time.monotonic()
-        decision: str = ray.get(self._dispatcher.report.remote(self._gang, self._job.trial, report))
+        decision = self._ask("report", report)
+        while decision == SAVE:
+            decision = self._ask("saved", self._save_apart(state, int(metrics["step"])))
+        if decision == LEAVE:
+            self._save(state)
         self._overhead = {"overhead/save_s": saved - began, "overhead/report_s": time.monotonic() - saved}
         return decision
 
-    @property
-    def _latest(self) -> Path:
+    def _ask(self, method: str, *arguments: Any) -> str:
+        """Call the Dispatcher; where its process died, the successor is told who we are and asked again."""
         assert self._job is not None  # noqa: S101  # narrows the type; callers have checked
-        return Path(self._job.checkpoint_dir) / "latest.pt"
+        call = getattr(self._dispatcher, method)
+        try:
+            return str(ray.get(call.remote(self._gang, self._job.trial, *arguments)))
+        except RayActorError:
+            insist(self._dispatcher.introduce, self._gang, self._ranks.workers)
+            if self._interruption is not None:
+                self._interruption.listen()
+            return str(insist(call, self._gang, self._job.trial, *arguments))
+
+    def _save(self, state: Checkpointable) -> bool:
+        """Save the state and keep the one before; return whether it could be written."""
+        folder = self._folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            save_checkpoint(folder / NEXT, state.state_dict())
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(folder / LATEST, folder / PREVIOUS)
+            os.replace(folder / NEXT, folder / LATEST)
+        except OSError as error:
+            log.warning("cannot save %s (%s): training goes on without", folder, error)
+            return False
+        self._saved_at = time.monotonic()
+        return True
+
+    def _save_apart(self, state: Checkpointable, step: int) -> str:
+        """Save the state under a name of its own, for the search; return the file, or "" where that failed."""
+        if not self._save(state):
+            return ""
+        apart = self._folder / f"step-{step:08d}.pt"
+        apart.unlink(missing_ok=True)
+        os.link(self._folder / LATEST, apart)
+        return str(apart)
+
+    def _readable(self) -> Path | None:
+        """Return the newest checkpoint of the job that can be read; what cannot is put aside."""
+        if self._job is None:
+            return None
+        given = [Path(self._job.start_from)] if self._job.start_from else []
+        own = [self._folder / LATEST, self._folder / PREVIOUS]
+        for path in [*own, *given] if self._job.retry else [*given, *own]:
+            if not path.exists():
+                continue
+            try:
+                load_checkpoint(path)
+            except DataError as error:
+                log.warning("%s", error)
+                with contextlib.suppress(OSError):
+                    path.rename(path.with_name(f"{path.name}.unreadable"))
+            else:
+                return path
+        return None
+
+    @property
+    def _folder(self) -> Path:
+        assert self._job is not None  # noqa: S101  # narrows the type; callers have checked
+        return Path(self._job.checkpoint_dir)

@@ -17,9 +17,11 @@ class ProcessState:
     """Global settings of a process that training code may change."""
 
     folder: Path
+    environment: dict[str, str]
     threads: int
     dtype: torch.dtype
     grad_enabled: bool
+    detect_anomaly: bool
     deterministic: bool
     deterministic_warn_only: bool
     matmul_precision: str
@@ -32,9 +34,11 @@ class ProcessState:
         """Remember the settings as they are now."""
         return cls(
             folder=Path.cwd(),
+            environment=dict(os.environ),
             threads=torch.get_num_threads(),
             dtype=torch.get_default_dtype(),
             grad_enabled=torch.is_grad_enabled(),
+            detect_anomaly=torch.is_anomaly_enabled(),
             deterministic=torch.are_deterministic_algorithms_enabled(),
             deterministic_warn_only=torch.is_deterministic_algorithms_warn_only_enabled(),
             matmul_precision=torch.get_float32_matmul_precision(),
@@ -53,8 +57,13 @@ class ProcessState:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
         os.chdir(self.folder)
+        for name in os.environ.keys() - self.environment.keys():
+            del os.environ[name]
+        os.environ.update(self.environment)
         torch.set_num_threads(self.threads)
         torch.set_default_dtype(self.dtype)
+        torch.set_default_device(None)
+        torch.autograd.set_detect_anomaly(self.detect_anomaly)
         torch.set_grad_enabled(self.grad_enabled)
         torch.use_deterministic_algorithms(self.deterministic, warn_only=self.deterministic_warn_only)
         torch.set_float32_matmul_precision(self.matmul_precision)
@@ -64,3 +73,18 @@ class ProcessState:
         random.seed(0)
         np.random.seed(0)  # noqa: NPY002  # the legacy generator is the one that is global
         torch.manual_seed(0)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an allocator gave up: the GPU's, torch's on the CPU (a plain RuntimeError), or Python's."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def computes(device: torch.device) -> bool:
+    """Return whether the device still does: after an error of the accelerator every later call fails."""
+    try:
+        return bool((torch.ones(2, device=device).sum() == 2).item())
+    except RuntimeError:
+        return False

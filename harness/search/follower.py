@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ray import tune
 
-from harness.gangs.trial import ERROR, METRICS, OBJECTIVE, STEP
+from harness.gangs.trial import ERROR, METRICS, OBJECTIVE
 from harness.search.searcher import Resolve, outcome
 from harness.trials import Trial, TrialObserver, TrialState
 from trainers.errors import UsageError
@@ -23,16 +23,23 @@ class TrialFollower(tune.Callback):  # type: ignore[misc]  # ray is untyped
         resolve: Resolve,
         observers: Sequence[TrialObserver],
         each_turn: Callable[[], None],
+        earlier: Mapping[int, Trial] | None = None,
+        maximise: bool = True,
     ) -> None:
         """Make a follower.
 
         Args:
+            observers: told in this order; the first is the ledger.
             each_turn: called at every turn of Tune's loop, at least ten times a second.
+            earlier: trials of earlier sessions, by number.
+            maximise: whether more of the objective is better.
         """
         self._dispatcher = dispatcher
         self._resolve = resolve
         self._observers = observers
         self._each_turn = each_turn
+        self._earlier = dict(earlier or {})
+        self._maximise = maximise
         self._trials: dict[str, Trial] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -41,8 +48,14 @@ class TrialFollower(tune.Callback):  # type: ignore[misc]  # ray is untyped
 
     @property
     def trials(self) -> list[Trial]:
-        """Every trial that was started, by number."""
-        return sorted(self._trials.values(), key=lambda trial: trial.number)
+        """Every trial that was started, in this session or an earlier one, by number."""
+        everyone = {**self._earlier, **{trial.number: trial for trial in self._trials.values()}}
+        return [trial for _, trial in sorted(everyone.items())]
+
+    @property
+    def running(self) -> list[Trial]:
+        """Trials that are open now."""
+        return [trial for trial in self._trials.values() if trial.state is TrialState.RUNNING]
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Look after what is not a trial."""
@@ -59,14 +72,14 @@ class TrialFollower(tune.Callback):  # type: ignore[misc]  # ray is untyped
         if result.get(ERROR):
             return
         ours = self._trials[trial.trial_id]
-        ours.metrics = dict(result[METRICS])
-        if not ours.best or result[OBJECTIVE] > ours.best["value"]:
-            ours.best = {"value": result[OBJECTIVE], "step": result[STEP]}
+        ours.take_in(result[METRICS], result[OBJECTIVE], self._maximise)
         for observer in self._observers:
             observer.on_report(ours)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Close the record of a trial that finished, was stopped, or said why it failed."""
+        """Close the record of a trial that finished, was stopped, or said why it failed or went no further."""
+        if trial.trial_id not in self._trials:
+            return  # it never started
         result = trial.last_result
         self._close(trial, outcome(result), result.get(ERROR))
 
@@ -75,17 +88,19 @@ class TrialFollower(tune.Callback):  # type: ignore[misc]  # ray is untyped
         self._open(trial)
         self._close(trial, TrialState.FAIL, str(trial.get_pickled_error() or "the trial's proxy was lost"))
 
-    def fail_unfinished(self, reason: str) -> None:
+    def interrupt_unfinished(self, reason: str) -> None:
         """Close the records that Tune left open."""
         for key, trial in self._trials.items():
             if trial.state is TrialState.RUNNING:
-                self._end(key, trial, TrialState.FAIL, reason)
+                self._end(key, trial, TrialState.INTERRUPTED, reason)
 
     def _open(self, trial: Any) -> None:
         if trial.trial_id in self._trials:
             return
         job = trial.config["job"]
-        ours = Trial(number=trial.config["number"], params=trial.config["params"], overrides=job.overrides)
+        number, params = trial.config["number"], trial.config["params"]
+        ours = self._earlier.get(number) or Trial(number=number, params=params, overrides=job.overrides)
+        ours.state, ours.error = TrialState.RUNNING, None
         with contextlib.suppress(UsageError):  # the gang meets it too and fails the trial with its words
             ours.config, ours.config_hash = self._resolve(job.overrides)
         self._trials[trial.trial_id] = ours

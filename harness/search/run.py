@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import ray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 
 from harness.cluster import check_fit
-from harness.gangs.dispatcher import start_dispatcher
 from harness.gangs.pool import GangPool
+from harness.gangs.reconnect import start_dispatcher
 from harness.gangs.trial import OBJECTIVE, STEP, GangTrial
 from harness.interrupt import INTERRUPTED, interruptible
 from harness.search.follower import TrialFollower
 from harness.search.keeper import CheckpointKeeper
+from harness.search.ledger import LEDGER, History, Ledger
+from harness.search.resume import JOURNAL, open_books
 from harness.search.searcher import TruthfulOptunaSearch, journal, make_sampler
 from harness.search.space import SearchSpace
+from harness.search.watch import Clock, Watch
 from harness.trials import Experiment, Trial, TrialObserver
 
 
@@ -43,6 +45,18 @@ class SearchPlan:
     seed: int = 0
     max_trial_retries: int = 2
     """How often a trial whose gang was lost is tried again from its checkpoint."""
+    hang_timeout_s: float | None = None
+    """A gang that trains this long without a report is started anew; none: never."""
+    recycle_after: int = 0
+    """Trials after which a gang's processes are started anew; 0: never."""
+    max_hours: float | None = None
+    """Wall clock of all sessions of the search after which it is interrupted."""
+    max_device_hours: float | None = None
+    """The same for the devices that its gangs hold."""
+    min_free_gib: float = 0.25
+    """The search is interrupted when its disk has less."""
+    patience_s: float = 60.0
+    """How long an interrupted search waits for its trials to be saved."""
     use_gpu: bool = False
     threads_per_worker: int = 1
     """Of the arithmetic on the CPU."""
@@ -51,6 +65,8 @@ class SearchPlan:
 
     keep_checkpoints: int = 5
     """How many: those of the best complete trials; the baseline's is kept besides, all others are deleted."""
+    max_checkpoint_gib: float | None = None
+    """What the checkpoints of the search may take together; none: as much as `keep_checkpoints` amounts to."""
 
     @property
     def folder(self) -> Path:
@@ -62,77 +78,120 @@ class SearchPlan:
         """Folder with a folder for each trial, by number; `latest.pt` lies in it."""
         return self.folder / "trials"
 
+    def reason_to_end(self, clock: Clock) -> str | None:
+        """Return which limit has been reached; none while there is time."""
+        if self.max_hours is not None and clock.elapsed_s >= 3600 * self.max_hours:
+            return f"--max-hours {self.max_hours:g} are over"
+        if self.max_device_hours is not None and clock.device_s >= 3600 * self.max_device_hours:
+            return f"--max-device-hours {self.max_device_hours:g} are spent"
+        return None
+
 
 class SearchBrokenError(RuntimeError):
     """The search ended because its gangs could not go on."""
 
 
-def run_search(
-    plan: SearchPlan, experiment: Experiment, space: SearchSpace, observers: Sequence[TrialObserver] = ()
-) -> list[Trial]:
-    """Search to the end and return its trials by number. A Ray session must be active.
+class SearchEnd(NamedTuple):
+    """How a search, or a session of it, ended."""
 
-    Ctrl-C ends the search in order: running trials become FAIL with the error "interrupted", observers are told, gangs
-    are closed, and KeyboardInterrupt is raised.
+    trials: list[Trial]
+    """By number, those of earlier sessions too."""
+    reason: str | None
+    """Why it ended before all trials were over; it can be resumed. None: all are over."""
+
+
+def run_search(
+    plan: SearchPlan,
+    experiment: Experiment,
+    space: SearchSpace,
+    observers: Sequence[TrialObserver] = (),
+    earlier: History | None = None,
+) -> SearchEnd:
+    """Search to the end, or until a limit of the plan. A Ray session must be active.
+
+    A search whose folder holds an earlier session goes on from there: what was over stays over, what was interrupted
+    goes on from its checkpoint with its number, and `plan.trials` counts them all.
+
+    Ctrl-C ends the session in order: running trials are saved and become INTERRUPTED, observers are told, gangs are
+    closed, and KeyboardInterrupt is raised. A second Ctrl-C waits for nothing; the search can be resumed all the same.
+
+    Args:
+        earlier: what `open_books` returned for this folder; none: it is asked here.
 
     Raises:
-        UsageError: the gangs do not fit the cluster.
+        UsageError: the gangs do not fit the cluster, or the ledger cannot be read.
         SearchBrokenError: the gangs cannot train at all.
         KeyboardInterrupt: the search was interrupted.
     """
     check_fit(plan.gangs, plan.workers_per_gang, plan.use_gpu)
     plan.folder.mkdir(parents=True, exist_ok=True)
-    searcher = _make_searcher(plan, experiment, space)
-    dispatcher = start_dispatcher(plan.max_trial_retries)
+    history = earlier or open_books(plan.folder, plan.name, experiment.metric)
+    left = plan.trials - sum(trial.state.over for trial in history.trials.values())
+    if left <= 0:
+        return SearchEnd([trial for _, trial in sorted(history.trials.items())], None)
+    ledger = Ledger(plan.folder / LEDGER, experiment.metric)
+    try:
+        follower, watch = _session(plan, experiment, space, observers, history, ledger, left)
+    finally:
+        ledger.close()
+    if watch.reason == INTERRUPTED:
+        raise KeyboardInterrupt
+    if watch.broken:
+        raise SearchBrokenError(watch.reason)
+    return SearchEnd(follower.trials, watch.reason)
+
+
+def _session(
+    plan: SearchPlan,
+    experiment: Experiment,
+    space: SearchSpace,
+    observers: Sequence[TrialObserver],
+    history: History,
+    ledger: Ledger,
+    trials: int,
+) -> tuple[TrialFollower, Watch]:
+    """Start everything, run Tune's loop, and end everything."""
+    searcher = _make_searcher(plan, experiment, space, history)
+    dispatcher = start_dispatcher(plan.max_trial_retries, plan.hang_timeout_s)
     pool = _make_pool(plan, experiment, dispatcher)
+    clock = Clock(plan.gangs * plan.workers_per_gang, history)
     try:
         with pool, interruptible() as interrupted:
-            watch = _Watch(dispatcher, pool, searcher, interrupted)
-            keeper = CheckpointKeeper(plan.checkpoints, experiment.metric, plan.keep_checkpoints)
-            follower = TrialFollower(dispatcher, experiment.resolve, [*observers, keeper], watch.look)
+            watch = Watch(
+                dispatcher, pool, interrupted, searcher.finish, plan.reason_to_end, clock, ledger, plan.folder,
+                plan.min_free_gib, plan.patience_s,
+            )  # fmt: skip
+            keeper = CheckpointKeeper(
+                plan.checkpoints,
+                experiment.metric,
+                plan.keep_checkpoints,
+                history.trials.values(),
+                plan.max_checkpoint_gib,
+            )
+            seen = [ledger, *observers, keeper]
+            follower = TrialFollower(dispatcher, experiment.resolve, seen, watch.look, history.trials)
             try:
-                _make_tuner(plan, experiment, searcher, follower, dispatcher).fit()
+                _make_tuner(plan, experiment, searcher, follower, dispatcher, trials).fit()
             finally:
-                searcher.fail_unfinished()
-                follower.fail_unfinished(watch.reason or "the search ended before the trial")
+                searcher.interrupt_unfinished()
+                follower.interrupt_unfinished(watch.reason or INTERRUPTED)
+                watch.close()
     finally:
         ray.kill(dispatcher)
-    if interrupted.is_set():
-        raise KeyboardInterrupt
-    if watch.reason is not None:
-        raise SearchBrokenError(watch.reason)
-    return follower.trials
+    return follower, watch
 
 
-class _Watch:
-    """Ends the search when the user or the gangs ask for it."""
-
-    def __init__(
-        self, dispatcher: Any, pool: GangPool, searcher: TruthfulOptunaSearch, interrupted: threading.Event
-    ) -> None:
-        self._dispatcher = dispatcher
-        self._pool = pool
-        self._searcher = searcher
-        self._interrupted = interrupted
-        self.reason: str | None = None
-
-    def look(self) -> None:
-        """Abort once there is a reason to; every open trial then fails with it through the usual path."""
-        if self.reason is None:
-            self.reason = INTERRUPTED if self._interrupted.is_set() else self._pool.broken
-            if self.reason is not None:
-                self._searcher.finish()
-                ray.get(self._dispatcher.abort.remote(self.reason))
-
-
-def _make_searcher(plan: SearchPlan, experiment: Experiment, space: SearchSpace) -> TruthfulOptunaSearch:
+def _make_searcher(
+    plan: SearchPlan, experiment: Experiment, space: SearchSpace, history: History
+) -> TruthfulOptunaSearch:
     return TruthfulOptunaSearch(
         space=space,
         resolve=experiment.resolve,
-        storage=journal(plan.folder / "optuna.journal"),
+        storage=journal(plan.folder / JOURNAL),
         study_name=plan.name,
         sampler=make_sampler(plan.sampler, plan.seed),
         checkpoints=plan.checkpoints,
+        earlier=history.trials,
     )
 
 
@@ -142,15 +201,21 @@ def _make_pool(plan: SearchPlan, experiment: Experiment, dispatcher: Any) -> Gan
         experiment,
         plan.gangs,
         plan.workers_per_gang,
-        plan.folder / "gangs",
+        _fresh(plan.folder / "gangs"),
         plan.use_gpu,
         plan.threads_per_worker,
         plan.save_interval_s,
+        plan.recycle_after,
     )
 
 
 def _make_tuner(
-    plan: SearchPlan, experiment: Experiment, searcher: TruthfulOptunaSearch, follower: TrialFollower, dispatcher: Any
+    plan: SearchPlan,
+    experiment: Experiment,
+    searcher: TruthfulOptunaSearch,
+    follower: TrialFollower,
+    dispatcher: Any,
+    trials: int,
 ) -> Any:
     """Return a Tuner whose trials are proxies that take no CPU and live beside the driver."""
     here = {f"node:{ray.util.get_node_ip_address()}": 0.001}
@@ -172,16 +237,25 @@ def _make_tuner(
             mode="max",
             search_alg=searcher,
             scheduler=scheduler,
-            num_samples=plan.trials,
+            num_samples=trials,
             max_concurrent_trials=plan.gangs,
             reuse_actors=True,
             trial_dirname_creator=lambda trial: f"{trial.config['number']:05d}",
         ),
         run_config=tune.RunConfig(
             name="tune",
-            storage_path=str(plan.folder),
+            storage_path=str(_fresh(plan.folder / "sessions")),
             callbacks=[follower],
             verbose=0,
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )
+
+
+def _fresh(folder: Path) -> Path:
+    """Return a folder of this session's own below this one: Ray goes on with what it finds under a name it knows."""
+    number = 1
+    while (folder / f"{number:03d}").exists():
+        number += 1
+    (folder / f"{number:03d}").mkdir(parents=True)
+    return folder / f"{number:03d}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -28,11 +28,17 @@ STATUS: Mapping[TrialState, Status] = {
     TrialState.COMPLETE: "FINISHED",
     TrialState.PRUNED: "KILLED",
     TrialState.FAIL: "FAILED",
+    TrialState.INTERRUPTED: "KILLED",
 }
 BOOKKEEPING = frozenset({"step", "finished"})
 """Reported, but no metrics: the step is where metrics are logged, `finished` becomes the run's status."""
 CLOSE_REASON: Mapping[Status, str] = {"FINISHED": "all done", "FAILED": "driver failed", "KILLED": INTERRUPTED}
-STOP_REASON = {TrialState.COMPLETE: "horizon", TrialState.PRUNED: "scheduler", TrialState.FAIL: "error"}
+STOP_REASON = {
+    TrialState.COMPLETE: "horizon",
+    TrialState.PRUNED: "scheduler",
+    TrialState.FAIL: "error",
+    TrialState.INTERRUPTED: INTERRUPTED,
+}
 
 
 class Delivery(NamedTuple):
@@ -155,12 +161,16 @@ class MlflowRecorder:
         if self._metric in trial.metrics:
             metrics[f"final/{self._leaf}"] = trial.metrics[self._metric]
         status, tags = STATUS[trial.state], {"s4.state": str(trial.state), "s4.stop_reason": STOP_REASON[trial.state]}
-        if trial.error == INTERRUPTED:
-            status, tags = "KILLED", {"s4.state": "INTERRUPTED", "s4.stop_reason": INTERRUPTED}
-        elif trial.error:
+        if trial.error and trial.error != INTERRUPTED:
             tags["s4.error"] = clean_value(trial.error, TAG_LENGTH, keep_end=True)
         self._end(status, tags, trial=trial.number, step=trial.step, metrics=finite(metrics)[0])
         self._show_best(trial)
+
+    def settle(self, trials: Iterable[Trial]) -> None:
+        """End the runs of trials that are over, but that an earlier driver left open."""
+        for trial in trials:
+            if trial.state.over and trial.number in self._history.open_trials:
+                self.on_end(trial)
 
     def artifact(self, file: str, text: str) -> None:
         """Keep a text as an artifact of the search (or of the training)."""

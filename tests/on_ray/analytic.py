@@ -59,10 +59,11 @@ class Analytic:
         config, config_hash = self.resolve(overrides)
         restored = run.restore_from()
         state = Counter(load_checkpoint(restored)["step"] if restored else 0)
-        first_step = None
+        first_step, trained = None, 0
         while state.step < self.horizon:
             time.sleep(self.step_s)
             state.step += 1
+            trained += 1
             first_step = first_step or time.time()
             metrics = {
                 "step": float(state.step),
@@ -71,11 +72,12 @@ class Analytic:
                 "ranks": sum_over_ranks(1.0, run),
                 "random": torch.rand(()).item() + torch.ones(()).double().item() * torch.get_num_threads(),
                 "pid": float(os.getpid()),
+                "trained": float(trained),
                 "time/first_step_unix": first_step,
             }
             if state.step == MISBEHAVE_AT:
                 self.misbehave(config["behave"], run, metrics)
-            if run.report(metrics, state) is Decision.STOP:
+            if run.interrupted(state) or run.report(metrics, state) is Decision.STOP:
                 break
             if state.step == MISBEHAVE_AT and config["behave"] == "leave early":
                 break

@@ -31,7 +31,7 @@ def search(ray_here: None, tmp_path_factory: pytest.TempPathFactory) -> Search:
     plan = SearchPlan(name="asha", storage=storage, trials=len(QUALITIES), grace_steps=3, gangs=2)
     witness = Witness()
     experiment = Analytic(storage, step_s=0.05)
-    trials = run_search(plan, experiment, Script([{"quality": quality} for quality in QUALITIES]), [witness])
+    trials = run_search(plan, experiment, Script([{"quality": quality} for quality in QUALITIES]), [witness]).trials
     study = optuna.load_study(study_name="asha", storage=journal(plan.folder / "optuna.journal"))
     return Search(trials, witness, study, plan.folder)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import optuna
 import pytest
 from analytic import Analytic, Script, Witness
+from optuna.trial import FrozenTrial
 from processes import left_of_a_search
 
 from harness.search.run import SearchBrokenError, SearchPlan, run_search
@@ -51,17 +52,58 @@ def interrupted(ray_here: None, storage: Path) -> CtrlC:
     return witness
 
 
-def test_ctrl_c_fails_the_running_trial(interrupted: CtrlC) -> None:
-    assert [(trial.state, trial.error) for trial in interrupted.ended] == [("FAIL", "interrupted")]
+@pytest.fixture(scope="module")
+def before(interrupted: CtrlC, storage: Path) -> list[FrozenTrial]:
+    """Optuna's trials when the first session had ended."""
+    return optuna.load_study(study_name=None, storage=journal(storage / "interrupted" / "optuna.journal")).trials
+
+
+@pytest.fixture(scope="module")
+def resumed(before: list[FrozenTrial], storage: Path) -> Witness:
+    witness = Witness()
+    plan = SearchPlan(name="interrupted", storage=storage, trials=3, grace_steps=1, scheduler="none")
+    run_search(plan, Analytic(storage), Script([{}, {}, {}]), [witness])
+    return witness
+
+
+def test_ctrl_c_interrupts_the_running_trial(interrupted: CtrlC) -> None:
+    assert [(event[0], event[3]) for event in interrupted.events if event[0] == "end"] == [("end", "INTERRUPTED")]
 
 
 def test_ctrl_c_lets_no_other_trial_start(interrupted: CtrlC) -> None:
     assert [event[1] for event in interrupted.events if event[0] == "start"] == [0]
 
 
-def test_ctrl_c_is_told_to_optuna(interrupted: CtrlC, storage: Path) -> None:
+def test_ctrl_c_leaves_no_optuna_trial_running(before: list[FrozenTrial]) -> None:
+    assert {trial.state.name for trial in before} == {"WAITING"}
+
+
+def test_an_interrupted_trial_goes_on_after_the_last_report_of_the_first_session(
+    interrupted: CtrlC, resumed: Witness
+) -> None:
+    steps = [report["step"] for witness in (interrupted, resumed) for report in witness.reports[0]]
+    assert steps == list(range(1, 10))
+
+
+def test_an_interrupted_trial_repeats_no_step(interrupted: CtrlC, resumed: Witness) -> None:
+    assert resumed.reports[0][0]["trained"] == 1
+
+
+def test_a_resumed_search_has_as_many_trials_as_were_asked_for(resumed: Witness, storage: Path) -> None:
     study = optuna.load_study(study_name=None, storage=journal(storage / "interrupted" / "optuna.journal"))
-    assert [trial.state.name for trial in study.trials] == ["FAIL"]
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 3
+
+
+def test_a_resumed_trial_keeps_its_parameters(before: list[FrozenTrial], resumed: Witness, storage: Path) -> None:
+    study = optuna.load_study(study_name=None, storage=journal(storage / "interrupted" / "optuna.journal"))
+    assert study.trials[0].params == before[0].params
+
+
+def test_a_search_that_is_over_trains_nothing_more(resumed: Witness, storage: Path) -> None:
+    witness = Witness()
+    plan = SearchPlan(name="interrupted", storage=storage, trials=3, grace_steps=1)
+    end = run_search(plan, Analytic(storage), Script([{}, {}, {}]), [witness])
+    assert (len(end.trials), witness.events) == (3, [])
 
 
 def test_ctrl_c_means_what_it_meant_before(interrupted: CtrlC) -> None:

@@ -44,7 +44,7 @@ def search(ray_here: None, tmp_path_factory: pytest.TempPathFactory) -> Search:
         name="faults", storage=storage, trials=len(SCRIPT), grace_steps=1, scheduler="none", save_interval_s=0
     )
     witness = Witness()
-    trials = run_search(plan, Analytic(storage), Script(SCRIPT), [witness])
+    trials = run_search(plan, Analytic(storage), Script(SCRIPT), [witness]).trials
     study = optuna.load_study(study_name="faults", storage=journal(plan.folder / "optuna.journal"))
     return Search(trials, witness, study, plan.folder)
 

@@ -27,7 +27,7 @@ def search(ray_here: None, tmp_path_factory: pytest.TempPathFactory) -> Search:
         name="two", storage=storage, trials=len(SCRIPT), grace_steps=1, scheduler="none", workers_per_gang=2
     )
     witness = Witness()
-    return Search(run_search(plan, Analytic(storage), Script(SCRIPT), [witness]), witness)
+    return Search(run_search(plan, Analytic(storage), Script(SCRIPT), [witness]).trials, witness)
 
 
 def pid(search: Search, number: int) -> float:

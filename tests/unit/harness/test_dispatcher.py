@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from harness.gangs.dispatcher import CONTINUE, STOP, Dispatcher, Job, Report
+from harness.gangs.dispatcher import Dispatcher
+from harness.gangs.messages import CONTINUE, STOP, Job, Report
 
 
 def job(trial: str, config_hash: str = "h") -> Job:
@@ -273,4 +274,4 @@ async def test_nothing_is_remembered_of_trials_that_both_sides_are_through_with(
     await dispatcher.cancel("cancelled")
     await dispatcher.complete(0, "cancelled", "h")
     assert not dispatcher._trials
-    assert not dispatcher._on_gang
+    assert dispatcher._gangs[0].trial is None

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from harness.gangs.dispatcher import Report
+from harness.gangs.messages import Report
 from harness.gangs.trial import as_result
 
 

@@ -1,0 +1,127 @@
+"""Looks after a search while Tune's loop runs: ends it when the user, the limits, the disk or the gangs ask for it."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from harness.gangs.pool import GangPool
+from harness.gangs.reconnect import insist
+from harness.interrupt import INTERRUPTED
+from harness.search.ledger import History, Ledger
+
+GIB = 2**30
+LOOK_S = 1.0
+"""Time between two looks at clock and disk."""
+SPENT_S = 10.0
+"""Time between two entries of the clock in the ledger: what a killed driver forgets of it at most."""
+
+
+class Clock:
+    """Wall clock and device time of all sessions of a search."""
+
+    def __init__(self, devices: int, earlier: History) -> None:
+        self._devices = devices
+        self._earlier = earlier
+        self._start = time.monotonic()
+
+    @property
+    def session_s(self) -> float:
+        """Wall clock of this session."""
+        return time.monotonic() - self._start
+
+    @property
+    def elapsed_s(self) -> float:
+        """Wall clock of all sessions."""
+        return self._earlier.elapsed_s + self.session_s
+
+    @property
+    def device_s(self) -> float:
+        """Devices held, times seconds."""
+        return self._earlier.device_s + self._devices * self.session_s
+
+
+class Watch:
+    """Called at every turn of Tune's loop.
+
+    The first reason to end interrupts the search: trials are saved at their next step and leave. What has not left
+    after `patience_s` is ended where it stands; its last checkpoint stays.
+    """
+
+    def __init__(
+        self,
+        dispatcher: Any,
+        pool: GangPool,
+        interrupted: threading.Event,
+        finish: Callable[[], None],
+        reasons: Callable[[Clock], str | None],
+        clock: Clock,
+        ledger: Ledger,
+        folder: Path,
+        min_free_gib: float,
+        patience_s: float,
+    ) -> None:
+        """Make a watch.
+
+        Args:
+            finish: lets no further trial be drawn.
+            reasons: the limits of the search: why to end, or none.
+        """
+        self._dispatcher = dispatcher
+        self._pool = pool
+        self._interrupted = interrupted
+        self._finish = finish
+        self._reasons = reasons
+        self._clock = clock
+        self._ledger = ledger
+        self._folder = folder
+        self._min_free_gib = min_free_gib
+        self._patience_s = patience_s
+        self._looked = self._wrote = float("-inf")
+        self._deadline = float("inf")
+        self.reason: str | None = None
+        self.broken = False
+        """Whether the reason is that the gangs cannot go on."""
+
+    def look(self) -> None:
+        """End the search once there is a reason to; every open trial then ends through the usual path."""
+        now = time.monotonic()
+        if self.reason is not None:
+            if now > self._deadline:
+                self._deadline = float("inf")
+                insist(self._dispatcher.abort, self.reason)
+            return
+        self.reason = self._urgent() or (self._limits(now) if now - self._looked >= LOOK_S else None)
+        if self.reason is None:
+            return
+        self._finish()
+        self.broken = self._pool.broken is not None
+        if self.broken:
+            insist(self._dispatcher.abort, self.reason)
+        else:
+            self._deadline = now + self._patience_s
+            insist(self._dispatcher.interrupt, self.reason)
+
+    def close(self) -> None:
+        """Write down what the session has cost."""
+        self._ledger.spent(self._clock.elapsed_s, self._clock.device_s)
+
+    def _urgent(self) -> str | None:
+        return INTERRUPTED if self._interrupted.is_set() else self._pool.broken
+
+    def _limits(self, now: float) -> str | None:
+        self._looked = now
+        if now - self._wrote >= SPENT_S:
+            self._wrote = now
+            self._ledger.spent(self._clock.elapsed_s, self._clock.device_s)
+        free = shutil.disk_usage(self._folder).free
+        if free < self._min_free_gib * GIB:
+            return (
+                f"the disk of {self._folder} is nearly full, {free / GIB:.2f} GiB are free and {self._min_free_gib:g} "
+                "must be: free some and resume"
+            )
+        return self._reasons(self._clock)
