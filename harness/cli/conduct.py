@@ -6,7 +6,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -15,6 +15,7 @@ import yaml
 from harness.cli.progress import Tally, show_progress
 from harness.cli.report import show
 from harness.cli.terminal import Terminal
+from harness.search.ledger import History
 from harness.tracking.stores import OUTBOX, absolute_uri, default_tracking_uri
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class Task:
     total: int
     """Trials."""
     space: Space | None = None
+    earlier: History = field(default_factory=History)
+    """What earlier sessions of a search that is resumed left."""
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -61,8 +64,9 @@ def conduct(task: Task, speak: Terminal, work: Callable[[Sequence[TrialObserver]
     from harness.report import Collector, Results, to_json, write_results
     from harness.tracking.recorder import MlflowRecorder
 
-    collector, started = Collector(), time.monotonic()
-    tally = Tally(task.total, task.config.schedule.steps, task.metric)
+    earlier = list(task.earlier.trials.values())
+    collector, started = Collector(earlier), time.monotonic() - task.earlier.elapsed_s
+    tally = Tally(task.total, task.config.schedule.steps, task.metric, earlier=earlier)
     name = task.folder.name
     recorder = MlflowRecorder(
         task.tracking_uri, EXPERIMENT, task.kind, name, tags(task), task.folder / OUTBOX, metric=task.metric
@@ -70,6 +74,7 @@ def conduct(task: Task, speak: Terminal, work: Callable[[Sequence[TrialObserver]
     try:
         with recorder:
             _record_inputs(recorder, task)
+            recorder.settle(earlier)
             try:
                 with show_progress(speak.console, tally) as progress:
                     work([recorder, collector, progress])
@@ -93,11 +98,22 @@ def conduct(task: Task, speak: Terminal, work: Callable[[Sequence[TrialObserver]
 
 def further(task: Task) -> str:
     """Return the commands that show more, as they must be typed here."""
-    name, storage = task.folder.name, task.folder.parent
     s4 = program()
-    report = f"{s4} report {name}" + ("" if storage == Path("runs").resolve() else f" --storage {storage}")
-    at_default = task.tracking_uri == default_tracking_uri()
-    return f"{report}    records: {s4} ui" + ("" if at_default else f" --tracking-uri {task.tracking_uri}")
+    return f"{s4} report {task.folder.name}{_storage(task)}    records: {s4} ui{_tracking(task)}"
+
+
+def resuming(task: Task) -> str:
+    """Return the command that goes on with a search, as it must be typed here."""
+    return f"{program()} tune --resume --name {task.folder.name}{_storage(task)}{_tracking(task)}"
+
+
+def _storage(task: Task) -> str:
+    storage = task.folder.parent
+    return "" if storage == Path("runs").resolve() else f" --storage {storage}"
+
+
+def _tracking(task: Task) -> str:
+    return "" if task.tracking_uri == default_tracking_uri() else f" --tracking-uri {task.tracking_uri}"
 
 
 def program() -> str:

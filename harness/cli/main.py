@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import typer
 
+from harness.cli.confirm import confirm
 from harness.cli.data import data
 from harness.cli.plan import plan
 from harness.cli.report import report
@@ -31,7 +32,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (train, tune, report, plan, sync, ui):
+for command in (train, tune, report, confirm, plan, sync, ui):
     app.command()(command)
 app.add_typer(data, name="data")
 

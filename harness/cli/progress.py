@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,7 +32,15 @@ class Running:
 class Tally:
     """Counts trials. Fed by the driver's thread and drawn by another, so what is drawn is copied under a lock."""
 
-    def __init__(self, total: int, horizon: int, metric: str, clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self,
+        total: int,
+        horizon: int,
+        metric: str,
+        clock: Clock = time.monotonic,
+        earlier: Iterable[Trial] = (),
+    ) -> None:
+        """Begin with the trials of earlier sessions."""
         self.total = total
         self.horizon = horizon
         self.metric = metric
@@ -42,6 +50,9 @@ class Tally:
         """Best value so far, its trial and its step; of any trial that reported it."""
         self._running: dict[int, Running] = {}
         self._lock = threading.Lock()
+        for trial in earlier:
+            if trial.state.over:
+                self.counts[trial.state] += 1
 
     @property
     def ended(self) -> int:
@@ -72,7 +83,8 @@ class Tally:
         """Take in an end, and return how long the trial ran, in seconds."""
         with self._lock:
             running = self._running.pop(trial.number, Running(self.clock()))
-        self.counts[str(trial.state)] += 1
+        if trial.state.over:
+            self.counts[str(trial.state)] += 1
         return self.clock() - running.started
 
     def headline(self) -> str:

@@ -21,7 +21,7 @@ def test_the_report_at_the_horizon_is_done() -> None:
 
 
 def test_a_failure_is_done_and_has_no_objective() -> None:
-    expected = {"error": "broken", "finished": False, "metrics": {}, "done": True}
+    expected = {"error": "broken", "interrupted": False, "finished": False, "metrics": {}, "done": True}
     assert as_result(Report({}, "broken"), "dev/miou") == expected
 
 

@@ -10,7 +10,7 @@ import pytest
 from optuna.trial import TrialState as OptunaState
 
 from harness.search.searcher import TruthfulOptunaSearch, journal, make_sampler, outcome
-from harness.trials import TrialState, Value
+from harness.trials import Trial, TrialState, Value
 from trainers.errors import UsageError
 
 
@@ -95,7 +95,6 @@ def test_a_stopped_trial_is_pruned_with_all_its_values_at_their_steps(storage: o
     ("result", "error"),
     [
         (None, True),
-        (None, False),
         (report(0.1, 10), True),
         (report(math.nan, 10), False),
         ({"error": "broken", "finished": False}, False),
@@ -110,21 +109,57 @@ def test_everything_else_is_a_failure(
     assert searcher.study.trials[0].state is OptunaState.FAIL
 
 
-def test_trials_that_an_earlier_driver_left_running_are_failed(storage: optuna.storages.JournalStorage) -> None:
+def test_trials_that_an_earlier_driver_left_running_wait_to_go_on(storage: optuna.storages.JournalStorage) -> None:
     search(storage).suggest("t")
-    assert search(storage).study.trials[0].state is OptunaState.FAIL
+    assert search(storage).study.trials[0].state is OptunaState.WAITING
 
 
-def test_a_continued_study_does_not_repeat_the_baseline(storage: optuna.storages.JournalStorage) -> None:
-    search(storage).suggest("t")
+def test_a_trial_that_was_left_running_is_drawn_again_before_any_other(
+    storage: optuna.storages.JournalStorage,
+) -> None:
+    first = search(storage)
+    first.suggest("baseline")
+    first.on_trial_complete("baseline", report(0.1, 9, finished=True))
+    drawn = first.suggest("t")
+    again = search(storage).suggest("u")
+    assert (again["number"], again["params"]) == (1, drawn["params"])
+
+
+def test_a_continued_study_does_not_repeat_a_finished_baseline(storage: optuna.storages.JournalStorage) -> None:
+    first = search(storage)
+    first.suggest("t")
+    first.on_trial_complete("t", report(0.1, 9, finished=True))
     assert search(storage).suggest("u")["number"] == 1
+
+
+def test_a_trial_that_goes_on_says_which_step_was_reported_last(storage: optuna.storages.JournalStorage) -> None:
+    earlier = {0: Trial(0, {}, {}, metrics={"step": 7.0})}
+    searcher = TruthfulOptunaSearch(
+        Toy(), resolve, storage, "study", make_sampler("tpe", 0), Path("/checkpoints"), earlier
+    )
+    assert searcher.suggest("t")["job"].last_step == 7
 
 
 def test_a_search_that_is_cut_short_leaves_no_trial_running(storage: optuna.storages.JournalStorage) -> None:
     searcher = search(storage)
     searcher.suggest("t")
-    searcher.fail_unfinished()
-    assert searcher.study.trials[0].state is OptunaState.FAIL
+    searcher.interrupt_unfinished()
+    assert searcher.study.trials[0].state is OptunaState.WAITING
+
+
+def test_an_interrupted_trial_waits(storage: optuna.storages.JournalStorage) -> None:
+    searcher = search(storage)
+    searcher.suggest("t")
+    searcher.on_trial_complete("t", {"error": "interrupted", "interrupted": True, "finished": False})
+    assert searcher.study.trials[0].state is OptunaState.WAITING
+
+
+def test_a_trial_that_is_stopped_while_it_pauses_is_pruned(storage: optuna.storages.JournalStorage) -> None:
+    searcher = search(storage)
+    searcher.suggest("t")
+    searcher.on_trial_result("t", report(0.2, 3))
+    searcher.on_trial_complete("t")
+    assert searcher.study.trials[0].state is OptunaState.PRUNED
 
 
 def test_a_finished_searcher_draws_no_more(storage: optuna.storages.JournalStorage) -> None:
@@ -139,6 +174,6 @@ def test_the_same_seed_draws_the_same_trials(tmp_path: Path) -> None:
     assert first == second
 
 
-def test_an_outcome_is_one_of_three() -> None:
-    outcomes = [outcome(report(0.1, 9, finished=True)), outcome(report(0.1, 3)), outcome(None)]
-    assert outcomes == [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]
+def test_an_outcome_is_one_of_four() -> None:
+    outcomes = [outcome(report(0.1, 9, finished=True)), outcome(report(0.1, 3)), outcome(None), outcome(None, True)]
+    assert outcomes == [TrialState.COMPLETE, TrialState.PRUNED, TrialState.INTERRUPTED, TrialState.FAIL]

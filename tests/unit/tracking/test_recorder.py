@@ -271,7 +271,7 @@ def test_a_trial_that_the_user_interrupted_is_killed_and_not_failed(store: Store
     with store.recorder() as recorder:
         interrupted = trial(0)
         recorder.on_start(interrupted)
-        interrupted.state, interrupted.error = TrialState.FAIL, "interrupted"
+        interrupted.state, interrupted.error = TrialState.INTERRUPTED, "interrupted"
         recorder.on_end(interrupted)
     run = store.run("trial-000")
     assert (run.info.status, run.data.tags["s4.stop_reason"]) == ("KILLED", "interrupted")

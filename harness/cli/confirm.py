@@ -1,0 +1,268 @@
+"""`s4 confirm`: whether the best of a search is better than the published baseline, or was lucky."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+import yaml
+
+from harness.cli.checks import check_inputs
+from harness.cli.options import Address, Json, Storage, TrackingUri, cores, named_folder
+from harness.cli.progress import Tally, show_progress
+from harness.cli.report import _unknown
+from harness.cli.slots import Slots, cluster_slots, gang_count, local_slots
+from harness.cli.terminal import Terminal, terminal
+from harness.confirm.report import (
+    Confirmation,
+    collect,
+    lines,
+    read_confirmation,
+    to_csv,
+    to_json,
+    to_markdown,
+    to_table,
+    write_confirmation,
+)
+from harness.confirm.request import (
+    FixedTrials,
+    Request,
+    as_plain,
+    candidates,
+    check_begun,
+    check_seeds,
+    make_request,
+    write_request,
+)
+from harness.confirm.validate import validate_all
+from trainers.errors import UsageError
+
+if TYPE_CHECKING:
+    from harness.search.manifest import Manifest
+    from harness.search.run import SearchPlan
+    from harness.tracking.recorder import MlflowRecorder
+    from harness.trials import TrialObserver
+
+
+@dataclass(frozen=True)
+class Task:
+    """A confirmation, checked and ready to start or to go on."""
+
+    folder: Path
+    request: Request
+    manifest: Manifest
+    tracking_uri: str
+    workers: int
+    gangs: int | None
+
+
+def confirm(
+    search: Annotated[str, typer.Argument(help="The search, by the name that s4 tune gave or was given.")],
+    top: Annotated[int, typer.Option(min=1, help="How many of the search's best configurations.")] = 3,
+    seeds: Annotated[str, typer.Option(help="At least two, with commas; the same for every configuration.")] = "0,1,2",
+    vary_data: Annotated[bool, typer.Option("--vary-data", help="The seed draws the data's splits, too.")] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that train one configuration together.")] = 1,
+    gangs: Annotated[int | None, typer.Option(min=1, help="Trainings that run at once; default: what fits.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the confirmation; default: SEARCH-confirm.")] = None,
+    address: Address = "local",
+    storage: Storage = Path("runs"),
+    tracking_uri: TrackingUri = None,
+    as_json: Json = False,
+) -> None:
+    """Train a search's best configurations and the published baseline again, with paired seeds, to the full horizon.
+
+    The one with the highest lower bound on dev, and the baseline, are then evaluated on the validation images, once.
+    The same command goes on where an interrupted one stopped, and shows what a finished one found.
+    """
+    with terminal(as_json) as speak:
+        task = _prepare(search, top, parse_seeds(seeds), vary_data, workers, gangs, name, storage, tracking_uri)
+        found = read_confirmation(task.folder)
+        if found is None or not found.validated:
+            found = _run(task, found, address, speak)
+        _show(found, task.folder, speak)
+    if found.chosen is None:
+        raise typer.Exit(1)
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Return seeds that are separated by commas.
+
+    Raises:
+        UsageError: one of them is no seed.
+    """
+    words = text.split(",")
+    if not all(word.strip().isdecimal() and int(word) < 2**31 for word in words):
+        raise UsageError(
+            f"--seeds must be whole numbers from 0 to {2**31 - 1} with commas, got {text!r}: for example 0,1,2"
+        )
+    return tuple(int(word) for word in words)
+
+
+def _prepare(
+    search: str,
+    top: int,
+    seeds: tuple[int, ...],
+    vary_data: bool,
+    workers: int,
+    gangs: int | None,
+    name: str | None,
+    storage: Path,
+    tracking_uri: str | None,
+) -> Task:
+    """Check everything that can be checked before anything starts."""
+    from harness.cli.conduct import tracking_uri_of
+    from harness.report import read_results
+    from harness.search.manifest import read_manifest
+    from trainers.data.splits import open_splits
+    from trainers.overrides import apply_overrides
+
+    source = named_folder(storage, search)
+    if not source.is_dir():
+        raise UsageError(_unknown(storage, search))
+    check_seeds(seeds)
+    results = read_results(source)
+    candidates(results, top)
+    manifest = read_manifest(source)
+    if not manifest.metric.startswith("dev/"):
+        raise UsageError(
+            f"a confirmed search must maximise a metric dev/..., {search} has {manifest.metric}: confirm another"
+        )
+    request = make_request(results, manifest, top, seeds, vary_data)
+    for run in range(len(request.runs)):
+        apply_overrides(manifest.config, request.overrides(run))
+    check_inputs(manifest.config, workers)
+    digest = open_splits(manifest.config.data).digest
+    if digest != manifest.data_digest:
+        raise UsageError(
+            f"the data must be that of {search}, its splits had digest {manifest.data_digest} and now have {digest}: "
+            "put the files back"
+        )
+    folder = named_folder(storage, name or f"{search}-confirm")
+    check_begun(folder, request)
+    return Task(folder, request, manifest, tracking_uri_of(tracking_uri), workers, gangs)
+
+
+def _run(task: Task, found: Confirmation | None, address: str, speak: Terminal) -> Confirmation:
+    """Train, choose, write the choice down, and only then look at the validation images."""
+    from harness.cluster import ray_session
+
+    plan = _plan(task, local_slots()) if address == "local" else None
+    with ray_session(address, cpus=cores() if plan else None):
+        ready = plan or _plan(task, cluster_slots())
+        write_request(task.folder, task.request)
+        recorder = _recorder(task)
+        try:
+            with recorder:
+                recorder.artifact("request.yaml", yaml.safe_dump(as_plain(task.request), sort_keys=False))
+                if found is None:
+                    found = _train(task, ready, recorder, speak)
+                    write_confirmation(task.folder, found)
+                found = _validate(task, found, recorder, ready.use_gpu)
+                write_confirmation(task.folder, found)
+                recorder.artifact("confirm.csv", to_csv(found))
+                recorder.artifact("confirm.md", to_markdown(found))
+        except KeyboardInterrupt:
+            speak.say("interrupted: the same command goes on")
+            raise
+        finally:
+            delivery = recorder.close()
+            if delivery.note:
+                speak.say(f"tracking: {delivery.note}")
+    return found
+
+
+def _recorder(task: Task) -> MlflowRecorder:
+    from harness.cli.conduct import EXPERIMENT
+    from harness.tracking.recorder import MlflowRecorder
+    from harness.tracking.stores import OUTBOX
+
+    request = task.request
+    tags = {"s4.preset": request.preset, "s4.confirms": request.search, "s4.folder": str(task.folder)}
+    outbox = task.folder / OUTBOX
+    return MlflowRecorder(
+        task.tracking_uri, EXPERIMENT, "confirm", task.folder.name, tags, outbox, metric=request.metric
+    )
+
+
+def _train(task: Task, plan: SearchPlan, recorder: MlflowRecorder, speak: Terminal) -> Confirmation:
+    """Train every run of the request that is not over."""
+    from harness.experiment import CssExperiment
+    from harness.search.run import SearchBrokenError, run_search
+
+    request = task.request
+    speak.say(
+        f"{task.folder.name}: {len(request.configurations)} configurations of {request.search} x {len(request.seeds)} "
+        f"seeds = {plan.trials} trainings of {task.manifest.config.schedule.steps} steps; {plan.gangs} gangs x "
+        f"{plan.workers_per_gang} workers"
+    )
+    speak.say(f"results in {task.folder}, records at {task.tracking_uri}")
+    experiment = CssExperiment(task.manifest.config)
+    tally = Tally(plan.trials, experiment.horizon, request.metric)
+    try:
+        with show_progress(speak.console, tally) as progress:
+            observers: list[TrialObserver] = [recorder, progress]
+            end = run_search(plan, experiment, FixedTrials(request), observers)
+    except SearchBrokenError as error:
+        speak.say(f"failed: {error}")
+        raise typer.Exit(1) from None
+    if end.reason is not None:
+        speak.say(f"not finished: {end.reason}; the same command goes on")
+        raise typer.Exit(1)
+    recorder.settle(end.trials)
+    return collect(task.folder.name, request, end.trials, task.tracking_uri)
+
+
+def _plan(task: Task, slots: Slots) -> SearchPlan:
+    """Return how the runs are trained.
+
+    Raises:
+        UsageError: the gangs do not fit.
+    """
+    from harness.search.run import SearchPlan
+
+    runs = len(task.request.runs)
+    return SearchPlan(
+        name=task.folder.name,
+        storage=task.folder.parent,
+        trials=runs,
+        grace_steps=1,
+        gangs=gang_count(slots, task.workers, task.gangs, runs),
+        workers_per_gang=task.workers,
+        scheduler="none",
+        sampler="random",
+        use_gpu=slots.unit == "GPU",
+        keep_checkpoints=runs,
+    )
+
+
+def _validate(task: Task, found: Confirmation, recorder: MlflowRecorder, use_gpu: bool) -> Confirmation:
+    """Evaluate the chosen configuration and the baseline on the validation images, and record it with their runs."""
+    from harness.search.keeper import checkpoint_folder
+    from harness.trials import Trial
+    from trainers.overrides import apply_overrides
+
+    wanted = found.to_validate() if found.chosen is not None else []
+    runs = {run: item for run, item in enumerate(task.request.runs) if item[0].label in wanted}
+    jobs = {
+        run: (
+            apply_overrides(task.manifest.config, task.request.overrides(run)),
+            checkpoint_folder(task.folder / "trials", run) / "latest.pt",
+        )
+        for run in runs
+    }
+    horizon = float(task.manifest.config.schedule.steps)
+    scores: dict[str, dict[int, float]] = {label: {} for label in wanted}
+    for run, metrics in validate_all(jobs, use_gpu).items():
+        configuration, seed = runs[run]
+        scores[configuration.label][seed] = metrics[found.val_metric]
+        recorder.on_report(Trial(run, {}, {}, metrics={**metrics, "step": horizon}))
+    return found.with_val(scores)
+
+
+def _show(found: Confirmation, folder: Path, speak: Terminal) -> None:
+    speak.console.print(to_table(found))
+    for line in lines(found):
+        speak.say(line)
+    speak.result({**to_json(found), "folder": str(folder)})

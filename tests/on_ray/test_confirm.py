@@ -1,0 +1,138 @@
+"""One small confirmation of the real trainer through the command line, run twice, and its books."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from mlflow import MlflowClient
+
+from harness.report import Results, Row, write_results
+from harness.search.manifest import Manifest, write_manifest
+from search_spaces import load_space
+from trainers.data.splits import open_splits, open_val
+from trainers.evaluate import evaluate
+from trainers.local_run import LocalRun
+from trainers.loop import train
+from trainers.overrides import apply_overrides, parse_settings
+from trainers.presets import load_preset
+
+SETTINGS = parse_settings(
+    (
+        "data.labelled=16",
+        "data.unlabelled=32",
+        "data.dev=16",
+        "model.width=8",
+        "model.representation_dim=16",
+        "loss.queries=16",
+        "loss.negatives=16",
+        "schedule.steps=10",
+        "schedule.evaluate_every=5",
+    )
+)
+SEEDS = (3, 4)
+LINE = ["confirm", "small", "--top", "2", "--seeds", "3,4", "--vary-data", "--json"]
+
+
+class Confirmed(NamedTuple):
+    """What the command left."""
+
+    folder: Path
+    first: dict[str, Any]
+    """What `--json` printed."""
+    again: dict[str, Any]
+    """What the same command printed the second time."""
+    again_said: str
+    """What it told people the second time."""
+
+
+def write_search(folder: Path) -> None:
+    """Write what a search leaves: two trials that differ from the baseline."""
+    config, space = apply_overrides(load_preset("digits_css"), SETTINGS), load_space("css_quick")
+    rows = []
+    for number, (best, lambda_u) in enumerate([(0.1, space.baseline["loss.lambda_u"]), (0.2, 0.5), (0.3, 2.0)]):
+        values = {**space.baseline, "loss.lambda_u": lambda_u}
+        config_hash = apply_overrides(config, values).hash
+        rows.append(Row(number, "COMPLETE", best, 10, 10, values, config_hash, None, None, None))
+    results = Results("small", "search", "digits_css", space.name, "dev/miou", 10, 1.0, "uri", space.paths, rows[::-1])
+    write_results(folder, results)
+    digest = open_splits(config.data).digest
+    write_manifest(folder, Manifest("digits_css", SETTINGS, config, space, "dev/miou", digest))
+
+
+def s4(folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    return subprocess.run(
+        [sys.executable, "-m", "harness.cli.main", *LINE],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def confirmed(tmp_path_factory: pytest.TempPathFactory) -> Confirmed:
+    """Confirm in an empty folder, in a process of its own, as a user would; and once more."""
+    folder = tmp_path_factory.mktemp("confirmed")
+    write_search(folder / "runs" / "small")
+    first, again = s4(folder), s4(folder)
+    assert (first.returncode, again.returncode) == (0, 0), first.stderr + again.stderr
+    return Confirmed(folder, json.loads(first.stdout), json.loads(again.stdout), again.stderr)
+
+
+def runs_of(confirmed: Confirmed, kind: str) -> list[Any]:
+    client = MlflowClient(f"sqlite:///{confirmed.folder}/mlflow.db")
+    experiment = client.get_experiment_by_name("s4")
+    return [run for run in client.search_runs([experiment.experiment_id]) if run.data.tags["s4.kind"] == kind]
+
+
+def test_every_configuration_was_trained_with_every_seed(confirmed: Confirmed) -> None:
+    outcomes = confirmed.first["outcomes"]
+    assert [outcome["configuration"]["trial"] for outcome in outcomes] == [0, 2, 1]
+    assert all(sorted(outcome["dev"]) == ["3", "4"] for outcome in outcomes)
+
+
+def test_its_numbers_are_those_of_a_run_without_ray(confirmed: Confirmed) -> None:
+    outcomes = {outcome["configuration"]["label"]: outcome for outcome in confirmed.first["outcomes"]}
+    chosen = outcomes[confirmed.first["chosen"]]
+    drawn = {**chosen["configuration"]["overrides"], "seed": 4, "data.seed": 4}
+    config = apply_overrides(apply_overrides(load_preset("digits_css"), SETTINGS), drawn)
+    reports: list[dict[str, float]] = []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        run = LocalRun(listener=lambda metrics: reports.append(dict(metrics)))
+        state = train(config, run)
+        val = evaluate(state.teacher, open_val(config.data), config, run, "val")
+    finally:
+        torch.set_num_threads(threads)
+    assert (chosen["dev"]["4"], chosen["val"]["4"]) == (reports[-1]["dev/miou"], val["val/miou"])
+
+
+def test_only_the_chosen_one_and_the_baseline_saw_the_validation_images(confirmed: Confirmed) -> None:
+    saw = {outcome["configuration"]["label"] for outcome in confirmed.first["outcomes"] if outcome["val"]}
+    assert saw == {"baseline", confirmed.first["chosen"]}
+    in_mlflow = [run for run in runs_of(confirmed, "trial") if "val/miou" in run.data.metrics]
+    assert len(in_mlflow) == len(saw) * len(SEEDS)
+
+
+def test_mlflow_has_a_finished_parent_and_a_finished_child_a_run(confirmed: Confirmed) -> None:
+    (parent,) = runs_of(confirmed, "confirm")
+    children = runs_of(confirmed, "trial")
+    assert [run.info.status for run in (parent, *children)] == ["FINISHED"] * 7
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
+    assert parent.data.tags["s4.confirms"] == "small"
+
+
+def test_the_second_time_it_is_only_shown(confirmed: Confirmed) -> None:
+    assert confirmed.again == confirmed.first
+    assert "COMPLETE" not in confirmed.again_said
