@@ -189,6 +189,7 @@ def _recorder(task: Task) -> MlflowRecorder:
 def _train(task: Task, plan: SearchPlan, recorder: MlflowRecorder, speak: Terminal) -> Confirmation:
     """Train every run of the request that is not over."""
     from harness.experiment import CssExperiment
+    from harness.search.resume import open_books
     from harness.search.run import SearchBrokenError, run_search
 
     request = task.request
@@ -199,18 +200,20 @@ def _train(task: Task, plan: SearchPlan, recorder: MlflowRecorder, speak: Termin
     )
     speak.say(f"results in {task.folder}, records at {task.tracking_uri}")
     experiment = CssExperiment(task.manifest.config)
-    tally = Tally(plan.trials, experiment.horizon, request.metric)
+    history = open_books(plan.folder, plan.name, request.metric)
+    earlier = list(history.trials.values())
+    recorder.settle(earlier)
+    tally = Tally(plan.trials, experiment.horizon, request.metric, earlier=earlier)
     try:
         with show_progress(speak.console, tally) as progress:
             observers: list[TrialObserver] = [recorder, progress]
-            end = run_search(plan, experiment, FixedTrials(request), observers)
+            end = run_search(plan, experiment, FixedTrials(request), observers, history)
     except SearchBrokenError as error:
         speak.say(f"failed: {error}")
         raise typer.Exit(1) from None
     if end.reason is not None:
         speak.say(f"not finished: {end.reason}; the same command goes on")
         raise typer.Exit(1)
-    recorder.settle(end.trials)
     return collect(task.folder.name, request, end.trials, task.tracking_uri)
 
 

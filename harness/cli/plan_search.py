@@ -22,7 +22,7 @@ from trainers.errors import UsageError
 if TYPE_CHECKING:
     from trainers.config import TrainConfig
 
-TRIALS, REDUCTION_FACTOR, KEEP = 16, 3, 5
+TRIALS, REDUCTION_FACTOR = 16, 3
 """As `s4 tune` chooses where nothing is said."""
 
 
@@ -88,7 +88,7 @@ def plan_search(
     shape = replace(shape, gangs=gang_count(slots, shape.workers_per_gang, wish.gangs, shape.trials))
     timing = time_config(config, shape.workers_per_gang, storage) if timed else None
     size = timing.checkpoint_bytes if timing else counted_bytes(config)
-    keep = KEEP if wish.keep_checkpoints is None else wish.keep_checkpoints
+    keep = budget.KEEP if wish.keep_checkpoints is None else wish.keep_checkpoints
     disk = Disk(size, keep, budget.most_checkpoints(shape, keep), shutil.disk_usage(existing(storage)).free)
     cost = SearchCost(preset, space.name, shape, slots, disk, timing)
     check_disk(cost, storage)
@@ -145,16 +145,16 @@ def check_disk(cost: SearchCost, storage: Path) -> None:
         UsageError: says how many would fit.
     """
     disk = cost.disk
-    if disk.needed <= disk.free:
+    usable = max(0, disk.free - budget.MIN_FREE)
+    if disk.needed <= usable:
         return
-    fixed = budget.most_checkpoints(cost.shape, 0)
-    room = disk.free // disk.checkpoint - fixed
-    smaller = disk.keep and budget.most_checkpoints(cost.shape, disk.keep) > fixed
-    advice = f"--keep-checkpoints {room}, " if smaller and room >= 0 else ""
+    room = usable // disk.checkpoint - budget.most_checkpoints(cost.shape, 0)
+    smaller = budget.most_checkpoints(cost.shape, disk.keep) > budget.most_checkpoints(cost.shape, 0)
+    advice = f"--keep-checkpoints {room}, " if smaller and room >= 0 else "fewer --gangs, "
     raise UsageError(
-        f"checkpoints must fit in {storage}, {disk.count} of {size_text(disk.checkpoint)} need "
-        f"{size_text(disk.needed)} and {size_text(disk.free)} are free: "
-        f"{advice or 'fewer --gangs, '}another --storage, or make room"
+        f"checkpoints must fit in {storage}, {disk.files} of {size_text(disk.checkpoint)} need "
+        f"{size_text(disk.needed)}, and of {size_text(disk.free)} that are free a search leaves "
+        f"{size_text(budget.MIN_FREE)}: {advice}another --storage, or make room"
     )
 
 

@@ -24,14 +24,14 @@ class Disk(NamedTuple):
     """Of one."""
     keep: int
     """Best trials whose checkpoints are kept."""
-    count: int
+    files: int
     """Files at once, at most."""
     free: int
 
     @property
     def needed(self) -> int:
         """At most."""
-        return self.count * self.checkpoint
+        return self.files * self.checkpoint
 
 
 class SearchCost(NamedTuple):
@@ -145,7 +145,7 @@ def _disk_rows(cost: SearchCost) -> list[tuple[str, str]]:
     return [
         (
             "checkpoints",
-            f"{disk.count} at once at most, {size_text(disk.checkpoint)} each ({how}): {size_text(disk.needed)}",
+            f"{disk.files} at once at most, {size_text(disk.checkpoint)} each ({how}): {size_text(disk.needed)}",
         ),
         ("  free", f"{size_text(disk.free)} in --storage"),
     ]

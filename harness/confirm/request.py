@@ -56,11 +56,15 @@ class Request:
         """Configurations and seeds in the order of training, all configurations of a seed together."""
         return [(configuration, seed) for seed in self.seeds for configuration in self.configurations]
 
+    @property
+    def drawn(self) -> tuple[str, ...]:
+        """Config paths that are set to the seed."""
+        return ("seed", "data.seed") if self.vary_data else ("seed",)
+
     def overrides(self, run: int) -> dict[str, Value]:
-        """Return what a run sets: its configuration, its seed, and with `vary_data` the seed of the data."""
+        """Return what a run sets: its configuration, and its seed."""
         configuration, seed = self.runs[run]
-        drawn: dict[str, Value] = {"seed": seed} | ({"data.seed": seed} if self.vary_data else {})
-        return {**configuration.overrides, **drawn}
+        return {**configuration.overrides, **dict.fromkeys(self.drawn, seed)}
 
 
 class FixedTrials:

@@ -14,10 +14,11 @@ def val_scores(config: TrainConfig, checkpoint: Path) -> dict[str, float]:
     """Return `val/miou` and `val/iou/CLASS` of the teacher in a checkpoint.
 
     Raises:
-        DataError: the checkpoint or the validation images cannot be read.
+        DataError: the checkpoint is not of the horizon, or it or the validation images cannot be read.
     """
     from trainers.checkpoint import load_checkpoint
     from trainers.data.splits import open_val
+    from trainers.errors import DataError
     from trainers.evaluate import evaluate
     from trainers.local_run import LocalRun
     from trainers.state import TrainState
@@ -25,6 +26,11 @@ def val_scores(config: TrainConfig, checkpoint: Path) -> dict[str, float]:
     run = LocalRun()
     state = TrainState(config, run)
     state.load_state_dict(load_checkpoint(checkpoint))
+    if state.step != config.schedule.steps:  # the disk was full when training ended
+        raise DataError(
+            f"a checkpoint of {config.schedule.steps} steps must lie in {checkpoint}, it has {state.step}: remove "
+            "the confirmation and start again"
+        )
     return evaluate(state.teacher, open_val(config.data), config, run, "val")
 
 

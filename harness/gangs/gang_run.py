@@ -126,12 +126,13 @@ class GangRun:
         return self._ranks.from_rank_0(self._readable() if self.rank == 0 else None)  # type: ignore[no-any-return]
 
     def report(self, metrics: Mapping[str, float], state: Checkpointable) -> Decision:
-        """Save the state if it is due, and wait for the search's decision.
+        """Wait for the search's decision, and save the state if it is due and will be needed.
 
-        The state is saved first, so that a trial whose report was delivered never goes back behind it when saves are
-        due at every report. Adds `overhead/start_s` (submission to the end of the first step, first report),
-        `overhead/save_s` and `overhead/report_s` (what the report before cost), and `overhead/unsaved` where the
-        state could not be written (a full disk fails no trial).
+        The state is saved last: a process that dies in between trains the interval again and its report is passed over,
+        where a state that was saved first would go on behind a report that the search never had. Adds
+        `overhead/start_s` (submission to the end of the first step, first report) and, of the report before,
+        `overhead/report_s`, `overhead/save_s` and `overhead/unsaved` (1 where the state could not be written: a full
+        disk fails no trial).
 
         Raises:
             DivergedError: a metric is not finite.
@@ -162,15 +163,19 @@ class GangRun:
             report["overhead/start_s"] = metrics["time/first_step_unix"] - self._job.submitted_unix
         self._reported = True
         began = time.monotonic()
-        if metrics["finished"] or began - self._saved_at >= self._save_interval_s:
-            report["overhead/unsaved"] = float(not self._save(state))
-        saved = time.monotonic()
         decision = self._ask("report", report)
         while decision == SAVE:
             decision = self._ask("saved", self._save_apart(state, int(metrics["step"])))
-        if decision == LEAVE:
-            self._save(state)
-        self._overhead = {"overhead/save_s": saved - began, "overhead/report_s": time.monotonic() - saved}
+        decided = time.monotonic()
+        unsaved = False
+        due = decision == CONTINUE and decided - self._saved_at >= self._save_interval_s
+        if due or decision == LEAVE or metrics["finished"]:
+            unsaved = not self._save(state)
+        self._overhead = {
+            "overhead/report_s": decided - began,
+            "overhead/save_s": time.monotonic() - decided,
+            "overhead/unsaved": float(unsaved),
+        }
         return decision
 
     def _ask(self, method: str, *arguments: Any) -> str:

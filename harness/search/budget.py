@@ -9,8 +9,16 @@ from typing import NamedTuple
 
 SAVE_INTERVAL_S = 30.0
 """Least time between two checkpoints of a trial, as in `SearchPlan.save_interval_s`."""
-WHOLE_POPULATION = frozenset({"hyperband", "pbt"})
-"""Schedulers that pause trials or copy them, so that every trial may have a checkpoint at once."""
+MIN_FREE = 2**28
+"""Bytes of its disk that a search leaves free, as in `SearchPlan.min_free_gib`."""
+KEEP = 5
+"""Best trials whose checkpoints stay, as in `SearchPlan.keep_checkpoints`."""
+LIVE = 3
+"""Files of a trial that a gang trains: the latest checkpoint, the one before it, and the one being written."""
+PAUSED = 4
+"""Files of a trial that a scheduler pauses or copies: the latest, the one before it, and two that were saved apart."""
+POPULATION = frozenset({"hyperband", "pbt"})
+"""Schedulers that pause trials or copy them, so that every trial may have checkpoints at once."""
 
 
 class Range(NamedTuple):
@@ -170,13 +178,12 @@ def device_s(shape: Shape, pace: Pace) -> Range:
 def most_checkpoints(shape: Shape, keep: int) -> int:
     """Return how many checkpoint files lie on the disk at once, at most.
 
-    Those of the best `keep` complete trials, of the baseline, and of the live trials, which write the next one beside
-    the last. Under a scheduler that pauses or copies trials all of them are live.
+    Those of the best `keep` complete trials, of the baseline, and of the live trials. Under a scheduler that pauses or
+    copies trials all of them may be live.
     """
-    kept = min(keep + 1, shape.trials)
-    if shape.scheduler in WHOLE_POPULATION:
-        return shape.trials + shape.gangs
-    return kept + 2 * shape.gangs
+    if shape.scheduler in POPULATION:
+        return PAUSED * shape.trials + shape.gangs
+    return min(keep + 1, shape.trials) + LIVE * shape.gangs
 
 
 def most_trials(shape: Shape, fits: Callable[[Shape], bool]) -> int:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from harness.lines import end_with_a_whole_line
 from harness.trials import Trial, TrialState
 from trainers.errors import UsageError
 
@@ -51,7 +52,7 @@ class Ledger:
         self._path = path
         self._metric = metric
         path.parent.mkdir(parents=True, exist_ok=True)
-        _end_with_a_whole_line(path)
+        end_with_a_whole_line(path)
         self._file: BinaryIO = path.open("ab", buffering=0)
 
     def on_start(self, trial: Trial) -> None:
@@ -134,9 +135,3 @@ def _events(path: Path) -> Iterator[Mapping[str, Any]]:
         for line in lines:
             if line.endswith(b"\n"):  # a killed driver may have left half a line
                 yield json.loads(line)
-
-
-def _end_with_a_whole_line(path: Path) -> None:
-    if path.exists():
-        data = path.read_bytes()
-        os.truncate(path, data.rfind(b"\n") + 1)

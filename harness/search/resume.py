@@ -12,6 +12,7 @@ import optuna
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
+from harness.lines import end_with_a_whole_line
 from harness.search.ledger import LEDGER, History, Ledger, read_ledger
 from harness.search.searcher import journal, put_back
 from harness.trials import Trial, TrialState
@@ -35,6 +36,7 @@ def open_books(folder: Path, name: str, metric: str) -> History:
     history = read_ledger(folder / LEDGER)
     if not (folder / JOURNAL).exists():
         return history
+    end_with_a_whole_line(folder / JOURNAL)
     storage = journal(folder / JOURNAL)
     if name not in optuna.get_all_study_names(storage):
         return history

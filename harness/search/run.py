@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,8 @@ from harness.search.searcher import TruthfulOptunaSearch, journal, make_sampler
 from harness.search.space import SearchSpace
 from harness.search.watch import Clock, Watch
 from harness.trials import Experiment, Trial, TrialObserver
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -172,13 +176,25 @@ def _session(
             follower = TrialFollower(dispatcher, experiment.resolve, seen, watch.look, history.trials)
             try:
                 _make_tuner(plan, experiment, searcher, follower, dispatcher, trials).fit()
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                watch.reason = f"the disk of {plan.folder} is full: free some and resume"
             finally:
-                searcher.interrupt_unfinished()
-                follower.interrupt_unfinished(watch.reason or INTERRUPTED)
-                watch.close()
+                _put_away(searcher, follower, watch)
     finally:
         ray.kill(dispatcher)
     return follower, watch
+
+
+def _put_away(searcher: TruthfulOptunaSearch, follower: TrialFollower, watch: Watch) -> None:
+    """Close the books as they stand. Where the disk is full they stay as they are, and a resumed search closes them."""
+    reason = watch.reason or INTERRUPTED
+    for close in (searcher.interrupt_unfinished, lambda: follower.interrupt_unfinished(reason), watch.close):
+        try:
+            close()
+        except OSError as error:
+            log.warning("cannot write down how the session ended: %s", error)
 
 
 def _make_searcher(

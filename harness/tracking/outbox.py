@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from harness.lines import end_with_a_whole_line
+
 Operation = dict[str, Any]
 
 log = logging.getLogger(__name__)
@@ -25,7 +27,7 @@ class Outbox:
         self.path = path
         self._done_path = path.with_name(path.name + ".done")
         path.parent.mkdir(parents=True, exist_ok=True)
-        _end_with_a_whole_line(path)
+        end_with_a_whole_line(path)
         self.count = path.read_bytes().count(b"\n") if path.exists() else 0
         self._file = path.open("ab", buffering=0)
         self._broken = False
@@ -69,14 +71,3 @@ class Outbox:
     def close(self) -> None:
         """Close the file; what it holds stays."""
         self._file.close()
-
-
-def _end_with_a_whole_line(path: Path) -> None:
-    """Cut off a line that a killed driver left half written."""
-    if not path.exists():
-        return
-    data = path.read_bytes()
-    whole = data.rfind(b"\n") + 1
-    if whole < len(data):
-        with path.open("r+b") as file:
-            file.truncate(whole)

@@ -64,6 +64,7 @@ class Analytic:
             time.sleep(self.step_s)
             state.step += 1
             trained += 1
+            self.note(config, state.step, run)
             first_step = first_step or time.time()
             metrics = {
                 "step": float(state.step),
@@ -83,6 +84,12 @@ class Analytic:
                 break
         return "another hash" if config["behave"] == "lie" else config_hash
 
+    def note(self, config: Mapping[str, Any], step: int, run: Run) -> None:
+        """Write down that a step was trained, for those who count steps that were trained twice."""
+        if "name" in config and run.rank == 0:
+            with (self.folder / f"{config['name']}.steps").open("a") as file:
+                file.write(f"{step}\n")
+
     def misbehave(self, behave: str, run: Run, metrics: dict[str, float]) -> None:
         if behave == "raise" or (behave == "raise on rank 1" and run.rank == 1):
             raise RuntimeError("a bug in training")
@@ -96,9 +103,24 @@ class Analytic:
             torch.set_grad_enabled(False)
             torch.set_num_threads(2)
             os.chdir("/")
-        if behave == "kill once" and not (mark := self.folder / "killed").exists():
-            mark.touch()
+        if behave == "run out of memory":
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 64000000000 bytes.")
+        if behave == "kill once" and self.first_time(behave):
             os.kill(os.getpid(), signal.SIGKILL)
+        if behave == "hang once" and self.first_time(behave):
+            time.sleep(600)
+        if behave == "spoil the checkpoint once" and self.first_time(behave):
+            latest = max(self.folder.glob("*/trials/*/latest.pt"), key=os.path.getmtime)
+            latest.write_bytes(latest.read_bytes()[:100])
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def first_time(self, behave: str) -> bool:
+        """Return whether no process has done this yet, and remember it across processes."""
+        mark = self.folder / behave.replace(" ", "-")
+        if mark.exists():
+            return False
+        mark.touch()
+        return True
 
 
 MISBEHAVE_AT = 5

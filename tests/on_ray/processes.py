@@ -9,11 +9,16 @@ from pathlib import Path
 OF_A_SEARCH = ("GangTrial", "Dispatcher", "TrainController", "RayTrainWorker")
 
 
+def pids_of(name: str) -> list[int]:
+    """Return the processes of this test session's Ray whose title holds a name."""
+    return [pid for pid, title in _descendants(os.getpid()).items() if title.startswith("ray::") and name in title]
+
+
 def left_of_a_search(patience_s: float = 20) -> list[str]:
     """Wait until a search's processes are gone; return those that are not."""
     deadline = time.monotonic() + patience_s
     while True:
-        left = [title for title in _titles_of_descendants(os.getpid()) if _is_of_a_search(title)]
+        left = [title for title in _descendants(os.getpid()).values() if _is_of_a_search(title)]
         if not left or time.monotonic() > deadline:
             return left
         time.sleep(0.2)
@@ -23,8 +28,8 @@ def _is_of_a_search(title: str) -> bool:
     return title.startswith("ray::") and any(name in title for name in OF_A_SEARCH)
 
 
-def _titles_of_descendants(ancestor: int) -> list[str]:
-    """Other sessions of Ray on this machine are somebody else's."""
+def _descendants(ancestor: int) -> dict[int, str]:
+    """Return titles by process id. Other sessions of Ray on this machine are somebody else's."""
     parents: dict[int, int] = {}
     titles: dict[int, str] = {}
     for folder in Path("/proc").glob("[0-9]*"):
@@ -34,7 +39,7 @@ def _titles_of_descendants(ancestor: int) -> list[str]:
             titles[pid] = (folder / "cmdline").read_bytes().decode(errors="replace").strip("\0")
         except OSError:  # it has just ended
             continue
-    return [title for pid, title in titles.items() if ancestor in _ancestors(pid, parents)]
+    return {pid: title for pid, title in titles.items() if ancestor in _ancestors(pid, parents)}
 
 
 def _ancestors(pid: int, parents: dict[int, int]) -> set[int]:

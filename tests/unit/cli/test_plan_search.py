@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ import torch
 
 from harness.cli import plan_search as module
 from harness.cli.main import run
-from harness.cli.plan_search import Caps, check_caps, check_disk, counted_bytes
+from harness.cli.plan_search import REDUCTION_FACTOR, TRIALS, Caps, check_caps, check_disk, counted_bytes
 from harness.cli.search_cost import Disk, SearchCost, to_json, to_table
 from harness.cli.slots import Slots
 from harness.cli.timing import Timing, time_config
+from harness.cli.tune import Scheduler, tune
 from harness.search import budget
 from harness.search.budget import Shape
 from trainers.errors import UsageError
@@ -41,7 +43,7 @@ TIMING = Timing(
     device="1 CPU thread",
     unit="CPU",
 )  # an hour a trial
-DISK = Disk(checkpoint=10, keep=5, count=10, free=1000)
+DISK = Disk(checkpoint=10, keep=5, files=12, free=2**40)
 
 
 def costing(shape: Shape = SHAPE, timing: Timing | None = TIMING, disk: Disk = DISK, slots: int = 2) -> SearchCost:
@@ -76,7 +78,7 @@ def test_a_plan_is_the_arithmetic_of_what_was_timed(capsys: pytest.CaptureFixtur
     assert found["hours"]["expected"] * 3600 == pytest.approx(budget.wall_s(shape, cost.pace).expected)
     assert found["device_hours"]["expected"] == pytest.approx(2 * found["hours"]["expected"])
     assert found["steps"] == budget.total_steps(shape)._asdict()
-    assert found["disk"]["count"] == 3 + 1 + 2 * 2
+    assert found["disk"]["files"] == 3 + 1 + 3 * 2
     assert list(tmp_path.iterdir()) == []
 
 
@@ -152,22 +154,29 @@ def test_hours_that_were_timed_on_other_hardware_are_not_compared() -> None:
 
 
 def test_checkpoints_that_the_disk_cannot_hold_are_refused_with_what_would_fit(tmp_path: Path) -> None:
-    # A baseline and two of each of two gangs are 5, so 7 leave room for 2 of the best.
+    # A baseline and three of each of two gangs are 7, so 9 leave room for 2 of the best.
     with pytest.raises(UsageError) as refused:
-        check_disk(costing(disk=Disk(2**30, 5, 10, 7 * 2**30)), tmp_path)
+        check_disk(costing(disk=Disk(2**30, 5, 12, 9 * 2**30 + budget.MIN_FREE)), tmp_path)
     assert str(refused.value) == (
-        f"checkpoints must fit in {tmp_path}, 10 of 1.00 GiB need 10.00 GiB and 7.00 GiB are free: "
-        "--keep-checkpoints 2, another --storage, or make room"
+        f"checkpoints must fit in {tmp_path}, 12 of 1.00 GiB need 12.00 GiB, and of 9.25 GiB that are free a search "
+        "leaves 256.0 MiB: --keep-checkpoints 2, another --storage, or make room"
     )
 
 
 def test_a_disk_that_cannot_hold_the_live_trials_wants_fewer_gangs(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="are free: fewer --gangs, another --storage"):
-        check_disk(costing(disk=Disk(2**30, 5, 10, 4 * 2**30)), tmp_path)
+    with pytest.raises(UsageError, match=r"256\.0 MiB: fewer --gangs, another --storage"):
+        check_disk(costing(disk=Disk(2**30, 5, 12, 4 * 2**30)), tmp_path)
 
 
 def test_checkpoints_that_fit_exactly_are_not_refused(tmp_path: Path) -> None:
-    check_disk(costing(disk=Disk(10, 5, 10, 100)), tmp_path)
+    check_disk(costing(disk=Disk(10, 5, 12, 120 + budget.MIN_FREE)), tmp_path)
+
+
+def test_a_search_is_planned_with_the_defaults_of_the_command_that_runs_it() -> None:
+    known = signature(tune).parameters
+    assert (known["trials"].default, known["reduction_factor"].default) == (TRIALS, REDUCTION_FACTOR)
+    assert (known["keep_checkpoints"].default, known["scheduler"].default) == (budget.KEEP, Scheduler.asha)
+    assert known["workers_per_gang"].default == 1
 
 
 @pytest.mark.parametrize("scheduler", ["asha", "none", "median"])
@@ -175,7 +184,7 @@ def test_the_table_says_what_is_expected_and_what_was_measured(scheduler: str) -
     table = to_table(costing(replace(SHAPE, scheduler=scheduler)))
     cells = " ".join(str(cell) for column in table.columns for cell in column.cells)
     said = {"asha": "6.79 go on (expected)", "none": "none is stopped", "median": "not foreseen"}[scheduler]
-    for part in (said, "20 steps in one process", "step 4 s", "2 x 1 workers = 2 of 2 CPUs", "10 at once at most"):
+    for part in (said, "20 steps in one process", "step 4 s", "2 x 1 workers = 2 of 2 CPUs", "12 at once at most"):
         assert part in cells
 
 

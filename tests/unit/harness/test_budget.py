@@ -4,6 +4,7 @@ import heapq
 import random
 import statistics
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,8 +14,11 @@ from hypothesis import strategies as st
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.schedulers.trial_scheduler import TrialScheduler
 
+from harness.gangs.gang_run import LATEST, NEXT, PREVIOUS
 from harness.search import budget
 from harness.search.budget import Pace, Shape
+from harness.search.keeper import KEPT_APART
+from harness.search.run import SearchPlan
 
 SHAPE = Shape(
     trials=32, gangs=4, workers_per_gang=1, horizon=900, every=50, scheduler="asha", grace_steps=150, reduction_factor=3
@@ -167,10 +171,22 @@ def test_gangs_keep_their_devices_until_the_end() -> None:
     assert budget.device_s(shape, PACE).expected == pytest.approx(8 * 2 * PACE.trial_s(900, shape))
 
 
-def test_checkpoints_are_the_best_the_baseline_and_two_of_each_live_trial() -> None:
-    assert budget.most_checkpoints(SHAPE, keep=5) == 5 + 1 + 2 * 4
-    assert budget.most_checkpoints(replace(SHAPE, trials=3, gangs=1), keep=5) == 3 + 2
-    assert budget.most_checkpoints(replace(SHAPE, scheduler="pbt"), keep=5) == 32 + 4
+def test_checkpoints_are_the_best_the_baseline_and_three_of_each_live_trial() -> None:
+    assert budget.most_checkpoints(SHAPE, keep=5) == 5 + 1 + 3 * 4
+    assert budget.most_checkpoints(replace(SHAPE, trials=3, gangs=1), keep=5) == 3 + 3
+    assert budget.most_checkpoints(replace(SHAPE, scheduler="pbt"), keep=5) == 4 * 32 + 4
+
+
+def test_a_plan_supposes_what_a_search_does_where_nothing_is_said() -> None:
+    plan = SearchPlan("name", Path("/nowhere"), trials=1, grace_steps=1)
+    assert plan.save_interval_s == budget.SAVE_INTERVAL_S
+    assert plan.min_free_gib * 2**30 == budget.MIN_FREE
+    assert plan.keep_checkpoints == budget.KEEP
+
+
+def test_a_live_trial_has_as_many_files_as_gangs_and_keeper_leave() -> None:
+    assert len({LATEST, PREVIOUS, NEXT}) == budget.LIVE
+    assert len({LATEST, PREVIOUS}) + KEPT_APART == budget.PAUSED
 
 
 def test_the_largest_number_of_trials_that_fits_is_found() -> None:

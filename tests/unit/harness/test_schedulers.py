@@ -242,6 +242,14 @@ def test_hyperband_has_no_bracket_shorter_than_the_grace(
     assert [(bracket._n0, bracket._r0) for bracket in band] == brackets
 
 
+def test_hyperbands_brackets_fill_up_though_trials_end_before_others_begin() -> None:
+    scheduler = make_scheduler("hyperband", objective=MIOU, horizon=81, grace_steps=9)
+    for number in range(8):
+        scheduler.on_trial_add(None, trial := StandIn(number))
+        scheduler.on_trial_complete(None, trial, result(81, 0.5))
+    assert [len(bracket._all_trials) for bracket in scheduler._hyperbands[0]] == [3, 5]
+
+
 @pytest.mark.parametrize(
     ("name", "changes", "words"),
     [
