@@ -40,6 +40,7 @@ from harness.confirm.validate import validate_all
 from trainers.errors import UsageError
 
 if TYPE_CHECKING:
+    from harness.search.ledger import History
     from harness.search.manifest import Manifest
     from harness.search.run import SearchPlan
     from harness.tracking.recorder import MlflowRecorder
@@ -147,17 +148,21 @@ def _prepare(
 def _run(task: Task, found: Confirmation | None, address: str, speak: Terminal) -> Confirmation:
     """Train, choose, write the choice down, and only then look at the validation images."""
     from harness.cluster import ray_session
+    from harness.search.lock import sole_driver
+    from harness.search.resume import open_books
 
     plan = _plan(task, local_slots()) if address == "local" else None
     with ray_session(address, cpus=cores() if plan else None):
         ready = plan or _plan(task, cluster_slots())
         write_request(task.folder, task.request)
+        with sole_driver(task.folder):
+            history = open_books(task.folder, task.folder.name, task.request.metric)
         recorder = _recorder(task)
         try:
             with recorder:
                 recorder.artifact("request.yaml", yaml.safe_dump(as_plain(task.request), sort_keys=False))
                 if found is None:
-                    found = _train(task, ready, recorder, speak)
+                    found = _train(task, ready, history, recorder, speak)
                     write_confirmation(task.folder, found)
                 found = _validate(task, found, recorder, ready.use_gpu)
                 write_confirmation(task.folder, found)
@@ -186,10 +191,9 @@ def _recorder(task: Task) -> MlflowRecorder:
     )
 
 
-def _train(task: Task, plan: SearchPlan, recorder: MlflowRecorder, speak: Terminal) -> Confirmation:
+def _train(task: Task, plan: SearchPlan, history: History, recorder: MlflowRecorder, speak: Terminal) -> Confirmation:
     """Train every run of the request that is not over."""
     from harness.experiment import CssExperiment
-    from harness.search.resume import open_books
     from harness.search.run import SearchBrokenError, run_search
 
     request = task.request
@@ -200,7 +204,6 @@ def _train(task: Task, plan: SearchPlan, recorder: MlflowRecorder, speak: Termin
     )
     speak.say(f"results in {task.folder}, records at {task.tracking_uri}")
     experiment = CssExperiment(task.manifest.config)
-    history = open_books(plan.folder, plan.name, request.metric)
     earlier = list(history.trials.values())
     recorder.settle(earlier)
     tally = Tally(plan.trials, experiment.horizon, request.metric, earlier=earlier)

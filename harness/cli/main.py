@@ -14,6 +14,7 @@ import typer
 
 from harness.cli.confirm import confirm
 from harness.cli.data import data
+from harness.cli.doctor import doctor
 from harness.cli.plan import plan
 from harness.cli.report import report
 from harness.cli.sync import sync
@@ -32,7 +33,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (train, tune, report, confirm, plan, sync, ui):
+for command in (train, tune, report, confirm, plan, sync, doctor, ui):
     app.command()(command)
 app.add_typer(data, name="data")
 

@@ -188,6 +188,7 @@ def _go_on(
     Raises:
         UsageError: there is no such search, or it would be another one now.
     """
+    from harness.search.lock import sole_driver
     from harness.search.manifest import check_same, read_manifest
     from harness.search.resume import open_books
     from search_spaces import load_space
@@ -212,7 +213,8 @@ def _go_on(
     lasting = {field: getattr(now, field) for field in LASTING}
     check_same(manifest, config, space, open_splits(config.data).digest, lasting, folder)
     task = _task(folder, manifest.preset, settings, config, space, tracking_uri, now)
-    return replace(task, earlier=open_books(folder, folder.name, task.metric)), now
+    with sole_driver(folder):
+        return replace(task, earlier=open_books(folder, folder.name, task.metric)), now
 
 
 def _task(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -21,6 +22,7 @@ from harness.interrupt import INTERRUPTED, interruptible
 from harness.search.follower import TrialFollower
 from harness.search.keeper import CheckpointKeeper
 from harness.search.ledger import LEDGER, History, Ledger
+from harness.search.lock import sole_driver
 from harness.search.resume import JOURNAL, open_books
 from harness.search.searcher import TruthfulOptunaSearch, journal, make_sampler
 from harness.search.space import SearchSpace
@@ -123,21 +125,18 @@ def run_search(
         earlier: what `open_books` returned for this folder; none: it is asked here.
 
     Raises:
-        UsageError: the gangs do not fit the cluster, or the ledger cannot be read.
+        UsageError: the gangs do not fit the cluster, the ledger cannot be read, or another driver is at it.
         SearchBrokenError: the gangs cannot train at all.
         KeyboardInterrupt: the search was interrupted.
     """
     check_fit(plan.gangs, plan.workers_per_gang, plan.use_gpu)
-    plan.folder.mkdir(parents=True, exist_ok=True)
-    history = earlier or open_books(plan.folder, plan.name, experiment.metric)
-    left = plan.trials - sum(trial.state.over for trial in history.trials.values())
-    if left <= 0:
-        return SearchEnd([trial for _, trial in sorted(history.trials.items())], None)
-    ledger = Ledger(plan.folder / LEDGER, experiment.metric)
-    try:
-        follower, watch = _session(plan, experiment, space, observers, history, ledger, left)
-    finally:
-        ledger.close()
+    with sole_driver(plan.folder):
+        history = earlier or open_books(plan.folder, plan.name, experiment.metric)
+        left = plan.trials - sum(trial.state.over for trial in history.trials.values())
+        if left <= 0:
+            return SearchEnd([trial for _, trial in sorted(history.trials.items())], None)
+        with closing(Ledger(plan.folder / LEDGER, experiment.metric)) as ledger:
+            follower, watch = _session(plan, experiment, space, observers, history, ledger, left)
     if watch.reason == INTERRUPTED:
         raise KeyboardInterrupt
     if watch.broken:

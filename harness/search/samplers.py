@@ -113,7 +113,8 @@ class SteadyCmaEs(optuna.samplers.CmaEsSampler):  # type: ignore[misc]  # optuna
     """CMA-ES over the numbers that every trial has.
 
     Optuna's own takes those that all trials so far happened to have. Where a conditional parameter is missing for the
-    first time, the dimension changes, and from then on it draws everything at random.
+    first time after a generation was complete, the dimension is no longer that of the generation, and from then on it
+    draws everything at random.
     """
 
     def __init__(self, names: frozenset[str] | None, seed: int) -> None:
@@ -210,11 +211,11 @@ def levels(parameter: Parameter, points: int) -> Sequence[Value]:
 
 
 def _spread(low: float, high: float, points: int, log: bool) -> list[float]:
-    """Return numbers in even distances, the ends exact."""
+    """Return numbers in even distances; numpy keeps the ends exact."""
     if points == 1:
         return [math.sqrt(low * high) if log else (low + high) / 2]
-    spread = (np.geomspace if log else np.linspace)(low, high, points).tolist()
-    return [low, *spread[1:-1], high]
+    spread: list[float] = (np.geomspace if log else np.linspace)(low, high, points).tolist()
+    return spread
 
 
 def _cells(

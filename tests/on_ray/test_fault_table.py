@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import signal
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from analytic import MISBEHAVE_AT, Analytic, Script, Witness

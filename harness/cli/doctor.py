@@ -1,0 +1,83 @@
+"""`s4 doctor`: says what disagrees about a search, and mends it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.cli.options import Json, Storage, TrackingUri, named_folder
+from harness.cli.terminal import terminal
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from harness.search.doctor import Finding
+
+
+def doctor(
+    name: Annotated[str, typer.Argument(help="The name of a search.")],
+    fix: Annotated[bool, typer.Option("--fix", help="Mend what can be mended.")] = False,
+    storage: Storage = Path("runs"),
+    tracking_uri: TrackingUri = None,
+    as_json: Json = False,
+) -> None:
+    """Compare what the ledger, Optuna, MLflow and the checkpoints say of a search; exit code 1 if they disagree."""
+    from harness.cli.conduct import tracking_uri_of
+    from harness.search.doctor import examine
+    from harness.search.ledger import LEDGER, read_ledger
+    from harness.search.lock import sole_driver
+    from harness.search.manifest import read_manifest
+
+    folder, uri = named_folder(storage, name), tracking_uri_of(tracking_uri)
+    manifest = read_manifest(folder)
+    with terminal(as_json) as speak, sole_driver(folder):
+        findings = examine(folder, name, manifest.metric, uri)
+        mended: list[str] = []
+        if fix:
+            for finding in findings:
+                if finding.mend is not None:
+                    finding.mend()
+            left = examine(folder, name, manifest.metric, uri)
+            still = {(finding.trial, finding.what) for finding in left}
+            mended = [_line(finding) for finding in findings if (finding.trial, finding.what) not in still]
+            findings = left
+        for line in mended:
+            speak.say(f"mended: {line}")
+        if findings:
+            speak.console.print(to_table(findings))
+        trials = len(read_ledger(folder / LEDGER).trials)
+        mendable = sum(finding.mend is not None for finding in findings)
+        if not findings:
+            speak.say(f"{name}: ledger, Optuna, MLflow and checkpoints agree on {trials} trials")
+        elif mendable and not fix:
+            speak.say(f"{mendable} of {len(findings)} can be mended: s4 doctor {name} --fix")
+        speak.result({
+            "name": name,
+            "trials": trials,
+            "mended": mended,
+            "findings": [{"trial": found.trial, "what": found.what, "mendable": found.mend is not None}
+                         for found in findings],
+        })  # fmt: skip
+    if findings:
+        raise typer.Exit(1)
+
+
+def to_table(findings: list[Finding]) -> Table:
+    """Return the findings as a table."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    table.add_column("trial", justify="right")
+    table.add_column("what disagrees", overflow="fold")
+    table.add_column("can be mended")
+    for finding in findings:
+        trial = "-" if finding.trial is None else str(finding.trial)
+        table.add_row(trial, finding.what, "no" if finding.mend is None else "yes")
+    return table
+
+
+def _line(finding: Finding) -> str:
+    return finding.what if finding.trial is None else f"trial {finding.trial}: {finding.what}"

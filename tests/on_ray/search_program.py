@@ -1,0 +1,43 @@
+"""A driver of its own for tests that kill it: joins a running Ray, and begins or goes on with a search.
+
+python search_program.py ADDRESS STORAGE NAME TRIALS STEP_S MIN_FREE_GIB
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from analytic import Analytic, Script
+
+from harness.cluster import ray_session
+from harness.search.resume import open_books
+from harness.search.run import SearchPlan, run_search
+from harness.tracking.recorder import MlflowRecorder
+
+
+def main(address: str, storage: Path, name: str, trials: int, step_s: float, min_free_gib: float) -> None:
+    plan = SearchPlan(
+        name=name,
+        storage=storage / "searches",
+        trials=trials,
+        grace_steps=3,
+        save_interval_s=0,
+        min_free_gib=min_free_gib,
+        patience_s=10,
+    )
+    script = Script([{"quality": 0.1 + 0.8 * (n * 7 % trials) / trials, "name": f"trial-{n}"} for n in range(trials)])
+    earlier = open_books(plan.folder, plan.name, "dev/miou")
+    with (
+        ray_session(address),
+        MlflowRecorder(
+            f"sqlite:///{storage}/mlflow.db", "s4", "search", name, {}, storage / "searches" / name / "outbox.jsonl"
+        ) as recorder,
+    ):
+        recorder.settle(earlier.trials.values())
+        end = run_search(plan, Analytic(storage, step_s=step_s), script, [recorder], earlier)
+    sys.stdout.write(f"ended: {end.reason}\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]), float(sys.argv[5]), float(sys.argv[6]))

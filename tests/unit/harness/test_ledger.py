@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.search.ledger import Ledger, read_ledger
+from harness.trials import Trial, TrialState
+from trainers.errors import UsageError
+
+
+def written(path: Path, state: TrialState | None = None, error: str | None = None) -> None:
+    """A ledger of one trial with two reports, and an end if a state is given."""
+    ledger = Ledger(path, "dev/miou")
+    trial = Trial(3, {"x": 0.25}, {"loss.x": 0.25}, "hash")
+    ledger.on_start(trial)
+    for step, value in ((10, 0.4), (20, 0.3)):
+        trial.take_in({"step": float(step), "dev/miou": value}, value)
+        ledger.on_report(trial)
+    if state is not None:
+        trial.state, trial.error = state, error
+        ledger.on_end(trial)
+    ledger.close()
+
+
+def test_a_trial_comes_back_as_it_was(tmp_path: Path) -> None:
+    written(tmp_path / "l", TrialState.PRUNED)
+    trial = read_ledger(tmp_path / "l").trials[3]
+    assert trial == Trial(
+        3,
+        {"x": 0.25},
+        {"loss.x": 0.25},
+        "hash",
+        state=TrialState.PRUNED,
+        metrics={"step": 20.0, "dev/miou": 0.3},
+        best={"value": 0.4, "step": 10.0},
+        values=[(10, 0.4), (20, 0.3)],
+    )
+
+
+def test_a_trial_without_an_end_was_interrupted(tmp_path: Path) -> None:
+    written(tmp_path / "l")
+    assert read_ledger(tmp_path / "l").trials[3].state is TrialState.INTERRUPTED
+
+
+def test_a_trial_that_went_on_is_one_trial(tmp_path: Path) -> None:
+    written(tmp_path / "l", TrialState.INTERRUPTED, "interrupted")
+    ledger = Ledger(tmp_path / "l", "dev/miou")
+    ledger.on_start(Trial(3, {"x": 0.25}, {"loss.x": 0.25}, "hash"))
+    ledger.on_end(Trial(3, {}, {}, state=TrialState.COMPLETE))
+    ledger.close()
+    trial = read_ledger(tmp_path / "l").trials[3]
+    assert (trial.state, trial.error, trial.values) == (TrialState.COMPLETE, None, [(10, 0.4), (20, 0.3)])
+
+
+def test_what_was_spent_is_the_last_entry(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "l", "dev/miou")
+    ledger.spent(10.0, 20.0)
+    ledger.spent(30.0, 60.0)
+    ledger.close()
+    history = read_ledger(tmp_path / "l")
+    assert (history.elapsed_s, history.device_s) == (30.0, 60.0)
+
+
+def test_half_a_line_of_a_killed_driver_is_passed_over(tmp_path: Path) -> None:
+    written(tmp_path / "l")
+    with (tmp_path / "l").open("a") as file:
+        file.write('{"event":"report","trial":3,"met')
+    assert read_ledger(tmp_path / "l").trials[3].step == 20
+
+
+def test_what_follows_half_a_line_can_be_read(tmp_path: Path) -> None:
+    written(tmp_path / "l")
+    with (tmp_path / "l").open("a") as file:
+        file.write('{"event":"report","trial":3,"met')
+    ledger = Ledger(tmp_path / "l", "dev/miou")
+    ledger.on_end(Trial(3, {}, {}, state=TrialState.COMPLETE))
+    ledger.close()
+    assert read_ledger(tmp_path / "l").trials[3].state is TrialState.COMPLETE
+
+
+def test_no_ledger_is_an_empty_history(tmp_path: Path) -> None:
+    assert read_ledger(tmp_path / "none").trials == {}
+
+
+def test_another_file_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "l").write_text('{"something": "else"}\n')
+    with pytest.raises(UsageError, match="must be the ledger of a search"):
+        read_ledger(tmp_path / "l")
