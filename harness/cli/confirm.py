@@ -12,7 +12,7 @@ import yaml
 from harness.cli.checks import check_inputs
 from harness.cli.options import Address, Json, Storage, TrackingUri, cores, named_folder
 from harness.cli.progress import Tally, show_progress
-from harness.cli.report import _unknown
+from harness.cli.report import unknown_name
 from harness.cli.slots import Slots, cluster_slots, gang_count, local_slots
 from harness.cli.terminal import Terminal, terminal
 from harness.confirm.report import (
@@ -121,7 +121,7 @@ def _prepare(
 
     source = named_folder(storage, search)
     if not source.is_dir():
-        raise UsageError(_unknown(storage, search))
+        raise UsageError(unknown_name(storage, search))
     check_seeds(seeds)
     results = read_results(source)
     candidates(results, top)

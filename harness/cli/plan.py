@@ -12,7 +12,7 @@ from harness.cli.options import Address, Json, Preset, Settings, Storage
 from harness.cli.plan_config import check_memory, make_plan, to_json, to_table
 from harness.cli.plan_search import Caps, Wish, plan_search
 from harness.cli.terminal import terminal
-from harness.cli.tune import Scheduler
+from harness.cli.wish import Scheduler
 from trainers.errors import UsageError
 
 

@@ -14,7 +14,7 @@ from harness.cli.search_cost import HOUR_S, Disk, SearchCost, size_text, to_json
 from harness.cli.slots import Slots, cluster_slots, gang_count, local_slots
 from harness.cli.terminal import Terminal
 from harness.cli.timing import existing, time_config
-from harness.cli.tune import Scheduler, grace
+from harness.cli.wish import Scheduler, grace
 from harness.search import budget
 from harness.search.budget import Shape
 from trainers.errors import UsageError

@@ -25,7 +25,7 @@ def report(
 
     folder = named_folder(storage, name)
     if not folder.is_dir():
-        raise UsageError(_unknown(storage, name))
+        raise UsageError(unknown_name(storage, name))
     results = read_results(folder)
     with terminal(as_json) as speak:
         show(speak, results)
@@ -41,7 +41,8 @@ def show(speak: Terminal, results: Results) -> None:
         speak.say(line)
 
 
-def _unknown(storage: Path, name: str) -> str:
+def unknown_name(storage: Path, name: str) -> str:
+    """Return the refusal of a name that nothing has, with the nearest that there is."""
     import difflib
 
     known = sorted(path.parent.name for path in storage.glob("*/results.json"))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from enum import StrEnum
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,57 +24,17 @@ from harness.cli.options import (
     free_folder,
     named_folder,
 )
-from harness.cli.slots import Slots, cluster_slots, gang_count, local_slots
+from harness.cli.slots import cluster_slots, local_slots
 from harness.cli.terminal import Terminal, terminal
+from harness.cli.wish import LASTING, Sampler, Scheduler, Wish, check_wish, grace, make_plan
 from trainers.errors import UsageError
 
 if TYPE_CHECKING:
     from harness.cli.conduct import Task
     from harness.report import Results
-    from harness.search.run import SearchPlan
     from harness.trials import TrialObserver, Value
     from search_spaces import Space
     from trainers.config import TrainConfig
-
-
-class Scheduler(StrEnum):
-    """What stops a trial early."""
-
-    asha = "asha"
-    none = "none"
-
-
-class Sampler(StrEnum):
-    """What proposes trials."""
-
-    tpe = "tpe"
-    random = "random"
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What was asked of the search itself; None means: choose."""
-
-    space: str
-    trials: int
-    gangs: int | None
-    workers_per_gang: int
-    scheduler: str
-    sampler: str
-    grace_steps: int | None
-    reduction_factor: int
-    seed: int
-    retries: int
-    hang_minutes: float
-    recycle_after: int
-    max_hours: float | None
-    max_device_hours: float | None
-    keep_checkpoints: int
-    max_checkpoint_gib: float | None
-
-
-LASTING = ("scheduler", "sampler", "grace_steps", "reduction_factor", "seed")
-"""What a search keeps when it is resumed; the rest may change from session to session."""
 
 
 def tune(
@@ -87,18 +46,31 @@ def tune(
     workers_per_gang: Annotated[int, typer.Option(min=1, help="Processes that train one trial together.")] = 1,
     scheduler: Annotated[Scheduler, typer.Option(help="What stops bad trials early.")] = Scheduler.asha,
     sampler: Annotated[Sampler, typer.Option(help="What proposes configurations.")] = Sampler.tpe,
+    objective: Annotated[
+        list[str] | None,
+        typer.Option(metavar="METRIC[:min]", help="What is sought, default dev/miou; repeated: the Pareto front."),
+    ] = None,
+    constraint: Annotated[
+        list[str] | None,
+        typer.Option(metavar="METRIC<=NUMBER", help="What the sampler learns to keep, also >=. Repeatable."),
+    ] = None,
     grace_steps: Annotated[
         int | None, typer.Option(min=1, help="Steps before a trial may be stopped; default: a sixth of the horizon.")
     ] = None,
     reduction_factor: Annotated[int, typer.Option(min=2, help="One in this many trials passes a rung.")] = 3,
+    perturb_steps: Annotated[
+        int | None, typer.Option(min=1, help="With pbt: steps between two exploits; default: the grace steps.")
+    ] = None,
+    grid_points: Annotated[int, typer.Option(min=1, help="With grid: values of each number.")] = 3,
     seed: Annotated[int, typer.Option(min=0, help="Of the sampler; a training's own is --set seed=...")] = 0,
-    retries: Annotated[int, typer.Option(min=0, help="How often a trial whose workers died goes on.")] = 2,
-    hang_minutes: Annotated[
-        float, typer.Option(min=0, help="A gang without a report for this long is started anew; 0: never.")
-    ] = 60.0,
-    recycle_after: Annotated[
-        int, typer.Option(min=0, help="Trials after which a gang's processes are started anew; 0: never.")
-    ] = 200,
+    warm_start: Annotated[
+        str | None,
+        typer.Option(metavar="SEARCH", help="Learn from an earlier search: name, folder, mlflow:EXPERIMENT/SEARCH."),
+    ] = None,
+    stop_collapsed: Annotated[bool, typer.Option(help="Stop a trial whose teacher predicts one class only.")] = True,
+    terminator: Annotated[
+        bool, typer.Option("--terminator", help="End when 30 complete trials in a row brought nothing better.")
+    ] = False,
     max_hours: Annotated[
         float | None, typer.Option(min=0, help="End, ready to be resumed, after this much wall clock in all.")
     ] = None,
@@ -109,6 +81,13 @@ def tune(
     max_checkpoint_gib: Annotated[
         float | None, typer.Option(min=0, help="What all checkpoints together may take.")
     ] = None,
+    retries: Annotated[int, typer.Option(min=0, help="How often a trial whose workers died goes on.")] = 2,
+    hang_minutes: Annotated[
+        float, typer.Option(min=0, help="A gang without a report for this long is started anew; 0: never.")
+    ] = 60.0,
+    recycle_after: Annotated[
+        int, typer.Option(min=0, help="Trials after which a gang's processes are started anew; 0: never.")
+    ] = 200,
     name: Name = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the search of this --name.")] = False,
     settings: Settings = None,
@@ -123,9 +102,30 @@ def tune(
     after a crash too; options that are not given are those it began with.
     """
     wish = Wish(
-        space, trials, gangs, workers_per_gang, scheduler.value, sampler.value, grace_steps, reduction_factor, seed,
-        retries, hang_minutes, recycle_after, max_hours, max_device_hours, keep_checkpoints, max_checkpoint_gib,
-    )  # fmt: skip
+        space=space,
+        trials=trials,
+        gangs=gangs,
+        workers_per_gang=workers_per_gang,
+        scheduler=scheduler.value,
+        sampler=sampler.value,
+        objective=list(objective or []),
+        constraint=list(constraint or []),
+        grace_steps=grace_steps,
+        reduction_factor=reduction_factor,
+        perturb_steps=perturb_steps,
+        grid_points=grid_points,
+        seed=seed,
+        warm_start=warm_start,
+        stop_collapsed=stop_collapsed,
+        terminator=terminator,
+        max_hours=max_hours,
+        max_device_hours=max_device_hours,
+        keep_checkpoints=keep_checkpoints,
+        max_checkpoint_gib=max_checkpoint_gib,
+        retries=retries,
+        hang_minutes=hang_minutes,
+        recycle_after=recycle_after,
+    )
     given = {key for key in context.params if _is_given(context, key)}
     from harness.cli.conduct import resuming
 
@@ -154,7 +154,7 @@ def _is_given(context: typer.Context, key: str) -> bool:
 def _begin(
     preset: str, words: list[str], storage: Path, name: str | None, tracking_uri: str | None, wish: Wish
 ) -> Task:
-    """Check everything that can be checked before anything starts, and write the manifest."""
+    """Check everything that can be checked before anything starts."""
     from search_spaces import load_space
     from trainers.overrides import parse_settings
 
@@ -164,14 +164,7 @@ def _begin(
     check_space(space, config, settings)
     grace(config.schedule.steps, config.schedule.evaluate_every, wish.grace_steps)
     folder = free_folder(storage, name, space.name)
-    task = _task(folder, preset, settings, config, space, tracking_uri, wish)
-
-    from harness.search.manifest import Manifest, write_manifest
-    from trainers.data.splits import open_splits
-
-    digest = open_splits(config.data).digest
-    write_manifest(folder, Manifest(preset, settings, config, space, task.metric, digest, asdict(wish)))
-    return task
+    return _task(folder, preset, settings, config, space, tracking_uri, wish)
 
 
 def _go_on(
@@ -214,7 +207,11 @@ def _go_on(
     check_same(manifest, config, space, open_splits(config.data).digest, lasting, folder)
     task = _task(folder, manifest.preset, settings, config, space, tracking_uri, now)
     with sole_driver(folder):
-        return replace(task, earlier=open_books(folder, folder.name, task.metric)), now
+        return replace(task, earlier=open_books(folder, folder.name, task.metric, _maximises(now, task))), now
+
+
+def _maximises(wish: Wish, task: Task) -> bool:
+    return wish.objectives(task.metric)[0].mode == "max"
 
 
 def _task(
@@ -230,7 +227,9 @@ def _task(
     from harness.experiment import CssExperiment
 
     check_inputs(config, wish.workers_per_gang)
-    metric = CssExperiment(config).metric
+    default = CssExperiment(config).metric
+    check_wish(wish, default)
+    metric = wish.objectives(default)[0].metric
     return Task("search", folder, preset, config, settings, tracking_uri_of(tracking_uri), metric, wish.trials, space)
 
 
@@ -239,13 +238,19 @@ def _search(task: Task, wish: Wish, address: str, speak: Terminal, again: str) -
     from harness.cli.conduct import conduct
     from harness.cluster import ray_session
     from harness.experiment import CssExperiment
+    from harness.search.manifest import Manifest, write_manifest
     from harness.search.run import SearchBrokenError, SearchEnd, run_search
+    from trainers.data.splits import open_splits
 
     assert task.space is not None  # noqa: S101  # a search has one
     space, ends = task.space, list[SearchEnd]()
-    plan = _plan(task, wish, local_slots(), speak) if address == "local" else None
+    plan = make_plan(task, wish, local_slots(), speak) if address == "local" else None
     with ray_session(address, cpus=cores() if plan else None):
-        ready = plan or _plan(task, wish, cluster_slots(), speak)
+        ready = plan or make_plan(task, wish, cluster_slots(), speak)
+
+        digest = open_splits(task.config.data).digest
+        asked = Manifest(task.preset, task.settings, task.config, space, task.metric, digest, asdict(wish))
+        write_manifest(task.folder, asked)
 
         def work(observers: Sequence[TrialObserver]) -> None:
             ends.append(run_search(ready, CssExperiment(task.config), space, observers, task.earlier))
@@ -259,68 +264,3 @@ def _search(task: Task, wish: Wish, address: str, speak: Terminal, again: str) -
     if ends[0].reason is not None:
         speak.say(f"ended early: {ends[0].reason}; go on with {again}")
     return results
-
-
-def _plan(task: Task, wish: Wish, slots: Slots, speak: Terminal) -> SearchPlan:
-    from harness.search.run import SearchPlan
-
-    schedule = task.config.schedule
-    plan = SearchPlan(
-        name=task.folder.name,
-        storage=task.folder.parent,
-        trials=wish.trials,
-        gangs=gang_count(slots, wish.workers_per_gang, wish.gangs, wish.trials),
-        workers_per_gang=wish.workers_per_gang,
-        scheduler=wish.scheduler,
-        sampler=wish.sampler,
-        grace_steps=grace(schedule.steps, schedule.evaluate_every, wish.grace_steps),
-        reduction_factor=wish.reduction_factor,
-        seed=wish.seed,
-        max_trial_retries=wish.retries,
-        use_gpu=slots.unit == "GPU",
-        hang_timeout_s=60 * wish.hang_minutes or None,
-        recycle_after=wish.recycle_after,
-        max_hours=wish.max_hours,
-        max_device_hours=wish.max_device_hours,
-        keep_checkpoints=wish.keep_checkpoints,
-        max_checkpoint_gib=wish.max_checkpoint_gib,
-    )
-    for line in describe(plan, task, slots):
-        speak.say(line)
-    return plan
-
-
-def describe(plan: SearchPlan, task: Task, slots: Slots) -> list[str]:
-    """Return the plan in a few lines."""
-    steps, every = task.config.schedule.steps, task.config.schedule.evaluate_every
-    workers = plan.gangs * plan.workers_per_gang
-    stops = ", ".join(str(rung) for rung in rungs(steps, plan.grace_steps, plan.reduction_factor))
-    early = f"asha stops all but 1 in {plan.reduction_factor} at steps {stops}" if stops else "asha has no rung"
-    space = task.space.name if task.space else ""
-    return [
-        f"{plan.name}: {plan.trials} trials of {task.preset} in space {space} ({len(task.paths)} parameters), "
-        f"sampler {plan.sampler}",
-        f"{plan.gangs} gangs x {plan.workers_per_gang} workers = {workers} of {slots.count} {slots.unit}s; horizon "
-        f"{steps} steps, a report every {every}; {early if plan.scheduler == 'asha' else 'no trial is stopped early'}",
-        f"results in {task.folder}, records at {task.tracking_uri}",
-    ]
-
-
-def grace(steps: int, every: int, wished: int | None) -> int:
-    """Return the steps before a trial may be stopped: as wished, or a sixth of the horizon, rounded up to a report.
-
-    Raises:
-        UsageError: more than the horizon.
-    """
-    if wished is not None and wished > steps:
-        raise UsageError(f"--grace-steps must be at most the horizon, {steps} steps, got {wished}: lower it")
-    return wished if wished is not None else min(-(-steps // (6 * every)) * every, steps)
-
-
-def rungs(steps: int, grace_steps: int, reduction_factor: int) -> list[int]:
-    """Return the steps at which ASHA decides: the grace period times powers of the factor, below the horizon."""
-    found = []
-    while grace_steps < steps:
-        found.append(grace_steps)
-        grace_steps *= reduction_factor
-    return found

@@ -143,6 +143,11 @@ class Dispatcher:
         if entry.ended or entry.gang is None:
             del self._trials[trial]
 
+    async def drop(self, trial: str) -> None:
+        """Cancel every job of a trial: it is over, whatever ended it."""
+        for key in [key for key in self._trials if key.partition("#")[0] == trial]:
+            await self.cancel(key)
+
     async def interrupt(self, reason: str) -> None:
         """End the session in order: trials on gangs are saved at their next step and leave, no other one starts."""
         self._end_reason = self._end_reason or reason

@@ -218,9 +218,7 @@ class GangRun:
         """Return the newest checkpoint of the job that can be read; what cannot is put aside."""
         if self._job is None:
             return None
-        given = [Path(self._job.start_from)] if self._job.start_from else []
-        own = [self._folder / LATEST, self._folder / PREVIOUS]
-        for path in [*own, *given] if self._job.retry else [*given, *own]:
+        for path in (self._folder / LATEST, self._folder / PREVIOUS):
             if not path.exists():
                 continue
             try:

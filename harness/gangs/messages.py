@@ -23,7 +23,7 @@ class Job:
     """A trial as a gang receives it."""
 
     trial: str
-    """Key of the trial, unique in the search."""
+    """Key of the trial, unique in the search; what follows a `#` tells its jobs from each other."""
     overrides: Mapping[str, Value]
     checkpoint_dir: str
     """Absolute path that every node sees; the gang keeps the trial's checkpoint there."""
@@ -35,8 +35,6 @@ class Job:
     """How often a gang was lost on this trial."""
     last_step: int = -1
     """Step of the last report that the search has had: it is not told of earlier ones again."""
-    start_from: str | None = None
-    """Checkpoint file to begin with; none: the trial's own latest, where it has one."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,12 @@ Imports neither torch nor mlflow: one such process runs for each gang, and the f
 
 from __future__ import annotations
 
+import json
+import os
+import uuid
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -29,6 +34,12 @@ INTERRUPTED = "interrupted"
 """Key of a result with an error: whether the trial can go on in another session."""
 
 
+POINTER = "state.json"
+"""File of a Tune checkpoint: where the gang saved the state, and its step."""
+MAX_DISPATCHERS = 5
+"""How many Dispatchers may die on one report."""
+
+
 class GangTrial(tune.Trainable):  # type: ignore[misc]  # ray is untyped
     """Lockstep proxy of one trial at a time; reused for the next (`reuse_actors=True`).
 
@@ -36,14 +47,21 @@ class GangTrial(tune.Trainable):  # type: ignore[misc]  # ray is untyped
     which costs the next trial a process start.
     """
 
-    def setup(self, config: dict[str, Any], dispatcher: Any = None, metric: str = "") -> None:
-        """Take the first trial; it is submitted by its first step, which may come after `load_checkpoint`."""
+    def setup(self, config: dict[str, Any], dispatcher: Any = None, metrics: Sequence[str] = ()) -> None:
+        """Take the first trial; it is submitted by its first step, which may come after `load_checkpoint`.
+
+        Args:
+            metrics: names of the objectives, the primary one first.
+        """
         self._dispatcher = dispatcher
-        self._metric = metric
+        self._metrics = metrics
+        self._submitted = False
+        self._job: Job
         self._take(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take the next trial."""
+        """Take the next trial, or the same one with another config; the old job is over or paused."""
+        self.cleanup()
         self._take(new_config)
         return True
 
@@ -56,11 +74,40 @@ class GangTrial(tune.Trainable):  # type: ignore[misc]  # ray is untyped
         except RayActorError:  # the Dispatcher's successor knows nothing of this trial
             report = self._again()
         self._job = replace(self._job, last_step=int(report.metrics.get("step", self._job.last_step)))
-        return as_result(report, self._metric)
+        return as_result(report, self._metrics)
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Have the gang save the state of the report that is being decided; the checkpoint says where it lies."""
+        file = insist(self._dispatcher.save, self._job.trial) if self._submitted else None
+        (Path(checkpoint_dir) / POINTER).write_text(json.dumps({"file": file, "step": self._job.last_step}))
+
+    def load_checkpoint(self, checkpoint_dir: str) -> None:
+        """Let the next job begin with a state that this trial or another had saved.
+
+        Raises:
+            FileNotFoundError: the state is gone.
+        """
+        pointer = json.loads((Path(checkpoint_dir) / POINTER).read_text())
+        if pointer["file"] is None:
+            return
+        folder = Path(self._job.checkpoint_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        part = folder / "adopted.pt"
+        part.unlink(missing_ok=True)
+        os.link(pointer["file"], part)
+        os.replace(part, folder / "latest.pt")
+        (folder / "previous.pt").unlink(missing_ok=True)
+        self._job = replace(self._job, last_step=pointer["step"])
+
+    def cleanup(self) -> None:
+        """Give up the job, so that its gang is free; nothing happens where it is over."""
+        if self._submitted:
+            insist(self._dispatcher.cancel, self._job.trial)
+            self._submitted = False
 
     def _take(self, config: dict[str, Any]) -> None:
-        self._job: Job = config["job"]
-        self._submitted = False
+        job: Job = config["job"]
+        self._job = replace(job, trial=f"{job.trial}#{uuid.uuid4().hex[:8]}")
 
     def _submit(self) -> None:
         insist(self._dispatcher.submit, self._job)
@@ -78,15 +125,18 @@ class GangTrial(tune.Trainable):  # type: ignore[misc]  # ray is untyped
         return Report({}, f"the search's Dispatcher died {MAX_DISPATCHERS} times on this report", interrupted=True)
 
 
-MAX_DISPATCHERS = 5
-"""How many Dispatchers may die on one report."""
+def as_result(report: Report, metrics: Sequence[str]) -> dict[str, Any]:
+    """Say a report in the words that Tune's scheduler, the searcher and the recorder read.
 
-
-def as_result(report: Report, metric: str) -> dict[str, Any]:
-    """Say a report in the words that Tune's scheduler, the searcher and the recorder read."""
+    Args:
+        metrics: names of the objectives; the primary one must be in every report, the others in the last.
+    """
     error = report.error
-    if error is None and metric not in report.metrics:
-        error = f"every report must hold {metric!r}, got {', '.join(sorted(report.metrics))}"
+    needed = metrics if report.metrics.get("finished") else metrics[:1]
+    missing = [name for name in needed if name not in report.metrics]
+    if error is None and missing:
+        held = ", ".join(sorted(report.metrics))
+        error = f"a report must hold the objective {missing[0]!r}, this one holds {held}: choose one of these"
     if error is not None:
         return {
             ERROR: error,
@@ -97,7 +147,7 @@ def as_result(report: Report, metric: str) -> dict[str, Any]:
         }
     finished = bool(report.metrics["finished"])
     return {
-        OBJECTIVE: report.metrics[metric],
+        OBJECTIVE: report.metrics[metrics[0]],
         STEP: int(report.metrics["step"]),
         FINISHED: finished,
         METRICS: dict(report.metrics),

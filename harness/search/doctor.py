@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from harness.search.keeper import checkpoint_folder
 from harness.search.ledger import LEDGER, History, read_ledger
-from harness.search.resume import JOURNAL, OF_OPTUNA, open_books
+from harness.search.resume import OF_OPTUNA, open_books
+from harness.search.study import JOURNAL, borrowed, open_study
 from harness.tracking.outbox import Outbox
 from harness.tracking.recorder import STATUS, STOP_REASON, replay
 from harness.tracking.stores import OUTBOX
@@ -57,19 +58,17 @@ def examine(folder: Path, name: str, metric: str, tracking_uri: str) -> list[Fin
 
 def study_findings(folder: Path, name: str, metric: str, history: History) -> Iterator[Finding]:
     """Compare the ledger with Optuna's study."""
-    import optuna
-
-    from harness.search.searcher import journal
 
     def mend() -> History:
         return open_books(folder, name, metric)
 
-    if not (folder / JOURNAL).exists():
+    study = open_study(folder, name)
+    if study is None:
         if history.trials:
             yield Finding(None, f"the ledger holds {len(history.trials)} trials, Optuna's {JOURNAL} is missing")
         return
-    study = optuna.load_study(study_name=name, storage=journal(folder / JOURNAL))
-    theirs = {trial.number: trial.state for trial in study.get_trials(deepcopy=False)}
+    first = borrowed(study)
+    theirs = {trial.number - first: trial.state for trial in study.get_trials(deepcopy=False)[first:]}
     for number, trial in sorted(history.trials.items()):
         state = theirs.get(number)
         if state is None:

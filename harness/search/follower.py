@@ -13,6 +13,9 @@ from harness.search.searcher import Resolve, outcome
 from harness.trials import Trial, TrialObserver, TrialState
 from trainers.errors import UsageError
 
+TUNE_RUNNING = "RUNNING"
+"""Status of one of Tune's trials."""
+
 
 class TrialFollower(tune.Callback):  # type: ignore[misc]  # ray is untyped
     """Maps Tune's trials to ours. All calls come from the driver's main thread, in order."""
@@ -25,6 +28,8 @@ class TrialFollower(tune.Callback):  # type: ignore[misc]  # ray is untyped
         each_turn: Callable[[], None],
         earlier: Mapping[int, Trial] | None = None,
         maximise: bool = True,
+        changed: Callable[[str, Mapping[str, Any]], None] = lambda trial_id, params: None,
+        collapsed: Callable[[Mapping[str, float]], str | None] = lambda metrics: None,
     ) -> None:
         """Make a follower.
 
@@ -33,6 +38,8 @@ class TrialFollower(tune.Callback):  # type: ignore[misc]  # ray is untyped
             each_turn: called at every turn of Tune's loop, at least ten times a second.
             earlier: trials of earlier sessions, by number.
             maximise: whether more of the objective is better.
+            changed: told of params that were changed while a trial ran.
+            collapsed: why a trial with these metrics is stopped for its health; none where it is well.
         """
         self._dispatcher = dispatcher
         self._resolve = resolve
@@ -40,6 +47,10 @@ class TrialFollower(tune.Callback):  # type: ignore[misc]  # ray is untyped
         self._each_turn = each_turn
         self._earlier = dict(earlier or {})
         self._maximise = maximise
+        self._changed = changed
+        self._collapsed = collapsed
+        self.idle = False
+        """Whether Tune has no trial at work."""
         self._trials: dict[str, Trial] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -59,6 +70,7 @@ class TrialFollower(tune.Callback):  # type: ignore[misc]  # ray is untyped
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Look after what is not a trial."""
+        self.idle = all(trial.status != TUNE_RUNNING for trial in trials)
         self._each_turn()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -72,6 +84,8 @@ class TrialFollower(tune.Callback):  # type: ignore[misc]  # ray is untyped
         if result.get(ERROR):
             return
         ours = self._trials[trial.trial_id]
+        if dict(trial.config["params"]) != dict(ours.params):
+            self._change(ours, trial)
         ours.take_in(result[METRICS], result[OBJECTIVE], self._maximise)
         for observer in self._observers:
             observer.on_report(ours)
@@ -81,12 +95,23 @@ class TrialFollower(tune.Callback):  # type: ignore[misc]  # ray is untyped
         if trial.trial_id not in self._trials:
             return  # it never started
         result = trial.last_result
-        self._close(trial, outcome(result), result.get(ERROR))
+        state, error = outcome(result), result.get(ERROR)
+        if state is TrialState.PRUNED:
+            error = self._collapsed(result[METRICS])
+        self._close(trial, state, error)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Close the record of a trial whose proxy raised or died."""
         self._open(trial)
         self._close(trial, TrialState.FAIL, str(trial.get_pickled_error() or "the trial's proxy was lost"))
+
+    def _change(self, ours: Trial, trial: Any) -> None:
+        """Take note that the scheduler let a trial go on with another's state and other params."""
+        ours.params, ours.overrides = dict(trial.config["params"]), dict(trial.config["job"].overrides)
+        ours.config, ours.config_hash = self._resolve(ours.overrides)
+        self._changed(trial.trial_id, ours.params)
+        for observer in self._observers:
+            observer.on_start(ours)
 
     def interrupt_unfinished(self, reason: str) -> None:
         """Close the records that Tune left open."""
@@ -111,7 +136,7 @@ class TrialFollower(tune.Callback):  # type: ignore[misc]  # ray is untyped
         self._end(trial.trial_id, self._trials[trial.trial_id], state, error)
 
     def _end(self, key: str, trial: Trial, state: TrialState, error: str | None) -> None:
-        self._dispatcher.cancel.remote(key)  # frees the gang, whatever ended the trial
+        self._dispatcher.drop.remote(key)  # frees the gang, whatever ended the trial
         trial.state, trial.error = state, error
         for observer in self._observers:
             observer.on_end(trial)

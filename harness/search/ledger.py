@@ -94,8 +94,11 @@ class Ledger:
             raise
 
 
-def read_ledger(path: Path) -> History:
+def read_ledger(path: Path, maximise: bool = True) -> History:
     """Return what a ledger tells; an empty history where there is none.
+
+    Args:
+        maximise: whether more of the objective is better, which makes the best report.
 
     Raises:
         UsageError: it is not a ledger.
@@ -103,7 +106,7 @@ def read_ledger(path: Path) -> History:
     history = History()
     try:
         for event in _events(path):
-            _follow(history, event)
+            _follow(history, event, maximise)
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path} must be the ledger of a search, it is not: {error}") from None
     for trial in history.unfinished():
@@ -111,7 +114,7 @@ def read_ledger(path: Path) -> History:
     return history
 
 
-def _follow(history: History, event: Mapping[str, Any]) -> None:
+def _follow(history: History, event: Mapping[str, Any], maximise: bool) -> None:
     if event["event"] == "spent":
         history.elapsed_s, history.device_s = event["elapsed_s"], event["device_s"]
         return
@@ -123,7 +126,7 @@ def _follow(history: History, event: Mapping[str, Any]) -> None:
         trial.params, trial.overrides, trial.config_hash = event["params"], event["overrides"], event["config_hash"]
         trial.state, trial.error = TrialState.RUNNING, None
     elif event["event"] == "report":
-        history.trials[number].take_in(event["metrics"], event["value"])
+        history.trials[number].take_in(event["metrics"], event["value"], maximise)
     else:
         history.trials[number].state, history.trials[number].error = TrialState(event["state"]), event["error"]
 

@@ -14,10 +14,9 @@ from optuna.trial import TrialState as OptunaState
 
 from harness.lines import end_with_a_whole_line
 from harness.search.ledger import LEDGER, History, Ledger, read_ledger
-from harness.search.searcher import journal, put_back
+from harness.search.study import JOURNAL, borrowed, open_study, put_back
 from harness.trials import Trial, TrialState
 
-JOURNAL = "optuna.journal"
 LOST_REASON = "it had ended when the driver died; why was not written down"
 OF_OPTUNA = {
     OptunaState.COMPLETE: TrialState.COMPLETE,
@@ -27,24 +26,26 @@ OF_OPTUNA = {
 TO_OPTUNA = {state: theirs for theirs, state in OF_OPTUNA.items()}
 
 
-def open_books(folder: Path, name: str, metric: str) -> History:
+def open_books(folder: Path, name: str, metric: str, maximise: bool = True) -> History:
     """Return the history of a search after bringing its ledger and its study in line.
+
+    Args:
+        metric: the primary objective's.
+        maximise: whether more of it is better.
 
     Raises:
         UsageError: the ledger cannot be read.
     """
-    history = read_ledger(folder / LEDGER)
-    if not (folder / JOURNAL).exists():
-        return history
+    history = read_ledger(folder / LEDGER, maximise)
     end_with_a_whole_line(folder / JOURNAL)
-    storage = journal(folder / JOURNAL)
-    if name not in optuna.get_all_study_names(storage):
+    study = open_study(folder, name)
+    if study is None:
         return history
-    study = optuna.load_study(study_name=name, storage=storage)
+    first = borrowed(study)
     ledger = Ledger(folder / LEDGER, metric)
     try:
-        for theirs in study.get_trials(deepcopy=False):
-            ours = history.trials.get(theirs.number)
+        for theirs in study.get_trials(deepcopy=False)[first:]:
+            ours = history.trials.get(theirs.number - first)
             if ours is not None:
                 _settle(study, ledger, theirs, ours)
             if theirs.state is OptunaState.RUNNING and (ours is None or not ours.state.over):
@@ -74,6 +75,8 @@ def tell(study: optuna.Study, theirs: FrozenTrial, ours: Trial) -> None:
         for step, value in ours.values:
             if step not in theirs.intermediate_values:
                 storage.set_trial_intermediate_value(theirs._trial_id, step, value)
-    complete = ours.state is TrialState.COMPLETE
-    values = [ours.values[-1][1]] if complete and single else None
+    values: list[float] | None = None
+    if ours.state is TrialState.COMPLETE:
+        several = study.metric_names or []
+        values = [ours.values[-1][1]] if single else [ours.metrics[metric] for metric in several]
     storage.set_trial_state_values(theirs._trial_id, TO_OPTUNA[ours.state], values)

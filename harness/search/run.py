@@ -4,28 +4,36 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Sequence
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import ray
+from optuna.trial import FrozenTrial
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 
 from harness.cluster import check_fit
 from harness.gangs.pool import GangPool
 from harness.gangs.reconnect import start_dispatcher
-from harness.gangs.trial import OBJECTIVE, STEP, GangTrial
+from harness.gangs.trial import ERROR, METRICS, GangTrial
 from harness.interrupt import INTERRUPTED, interruptible
 from harness.search.follower import TrialFollower
 from harness.search.keeper import CheckpointKeeper
 from harness.search.ledger import LEDGER, History, Ledger
 from harness.search.lock import sole_driver
-from harness.search.resume import JOURNAL, open_books
-from harness.search.searcher import TruthfulOptunaSearch, journal, make_sampler
+from harness.search.objectives import Constraint, Objective
+from harness.search.population import explorer
+from harness.search.resume import open_books
+from harness.search.samplers import make_sampler
+from harness.search.schedulers import SCHEDULERS, Past, make_scheduler, replay
+from harness.search.searcher import TruthfulOptunaSearch
 from harness.search.space import SearchSpace
+from harness.search.study import JOURNAL, journal, open_study, own_trials
+from harness.search.terminate import Limits, collapsed
 from harness.search.watch import Clock, Watch
 from harness.trials import Experiment, Trial, TrialObserver
 
@@ -44,10 +52,24 @@ class SearchPlan:
     """Optimizer steps before the scheduler may stop a trial."""
     gangs: int = 1
     workers_per_gang: int = 1
-    scheduler: Literal["asha", "none"] = "asha"
-    sampler: Literal["tpe", "random"] = "tpe"
+    scheduler: str = "asha"
+    """One of `harness.search.schedulers.SCHEDULERS`."""
+    sampler: str = "tpe"
+    """One of `harness.search.samplers.ABILITIES`."""
+    objectives: tuple[Objective, ...] = (Objective("dev/miou", "max"),)
+    """The primary one, which the scheduler follows, first."""
+    constraints: tuple[Constraint, ...] = ()
+    """Bounds on a trial's last report that the sampler learns to keep."""
+    warm_start: tuple[FrozenTrial, ...] = ()
+    """Trials of another search that the sampler learns from; they are none of this one's."""
     reduction_factor: int = 3
-    """ASHA keeps one in this many trials at each rung."""
+    """ASHA and HyperBand keep one in this many trials at each rung."""
+    perturb_steps: int | None = None
+    """Optimizer steps between two exploits of PBT; none: `grace_steps`."""
+    grid_points: int = 3
+    """Values of each number in a grid."""
+    stop_collapsed: bool = True
+    """Whether a trial whose teacher predicts one class only is stopped, after `grace_steps`."""
     seed: int = 0
     max_trial_retries: int = 2
     """How often a trial whose gang was lost is tried again from its checkpoint."""
@@ -55,10 +77,8 @@ class SearchPlan:
     """A gang that trains this long without a report is started anew; none: never."""
     recycle_after: int = 0
     """Trials after which a gang's processes are started anew; 0: never."""
-    max_hours: float | None = None
-    """Wall clock of all sessions of the search after which it is interrupted."""
-    max_device_hours: float | None = None
-    """The same for the devices that its gangs hold."""
+    limits: Limits = field(default_factory=Limits)
+    """Caps over all sessions of the search."""
     min_free_gib: float = 0.25
     """The search is interrupted when its disk has less."""
     patience_s: float = 60.0
@@ -79,18 +99,14 @@ class SearchPlan:
         """Where everything of this search lies."""
         return self.storage / self.name
 
+    def health(self, metrics: Mapping[str, float]) -> str | None:
+        """Return why a trial with these metrics is stopped for its health; none where it goes on."""
+        return collapsed(metrics, self.grace_steps) if self.stop_collapsed else None
+
     @property
     def checkpoints(self) -> Path:
         """Folder with a folder for each trial, by number; `latest.pt` lies in it."""
         return self.folder / "trials"
-
-    def reason_to_end(self, clock: Clock) -> str | None:
-        """Return which limit has been reached; none while there is time."""
-        if self.max_hours is not None and clock.elapsed_s >= 3600 * self.max_hours:
-            return f"--max-hours {self.max_hours:g} are over"
-        if self.max_device_hours is not None and clock.device_s >= 3600 * self.max_device_hours:
-            return f"--max-device-hours {self.max_device_hours:g} are spent"
-        return None
 
 
 class SearchBrokenError(RuntimeError):
@@ -131,11 +147,13 @@ def run_search(
     """
     check_fit(plan.gangs, plan.workers_per_gang, plan.use_gpu)
     with sole_driver(plan.folder):
-        history = earlier or open_books(plan.folder, plan.name, experiment.metric)
+        history = earlier or open_books(
+            plan.folder, plan.name, plan.objectives[0].metric, plan.objectives[0].mode == "max"
+        )
         left = plan.trials - sum(trial.state.over for trial in history.trials.values())
         if left <= 0:
             return SearchEnd([trial for _, trial in sorted(history.trials.items())], None)
-        with closing(Ledger(plan.folder / LEDGER, experiment.metric)) as ledger:
+        with closing(Ledger(plan.folder / LEDGER, plan.objectives[0].metric)) as ledger:
             follower, watch = _session(plan, experiment, space, observers, history, ledger, left)
     if watch.reason == INTERRUPTED:
         raise KeyboardInterrupt
@@ -158,23 +176,29 @@ def _session(
     dispatcher = start_dispatcher(plan.max_trial_retries, plan.hang_timeout_s)
     pool = _make_pool(plan, experiment, dispatcher)
     clock = Clock(plan.gangs * plan.workers_per_gang, history)
+    maximise = plan.objectives[0].mode == "max"
     try:
         with pool, interruptible() as interrupted:
             watch = Watch(
-                dispatcher, pool, interrupted, searcher.finish, plan.reason_to_end, clock, ledger, plan.folder,
-                plan.min_free_gib, plan.patience_s,
+                dispatcher, pool, interrupted, searcher.finish,
+                lambda clock: plan.limits.why_stop(clock.elapsed_s, clock.device_s, searcher.study),
+                clock, ledger, plan.folder, plan.min_free_gib, plan.patience_s,
             )  # fmt: skip
             keeper = CheckpointKeeper(
                 plan.checkpoints,
-                experiment.metric,
+                plan.objectives[0].metric,
                 plan.keep_checkpoints,
                 history.trials.values(),
                 plan.max_checkpoint_gib,
+                maximise,
             )
-            seen = [ledger, *observers, keeper]
-            follower = TrialFollower(dispatcher, experiment.resolve, seen, watch.look, history.trials)
+            follower = TrialFollower(
+                dispatcher, experiment.resolve, [ledger, *observers, keeper], watch.look, history.trials, maximise,
+                searcher.note_params, plan.health,
+            )  # fmt: skip
+            stopper = Stopper(plan.health, lambda: watch.reason is not None and follower.idle)
             try:
-                _make_tuner(plan, experiment, searcher, follower, dispatcher, trials).fit()
+                _make_tuner(plan, experiment, searcher, follower, stopper, dispatcher, history, trials).fit()
             except OSError as error:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                     raise
@@ -184,6 +208,26 @@ def _session(
     finally:
         ray.kill(dispatcher)
     return follower, watch
+
+
+class Stopper(tune.Stopper):  # type: ignore[misc]  # ray is untyped
+    """Stops sick trials, and, once the session ends, those that pause."""
+
+    def __init__(self, health: Callable[[Mapping[str, float]], str | None], ending: Callable[[], bool]) -> None:
+        self._health = health
+        self._ending = ending
+
+    def __call__(self, trial_id: str, result: Mapping[str, Any]) -> bool:
+        """Return whether a trial is stopped for its health."""
+        return not result.get(ERROR) and self._health(result[METRICS]) is not None
+
+    def stop_all(self) -> bool:
+        """Return whether nothing is to go on: a paused trial would otherwise wait for ever."""
+        return self._ending()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave everything out of what Tune writes and nothing reads."""
+        return {}
 
 
 def _put_away(searcher: TruthfulOptunaSearch, follower: TrialFollower, watch: Watch) -> None:
@@ -199,14 +243,26 @@ def _put_away(searcher: TruthfulOptunaSearch, follower: TrialFollower, watch: Wa
 def _make_searcher(
     plan: SearchPlan, experiment: Experiment, space: SearchSpace, history: History
 ) -> TruthfulOptunaSearch:
+    study = open_study(plan.folder, plan.name)
     return TruthfulOptunaSearch(
         space=space,
         resolve=experiment.resolve,
         storage=journal(plan.folder / JOURNAL),
         study_name=plan.name,
-        sampler=make_sampler(plan.sampler, plan.seed),
+        sampler=make_sampler(
+            plan.sampler,
+            plan.seed,
+            space=space,
+            objectives=plan.objectives,
+            constrained=bool(plan.constraints),
+            drawn=len(own_trials(study)) if study is not None else 0,
+            points=plan.grid_points,
+        ),
         checkpoints=plan.checkpoints,
         earlier=history.trials,
+        objectives=plan.objectives,
+        constraints=plan.constraints,
+        warm=plan.warm_start,
     )
 
 
@@ -219,7 +275,7 @@ def _make_pool(plan: SearchPlan, experiment: Experiment, dispatcher: Any) -> Gan
         _fresh(plan.folder / "gangs"),
         plan.use_gpu,
         plan.threads_per_worker,
-        plan.save_interval_s,
+        0.0 if SCHEDULERS[plan.scheduler].pauses else plan.save_interval_s,
         plan.recycle_after,
     )
 
@@ -229,31 +285,27 @@ def _make_tuner(
     experiment: Experiment,
     searcher: TruthfulOptunaSearch,
     follower: TrialFollower,
+    stopper: Stopper,
     dispatcher: Any,
+    history: History,
     trials: int,
 ) -> Any:
-    """Return a Tuner whose trials are proxies that take no CPU and live beside the driver."""
-    here = {f"node:{ray.util.get_node_ip_address()}": 0.001}
-    trainable = tune.with_parameters(GangTrial, dispatcher=dispatcher, metric=experiment.metric)
-    scheduler = (
-        ASHAScheduler(
-            time_attr=STEP,
-            max_t=experiment.horizon,
-            grace_period=plan.grace_steps,
-            reduction_factor=plan.reduction_factor,
-        )
-        if plan.scheduler == "asha"
-        else FIFOScheduler()
-    )
+    """Return a Tuner whose trials are proxies that take no CPU and live beside the driver.
+
+    Where trials pause, the proxies are limited by a share of the driver's node: Tune's own limit counts paused ones.
+    """
+    pauses = SCHEDULERS[plan.scheduler].pauses
+    share = math.floor(1e4 / plan.gangs) / 1e4 if pauses else 0.001
+    here = {f"node:{ray.util.get_node_ip_address()}": share}
+    metrics = [objective.metric for objective in plan.objectives]
+    trainable = tune.with_parameters(GangTrial, dispatcher=dispatcher, metrics=metrics)
     return tune.Tuner(
         tune.with_resources(trainable, tune.PlacementGroupFactory([here])),
         tune_config=tune.TuneConfig(
-            metric=OBJECTIVE,
-            mode="max",
             search_alg=searcher,
-            scheduler=scheduler,
+            scheduler=_make_scheduler(plan, experiment, searcher, history),
             num_samples=trials,
-            max_concurrent_trials=plan.gangs,
+            max_concurrent_trials=None if pauses else plan.gangs,
             reuse_actors=True,
             trial_dirname_creator=lambda trial: f"{trial.config['number']:05d}",
         ),
@@ -261,10 +313,30 @@ def _make_tuner(
             name="tune",
             storage_path=str(_fresh(plan.folder / "sessions")),
             callbacks=[follower],
+            stop=stopper,
             verbose=0,
-            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False, num_to_keep=3),
         ),
     )
+
+
+def _make_scheduler(plan: SearchPlan, experiment: Experiment, searcher: TruthfulOptunaSearch, history: History) -> Any:
+    """Return the scheduler, told what earlier sessions reported."""
+    explore = None
+    if plan.scheduler == "pbt":
+        random.seed(plan.seed)  # Ray's PBT draws from the global generator
+        explore = explorer(searcher.space, searcher.rebuild)
+    scheduler = make_scheduler(
+        plan.scheduler,
+        objective=plan.objectives[0],
+        horizon=experiment.horizon,
+        grace_steps=plan.grace_steps,
+        reduction_factor=plan.reduction_factor,
+        perturb_steps=plan.perturb_steps,
+        explore=explore,
+    )
+    replay(scheduler, [Past(number, trial.values) for number, trial in sorted(history.trials.items())])
+    return scheduler
 
 
 def _fresh(folder: Path) -> Path:

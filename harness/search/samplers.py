@@ -13,7 +13,7 @@ import optuna
 
 from harness.search.objectives import Objective
 from harness.search.space import SearchSpace
-from harness.search.warm_start import own_trials
+from harness.search.study import own_trials
 from harness.trials import Value
 from search_spaces import Parameter, Space
 from trainers.errors import UsageError

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from harness.gangs.messages import Job
-from harness.gangs.trial import ERROR, FINISHED, INTERRUPTED, OBJECTIVE, STEP
+from harness.gangs.trial import ERROR, FINISHED, INTERRUPTED, METRICS, OBJECTIVE, STEP
 from harness.search.keeper import checkpoint_folder
+from harness.search.objectives import Constraint, Objective, values_of
+from harness.search.population import Config
+from harness.search.samplers import CellSampler
 from harness.search.space import SearchSpace
+from harness.search.study import borrowed, own_trials, put_back
 from harness.trials import Trial, TrialState, Value
 from trainers.errors import UsageError
 
 Resolve = Callable[[Mapping[str, Value]], tuple[Mapping[str, Any], str]]
+LAST_PARAMS = "s4.last_params"
+"""User attribute of a trial whose params were changed while it ran: what they were at its end."""
 
 
 class TruthfulOptunaSearch(OptunaSearch):  # type: ignore[misc]  # ray is untyped
@@ -30,6 +38,8 @@ class TruthfulOptunaSearch(OptunaSearch):  # type: ignore[misc]  # ray is untype
     objective is not a number RUNNING for ever. Here: finished is COMPLETE, stopped is PRUNED with its intermediate
     values at their optimizer steps, failed is FAIL, and what was interrupted is WAITING: the next session draws it
     again before anything new, with the number and the parameters it had.
+
+    Optuna takes no intermediate values for several objectives: a stopped trial is then PRUNED without them.
     """
 
     def __init__(
@@ -41,6 +51,9 @@ class TruthfulOptunaSearch(OptunaSearch):  # type: ignore[misc]  # ray is untype
         sampler: optuna.samplers.BaseSampler,
         checkpoints: Path,
         earlier: Mapping[int, Trial] | None = None,
+        objectives: Sequence[Objective] = (Objective("dev/miou", "max"),),
+        constraints: Sequence[Constraint] = (),
+        warm: Sequence[FrozenTrial] = (),
     ) -> None:
         """Open or continue the study.
 
@@ -48,25 +61,42 @@ class TruthfulOptunaSearch(OptunaSearch):  # type: ignore[misc]  # ray is untype
             resolve: `Experiment.resolve`; gives each trial the hash of the config that is meant.
             checkpoints: folder that gets a folder for each trial.
             earlier: trials of earlier sessions, by number; those of the study are in line with them already.
+            objectives: the primary one first.
+            warm: trials of another search to learn from; they are none of this one's.
         """
         self._described = space
         self._resolve = resolve
         self._checkpoints = checkpoints
         self._earlier = earlier or {}
+        self._objectives = tuple(objectives)
+        self._constraints = tuple(constraints)
         self._finished = False
         self._last: dict[str, Mapping[str, Any]] = {}
+        self._ids: dict[int, str] = {}
+        several = len(self._objectives) > 1
         super().__init__(
             space=space.suggest,
-            metric=OBJECTIVE,
-            mode="max",
+            metric=[objective.metric for objective in self._objectives] if several else OBJECTIVE,
+            mode=[objective.mode for objective in self._objectives] if several else self._objectives[0].mode,
             sampler=sampler,
             storage=storage,
             study_name=study_name,
         )
         for zombie in self.study.get_trials(deepcopy=False, states=(OptunaState.RUNNING,)):
-            self._put_back(zombie)
-        if not self.study.trials:
+            put_back(self.study, zombie)
+        if not self.study.get_trials(deepcopy=False):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                self.study.set_metric_names([objective.metric for objective in self._objectives])
+            self.study.add_trials(warm)
+        if not own_trials(self.study):
             self.study.enqueue_trial(dict(space.baseline_params))
+        self._first = borrowed(self.study)
+
+    @property
+    def space(self) -> Any:
+        """The search space."""
+        return self._described
 
     @property
     def study(self) -> optuna.Study:
@@ -78,50 +108,61 @@ class TruthfulOptunaSearch(OptunaSearch):  # type: ignore[misc]  # ray is untype
         """Draw no more trials."""
         self._finished = True
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+    def suggest(self, trial_id: str) -> Config | str:
         """Draw a trial: the config of a `GangTrial`, plus `number` and `params` for the follower."""
-        if self._finished:
+        if self._finished or self._exhausted():
             return str(Searcher.FINISHED)
         drawn = self._ot_trials[trial_id] = self.study.ask()
+        number = drawn.number - self._first
+        self._ids[number] = trial_id
         params = self._described.suggest(drawn)
-        overrides = self._described.overrides(params)
-        try:
-            _, config_hash = self._resolve(overrides)
-        except UsageError:  # the gang meets the same error and fails the trial with it
-            config_hash = ""
-        folder = checkpoint_folder(self._checkpoints, drawn.number)
-        known = self._earlier.get(drawn.number)
-        last_step = known.step if known is not None and known.metrics else -1
-        job = Job(trial_id, overrides, str(folder), config_hash, last_step=last_step)
-        return {"number": drawn.number, "params": params, "job": job}
+        known = self._earlier.get(number)
+        if known is None:
+            return self._config(number, params)
+        config = self._config(number, known.params)
+        last_step = known.step if known.metrics else -1
+        return {**config, "job": replace(config["job"], last_step=last_step)}
+
+    def rebuild(self, config: Config) -> Config:
+        """Return a config whose `params` were changed, with the job that trains them."""
+        return {**config, **self._config(config["number"], config["params"])}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Keep an intermediate value."""
         self._last[trial_id] = result
-        self._ot_trials[trial_id].report(result[OBJECTIVE], result[STEP])
+        self._report(self._ot_trials[trial_id], result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell how the trial ended; a trial that is stopped while it pauses comes without its last result."""
         trial = self._ot_trials.pop(trial_id)
-        last = self._last.pop(trial_id, None)
-        state = outcome(result or last, error)
+        told = result or self._last.get(trial_id)
+        self._last.pop(trial_id, None)
+        state = outcome(told, error)
         if state is TrialState.INTERRUPTED:
-            self._put_back(trial)
+            put_back(self.study, trial)
         elif state is TrialState.FAIL:
             self.study.tell(trial, state=OptunaState.FAIL)
         else:
-            told = result or last
             assert told is not None  # noqa: S101  # narrows the type: without a result there is no such outcome
-            trial.report(told[OBJECTIVE], told[STEP])  # the scheduler's last word hides it from `on_trial_result`
+            self._report(trial, told)  # the scheduler's last word hides it from `on_trial_result`
+            metrics = _unflatten(told)
+            for constraint in self._constraints:
+                trial.set_constraint(str(constraint), constraint.violation(metrics))
             if state is TrialState.PRUNED:
                 self.study.tell(trial, state=OptunaState.PRUNED)
-            else:
+            elif len(self._objectives) == 1:
                 self.study.tell(trial, told[OBJECTIVE])
+            else:
+                self.study.tell(trial, values_of(metrics, self._objectives))
+
+    def note_params(self, trial_id: str, params: Mapping[str, Value]) -> None:
+        """Keep the params that a trial has gone on with; Optuna's own are those it was drawn with."""
+        self._ot_trials[trial_id].set_user_attr(LAST_PARAMS, dict(params))
 
     def interrupt_unfinished(self) -> None:
         """Put back every trial that is still RUNNING: the session was cut short."""
         for trial in self._ot_trials.values():
-            self._put_back(trial)
+            put_back(self.study, trial)
         self._ot_trials.clear()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -134,14 +175,29 @@ class TruthfulOptunaSearch(OptunaSearch):  # type: ignore[misc]  # ray is untype
     def restore(self, checkpoint_path: str) -> None:
         """Do nothing: the study's storage is the state."""
 
-    def _put_back(self, trial: optuna.Trial | optuna.trial.FrozenTrial) -> None:
-        """Let a later `ask` draw this trial again; a RUNNING one would repel TPE's samples until then."""
-        put_back(self.study, trial)
+    def _config(self, number: int, params: Mapping[str, Value]) -> Config:
+        overrides = self._described.overrides(params)
+        try:
+            _, config_hash = self._resolve(overrides)
+        except UsageError:  # the gang meets the same error and fails the trial with it
+            config_hash = ""
+        folder = checkpoint_folder(self._checkpoints, number)
+        job = Job(self._ids[number], overrides, str(folder), config_hash)
+        return {"number": number, "params": dict(params), "job": job}
 
+    def _report(self, trial: optuna.Trial, result: Mapping[str, Any]) -> None:
+        if len(self._objectives) == 1:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="The reported value is ignored")  # told before
+                trial.report(result[OBJECTIVE], result[STEP])
 
-def put_back(study: optuna.Study, trial: optuna.Trial | optuna.trial.FrozenTrial) -> None:
-    """Make a RUNNING trial WAITING, as an enqueued one is: `ask` returns it with what it has."""
-    study._storage.set_trial_state_values(trial._trial_id, OptunaState.WAITING)
+    def _exhausted(self) -> bool:
+        """Return whether a grid has no cell left; what waits (the baseline, interrupted trials) comes first."""
+        sampler = self.study.sampler
+        if not isinstance(sampler, CellSampler):
+            return False
+        waiting = self.study.get_trials(deepcopy=False, states=(OptunaState.WAITING,))
+        return not waiting and sampler.left(self.study) == 0
 
 
 def outcome(result: Mapping[str, Any] | None, error: bool = False) -> TrialState:
@@ -155,14 +211,10 @@ def outcome(result: Mapping[str, Any] | None, error: bool = False) -> TrialState
     return TrialState.COMPLETE if result[FINISHED] else TrialState.PRUNED
 
 
-def journal(path: Path) -> optuna.storages.JournalStorage:
-    """Open or make a study storage that is one file."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
-
-
-def make_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
-    """Return Optuna's sampler of this name, `tpe` or `random`."""
-    samplers = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
-    return samplers[name](seed=seed)
+def _unflatten(result: Mapping[str, Any]) -> Mapping[str, float]:
+    """Return the metrics of a result, which Tune hands to searchers with flattened keys."""
+    if METRICS in result:
+        metrics: Mapping[str, float] = result[METRICS]
+        return metrics
+    prefix = f"{METRICS}/"
+    return {key.removeprefix(prefix): value for key, value in result.items() if key.startswith(prefix)}

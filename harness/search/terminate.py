@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import optuna
 from optuna.trial import TrialState
 
-from harness.search.warm_start import own_trials
+from harness.search.study import own_trials
 from trainers.errors import UsageError
 
 MIN_TRIALS = 20

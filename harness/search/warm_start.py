@@ -18,15 +18,12 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from harness.search.objectives import Constraint, Objective, values_of
+from harness.search.study import JOURNAL, MARK
 from harness.tracking.limits import PARAM_LENGTH, TAG_LENGTH, clean_name, clean_value
 from harness.trials import Value
 from search_spaces import Parameter, Space, SpaceError
 from trainers.errors import UsageError
 
-MARK = "s4.warm_start"
-"""User attribute of a trial that was taken from elsewhere: its source."""
-JOURNAL = "optuna.journal"
-"""File of a study in a search's folder."""
 MLFLOW = "mlflow:"
 
 OUTSIDE = "a parameter is missing, unknown or outside its range"
@@ -91,11 +88,6 @@ def earlier_trials(
         else:
             earlier.left_out[reason] += 1
     return earlier
-
-
-def own_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """Return the trials of the search itself, without those it was started from."""
-    return [trial for trial in study.get_trials(deepcopy=False) if MARK not in trial.user_attrs]
 
 
 def distribution_of(parameter: Parameter) -> BaseDistribution:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -94,26 +94,34 @@ class History:
 class MlflowRecorder:
     """A `TrialObserver`; close it, or use it as a context manager, and no run is left RUNNING.
 
-    `kind` is `search` (a parent run and a child a trial) or `train` (trial 0 is the run itself). An outbox that exists
-    already is continued: what it still holds is applied first, and the same runs are resumed.
+    `kind` is `search` or `confirm` (a parent run and a child a trial) or `train` (trial 0 is the run itself). An outbox
+    that exists already is continued: what it still holds is applied first, and the same runs are resumed.
     """
 
     def __init__(
         self,
         tracking_uri: str,
         experiment: str,
-        kind: Literal["search", "train"],
+        kind: Literal["search", "train", "confirm"],
         name: str,
         tags: Mapping[str, str],
         outbox: Path,
         *,
         metric: str = "dev/miou",
+        trial_tags: Callable[[Trial], Mapping[str, str]] | None = None,
     ) -> None:
+        """Open or continue the record.
+
+        Args:
+            tags: of all runs.
+            trial_tags: what a trial's run is tagged with besides.
+        """
         uri, sha = absolute_uri(tracking_uri), git_sha()
         self._metric = metric
         self._leaf = clean_name(metric).replace("/", "_")
         self._tags = {clean_name(key): clean_value(value, TAG_LENGTH) for key, value in tags.items()}
         self._tags |= {"s4.search": clean_value(name, TAG_LENGTH)} | ({"s4.git_sha": sha} if sha else {})
+        self._trial_tags = trial_tags
         self._delivery: Delivery | None = None
         self._outbox = Outbox(outbox)
         self._history = History.read(self._outbox)
@@ -143,6 +151,7 @@ class MlflowRecorder:
             "s4.config_hash": trial.config_hash,
             "s4.seed": clean_value(trial.config.get("seed"), TAG_LENGTH),
             "s4.state": str(TrialState.RUNNING),
+            **(self._trial_tags(trial) if self._trial_tags else {}),
         }
         self._send(_stamped("start", trial=trial.number, params=flat_params(config), tags=tags))
 
@@ -161,6 +170,8 @@ class MlflowRecorder:
         if self._metric in trial.metrics:
             metrics[f"final/{self._leaf}"] = trial.metrics[self._metric]
         status, tags = STATUS[trial.state], {"s4.state": str(trial.state), "s4.stop_reason": STOP_REASON[trial.state]}
+        if trial.state is TrialState.PRUNED and trial.error:
+            tags["s4.stop_reason"] = "health"
         if trial.error and trial.error != INTERRUPTED:
             tags["s4.error"] = clean_value(trial.error, TAG_LENGTH, keep_end=True)
         self._end(status, tags, trial=trial.number, step=trial.step, metrics=finite(metrics)[0])
@@ -187,7 +198,7 @@ class MlflowRecorder:
             lost: Status = "FAILED" if self._kind == "train" and status == "FAILED" else "KILLED"
             for number in sorted(self._history.open_trials):
                 self._end(lost, {"s4.state": "INTERRUPTED", "s4.stop_reason": why}, trial=number)
-            if self._kind == "search" or not self._history.ended:
+            if self._kind != "train" or not self._history.ended:
                 self._end(status, {"s4.state": status, "s4.stop_reason": why})
             everything = self._courier.close(timeout_s)
             self._outbox.close()

@@ -9,7 +9,7 @@ import optuna
 from mlflow import MlflowClient
 
 from harness.search.ledger import LEDGER, read_ledger
-from harness.search.searcher import journal
+from harness.search.study import journal
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from analytic import Analytic, Script, Witness
 from processes import left_of_a_search
 
 from harness.search.run import SearchPlan, run_search
-from harness.search.searcher import journal
+from harness.search.study import journal
 from harness.trials import Trial
 
 QUALITIES = [0.9, 0.8, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05]

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial
 from processes import left_of_a_search
 
 from harness.search.run import SearchBrokenError, SearchPlan, run_search
-from harness.search.searcher import journal
+from harness.search.study import journal
 from harness.trials import Trial
 from trainers.errors import UsageError
 

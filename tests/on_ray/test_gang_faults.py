@@ -11,7 +11,7 @@ from analytic import Analytic, Script, Witness
 from processes import left_of_a_search
 
 from harness.search.run import SearchPlan, run_search
-from harness.search.searcher import journal
+from harness.search.study import journal
 from harness.trials import Trial
 
 SCRIPT = [

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from harness.cli.options import free_folder
 from harness.cli.slots import Slots, gang_count
-from harness.cli.tune import grace, rungs
 from harness.cli.ui import command
+from harness.cli.wish import grace, rungs
 from trainers.errors import UsageError
 from trainers.overrides import parse_settings
 

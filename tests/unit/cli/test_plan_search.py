@@ -15,7 +15,8 @@ from harness.cli.plan_search import REDUCTION_FACTOR, TRIALS, Caps, check_caps, 
 from harness.cli.search_cost import Disk, SearchCost, to_json, to_table
 from harness.cli.slots import Slots
 from harness.cli.timing import Timing, time_config
-from harness.cli.tune import Scheduler, tune
+from harness.cli.tune import tune
+from harness.cli.wish import Scheduler
 from harness.search import budget
 from harness.search.budget import Shape
 from trainers.errors import UsageError

@@ -13,8 +13,7 @@ from optuna.trial import TrialState as OptunaState
 from harness.search.doctor import Finding, examine
 from harness.search.keeper import checkpoint_folder
 from harness.search.ledger import LEDGER, Ledger
-from harness.search.resume import JOURNAL
-from harness.search.searcher import journal
+from harness.search.study import JOURNAL, journal
 from harness.tracking.recorder import MlflowRecorder
 from harness.trials import Trial, TrialState
 from trainers.checkpoint import save_checkpoint

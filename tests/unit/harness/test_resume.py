@@ -9,8 +9,8 @@ import pytest
 from optuna.trial import TrialState as OptunaState
 
 from harness.search.ledger import LEDGER, Ledger, read_ledger
-from harness.search.resume import JOURNAL, open_books
-from harness.search.searcher import journal
+from harness.search.resume import open_books
+from harness.search.study import JOURNAL, journal
 from harness.trials import Trial, TrialState
 
 

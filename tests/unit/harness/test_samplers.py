@@ -10,8 +10,7 @@ from optuna.trial import TrialState
 
 from harness.search.objectives import Objective
 from harness.search.samplers import ABILITIES, CellSampler, check_sampler, grid_of, levels, make_sampler
-from harness.search.searcher import journal
-from harness.search.warm_start import MARK
+from harness.search.study import MARK, journal
 from search_spaces import Parameter, Space, load_space
 from search_spaces.space import parse_space
 from trainers.errors import UsageError

@@ -9,7 +9,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState as OptunaState
 
-from harness.search.searcher import TruthfulOptunaSearch, journal, make_sampler, outcome
+from harness.search.searcher import TruthfulOptunaSearch, outcome
+from harness.search.study import journal
 from harness.trials import Trial, TrialState, Value
 from trainers.errors import UsageError
 
@@ -40,7 +41,9 @@ def storage(tmp_path: Path) -> optuna.storages.JournalStorage:
 
 
 def search(storage: optuna.storages.BaseStorage, resolve: Any = resolve) -> TruthfulOptunaSearch:
-    return TruthfulOptunaSearch(Toy(), resolve, storage, "study", make_sampler("tpe", 0), Path("/checkpoints"))
+    return TruthfulOptunaSearch(
+        Toy(), resolve, storage, "study", optuna.samplers.TPESampler(seed=0), Path("/checkpoints")
+    )
 
 
 def report(value: float, step: int, finished: bool = False) -> dict[str, Any]:
@@ -135,7 +138,7 @@ def test_a_continued_study_does_not_repeat_a_finished_baseline(storage: optuna.s
 def test_a_trial_that_goes_on_says_which_step_was_reported_last(storage: optuna.storages.JournalStorage) -> None:
     earlier = {0: Trial(0, {}, {}, metrics={"step": 7.0})}
     searcher = TruthfulOptunaSearch(
-        Toy(), resolve, storage, "study", make_sampler("tpe", 0), Path("/checkpoints"), earlier
+        Toy(), resolve, storage, "study", optuna.samplers.TPESampler(seed=0), Path("/checkpoints"), earlier
     )
     assert searcher.suggest("t")["job"].last_step == 7
 

@@ -10,15 +10,13 @@ import pytest
 from optuna.trial import TrialState
 
 from harness.search.objectives import Constraint, Objective
-from harness.search.searcher import journal
+from harness.search.study import MARK, journal, own_trials
 from harness.search.warm_start import (
-    MARK,
     NO_CONSTRAINT,
     NO_VALUE,
     OUTSIDE,
     distribution_of,
     earlier_trials,
-    own_trials,
 )
 from harness.tracking.recorder import MlflowRecorder
 from harness.trials import Trial
