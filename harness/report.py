@@ -8,10 +8,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,8 @@ class Row:
     """From the trial's submission to the end of its first step, in seconds."""
     report_s: float | None
     """What a report cost the training, its checkpoint aside, in seconds; median."""
+    final: Mapping[str, float] = field(default_factory=dict)
+    """Objectives at the last report, by metric."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,25 @@ class Results:
     """Dotted config paths of the columns."""
     rows: Sequence[Row]
     """Best first."""
+    objectives: Sequence[str] = ()
+    """As `METRIC:max` or `METRIC:min`, the primary one first; none: `metric` is maximised."""
+
+    @property
+    def others(self) -> list[str]:
+        """Metrics of the objectives besides the primary one."""
+        return [text.rpartition(":")[0] for text in self.objectives[1:]]
+
+    @property
+    def front(self) -> list[int]:
+        """Numbers of the complete trials that no other one beats in every objective; none for one objective."""
+        if not self.others:
+            return []
+        from harness.search.objectives import pareto_front, parse_objective
+
+        objectives = [parse_objective(text) for text in self.objectives]
+        whole = [row for row in self.rows if row.state == "COMPLETE" and len(row.final) == len(objectives)]
+        points = [[row.final[objective.metric] for objective in objectives] for row in whole]
+        return sorted(whole[index].number for index in pareto_front(points, objectives))
 
     @property
     def counts(self) -> dict[str, int]:
@@ -113,11 +135,17 @@ class Collector:
         """Keep the trial."""
         self.trials[trial.number] = trial
 
-    def rows(self, paths: Sequence[str]) -> list[Row]:
-        """Return the table's rows, best first, with a column for each of these config paths."""
-        return ranked(self._row(trial, paths) for trial in self.trials.values())
+    def rows(self, paths: Sequence[str], objectives: Sequence[str] = ()) -> list[Row]:
+        """Return the table's rows, best first, with a column for each of these config paths.
 
-    def _row(self, trial: Trial, paths: Sequence[str]) -> Row:
+        Args:
+            objectives: see `Results.objectives`.
+        """
+        metrics = [text.rpartition(":")[0] for text in objectives]
+        rows = [self._row(trial, paths, metrics) for trial in self.trials.values()]
+        return ranked(rows, maximise=not objectives or objectives[0].endswith(":max"))
+
+    def _row(self, trial: Trial, paths: Sequence[str], metrics: Sequence[str]) -> Row:
         return Row(
             number=trial.number,
             state=str(trial.state),
@@ -129,31 +157,39 @@ class Collector:
             error=trial.error.strip().rsplit("\n", 1)[-1] if trial.error else None,
             start_s=_median(self._overheads.get((trial.number, "start_s"), [])),
             report_s=_median(self._overheads.get((trial.number, "report_s"), [])),
+            final={metric: trial.metrics[metric] for metric in metrics if metric in trial.metrics},
         )
 
 
-def ranked(rows: Iterable[Row]) -> list[Row]:
+def ranked(rows: Iterable[Row], maximise: bool = True) -> list[Row]:
     """Return the rows best first: complete ones, then the others by state and value."""
+    sign = -1 if maximise else 1
     return sorted(
-        rows, key=lambda row: (ORDER[row.state], -row.best if row.best is not None else float("inf"), row.number)
+        rows, key=lambda row: (ORDER[row.state], sign * row.best if row.best is not None else math.inf, row.number)
     )
 
 
 def to_json(results: Results) -> dict[str, Any]:
     """Return the results with their summary as JSON-able values."""
     best = results.best
-    summary = {"counts": results.counts, "best": asdict(best) if best else None, "overheads": results.overheads}
+    summary = {
+        "counts": results.counts,
+        "best": asdict(best) if best else None,
+        "overheads": results.overheads,
+        "front": results.front,
+    }
     return {**asdict(results), **summary}
 
 
 def columns(results: Results) -> list[str]:
     """Return the titles of the table's columns, with whole config paths."""
-    return ["rank", "trial", results.metric, "at step", "steps", "state", *results.paths]
+    others = [*results.others, "front"] if results.others else []
+    return ["rank", "trial", results.metric, "at step", "steps", "state", *others, *results.paths]
 
 
 def cells(results: Results) -> list[list[str]]:
     """Return the table's cells as text, a list a trial."""
-    table = []
+    table, front = [], results.front
     for rank, row in enumerate(results.rows, start=1):
         said = row.best is not None and row.state != "FAIL"
         table.append([
@@ -163,9 +199,18 @@ def cells(results: Results) -> list[list[str]]:
             NONE if row.best_step is None else str(row.best_step),
             str(row.step),
             row.state,
+            *_others(results, row, front),
             *(_text(row.values[path]) if path in row.values else NONE for path in results.paths),
         ])  # fmt: skip
     return table
+
+
+def _others(results: Results, row: Row, front: Sequence[int]) -> list[str]:
+    """Return the cells of further objectives, and whether the trial is on the Pareto front."""
+    if not results.others:
+        return []
+    values = [_text(row.final[metric]) if metric in row.final else NONE for metric in results.others]
+    return [*values, "yes" if row.number in front else ""]
 
 
 def to_csv(results: Results) -> str:
@@ -173,6 +218,7 @@ def to_csv(results: Results) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*columns(results), "config_hash", "error"])
+    front = results.front
     for line, row in zip(cells(results), results.rows, strict=True):
         exact = [
             "" if row.best is None else row.best,
@@ -180,7 +226,7 @@ def to_csv(results: Results) -> str:
             row.step,
             row.state,
         ]
-        values = [row.values.get(path, "") for path in results.paths]
+        values = [*_others(results, row, front), *(row.values.get(path, "") for path in results.paths)]
         rank = "" if line[0] == NONE else line[0]
         writer.writerow([rank, row.number, *exact, *values, row.config_hash, row.error or ""])
     return text.getvalue()
@@ -230,6 +276,9 @@ def summary(results: Results) -> list[str]:
         elif baseline is best:
             line += ", the published baseline"
         lines.append(line)
+    if results.others:
+        numbers = ", ".join(str(number) for number in results.front) or "none"
+        lines.append(f"Pareto front of {', '.join(results.objectives)}: trials {numbers}")
     over = results.overheads
     if over["start_s"] is not None and over["report_s"] is not None:
         lines.append(
@@ -260,8 +309,8 @@ def read_results(folder: Path) -> Results:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         rows = [Row(**row) for row in data.pop("rows")]
-        for key in ("counts", "best", "overheads"):
-            del data[key]
+        for key in ("counts", "best", "overheads", "front"):
+            data.pop(key, None)
         return Results(**data, rows=rows)
     except FileNotFoundError:
         raise UsageError(f"results must lie in {path}, there are none: is the search still running?") from None

@@ -46,8 +46,15 @@ class Task:
     total: int
     """Trials."""
     space: Space | None = None
+    objectives: tuple[str, ...] = ()
+    """As `METRIC:max` or `METRIC:min`, the primary one first; none: `metric` is maximised."""
     earlier: History = field(default_factory=History)
     """What earlier sessions of a search that is resumed left."""
+
+    @property
+    def maximise(self) -> bool:
+        """Whether more of the metric is better."""
+        return not self.objectives or self.objectives[0].endswith(":max")
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -66,10 +73,17 @@ def conduct(task: Task, speak: Terminal, work: Callable[[Sequence[TrialObserver]
 
     earlier = list(task.earlier.trials.values())
     collector, started = Collector(earlier), time.monotonic() - task.earlier.elapsed_s
-    tally = Tally(task.total, task.config.schedule.steps, task.metric, earlier=earlier)
+    tally = Tally(task.total, task.config.schedule.steps, task.metric, earlier=earlier, maximise=task.maximise)
     name = task.folder.name
     recorder = MlflowRecorder(
-        task.tracking_uri, EXPERIMENT, task.kind, name, tags(task), task.folder / OUTBOX, metric=task.metric
+        task.tracking_uri,
+        EXPERIMENT,
+        task.kind,
+        name,
+        tags(task),
+        task.folder / OUTBOX,
+        metric=task.metric,
+        maximise=task.maximise,
     )
     try:
         with recorder:
@@ -82,7 +96,8 @@ def conduct(task: Task, speak: Terminal, work: Callable[[Sequence[TrialObserver]
                 results = Results(
                     name=name, kind=task.kind, preset=task.preset, space=task.space.name if task.space else None,
                     metric=task.metric, horizon=task.config.schedule.steps, elapsed_s=time.monotonic() - started,
-                    tracking_uri=task.tracking_uri, paths=task.paths, rows=collector.rows(task.paths),
+                    tracking_uri=task.tracking_uri, paths=task.paths, rows=collector.rows(task.paths, task.objectives),
+                    objectives=task.objectives,
                 )  # fmt: skip
                 write_results(task.folder, results)
                 _record_outputs(recorder, task, results)

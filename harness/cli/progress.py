@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -39,8 +40,14 @@ class Tally:
         metric: str,
         clock: Clock = time.monotonic,
         earlier: Iterable[Trial] = (),
+        maximise: bool = True,
     ) -> None:
-        """Begin with the trials of earlier sessions."""
+        """Begin with the trials of earlier sessions.
+
+        Args:
+            maximise: whether more of the metric is better.
+        """
+        self._better: Callable[[float, float], bool] = operator.gt if maximise else operator.lt
         self.total = total
         self.horizon = horizon
         self.metric = metric
@@ -76,7 +83,7 @@ class Tally:
         with self._lock:
             running = self._running.get(trial.number, Running(self.clock()))
             self._running[trial.number] = Running(running.started, trial.step, value)
-        if value is not None and (self.best is None or value > self.best[0]):
+        if value is not None and (self.best is None or self._better(value, self.best[0])):
             self.best = value, trial.number, trial.step
 
     def end(self, trial: Trial) -> float:

@@ -21,15 +21,40 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Show the results of a search or a training again."""
-    from harness.report import read_results, to_json
+    from harness.report import to_json
 
     folder = named_folder(storage, name)
     if not folder.is_dir():
         raise UsageError(unknown_name(storage, name))
-    results = read_results(folder)
+    results = read_or_rebuild(folder)
     with terminal(as_json) as speak:
         show(speak, results)
         speak.result(to_json(results))
+
+
+def read_or_rebuild(folder: Path) -> Results:
+    """Return the results of a search or a training; of a search whose driver is at work or was killed, those so far.
+
+    Raises:
+        UsageError: there are none.
+    """
+    from harness.report import FILES, Collector, Results, read_results
+    from harness.search.ledger import LEDGER, read_ledger
+    from harness.search.manifest import MANIFEST, read_manifest
+
+    written, ledger = folder / FILES[0], folder / LEDGER
+    behind = ledger.exists() and (not written.exists() or written.stat().st_mtime < ledger.stat().st_mtime)
+    if not behind or not (folder / MANIFEST).exists():
+        return read_results(folder)
+    manifest = read_manifest(folder)
+    objectives = tuple(str(objective) for objective in manifest.objectives)
+    history = read_ledger(ledger, maximise=objectives[0].endswith(":max"))
+    return Results(
+        name=folder.name, kind="search", preset=manifest.preset, space=manifest.space.name, metric=manifest.metric,
+        horizon=manifest.config.schedule.steps, elapsed_s=history.elapsed_s, tracking_uri="",
+        paths=manifest.space.paths, rows=Collector(history.trials.values()).rows(manifest.space.paths, objectives),
+        objectives=objectives,
+    )  # fmt: skip
 
 
 def show(speak: Terminal, results: Results) -> None:

@@ -229,8 +229,9 @@ def _task(
     check_inputs(config, wish.workers_per_gang)
     default = CssExperiment(config).metric
     check_wish(wish, default)
-    metric = wish.objectives(default)[0].metric
-    return Task("search", folder, preset, config, settings, tracking_uri_of(tracking_uri), metric, wish.trials, space)
+    objectives = wish.objectives(default)
+    uri, sought = tracking_uri_of(tracking_uri), tuple(str(objective) for objective in objectives)
+    return Task("search", folder, preset, config, settings, uri, objectives[0].metric, wish.trials, space, sought)
 
 
 def _search(task: Task, wish: Wish, address: str, speak: Terminal, again: str) -> Results:

@@ -13,6 +13,7 @@ import yaml
 from trainers.errors import UsageError
 
 if TYPE_CHECKING:
+    from harness.search.objectives import Objective
     from harness.trials import Value
     from search_spaces import Space
     from trainers.config import TrainConfig
@@ -37,6 +38,13 @@ class Manifest:
     """Of the splits that the base config trains and is judged on."""
     plan: Mapping[str, Any] = field(default_factory=dict)
     """The options of the search itself, by the names of `s4 tune`."""
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """What is sought, the primary one first."""
+        from harness.search.objectives import parse_objectives
+
+        return parse_objectives(self.plan.get("objective") or [self.metric])
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

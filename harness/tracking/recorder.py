@@ -108,12 +108,14 @@ class MlflowRecorder:
         outbox: Path,
         *,
         metric: str = "dev/miou",
+        maximise: bool = True,
         trial_tags: Callable[[Trial], Mapping[str, str]] | None = None,
     ) -> None:
         """Open or continue the record.
 
         Args:
             tags: of all runs.
+            maximise: whether more of the metric is better.
             trial_tags: what a trial's run is tagged with besides.
         """
         uri, sha = absolute_uri(tracking_uri), git_sha()
@@ -121,6 +123,7 @@ class MlflowRecorder:
         self._leaf = clean_name(metric).replace("/", "_")
         self._tags = {clean_name(key): clean_value(value, TAG_LENGTH) for key, value in tags.items()}
         self._tags |= {"s4.search": clean_value(name, TAG_LENGTH)} | ({"s4.git_sha": sha} if sha else {})
+        self._maximise = maximise
         self._trial_tags = trial_tags
         self._delivery: Delivery | None = None
         self._outbox = Outbox(outbox)
@@ -223,7 +226,8 @@ class MlflowRecorder:
         value = finite(trial.best)[0].get("value")
         if self._kind == "train" or trial.state is not TrialState.COMPLETE or value is None:
             return
-        if self._history.best is None or value > self._history.best:
+        best = self._history.best
+        if best is None or (value > best if self._maximise else value < best):
             metrics = {f"best/{self._leaf}": value, "best/trial": float(trial.number)}
             self._send(_stamped("report", step=self._history.ended, metrics=metrics, best=value))
 

@@ -58,7 +58,8 @@ def run_side(script: str, trials: int, limit_s: float, stall_s: float) -> tuple[
     if not done:
         raise SystemExit(f"{script}: no trial ended; its last words are above")
     over = [event["time"] for event in noted if event["event"] == "done"]
-    print(f"{script}: {len(done)} of {trials} trials in {time.time() - began:.0f} s", file=sys.stderr, flush=True)
+    took = time.time() - began
+    print(f"{script}: {len(done)} of {trials} trials, {left} processes left, {took:.0f} s", file=sys.stderr, flush=True)
     return Side(
         trials=trials,
         spans=done,

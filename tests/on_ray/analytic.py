@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 
 from harness.trials import Trial, Value
+from search_spaces.space import Space, parse_space
 from trainers.checkpoint import load_checkpoint
 from trainers.errors import DivergedError, UsageError
 from trainers.run import Decision, Run
@@ -43,6 +44,7 @@ class Analytic:
     horizon: int = 9
     metric: str = "dev/miou"
     step_s: float = 0.0
+    report_every: int = 1
     breaks_at_warm_up: bool = False
 
     def resolve(self, overrides: Mapping[str, Value]) -> tuple[Mapping[str, Any], str]:
@@ -59,30 +61,41 @@ class Analytic:
         config, config_hash = self.resolve(overrides)
         restored = run.restore_from()
         state = Counter(load_checkpoint(restored)["step"] if restored else 0)
-        first_step, trained = None, 0
+        first_step, trained = time.time(), 0
+        if state.step == self.horizon:  # its driver died between the last step and its report
+            run.report(self.measure(config, state, run, trained, first_step), state)
         while state.step < self.horizon:
             time.sleep(self.step_s)
             state.step += 1
             trained += 1
             self.note(config, state.step, run)
-            first_step = first_step or time.time()
-            metrics = {
-                "step": float(state.step),
-                "finished": float(state.step == self.horizon),
-                "dev/miou": config["quality"] * state.step / self.horizon,
-                "ranks": sum_over_ranks(1.0, run),
-                "random": torch.rand(()).item() + torch.ones(()).double().item() * torch.get_num_threads(),
-                "pid": float(os.getpid()),
-                "trained": float(trained),
-                "time/first_step_unix": first_step,
-            }
+            metrics = self.measure(config, state, run, trained, first_step)
             if state.step == MISBEHAVE_AT:
                 self.misbehave(config["behave"], run, metrics)
-            if run.interrupted(state) or run.report(metrics, state) is Decision.STOP:
+            if state.step % self.report_every and not metrics["finished"]:
+                if run.interrupted(state):
+                    break
+            elif run.report(metrics, state) is Decision.STOP:
                 break
             if state.step == MISBEHAVE_AT and config["behave"] == "leave early":
                 break
         return "another hash" if config["behave"] == "lie" else config_hash
+
+    def measure(
+        self, config: Mapping[str, Any], state: Counter, run: Run, trained: int, first_step: float
+    ) -> dict[str, float]:
+        return {
+            "step": float(state.step),
+            "finished": float(state.step == self.horizon),
+            "dev/miou": config["quality"] * state.step / self.horizon,
+            "ranks": sum_over_ranks(1.0, run),
+            "random": torch.rand(()).item() + torch.ones(()).double().item() * torch.get_num_threads(),
+            "pid": float(os.getpid()),
+            "trained": float(trained),
+            "quality": config["quality"],
+            "cost": 2 * config["quality"],
+            "time/first_step_unix": first_step,
+        }
 
     def note(self, config: Mapping[str, Any], step: int, run: Run) -> None:
         """Write down that a step was trained, for those who count steps that were trained twice."""
@@ -147,6 +160,14 @@ class Script:
 
     def overrides(self, params: Mapping[str, Value]) -> dict[str, Value]:
         return dict(self.trials[int(params["number"])])
+
+
+def quality_space() -> Space:
+    """A real search space of one number: the quality of the stand-in."""
+    return parse_space(
+        "{name: quality, source: made up, baseline: {quality: 0.25}, "
+        "parameters: {quality: {float: {low: 0.0, high: 1.0}}}}"
+    )
 
 
 class Witness:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from pathlib import Path
 
 import optuna
@@ -36,6 +37,20 @@ class CtrlC(Witness):
     def on_end(self, trial: Trial) -> None:
         super().on_end(trial)
         self.ended.append(trial)
+
+
+class DelayedCtrlC(Witness):
+    """Presses Ctrl-C some time after a report."""
+
+    def __init__(self, step: int, delay_s: float) -> None:
+        super().__init__()
+        self._step = step
+        self._delay_s = delay_s
+
+    def on_report(self, trial: Trial) -> None:
+        super().on_report(trial)
+        if trial.step == self._step:
+            threading.Timer(self._delay_s, os.kill, (os.getpid(), signal.SIGINT)).start()
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +98,20 @@ def test_an_interrupted_trial_goes_on_after_the_last_report_of_the_first_session
 ) -> None:
     steps = [report["step"] for witness in (interrupted, resumed) for report in witness.reports[0]]
     assert steps == list(range(1, 10))
+
+
+def test_a_trial_that_is_interrupted_between_reports_is_saved_after_its_next_step(
+    ray_here: None, tmp_path: Path
+) -> None:
+    """Reports are at steps 6 and 9; Ctrl-C comes at the first, from another thread a little later."""
+    plan = SearchPlan(name="between", storage=tmp_path, trials=1, grace_steps=1, scheduler="none", save_interval_s=999)
+    experiment = Analytic(tmp_path, step_s=0.3, report_every=6)
+    with pytest.raises(KeyboardInterrupt):
+        run_search(plan, experiment, Script([{"name": "x"}]), [DelayedCtrlC(6, 0.5)])
+    witness = Witness()
+    run_search(plan, experiment, Script([{"name": "x"}]), [witness])
+    trained = [int(line) for line in (tmp_path / "x.steps").read_text().split()]
+    assert trained == list(range(1, 10))
 
 
 def test_an_interrupted_trial_repeats_no_step(interrupted: CtrlC, resumed: Witness) -> None:

@@ -11,6 +11,8 @@ import pytest
 from books import Books, read_books
 from drivers import start_driver
 
+pytestmark = pytest.mark.timeout(900)
+
 TRIALS, KILLS = 24, 10
 NAME = "killed"
 
