@@ -1,7 +1,7 @@
 """This search against the pattern of Ray's documentation, with the same trainer on the same two cores.
 
     python tests/benchmarks/bench_search.py                          # 32 trials here, 8 of the pattern, extrapolated
-    python tests/benchmarks/bench_search.py --stock-trials 32 --json # nothing extrapolated; some 10 minutes longer
+    python tests/benchmarks/bench_search.py --stock-trials 32 --json # nothing extrapolated; over 10 minutes longer
 
 Both search `search_space.yaml` around a short `digits_css` with TPE and ASHA, same seed, two trials at a time, a worker
 and a thread each, one search after the other, each in its own Ray session. See `search_stock.py` for the pattern.
@@ -173,7 +173,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout and nothing else there")
     parser.add_argument("--trials", type=int, default=32)
-    parser.add_argument("--stock-trials", type=int, default=8, help="of the pattern; some 12 s each")
+    parser.add_argument("--stock-trials", type=int, default=8, help="of the pattern; some 25 s each")
     parser.add_argument("--limit-s", type=float, default=1800, help="of one search")
     parser.add_argument("--stall-s", type=float, default=150, help="a search without any event for so long has hung")
     parser.add_argument("--step-rounds", type=int, default=4, help="fresh gangs and processes; 0: steps are not timed")
