@@ -6,6 +6,7 @@ books, `harness.search.resume` brings them in line again.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -49,7 +50,6 @@ class Ledger:
         Args:
             metric: name of the metric that is the objective.
         """
-        self._path = path
         self._metric = metric
         path.parent.mkdir(parents=True, exist_ok=True)
         end_with_a_whole_line(path)
@@ -88,7 +88,7 @@ class Ledger:
         try:
             written = self._file.write(line)
             if written != len(line):
-                raise OSError(f"only {written} of {len(line)} bytes of an event could be written to {self._path}")
+                raise OSError(errno.ENOSPC, f"only {written} of {len(line)} bytes of an event could be written")
         except OSError:
             os.ftruncate(self._file.fileno(), start)
             raise

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import ray
 from optuna.trial import FrozenTrial
 from ray import tune
+from ray.tune.error import TuneError
 
 from harness.cluster import check_fit
 from harness.gangs.pool import GangPool
@@ -199,9 +200,9 @@ def _session(
             stopper = Stopper(plan.health, lambda: watch.reason is not None and follower.idle)
             try:
                 _make_tuner(plan, experiment, searcher, follower, stopper, dispatcher, history, trials).fit()
-            except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                    raise
+            except (OSError, TuneError) as error:
+                if not any(f"[Errno {code}]" in str(error) for code in (errno.ENOSPC, errno.EDQUOT)):
+                    raise  # Tune hands on what a book raised as text, in an error of its own
                 watch.reason = f"the disk of {plan.folder} is full: free some and resume"
             finally:
                 _put_away(searcher, follower, watch)

@@ -13,14 +13,26 @@ PROGRAM = Path(__file__).with_name("search_program.py")
 
 
 def start_driver(
-    storage: Path, name: str, trials: int, step_s: float = 0.1, min_free_gib: float = 0.0, log: str = "driver.log"
+    storage: Path,
+    name: str,
+    trials: int,
+    step_s: float = 0.1,
+    min_free_gib: float = 0.0,
+    log: Path | None = None,
+    marks: Path | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a driver; what it says goes to a file in `storage`."""
+    """Start a driver.
+
+    Args:
+        log: where its words go; none: `driver.log` in `storage`.
+        marks: where the stand-in for training leaves its notes; none: `storage`.
+    """
     address = ray.get_runtime_context().gcs_address
     environment = {**os.environ, "RAY_AUTH_MODE": "token", "PYTHONPATH": str(PROGRAM.parent)}
-    with (storage / log).open("ab") as file:
+    words = [address, storage, marks or storage, name, trials, step_s, min_free_gib]
+    with (log or storage / "driver.log").open("ab") as file:
         return subprocess.Popen(
-            [sys.executable, str(PROGRAM), address, str(storage), name, str(trials), str(step_s), str(min_free_gib)],
+            [sys.executable, str(PROGRAM), *map(str, words)],
             env=environment,
             stdout=file,
             stderr=subprocess.STDOUT,

@@ -16,7 +16,7 @@ from harness.search.run import SearchPlan, run_search
 from harness.tracking.recorder import MlflowRecorder
 
 
-def main(address: str, storage: Path, name: str, trials: int, step_s: float, min_free_gib: float) -> None:
+def main(address: str, storage: Path, marks: Path, name: str, trials: int, step_s: float, min_free_gib: float) -> None:
     plan = SearchPlan(
         name=name,
         storage=storage / "searches",
@@ -35,9 +35,10 @@ def main(address: str, storage: Path, name: str, trials: int, step_s: float, min
         ) as recorder,
     ):
         recorder.settle(earlier.trials.values())
-        end = run_search(plan, Analytic(storage, step_s=step_s), script, [recorder], earlier)
+        end = run_search(plan, Analytic(marks, step_s=step_s), script, [recorder], earlier)
     sys.stdout.write(f"ended: {end.reason}\n")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]), float(sys.argv[5]), float(sys.argv[6]))
+    address, storage, marks, name, trials, step_s, min_free_gib = sys.argv[1:]
+    main(address, Path(storage), Path(marks), name, int(trials), float(step_s), float(min_free_gib))

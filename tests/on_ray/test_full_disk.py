@@ -33,12 +33,17 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def words(ray_here: None, disk: Path) -> str:
+def marks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("marks")
+
+
+@pytest.fixture(scope="module")
+def words(ray_here: None, disk: Path, marks: Path) -> str:
     """Fill the disk while trials run, wait for the driver's end, make room, resume; return the first driver's words."""
-    log = disk.parent / "driver.log"
-    driver = start_driver(disk, "full", TRIALS, step_s=0.3, log=str(log))
+    log = marks / "driver.log"
+    driver = start_driver(disk, "full", TRIALS, step_s=0.3, log=log, marks=marks)
     deadline = time.monotonic() + 120
-    while not list(disk.glob("*.steps")):
+    while not list(marks.glob("*.steps")):
         assert time.monotonic() < deadline, log.read_text()[-3000:]
         time.sleep(0.05)
     time.sleep(1.0)
@@ -47,14 +52,14 @@ def words(ray_here: None, disk: Path) -> str:
     assert driver.wait(timeout=120) == 0, log.read_text()[-3000:]
     said = log.read_text()
     ballast.unlink()
-    driver = start_driver(disk, "full", TRIALS, log=str(log))
+    driver = start_driver(disk, "full", TRIALS, log=log, marks=marks)
     assert driver.wait(timeout=200) == 0, log.read_text()[-3000:]
     return said
 
 
 @pytest.fixture(scope="module")
-def books(words: str, disk: Path) -> Books:
-    return read_books(disk / "searches" / "full", disk, f"sqlite:///{disk}/mlflow.db")
+def books(words: str, disk: Path, marks: Path) -> Books:
+    return read_books(disk / "searches" / "full", marks, f"sqlite:///{disk}/mlflow.db")
 
 
 def test_the_search_says_that_the_disk_is_full_and_what_to_do(words: str) -> None:
