@@ -285,7 +285,10 @@ def summary(results: Results) -> list[str]:
             f"overhead (medians): {over['start_s']:.3f} s from a trial's submission to the end of its first step, "
             f"{1000 * over['report_s']:.1f} ms a report"
         )
-    lines += [f"trial {row.number} failed: {row.error}" for row in results.rows if row.error and row.state == "FAIL"]
+    ends = {"FAIL": "failed", "PRUNED": "was stopped"}
+    lines += [
+        f"trial {row.number} {ends[row.state]}: {row.error}" for row in results.rows if row.error and row.state in ends
+    ]
     return lines
 
 

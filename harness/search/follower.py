@@ -29,7 +29,7 @@ class TrialFollower(tune.Callback):  # type: ignore[misc]  # ray is untyped
         earlier: Mapping[int, Trial] | None = None,
         maximise: bool = True,
         changed: Callable[[str, Mapping[str, Any]], None] = lambda trial_id, params: None,
-        collapsed: Callable[[Mapping[str, float]], str | None] = lambda metrics: None,
+        sick: Callable[[str], str | None] = lambda trial_id: None,
     ) -> None:
         """Make a follower.
 
@@ -39,7 +39,7 @@ class TrialFollower(tune.Callback):  # type: ignore[misc]  # ray is untyped
             earlier: trials of earlier sessions, by number.
             maximise: whether more of the objective is better.
             changed: told of params that were changed while a trial ran.
-            collapsed: why a trial with these metrics is stopped for its health; none where it is well.
+            sick: why one of Tune's trials was stopped for its health; none where it was not.
         """
         self._dispatcher = dispatcher
         self._resolve = resolve
@@ -48,7 +48,7 @@ class TrialFollower(tune.Callback):  # type: ignore[misc]  # ray is untyped
         self._earlier = dict(earlier or {})
         self._maximise = maximise
         self._changed = changed
-        self._collapsed = collapsed
+        self._sick = sick
         self.idle = False
         """Whether Tune has no trial at work."""
         self._trials: dict[str, Trial] = {}
@@ -97,7 +97,7 @@ class TrialFollower(tune.Callback):  # type: ignore[misc]  # ray is untyped
         result = trial.last_result
         state, error = outcome(result), result.get(ERROR)
         if state is TrialState.PRUNED:
-            error = self._collapsed(result[METRICS])
+            error = self._sick(trial.trial_id)
         self._close(trial, state, error)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

@@ -34,7 +34,7 @@ from harness.search.schedulers import SCHEDULERS, Past, make_scheduler, replay
 from harness.search.searcher import TruthfulOptunaSearch
 from harness.search.space import SearchSpace
 from harness.search.study import JOURNAL, journal, open_study, own_trials
-from harness.search.terminate import Limits, collapsed
+from harness.search.terminate import Health, Limits
 from harness.search.watch import Clock, Watch
 from harness.trials import Experiment, Trial, TrialObserver
 
@@ -70,7 +70,7 @@ class SearchPlan:
     grid_points: int = 3
     """Values of each number in a grid."""
     stop_collapsed: bool = True
-    """Whether a trial whose teacher predicts one class only is stopped, after `grace_steps`."""
+    """Whether a trial whose teacher has come to predict one class only is stopped."""
     seed: int = 0
     max_trial_retries: int = 2
     """How often a trial whose gang was lost is tried again from its checkpoint."""
@@ -99,10 +99,6 @@ class SearchPlan:
     def folder(self) -> Path:
         """Where everything of this search lies."""
         return self.storage / self.name
-
-    def health(self, metrics: Mapping[str, float]) -> str | None:
-        """Return why a trial with these metrics is stopped for its health; none where it goes on."""
-        return collapsed(metrics, self.grace_steps) if self.stop_collapsed else None
 
     @property
     def checkpoints(self) -> Path:
@@ -177,7 +173,7 @@ def _session(
     dispatcher = start_dispatcher(plan.max_trial_retries, plan.hang_timeout_s)
     pool = _make_pool(plan, experiment, dispatcher)
     clock = Clock(plan.gangs * plan.workers_per_gang, history)
-    maximise = plan.objectives[0].mode == "max"
+    maximise, health = plan.objectives[0].mode == "max", Health(plan.stop_collapsed)
     try:
         with pool, interruptible() as interrupted:
             watch = Watch(
@@ -195,9 +191,9 @@ def _session(
             )
             follower = TrialFollower(
                 dispatcher, experiment.resolve, [ledger, *observers, keeper], watch.look, history.trials, maximise,
-                searcher.note_params, plan.health,
+                searcher.note_params, health.reason,
             )  # fmt: skip
-            stopper = Stopper(plan.health, lambda: watch.reason is not None and follower.idle)
+            stopper = Stopper(health, lambda: watch.reason is not None and follower.idle)
             try:
                 _make_tuner(plan, experiment, searcher, follower, stopper, dispatcher, history, trials).fit()
             except (OSError, TuneError) as error:
@@ -214,13 +210,13 @@ def _session(
 class Stopper(tune.Stopper):  # type: ignore[misc]  # ray is untyped
     """Stops sick trials, and, once the session ends, those that pause."""
 
-    def __init__(self, health: Callable[[Mapping[str, float]], str | None], ending: Callable[[], bool]) -> None:
+    def __init__(self, health: Health, ending: Callable[[], bool]) -> None:
         self._health = health
         self._ending = ending
 
     def __call__(self, trial_id: str, result: Mapping[str, Any]) -> bool:
         """Return whether a trial is stopped for its health."""
-        return not result.get(ERROR) and self._health(result[METRICS]) is not None
+        return not result.get(ERROR) and self._health.look(trial_id, result[METRICS]) is not None
 
     def stop_all(self) -> bool:
         """Return whether nothing is to go on: a paused trial would otherwise wait for ever."""

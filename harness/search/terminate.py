@@ -23,6 +23,8 @@ COLLAPSED_ENTROPY = 0.02
 Chosen, not measured. With 21 classes it means that about 99.3 % of the pixels are given one class, the rest spread
 evenly; with 11 classes, 99.4 %. Data whose truth is that one-sided need a lower one, or none.
 """
+RISE = 5.0
+"""How many times the threshold the entropy must have reached, before falling below it is a collapse. Chosen, too."""
 ENTROPY = "health/predicted_entropy"
 
 
@@ -92,17 +94,37 @@ def stagnates(study: optuna.Study, trials: int, min_trials: int = MIN_TRIALS) ->
     return bool(evaluator.evaluate(complete, study.direction) <= 0)
 
 
-def collapsed(metrics: Mapping[str, float], grace_steps: int = 0, threshold: float = COLLAPSED_ENTROPY) -> str | None:
-    """Return why a trial's teacher is beyond saving; none where it is not, or nothing is known of it.
+class Health:
+    """Which trials are beyond saving: those whose teacher has come to predict a single class.
 
-    Only the entropy of what it predicts is judged. The kept shares (`kept/CLASS`) move earlier, but a threshold on
-    them cannot tell a collapse from a high `delta_u` early in training, when few pixels are sure.
-
-    Args:
-        grace_steps: optimizer steps during which a teacher may know one class only.
-        threshold: of the normalised entropy, in [0, 1].
+    *Come to*: a young teacher predicts one class too, the background, so a collapse is a fall from what it predicted
+    before. Only the entropy of the predictions is judged. The kept shares (`kept/CLASS`) move earlier, but a threshold
+    on them cannot tell a collapse from a high `delta_u` early in training, when few pixels are sure.
     """
-    entropy = metrics.get(ENTROPY, math.nan)
-    if metrics.get("step", math.inf) < grace_steps or not entropy < threshold:
-        return None
-    return f"the teacher collapsed: {ENTROPY} is {entropy:.3g}, below {threshold:g}"
+
+    def __init__(self, on: bool = True, threshold: float = COLLAPSED_ENTROPY) -> None:
+        """Watch trials.
+
+        Args:
+            threshold: of the normalised entropy, in [0, 1]; it must have been `RISE` times as high before.
+        """
+        self._on = on
+        self._threshold = threshold
+        self._highest: dict[str, float] = {}
+        self._reasons: dict[str, str] = {}
+
+    def look(self, trial_id: str, metrics: Mapping[str, float]) -> str | None:
+        """Return why a trial with these metrics is stopped; none where it is well, or nothing is known of it."""
+        entropy = metrics.get(ENTROPY, math.nan)
+        if not self._on or not math.isfinite(entropy):
+            return None
+        highest = self._highest[trial_id] = max(entropy, self._highest.get(trial_id, 0.0))
+        if entropy < self._threshold and highest >= RISE * self._threshold:
+            self._reasons[trial_id] = (
+                f"the teacher collapsed: {ENTROPY} fell from {highest:.3g} to {entropy:.3g}, below {self._threshold:g}"
+            )
+        return self.reason(trial_id)
+
+    def reason(self, trial_id: str) -> str | None:
+        """Return why a trial was stopped; none where it was not."""
+        return self._reasons.get(trial_id)

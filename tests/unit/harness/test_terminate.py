@@ -7,7 +7,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from harness.search.terminate import COLLAPSED_ENTROPY, MIN_TRIALS, Limits, collapsed, stagnates
+from harness.search.terminate import COLLAPSED_ENTROPY, MIN_TRIALS, Health, Limits, stagnates
 from harness.search.warm_start import MARK
 from trainers.errors import UsageError
 
@@ -97,19 +97,46 @@ def test_the_terminator_refuses_several_objectives() -> None:
         stagnates(optuna.create_study(directions=["maximize", "minimize"]), trials=3)
 
 
-@pytest.mark.parametrize(("entropy", "beyond"), [(0.0, True), (0.0199, True), (0.02, False), (0.7, False)])
-def test_a_teacher_that_knows_one_class_has_collapsed(entropy: float, beyond: bool) -> None:
-    assert (collapsed({"health/predicted_entropy": entropy, "step": 100.0}) is not None) == beyond
+def looks(*entropies: float, on: bool = True) -> list[bool]:
+    """Whether a trial that reports these entropies is beyond saving, report by report."""
+    health = Health(on)
+    return [health.look("t", {"health/predicted_entropy": entropy}) is not None for entropy in entropies]
+
+
+def test_a_teacher_that_falls_to_one_class_has_collapsed() -> None:
+    assert looks(0.0, 0.3, 0.5, 0.01) == [False, False, False, True]
+
+
+def test_a_young_teacher_that_predicts_one_class_has_not_collapsed() -> None:
+    assert looks(0.0, 0.01, 0.0) == [False] * 3
+
+
+def test_a_teacher_that_never_rose_far_has_not_fallen() -> None:
+    assert looks(0.05, 0.01) == [False, False]
+
+
+def test_the_rule_can_be_turned_off() -> None:
+    assert looks(0.5, 0.0, on=False) == [False, False]
+
+
+def test_trials_are_judged_apart() -> None:
+    health = Health()
+    health.look("a", {"health/predicted_entropy": 0.5})
+    assert health.look("b", {"health/predicted_entropy": 0.0}) is None
 
 
 @pytest.mark.parametrize("metrics", [{}, {"health/predicted_entropy": math.nan}])
 def test_what_is_unknown_is_no_collapse(metrics: dict[str, float]) -> None:
-    assert collapsed(metrics) is None
+    health = Health()
+    health.look("t", {"health/predicted_entropy": 0.5})
+    assert health.look("t", metrics) is None
 
 
-def test_a_teacher_may_know_one_class_in_the_grace() -> None:
-    assert collapsed({"health/predicted_entropy": 0.0, "step": 99.0}, grace_steps=100) is None
-    assert collapsed({"health/predicted_entropy": 0.0, "step": 100.0}, grace_steps=100) is not None
+def test_the_reason_stays_known() -> None:
+    health = Health()
+    for entropy in (0.5, 0.01):
+        health.look("t", {"health/predicted_entropy": entropy})
+    assert "fell from 0.5 to 0.01" in str(health.reason("t"))
 
 
 @pytest.mark.parametrize(("classes", "share"), [(21, 0.9933), (11, 0.9943)])
