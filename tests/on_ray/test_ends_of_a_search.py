@@ -13,8 +13,10 @@ from analytic import Analytic, Script, Witness
 from optuna.trial import FrozenTrial
 from processes import left_of_a_search
 
-from harness.search.run import SearchBrokenError, SearchPlan, run_search
+from harness.search.lock import sole_driver
+from harness.search.run import SearchBrokenError, SearchEnd, SearchPlan, run_search
 from harness.search.study import journal
+from harness.search.terminate import Limits
 from harness.trials import Trial
 from trainers.errors import UsageError
 
@@ -152,4 +154,31 @@ def test_gangs_that_cannot_warm_up_end_the_search_with_the_reason(tmp_path: Path
 def test_gangs_that_do_not_fit_are_refused_with_the_numbers(tmp_path: Path) -> None:
     plan = SearchPlan(name="large", storage=tmp_path, trials=1, grace_steps=1, gangs=3, workers_per_gang=2)
     with pytest.raises(UsageError, match="3 gangs of 2 need 6 CPUs, the cluster has 4"):
+        run_search(plan, Analytic(tmp_path), Script([{}]))
+
+
+def test_a_limit_interrupts_the_search_and_more_of_it_lets_it_go_on(tmp_path: Path) -> None:
+    def session(limits: Limits) -> SearchEnd:
+        plan = SearchPlan(name="limited", storage=tmp_path, trials=2, grace_steps=1, scheduler="none", limits=limits)
+        return run_search(plan, Analytic(tmp_path, step_s=0.5), Script([{}, {}]))
+
+    first = session(Limits(max_device_hours=1 / 3600))
+    assert first.reason == "the cap of 0.000277778 device-hours is reached"
+    assert "INTERRUPTED" in {str(trial.state) for trial in first.trials} or len(first.trials) < 2
+    assert session(Limits(max_device_hours=1)).reason is None
+    assert {str(trial.state) for trial in session(Limits()).trials} == {"COMPLETE"}
+
+
+def test_a_gang_is_started_anew_after_as_many_trials_as_one_may_train(tmp_path: Path) -> None:
+    plan = SearchPlan(name="recycled", storage=tmp_path, trials=4, grace_steps=1, scheduler="none", recycle_after=2)
+    witness = Witness()
+    trials = run_search(plan, Analytic(tmp_path), Script([{}] * 4), [witness]).trials
+    pids = [{report["pid"] for report in witness.reports[number]} for number in range(4)]
+    assert {str(trial.state) for trial in trials} == {"COMPLETE"}
+    assert (pids[0] == pids[1], pids[2] == pids[3], pids[1] == pids[2]) == (True, True, False)
+
+
+def test_a_search_has_one_driver(tmp_path: Path) -> None:
+    plan = SearchPlan(name="alone", storage=tmp_path, trials=1, grace_steps=1)
+    with sole_driver(plan.folder), pytest.raises(UsageError, match="must have one driver"):
         run_search(plan, Analytic(tmp_path), Script([{}]))
