@@ -18,6 +18,8 @@ from harness.search.run import SearchPlan, run_search
 from harness.tracking.recorder import MlflowRecorder
 from harness.trials import Trial
 
+pytestmark = pytest.mark.timeout(600)
+
 FAULTS = [
     "none",
     "raise",
