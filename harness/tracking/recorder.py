@@ -20,7 +20,7 @@ from harness.tracking.outbox import Operation, Outbox
 from harness.tracking.provenance import git_sha
 from harness.tracking.stores import absolute_uri, artifact_location
 from harness.tracking.writer import MlflowWriter
-from harness.trials import Trial, TrialState
+from harness.trials import Trial, TrialState, Value
 from trainers.errors import UsageError
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -125,6 +125,7 @@ class MlflowRecorder:
         self._tags |= {"s4.search": clean_value(name, TAG_LENGTH)} | ({"s4.git_sha": sha} if sha else {})
         self._maximise = maximise
         self._trial_tags = trial_tags
+        self._overrides: dict[int, dict[str, Value]] = {}
         self._delivery: Delivery | None = None
         self._outbox = Outbox(outbox)
         self._history = History.read(self._outbox)
@@ -157,6 +158,7 @@ class MlflowRecorder:
             **(self._trial_tags(trial) if self._trial_tags else {}),
         }
         self._send(_stamped("start", trial=trial.number, params=flat_params(config), tags=tags))
+        self._show_change(trial)
 
     def on_report(self, trial: Trial) -> None:
         """Log the report's finite metrics at its optimizer step, and how many were not finite."""
@@ -220,6 +222,16 @@ class MlflowRecorder:
             self.close("KILLED")
         else:
             self.close("FAILED", f"{type(error).__name__}: {error}")
+
+    def _show_change(self, trial: Trial) -> None:
+        """Log as metrics what a scheduler changed while a trial runs: params of a run cannot be changed in MLflow."""
+        before, now = self._overrides.get(trial.number), dict(trial.overrides)
+        self._overrides[trial.number] = now
+        if before is None or before == now:
+            return
+        numbers = {f"param/{clean_name(path)}": float(value) for path, value in now.items()
+                   if isinstance(value, int | float)}  # fmt: skip
+        self._send(_stamped("report", trial=trial.number, step=trial.step, metrics=finite(numbers)[0]))
 
     def _show_best(self, trial: Trial) -> None:
         """Show on the parent how the best completed trial improves with the number of trials that ended."""

@@ -278,6 +278,17 @@ def test_a_trial_that_the_user_interrupted_is_killed_and_not_failed(store: Store
     assert "s4.error" not in run.data.tags
 
 
+def test_params_that_were_changed_while_a_trial_ran_are_metrics_from_then_on(store: Store) -> None:
+    with store.recorder() as recorder:
+        changed = trial(0)
+        recorder.on_start(changed)
+        changed.take_in({"step": 30.0, "dev/miou": 0.4}, 0.4)
+        changed.overrides = {"loss.lambda_u": 2.5, "css.label_strategy": "mix"}
+        recorder.on_start(changed)
+    history = store.client.get_metric_history(store.run("trial-000").info.run_id, "param/loss.lambda_u")
+    assert [(metric.step, metric.value) for metric in history] == [(30, 2.5)]
+
+
 def test_a_refused_operation_is_counted_and_the_next_ones_go_on(store: Store) -> None:
     recorder = store.recorder()
     recorder._send({"op": "start", "time": 0, "trial": 0, "params": {"bad\nname": "1"}, "tags": {}})
