@@ -9,18 +9,19 @@ import csv
 import io
 import json
 import math
-import os
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.files import write_whole
 from trainers.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from harness.search.objectives import Objective
     from harness.trials import Trial, Value
 
 ORDER = {"COMPLETE": 0, "PRUNED": 1, "RUNNING": 2, "INTERRUPTED": 3, "FAIL": 4}
@@ -135,15 +136,15 @@ class Collector:
         """Keep the trial."""
         self.trials[trial.number] = trial
 
-    def rows(self, paths: Sequence[str], objectives: Sequence[str] = ()) -> list[Row]:
+    def rows(self, paths: Sequence[str], objectives: Sequence[Objective] = ()) -> list[Row]:
         """Return the table's rows, best first, with a column for each of these config paths.
 
         Args:
-            objectives: see `Results.objectives`.
+            objectives: the primary one first; none: the values of the trials are maximised.
         """
-        metrics = [text.rpartition(":")[0] for text in objectives]
+        metrics = [objective.metric for objective in objectives]
         rows = [self._row(trial, paths, metrics) for trial in self.trials.values()]
-        return ranked(rows, maximise=not objectives or objectives[0].endswith(":max"))
+        return ranked(rows, maximise=not objectives or objectives[0].maximise)
 
     def _row(self, trial: Trial, paths: Sequence[str], metrics: Sequence[str]) -> Row:
         return Row(
@@ -294,12 +295,9 @@ def summary(results: Results) -> list[str]:
 
 def write_results(folder: Path, results: Results) -> None:
     """Write results.json, results.csv and results.md into the folder, each whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
     texts = (json.dumps(to_json(results), indent=1) + "\n", to_csv(results), to_markdown(results))
     for name, text in zip(FILES, texts, strict=True):
-        part = folder / f"{name}.part"
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, folder / name)
+        write_whole(folder / name, text)
 
 
 def read_results(folder: Path) -> Results:

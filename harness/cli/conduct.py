@@ -16,6 +16,7 @@ from harness.cli.progress import Tally, show_progress
 from harness.cli.report import show
 from harness.cli.terminal import Terminal
 from harness.search.ledger import History
+from harness.search.objectives import Objective
 from harness.tracking.stores import OUTBOX, absolute_uri, default_tracking_uri
 
 if TYPE_CHECKING:
@@ -42,19 +43,18 @@ class Task:
     settings: Mapping[str, Value]
     """What was set by hand."""
     tracking_uri: str
-    metric: str
+    objectives: tuple[Objective, ...]
+    """The primary one first."""
     total: int
     """Trials."""
     space: Space | None = None
-    objectives: tuple[str, ...] = ()
-    """As `METRIC:max` or `METRIC:min`, the primary one first; none: `metric` is maximised."""
     earlier: History = field(default_factory=History)
     """What earlier sessions of a search that is resumed left."""
 
     @property
-    def maximise(self) -> bool:
-        """Whether more of the metric is better."""
-        return not self.objectives or self.objectives[0].endswith(":max")
+    def objective(self) -> Objective:
+        """The primary one."""
+        return self.objectives[0]
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -73,7 +73,9 @@ def conduct(task: Task, speak: Terminal, work: Callable[[Sequence[TrialObserver]
 
     earlier = list(task.earlier.trials.values())
     collector, started = Collector(earlier), time.monotonic() - task.earlier.elapsed_s
-    tally = Tally(task.total, task.config.schedule.steps, task.metric, earlier=earlier, maximise=task.maximise)
+    tally = Tally(
+        task.total, task.config.schedule.steps, task.objective.metric, earlier=earlier, maximise=task.objective.maximise
+    )
     name = task.folder.name
     recorder = MlflowRecorder(
         task.tracking_uri,
@@ -82,8 +84,8 @@ def conduct(task: Task, speak: Terminal, work: Callable[[Sequence[TrialObserver]
         name,
         tags(task),
         task.folder / OUTBOX,
-        metric=task.metric,
-        maximise=task.maximise,
+        metric=task.objective.metric,
+        maximise=task.objective.maximise,
     )
     try:
         with recorder:
@@ -95,9 +97,10 @@ def conduct(task: Task, speak: Terminal, work: Callable[[Sequence[TrialObserver]
             finally:
                 results = Results(
                     name=name, kind=task.kind, preset=task.preset, space=task.space.name if task.space else None,
-                    metric=task.metric, horizon=task.config.schedule.steps, elapsed_s=time.monotonic() - started,
+                    metric=task.objective.metric, horizon=task.config.schedule.steps,
+                    elapsed_s=time.monotonic() - started,
                     tracking_uri=task.tracking_uri, paths=task.paths, rows=collector.rows(task.paths, task.objectives),
-                    objectives=task.objectives,
+                    objectives=[str(objective) for objective in task.objectives],
                 )  # fmt: skip
                 write_results(task.folder, results)
                 _record_outputs(recorder, task, results)
@@ -150,7 +153,7 @@ def tags(task: Task) -> dict[str, str]:
         "s4.preset": task.preset,
         "s4.data": task.config.data.name,
         "s4.data_digest": open_splits(task.config.data).digest,
-        "s4.objective": task.metric,
+        "s4.objective": task.objective.metric,
         "s4.horizon": str(task.config.schedule.steps),
         "s4.folder": str(task.folder),
     }

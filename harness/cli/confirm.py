@@ -149,6 +149,7 @@ def _run(task: Task, found: Confirmation | None, address: str, speak: Terminal) 
     """Train, choose, write the choice down, and only then look at the validation images."""
     from harness.cluster import ray_session
     from harness.search.lock import sole_driver
+    from harness.search.objectives import Objective
     from harness.search.resume import open_books
 
     plan = _plan(task, local_slots()) if address == "local" else None
@@ -156,7 +157,7 @@ def _run(task: Task, found: Confirmation | None, address: str, speak: Terminal) 
         ready = plan or _plan(task, cluster_slots())
         write_request(task.folder, task.request)
         with sole_driver(task.folder):
-            history = open_books(task.folder, task.folder.name, task.request.metric)
+            history = open_books(task.folder, task.folder.name, Objective(task.request.metric, "max"))
         recorder = _recorder(task)
         try:
             with recorder:
@@ -245,7 +246,7 @@ def _plan(task: Task, slots: Slots) -> SearchPlan:
 
 def _validate(task: Task, found: Confirmation, recorder: MlflowRecorder, use_gpu: bool) -> Confirmation:
     """Evaluate the chosen configuration and the baseline on the validation images, and record it with their runs."""
-    from harness.search.keeper import checkpoint_folder
+    from harness.checkpoints import LATEST, checkpoint_folder
     from harness.trials import Trial
     from trainers.overrides import apply_overrides
 
@@ -254,7 +255,7 @@ def _validate(task: Task, found: Confirmation, recorder: MlflowRecorder, use_gpu
     jobs = {
         run: (
             apply_overrides(task.manifest.config, task.request.overrides(run)),
-            checkpoint_folder(task.folder / "trials", run) / "latest.pt",
+            checkpoint_folder(task.folder / "trials", run) / LATEST,
         )
         for run in runs
     }

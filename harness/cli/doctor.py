@@ -33,13 +33,13 @@ def doctor(
     folder, uri = named_folder(storage, name), tracking_uri_of(tracking_uri)
     manifest = read_manifest(folder)
     with terminal(as_json) as speak, sole_driver(folder):
-        findings = examine(folder, name, manifest.metric, uri)
+        findings = examine(folder, name, manifest.objectives[0], uri)
         mended: list[str] = []
         if fix:
             for finding in findings:
                 if finding.mend is not None:
                     finding.mend()
-            left = examine(folder, name, manifest.metric, uri)
+            left = examine(folder, name, manifest.objectives[0], uri)
             still = {(finding.trial, finding.what) for finding in left}
             mended = [_line(finding) for finding in findings if (finding.trial, finding.what) not in still]
             findings = left

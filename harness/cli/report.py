@@ -47,13 +47,13 @@ def read_or_rebuild(folder: Path) -> Results:
     if not behind or not (folder / MANIFEST).exists():
         return read_results(folder)
     manifest = read_manifest(folder)
-    objectives = tuple(str(objective) for objective in manifest.objectives)
-    history = read_ledger(ledger, maximise=objectives[0].endswith(":max"))
+    history = read_ledger(ledger, manifest.objectives[0].maximise)
     return Results(
         name=folder.name, kind="search", preset=manifest.preset, space=manifest.space.name, metric=manifest.metric,
         horizon=manifest.config.schedule.steps, elapsed_s=history.elapsed_s, tracking_uri="",
-        paths=manifest.space.paths, rows=Collector(history.trials.values()).rows(manifest.space.paths, objectives),
-        objectives=objectives,
+        paths=manifest.space.paths,
+        rows=Collector(history.trials.values()).rows(manifest.space.paths, manifest.objectives),
+        objectives=[str(objective) for objective in manifest.objectives],
     )  # fmt: skip
 
 

@@ -49,6 +49,7 @@ def train(
         task = _prepare(preset, method, settings or [], storage, name, tracking_uri, workers)
         say_weights(task.config, speak)
 
+        from harness.checkpoints import LATEST
         from harness.cli.conduct import PICTURE, conduct
         from harness.cluster import ray_session
         from harness.train_run import run_train
@@ -66,7 +67,7 @@ def train(
                 use_gpu = cluster_slots().unit == "GPU"
                 trial = run_train(task.config, workers, folder.parent, folder.name, observers, use_gpu)
                 if trial.state is TrialState.COMPLETE:
-                    draw_checkpoint(task.config, folder / "latest.pt", folder / PICTURE)
+                    draw_checkpoint(task.config, folder / LATEST, folder / PICTURE)
 
             results = conduct(task, speak, work)
         if (folder / PICTURE).exists():
@@ -94,7 +95,8 @@ def _prepare(
 
     from harness.cli.conduct import Task, tracking_uri_of
     from harness.experiment import CssExperiment
+    from harness.search.objectives import Objective
 
     check_inputs(config, workers)
     uri = tracking_uri_of(tracking_uri)
-    return Task("train", folder, preset, config, settings, uri, CssExperiment(config).metric, 1)
+    return Task("train", folder, preset, config, settings, uri, (Objective(CssExperiment(config).metric, "max"),), 1)

@@ -207,11 +207,7 @@ def _go_on(
     check_same(manifest, config, space, open_splits(config.data).digest, lasting, folder)
     task = _task(folder, manifest.preset, settings, config, space, tracking_uri, now)
     with sole_driver(folder):
-        return replace(task, earlier=open_books(folder, folder.name, task.metric, _maximises(now, task))), now
-
-
-def _maximises(wish: Wish, task: Task) -> bool:
-    return wish.objectives(task.metric)[0].mode == "max"
+        return replace(task, earlier=open_books(folder, folder.name, task.objective)), now
 
 
 def _task(
@@ -230,8 +226,8 @@ def _task(
     default = CssExperiment(config).metric
     check_wish(wish, default)
     objectives = wish.objectives(default)
-    uri, sought = tracking_uri_of(tracking_uri), tuple(str(objective) for objective in objectives)
-    return Task("search", folder, preset, config, settings, uri, objectives[0].metric, wish.trials, space, sought)
+    uri = tracking_uri_of(tracking_uri)
+    return Task("search", folder, preset, config, settings, uri, objectives, wish.trials, space)
 
 
 def _search(task: Task, wish: Wish, address: str, speak: Terminal, again: str) -> Results:
@@ -250,7 +246,7 @@ def _search(task: Task, wish: Wish, address: str, speak: Terminal, again: str) -
         ready = plan or make_plan(task, wish, cluster_slots(), speak)
 
         digest = open_splits(task.config.data).digest
-        asked = Manifest(task.preset, task.settings, task.config, space, task.metric, digest, asdict(wish))
+        asked = Manifest(task.preset, task.settings, task.config, space, task.objective.metric, digest, asdict(wish))
         write_manifest(task.folder, asked)
 
         def work(observers: Sequence[TrialObserver]) -> None:

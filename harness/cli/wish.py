@@ -134,7 +134,7 @@ def earlier_of(wish: Wish, task: Task, speak: Terminal) -> tuple[FrozenTrial, ..
     source, named = wish.warm_start, task.folder.parent / wish.warm_start
     if "/" not in source and not source.startswith("mlflow:") and named.is_dir():
         source = str(named)
-    objectives, constraints = wish.objectives(task.metric), wish.constraints()
+    objectives, constraints = task.objectives, wish.constraints()
     earlier = earlier_trials(source, task.space, objectives, constraints, tracking_uri=task.tracking_uri)
     speak.say(f"warm start from {wish.warm_start}: {earlier.words()}")
     return tuple(earlier.trials)
@@ -158,7 +158,7 @@ def make_plan(task: Task, wish: Wish, slots: Slots, speak: Terminal) -> SearchPl
         workers_per_gang=wish.workers_per_gang,
         scheduler=wish.scheduler,
         sampler=wish.sampler,
-        objectives=wish.objectives(task.metric),
+        objectives=task.objectives,
         constraints=wish.constraints(),
         warm_start=earlier_of(wish, task, speak),
         grace_steps=grace(schedule.steps, schedule.evaluate_every, wish.grace_steps),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.confirm.request import BASELINE, Configuration, Request
 from harness.confirm.statistics import Interval, choose, paired, t_interval, verdict
+from harness.files import write_whole
 from trainers.errors import UsageError
 
 if TYPE_CHECKING:
@@ -218,9 +218,7 @@ def write_confirmation(folder: Path, found: Confirmation) -> None:
     """Write confirm.json, confirm.csv and confirm.md, each whole or not at all; the one that is read again last."""
     texts = (json.dumps(to_json(found), indent=1) + "\n", to_csv(found), to_markdown(found))
     for name, text in [*zip(FILES, texts, strict=True)][::-1]:
-        part = folder / f"{name}.part"
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, folder / name)
+        write_whole(folder / name, text)
 
 
 def read_confirmation(folder: Path) -> Confirmation | None:

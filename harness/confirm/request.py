@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.files import write_whole
 from trainers.errors import UsageError
 
 if TYPE_CHECKING:
@@ -190,10 +190,7 @@ def check_begun(folder: Path, request: Request) -> None:
 
 def write_request(folder: Path, request: Request) -> None:
     """Write the request into the folder of the confirmation, whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f"{REQUEST}.part"
-    part.write_text(json.dumps(as_plain(request), indent=1) + "\n", encoding="utf-8")
-    os.replace(part, folder / REQUEST)
+    write_whole(folder / REQUEST, json.dumps(as_plain(request), indent=1) + "\n")
 
 
 def as_plain(request: Request) -> dict[str, Any]:

@@ -21,6 +21,7 @@ import torch.distributed as dist
 from ray.exceptions import RayActorError
 from torch import nn
 
+from harness.checkpoints import LATEST, NEXT, PREVIOUS, apart
 from harness.gangs.messages import CONTINUE, LEAVE, SAVE, Job
 from harness.gangs.reconnect import insist
 from trainers.checkpoint import load_checkpoint, save_checkpoint
@@ -32,8 +33,6 @@ IDLE_TIMEOUT = timedelta(days=30)
 """Ranks may wait this long for rank 0: it waits for the search, which may have nothing for this gang for hours."""
 AGREE_EVERY = 10
 """Steps between two agreements of several ranks on whether to leave; one rank alone looks after every step."""
-LATEST, PREVIOUS, NEXT = "latest.pt", "previous.pt", "next.pt"
-"""A trial's checkpoint, the one before it, for the case that the newer cannot be read, and the one being written."""
 
 log = logging.getLogger(__name__)
 
@@ -209,10 +208,10 @@ class GangRun:
         """Save the state under a name of its own, for the search; return the file, or "" where that failed."""
         if not self._save(state):
             return ""
-        apart = self._folder / f"step-{step:08d}.pt"
-        apart.unlink(missing_ok=True)
-        os.link(self._folder / LATEST, apart)
-        return str(apart)
+        path = apart(self._folder, step)
+        path.unlink(missing_ok=True)
+        os.link(self._folder / LATEST, path)
+        return str(path)
 
     def _readable(self) -> Path | None:
         """Return the newest checkpoint of the job that can be read; what cannot is put aside."""

@@ -17,6 +17,7 @@ import ray
 from ray import tune
 from ray.exceptions import RayActorError
 
+from harness.checkpoints import LATEST, PREVIOUS
 from harness.gangs.messages import Job, Report
 from harness.gangs.reconnect import insist
 
@@ -95,8 +96,8 @@ class GangTrial(tune.Trainable):  # type: ignore[misc]  # ray is untyped
         part = folder / "adopted.pt"
         part.unlink(missing_ok=True)
         os.link(pointer["file"], part)
-        os.replace(part, folder / "latest.pt")
-        (folder / "previous.pt").unlink(missing_ok=True)
+        os.replace(part, folder / LATEST)
+        (folder / PREVIOUS).unlink(missing_ok=True)
         self._job = replace(self._job, last_step=pointer["step"])
 
     def cleanup(self) -> None:

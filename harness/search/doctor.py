@@ -12,20 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.search.keeper import checkpoint_folder
+from harness.checkpoints import LATEST, checkpoint_folder
 from harness.search.ledger import LEDGER, History, read_ledger
+from harness.search.objectives import Objective
 from harness.search.resume import OF_OPTUNA, open_books
 from harness.search.study import JOURNAL, borrowed, open_study
 from harness.tracking.outbox import Outbox
 from harness.tracking.recorder import STATUS, STOP_REASON, replay
+from harness.tracking.runs import find_runs
 from harness.tracking.stores import OUTBOX
 from harness.trials import Trial, TrialState
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
-
-LATEST = "latest.pt"
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Finding:
     """Puts it right; none: nobody can."""
 
 
-def examine(folder: Path, name: str, metric: str, tracking_uri: str) -> list[Finding]:
+def examine(folder: Path, name: str, objective: Objective, tracking_uri: str) -> list[Finding]:
     """Return everything that disagrees about a search that no driver runs.
 
     Raises:
@@ -48,7 +48,7 @@ def examine(folder: Path, name: str, metric: str, tracking_uri: str) -> list[Fin
     """
     history = read_ledger(folder / LEDGER)
     findings = [
-        *study_findings(folder, name, metric, history),
+        *study_findings(folder, name, objective, history),
         *outbox_findings(folder, tracking_uri),
         *run_findings(name, tracking_uri, history),
         *checkpoint_findings(folder / "trials", history.trials.values()),
@@ -56,11 +56,11 @@ def examine(folder: Path, name: str, metric: str, tracking_uri: str) -> list[Fin
     return sorted(findings, key=lambda finding: (finding.trial is not None, finding.trial or 0))
 
 
-def study_findings(folder: Path, name: str, metric: str, history: History) -> Iterator[Finding]:
+def study_findings(folder: Path, name: str, objective: Objective, history: History) -> Iterator[Finding]:
     """Compare the ledger with Optuna's study."""
 
     def mend() -> History:
-        return open_books(folder, name, metric)
+        return open_books(folder, name, objective)
 
     study = open_study(folder, name)
     if study is None:
@@ -147,15 +147,8 @@ def checkpoint_findings(root: Path, trials: Iterable[Trial]) -> Iterator[Finding
 
 def _runs(client: MlflowClient, name: str) -> Iterator[Run]:
     experiment = client.get_experiment_by_name("s4")
-    token: str | None = None
-    while experiment is not None:
-        page = client.search_runs(
-            [experiment.experiment_id], f"tags.`s4.search` = '{name}'", max_results=500, page_token=token
-        )
-        yield from page
-        token = page.token
-        if not token:
-            return
+    if experiment is not None:
+        yield from find_runs(client, experiment.experiment_id, f"tags.`s4.search` = '{name}'")
 
 
 def _ending(client: MlflowClient, run: Run, status: str, trial: Trial | None = None) -> Callable[[], object]:

@@ -8,24 +8,17 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from harness.checkpoints import APART, PREVIOUS, checkpoint_folder
+from harness.search.objectives import Objective
 from harness.trials import Trial, TrialState
 
 GIB = 2**30
-PREVIOUS = "previous.pt"
-"""What a gang keeps beside `latest.pt` for the case that it cannot be read (`harness.gangs.gang_run`)."""
-APART = "step-*.pt"
-"""States that the scheduler had saved, to come back to or to clone."""
 KEPT_APART = 2
-"""How many of them a live trial keeps: a clone may still be about to start from the one before the last."""
+"""States saved apart that a live trial keeps: a clone may still be about to start from the one before the last."""
 MEASURE_S = 30.0
 """Time between two measurements of the folder while trials run."""
 
 log = logging.getLogger(__name__)
-
-
-def checkpoint_folder(root: Path, number: int) -> Path:
-    """Return where a trial's checkpoint lies."""
-    return root / f"{number:05d}"
 
 
 class CheckpointKeeper:
@@ -39,28 +32,27 @@ class CheckpointKeeper:
     def __init__(
         self,
         root: Path,
-        metric: str,
+        objective: Objective,
         keep: int,
         earlier: Iterable[Trial] = (),
         max_gib: float | None = None,
-        maximise: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Make a keeper.
 
         Args:
             root: holds a folder for each trial.
-            metric: decides which complete trials are the best, by their last report.
+            objective: decides which complete trials are the best, by their last report.
             keep: how many of them stay.
             earlier: trials of earlier sessions.
             max_gib: what all checkpoints together may take; none: as much as they like.
         """
         self._root = root
-        self._metric = metric
+        self._metric = objective.metric
         self._keep = keep
         self._trials = {trial.number: trial for trial in earlier}
         self._max_gib = max_gib
-        self._sign = 1 if maximise else -1
+        self._sign = 1 if objective.maximise else -1
         self._clock = clock
         self._measured = float("-inf")
         self._warned = False

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from harness.lines import end_with_a_whole_line
+from harness.files import end_with_a_whole_line
 from harness.trials import Trial, TrialState
 from trainers.errors import UsageError
 

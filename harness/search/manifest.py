@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from harness.files import write_whole
 from trainers.errors import UsageError
 
 if TYPE_CHECKING:
@@ -49,7 +49,6 @@ class Manifest:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write the manifest into the search's folder, whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
     data = {
         "version": VERSION,
         "preset": manifest.preset,
@@ -61,9 +60,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         "config_hash": manifest.config.hash,
         "config": manifest.config.model_dump(mode="json"),
     }
-    part = folder / f"{MANIFEST}.part"
-    part.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    os.replace(part, folder / MANIFEST)
+    write_whole(folder / MANIFEST, yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -34,11 +34,16 @@ class Objective:
     @property
     def direction(self) -> Literal["maximize", "minimize"]:
         """The mode in Optuna's words."""
-        return "maximize" if self.mode == "max" else "minimize"
+        return "maximize" if self.maximise else "minimize"
+
+    @property
+    def maximise(self) -> bool:
+        """Whether more is better."""
+        return self.mode == "max"
 
     def better(self, value: float, than: float) -> bool:
         """Return whether a value is better than another; equal ones are not."""
-        return value > than if self.mode == "max" else value < than
+        return value > than if self.maximise else value < than
 
     def __str__(self) -> str:
         return f"{self.metric}:{self.mode}"
@@ -128,7 +133,7 @@ def pareto_front(rows: Sequence[Sequence[float]], objectives: Sequence[Objective
     Args:
         rows: values of feasible, complete trials, one for each objective.
     """
-    signs = [1.0 if objective.mode == "max" else -1.0 for objective in objectives]
+    signs = [1.0 if objective.maximise else -1.0 for objective in objectives]
     points = [tuple(sign * value for sign, value in zip(signs, row, strict=True)) for row in rows]
     known = {index: point for index, point in enumerate(points) if not any(map(math.isnan, point))}
     return [i for i, point in known.items() if not any(_dominates(other, point) for other in known.values())]

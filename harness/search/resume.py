@@ -12,8 +12,9 @@ import optuna
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
-from harness.lines import end_with_a_whole_line
+from harness.files import end_with_a_whole_line
 from harness.search.ledger import LEDGER, History, Ledger, read_ledger
+from harness.search.objectives import Objective
 from harness.search.study import JOURNAL, borrowed, open_study, put_back
 from harness.trials import Trial, TrialState
 
@@ -26,23 +27,22 @@ OF_OPTUNA = {
 TO_OPTUNA = {state: theirs for theirs, state in OF_OPTUNA.items()}
 
 
-def open_books(folder: Path, name: str, metric: str, maximise: bool = True) -> History:
+def open_books(folder: Path, name: str, objective: Objective) -> History:
     """Return the history of a search after bringing its ledger and its study in line.
 
     Args:
-        metric: the primary objective's.
-        maximise: whether more of it is better.
+        objective: the primary one.
 
     Raises:
         UsageError: the ledger cannot be read.
     """
-    history = read_ledger(folder / LEDGER, maximise)
+    history = read_ledger(folder / LEDGER, objective.maximise)
     end_with_a_whole_line(folder / JOURNAL)
     study = open_study(folder, name)
     if study is None:
         return history
     first = borrowed(study)
-    ledger = Ledger(folder / LEDGER, metric)
+    ledger = Ledger(folder / LEDGER, objective.metric)
     try:
         for theirs in study.get_trials(deepcopy=False)[first:]:
             ours = history.trials.get(theirs.number - first)

@@ -101,6 +101,11 @@ class SearchPlan:
         return self.storage / self.name
 
     @property
+    def objective(self) -> Objective:
+        """The primary one."""
+        return self.objectives[0]
+
+    @property
     def checkpoints(self) -> Path:
         """Folder with a folder for each trial, by number; `latest.pt` lies in it."""
         return self.folder / "trials"
@@ -144,13 +149,11 @@ def run_search(
     """
     check_fit(plan.gangs, plan.workers_per_gang, plan.use_gpu)
     with sole_driver(plan.folder):
-        history = earlier or open_books(
-            plan.folder, plan.name, plan.objectives[0].metric, plan.objectives[0].mode == "max"
-        )
+        history = earlier or open_books(plan.folder, plan.name, plan.objective)
         left = plan.trials - sum(trial.state.over for trial in history.trials.values())
         if left <= 0:
             return SearchEnd([trial for _, trial in sorted(history.trials.items())], None)
-        with closing(Ledger(plan.folder / LEDGER, plan.objectives[0].metric)) as ledger:
+        with closing(Ledger(plan.folder / LEDGER, plan.objective.metric)) as ledger:
             follower, watch = _session(plan, experiment, space, observers, history, ledger, left)
     if watch.reason == INTERRUPTED:
         raise KeyboardInterrupt
@@ -172,26 +175,21 @@ def _session(
     searcher = _make_searcher(plan, experiment, space, history)
     dispatcher = start_dispatcher(plan.max_trial_retries, plan.hang_timeout_s)
     pool = _make_pool(plan, experiment, dispatcher)
-    clock = Clock(plan.gangs * plan.workers_per_gang, history)
-    maximise, health = plan.objectives[0].mode == "max", Health(plan.stop_collapsed)
+    health = Health(plan.stop_collapsed)
     try:
         with pool, interruptible() as interrupted:
-            watch = Watch(
-                dispatcher, pool, interrupted, searcher.finish,
-                lambda clock: plan.limits.why_stop(clock.elapsed_s, clock.device_s, searcher.study),
-                clock, ledger, plan.folder, plan.min_free_gib, plan.patience_s,
-            )  # fmt: skip
+            clock = Clock(plan.gangs * plan.workers_per_gang, history)
+            watch = Watch(plan, dispatcher, pool, searcher, ledger, clock, interrupted)
             keeper = CheckpointKeeper(
                 plan.checkpoints,
-                plan.objectives[0].metric,
+                plan.objective,
                 plan.keep_checkpoints,
                 history.trials.values(),
                 plan.max_checkpoint_gib,
-                maximise,
             )
             follower = TrialFollower(
-                dispatcher, experiment.resolve, [ledger, *observers, keeper], watch.look, history.trials, maximise,
-                searcher.note_params, health.reason,
+                dispatcher, experiment.resolve, [ledger, *observers, keeper], watch.look, history.trials,
+                plan.objective.maximise, searcher.note_params, health.reason,
             )  # fmt: skip
             stopper = Stopper(health, lambda: watch.reason is not None and follower.idle)
             try:
@@ -325,7 +323,7 @@ def _make_scheduler(plan: SearchPlan, experiment: Experiment, searcher: Truthful
         explore = explorer(searcher.space, searcher.rebuild)
     scheduler = make_scheduler(
         plan.scheduler,
-        objective=plan.objectives[0],
+        objective=plan.objective,
         horizon=experiment.horizon,
         grace_steps=plan.grace_steps,
         reduction_factor=plan.reduction_factor,

@@ -15,9 +15,9 @@ from optuna.trial import TrialState as OptunaState
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
+from harness.checkpoints import checkpoint_folder
 from harness.gangs.messages import Job
 from harness.gangs.trial import ERROR, FINISHED, INTERRUPTED, METRICS, OBJECTIVE, STEP
-from harness.search.keeper import checkpoint_folder
 from harness.search.objectives import Constraint, Objective, values_of
 from harness.search.population import Config
 from harness.search.samplers import CellSampler

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from harness.search.objectives import Constraint, Objective, values_of
 from harness.search.study import JOURNAL, MARK
 from harness.tracking.limits import PARAM_LENGTH, TAG_LENGTH, clean_name, clean_value
+from harness.tracking.runs import find_runs
 from harness.trials import Value
 from search_spaces import Parameter, Space, SpaceError
 from trainers.errors import UsageError
@@ -230,7 +231,7 @@ def _runs(where: str, tracking_uri: str) -> Iterator[tuple[Mapping[str, str], Ma
                 )
             experiment = known.experiment_id
             condition += f" and tags.`s4.search` = '{clean_value(search, TAG_LENGTH)}'"
-        runs = list(_pages(client, experiment, condition))
+        runs = list(find_runs(client, experiment, condition))
     except MlflowException as error:
         words = " ".join(str(error).split())
         raise UsageError(f"MLflow at {tracking_uri} must give the runs of {where!r}, it answered: {words}") from None
@@ -244,16 +245,6 @@ def _place(run: Any) -> tuple[str, int]:
     """Return what sorts runs as they were drawn, whatever MLflow's clock says."""
     tags = run.data.tags
     return tags.get("s4.search_id", ""), int(tags.get("s4.trial", 0))
-
-
-def _pages(client: Any, experiment: str, condition: str) -> Iterable[Any]:
-    token = None
-    while True:
-        page = client.search_runs([experiment], condition, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
 
 
 def _raw_params(params: Mapping[str, str], space: Space) -> dict[str, Value]:

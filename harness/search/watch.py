@@ -5,14 +5,16 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.gangs.pool import GangPool
 from harness.gangs.reconnect import insist
 from harness.interrupt import INTERRUPTED
 from harness.search.ledger import History, Ledger
+
+if TYPE_CHECKING:
+    from harness.search.run import SearchPlan
+    from harness.search.searcher import TruthfulOptunaSearch
 
 GIB = 2**30
 LOOK_S = 1.0
@@ -54,33 +56,21 @@ class Watch:
 
     def __init__(
         self,
+        plan: SearchPlan,
         dispatcher: Any,
         pool: GangPool,
-        interrupted: threading.Event,
-        finish: Callable[[], None],
-        reasons: Callable[[Clock], str | None],
-        clock: Clock,
+        searcher: TruthfulOptunaSearch,
         ledger: Ledger,
-        folder: Path,
-        min_free_gib: float,
-        patience_s: float,
+        clock: Clock,
+        interrupted: threading.Event,
     ) -> None:
-        """Make a watch.
-
-        Args:
-            finish: lets no further trial be drawn.
-            reasons: the limits of the search: why to end, or none.
-        """
+        self._plan = plan
         self._dispatcher = dispatcher
         self._pool = pool
-        self._interrupted = interrupted
-        self._finish = finish
-        self._reasons = reasons
-        self._clock = clock
+        self._searcher = searcher
         self._ledger = ledger
-        self._folder = folder
-        self._min_free_gib = min_free_gib
-        self._patience_s = patience_s
+        self._clock = clock
+        self._interrupted = interrupted
         self._looked = self._wrote = float("-inf")
         self._deadline = float("inf")
         self.reason: str | None = None
@@ -98,12 +88,12 @@ class Watch:
         self.reason = self._urgent() or (self._limits(now) if now - self._looked >= LOOK_S else None)
         if self.reason is None:
             return
-        self._finish()
+        self._searcher.finish()
         self.broken = self._pool.broken is not None
         if self.broken:
             insist(self._dispatcher.abort, self.reason)
         else:
-            self._deadline = now + self._patience_s
+            self._deadline = now + self._plan.patience_s
             insist(self._dispatcher.interrupt, self.reason)
 
     def close(self) -> None:
@@ -118,10 +108,10 @@ class Watch:
         if now - self._wrote >= SPENT_S:
             self._wrote = now
             self._ledger.spent(self._clock.elapsed_s, self._clock.device_s)
-        free = shutil.disk_usage(self._folder).free
-        if free < self._min_free_gib * GIB:
+        free = shutil.disk_usage(self._plan.folder).free
+        if free < self._plan.min_free_gib * GIB:
             return (
-                f"the disk of {self._folder} is nearly full, {free / GIB:.2f} GiB are free and {self._min_free_gib:g} "
-                "must be: free some and resume"
+                f"the disk of {self._plan.folder} is nearly full, {free / GIB:.2f} GiB are free and "
+                f"{self._plan.min_free_gib:g} must be: free some and resume"
             )
-        return self._reasons(self._clock)
+        return self._plan.limits.why_stop(self._clock.elapsed_s, self._clock.device_s, self._searcher.study)

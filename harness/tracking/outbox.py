@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from harness.lines import end_with_a_whole_line
+from harness.files import end_with_a_whole_line, write_whole
 
 Operation = dict[str, Any]
 
@@ -61,10 +60,8 @@ class Outbox:
 
     def mark_done(self, count: int) -> None:
         """Note that the first `count` operations have been applied."""
-        temporary = self._done_path.with_name(self._done_path.name + ".part")
         try:
-            temporary.write_text(str(count), encoding="utf-8")
-            os.replace(temporary, self._done_path)
+            write_whole(self._done_path, str(count))
         except OSError as error:
             log.debug("cannot write %s: %s", self._done_path, error)
 

@@ -27,7 +27,7 @@ def main(address: str, storage: Path, marks: Path, name: str, trials: int, step_
         patience_s=10,
     )
     script = Script([{"quality": 0.1 + 0.8 * (n * 7 % trials) / trials, "name": f"trial-{n}"} for n in range(trials)])
-    earlier = open_books(plan.folder, plan.name, "dev/miou")
+    earlier = open_books(plan.folder, plan.name, plan.objective)
     with (
         ray_session(address),
         MlflowRecorder(

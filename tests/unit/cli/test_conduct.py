@@ -11,6 +11,7 @@ from rich.console import Console
 from harness.cli.conduct import Task, conduct, further, program
 from harness.cli.terminal import Terminal
 from harness.report import read_results
+from harness.search.objectives import Objective
 from harness.trials import Trial, TrialObserver, TrialState
 from search_spaces import load_space
 from trainers.config import TrainConfig
@@ -20,7 +21,8 @@ from trainers.config import TrainConfig
 def task(tmp_path: Path) -> Task:
     return Task(
         kind="search", folder=tmp_path / "runs" / "s-001", preset="digits_css", config=TrainConfig(), settings={},
-        tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}", metric="dev/miou", total=2, space=load_space("css_quick"),
+        tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}", objectives=(Objective("dev/miou", "max"),), total=2,
+        space=load_space("css_quick"),
     )  # fmt: skip
 
 

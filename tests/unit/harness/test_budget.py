@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.schedulers.trial_scheduler import TrialScheduler
 
-from harness.gangs.gang_run import LATEST, NEXT, PREVIOUS
+from harness.checkpoints import LATEST, NEXT, PREVIOUS
 from harness.search import budget
 from harness.search.budget import Pace, Shape
 from harness.search.keeper import KEPT_APART

@@ -10,9 +10,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from optuna.trial import TrialState as OptunaState
 
+from harness.checkpoints import checkpoint_folder
 from harness.search.doctor import Finding, examine
-from harness.search.keeper import checkpoint_folder
 from harness.search.ledger import LEDGER, Ledger
+from harness.search.objectives import Objective
 from harness.search.study import JOURNAL, journal
 from harness.tracking.recorder import MlflowRecorder
 from harness.trials import Trial, TrialState
@@ -29,7 +30,7 @@ class Search:
     uri: str
 
     def examine(self) -> list[Finding]:
-        return examine(self.folder, "search", "dev/miou", self.uri)
+        return examine(self.folder, "search", Objective("dev/miou", "max"), self.uri)
 
     @property
     def client(self) -> MlflowClient:
