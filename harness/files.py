@@ -14,6 +14,15 @@ def write_whole(path: Path, text: str) -> None:
     os.replace(part, path)
 
 
+def fresh_folder(folder: Path) -> Path:
+    """Make and return a numbered folder below this one: Ray goes on with what it finds under a name it knows."""
+    number = 1
+    while (folder / f"{number:03d}").exists():
+        number += 1
+    (folder / f"{number:03d}").mkdir(parents=True)
+    return folder / f"{number:03d}"
+
+
 def end_with_a_whole_line(path: Path) -> None:
     """Cut off a line that was left half written in an append-only file; a file that does not exist is whole."""
     if not path.exists():

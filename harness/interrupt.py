@@ -1,4 +1,4 @@
-"""Ctrl-C: the first one is an event that work looks at, the second one acts as usual."""
+"""Ctrl-C, or SIGTERM: the first one is an event that work looks at, the next one acts as usual."""
 
 from __future__ import annotations
 
@@ -10,23 +10,30 @@ from types import FrameType
 
 INTERRUPTED = "interrupted"
 """Error of the trials that Ctrl-C ended."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""Ctrl-C, and what Slurm, Kubernetes and systemd send before they kill. (Tune takes SIGUSR1 for itself.)"""
 
 
 @contextmanager
 def interruptible() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C into an event; the second one acts as usual."""
+    """Turn the first interruption into an event; the next one acts as usual."""
     interrupted = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield interrupted
         return
-    before = signal.getsignal(signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
     def on_interrupt(number: int, frame: FrameType | None) -> None:
         interrupted.set()
-        signal.signal(signal.SIGINT, before)
+        restore()
 
-    signal.signal(signal.SIGINT, on_interrupt)
+    for number in SIGNALS:
+        signal.signal(number, on_interrupt)
     try:
         yield interrupted
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()

@@ -122,7 +122,8 @@ def further(task: Task) -> str:
 
 def resuming(task: Task) -> str:
     """Return the command that goes on with a search, as it must be typed here."""
-    return f"{program()} tune --resume --name {task.folder.name}{_storage(task)}{_tracking(task)}"
+    command = "tune" if task.kind == "search" else task.kind
+    return f"{program()} {command} --resume --name {task.folder.name}{_storage(task)}{_tracking(task)}"
 
 
 def _storage(task: Task) -> str:

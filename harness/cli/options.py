@@ -30,7 +30,14 @@ TrackingUri = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; everything for people on stderr.")]
 
+GIVEN = ("COMMANDLINE", "ENVIRONMENT")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def given_options(context: typer.Context) -> set[str]:
+    """Return the options that were given, on the command line or by the environment; the others have their defaults."""
+    sources = {key: context.get_parameter_source(key) for key in context.params}
+    return {key for key, source in sources.items() if source is not None and source.name in GIVEN}
 
 
 def base_config(preset: str, settings: dict[str, Value]) -> TrainConfig:

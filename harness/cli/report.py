@@ -40,11 +40,11 @@ def read_or_rebuild(folder: Path) -> Results:
     """
     from harness.report import FILES, Collector, Results, read_results
     from harness.search.ledger import LEDGER, read_ledger
-    from harness.search.manifest import MANIFEST, read_manifest
+    from harness.search.manifest import SEARCH, read_manifest
 
     written, ledger = folder / FILES[0], folder / LEDGER
     behind = ledger.exists() and (not written.exists() or written.stat().st_mtime < ledger.stat().st_mtime)
-    if not behind or not (folder / MANIFEST).exists():
+    if not behind or not (folder / SEARCH).exists():
         return read_results(folder)
     manifest = read_manifest(folder)
     history = read_ledger(ledger, manifest.objectives[0].maximise)

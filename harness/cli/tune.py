@@ -22,6 +22,7 @@ from harness.cli.options import (
     check_space,
     cores,
     free_folder,
+    given_options,
     named_folder,
 )
 from harness.cli.slots import cluster_slots, local_slots
@@ -126,7 +127,7 @@ def tune(
         hang_minutes=hang_minutes,
         recycle_after=recycle_after,
     )
-    given = {key for key in context.params if _is_given(context, key)}
+    given = given_options(context)
     from harness.cli.conduct import resuming
 
     with terminal(as_json) as speak:
@@ -143,12 +144,6 @@ def tune(
             raise
     if not {"COMPLETE", "PRUNED"} & results.counts.keys():
         raise typer.Exit(1)
-
-
-def _is_given(context: typer.Context, key: str) -> bool:
-    """Return whether an option was given, on the command line or by the environment."""
-    source = context.get_parameter_source(key)
-    return source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT")
 
 
 def _begin(
@@ -246,7 +241,7 @@ def _search(task: Task, wish: Wish, address: str, speak: Terminal, again: str) -
         ready = plan or make_plan(task, wish, cluster_slots(), speak)
 
         digest = open_splits(task.config.data).digest
-        asked = Manifest(task.preset, task.settings, task.config, space, task.objective.metric, digest, asdict(wish))
+        asked = Manifest(task.preset, task.settings, task.config, digest, space, task.objective.metric, asdict(wish))
         write_manifest(task.folder, asked)
 
         def work(observers: Sequence[TrialObserver]) -> None:

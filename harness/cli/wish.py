@@ -155,6 +155,7 @@ def make_plan(task: Task, wish: Wish, slots: Slots, speak: Terminal) -> SearchPl
         storage=task.folder.parent,
         trials=wish.trials,
         gangs=gang_count(slots, wish.workers_per_gang, wish.gangs, wish.trials),
+        most_gangs=wish.trials if wish.gangs is None else 0,
         workers_per_gang=wish.workers_per_gang,
         scheduler=wish.scheduler,
         sampler=wish.sampler,
@@ -191,7 +192,7 @@ def describe(plan: SearchPlan, task: Task, slots: Slots) -> list[str]:
         f"{plan.name}: {plan.trials} trials of {task.preset} in space {space} ({len(task.paths)} parameters), "
         f"sampler {plan.sampler}",
         f"{plan.gangs} gangs x {plan.workers_per_gang} workers = {workers} of {slots.count} {slots.unit}s; horizon "
-        f"{steps} steps, a report every {every}; {early if plan.scheduler == 'asha' else 'no trial is stopped early'}",
+        f"{steps} steps, a report every {every}; {early if plan.scheduler == 'asha' else plan.scheduler}",
         f"results in {task.folder}, records at {task.tracking_uri}",
     ]
 

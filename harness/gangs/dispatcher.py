@@ -18,44 +18,11 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
-from harness.gangs.messages import CONTINUE, LEAVE, SAVE, STOP, Job, Report
-
-
-@dataclass
-class _Entry:
-    """One trial that is queued, or on a gang, or whose last report was not fetched yet."""
-
-    job: Job
-    outbox: asyncio.Queue[tuple[Report, asyncio.Future[str] | None]] = field(default_factory=asyncio.Queue)
-    undecided: asyncio.Future[str] | None = None
-    """What the gang waits for; set while the search holds a report that it has not decided on."""
-    saving: asyncio.Future[str] | None = None
-    """What the search waits for: the file that the gang is writing."""
-    gang: int | None = None
-    last_step: int = -1
-    final: Mapping[str, float] | None = None
-    cancelled: bool = False
-    ended: bool = False
-
-
-@dataclass
-class _Gang:
-    """What is known of a gang."""
-
-    trial: str | None = None
-    turn: int = 0
-    """Number of its calls for a trial: an earlier one comes from a process that died."""
-    starts: int = 0
-    """How often in a row it started without getting as far as asking for a trial."""
-    trials: int = 0
-    """How many trials it was given."""
-    workers: Sequence[Any] = ()
-    """Handles of its processes, by rank."""
-    busy_since: float | None = None
-    """Monotonic clock at which it last had its say before it went to work; none while it waits."""
+from harness.gangs.messages import CONTINUE, LEAVE, MOVE, SAVE, STOP, Job, Report
+from harness.gangs.records import Entry, GangRecord
 
 
 class Dispatcher:
@@ -92,12 +59,12 @@ class Dispatcher:
         self._kill = kill
         self._guard: asyncio.Task[None] | None = None
         self._born = time.monotonic()
-        self._trials: dict[str, _Entry] = {}
+        self._trials: dict[str, Entry] = {}
         self._queue: deque[str] = deque()
-        self._gangs: dict[int, _Gang] = {}
+        self._gangs: dict[int, GangRecord] = {}
         self._meetings: dict[str, list[asyncio.Future[bool]]] = {}
         self._changed = asyncio.Condition()
-        self._interrupted = asyncio.Event()
+        self._interrupted = False
         self._closed = False
         self._end_reason: str | None = None
         self._close_reason: str | None = None
@@ -106,7 +73,7 @@ class Dispatcher:
 
     async def submit(self, job: Job) -> None:
         """Queue a trial; the first gang that is free takes it."""
-        entry = self._trials[job.trial] = _Entry(replace(job, submitted_unix=time.time()), last_step=job.last_step)
+        entry = self._trials[job.trial] = Entry(replace(job, submitted_unix=time.time()), last_step=job.last_step)
         if self._end_reason is not None:
             self._end(entry, Report({}, self._end_reason, interrupted=True))
             return
@@ -116,7 +83,7 @@ class Dispatcher:
     async def next_report(self, trial: str) -> Report:
         """Say "go on" to the report that was fetched before, if any, and wait for the next."""
         entry = self._trials[trial]
-        self._decide(entry, LEAVE if self._interrupted.is_set() else CONTINUE)
+        self._decide(entry, LEAVE if self._interrupted else CONTINUE)
         report, entry.undecided = await entry.outbox.get()
         return report
 
@@ -151,7 +118,7 @@ class Dispatcher:
     async def interrupt(self, reason: str) -> None:
         """End the session in order: trials on gangs are saved at their next step and leave, no other one starts."""
         self._end_reason = self._end_reason or reason
-        self._interrupted.set()
+        self._interrupted = True
         for entry in list(self._trials.values()):
             if entry.cancelled or entry.ended:
                 continue
@@ -163,7 +130,7 @@ class Dispatcher:
     async def abort(self, reason: str) -> None:
         """End every trial that is not over now, wherever it stands; what it saved last stays."""
         self._end_reason = self._end_reason or reason
-        self._interrupted.set()
+        self._interrupted = True
         for entry in list(self._trials.values()):
             if not entry.ended and not entry.cancelled:
                 self._decide(entry, STOP)
@@ -192,11 +159,33 @@ class Dispatcher:
         """Return the handles of a gang's processes, by rank."""
         return self._gang(gang).workers
 
+    async def nodes_lost(self, nodes: Sequence[str]) -> None:
+        """Put the trials of the gangs that had processes on these nodes back in the queue, at its front.
+
+        Whichever gang is free goes on with them: their own may wait for a node for long. It is no fault of theirs, so
+        it does not count as a retry.
+        """
+        for known in self._on(nodes):
+            await self._recall(known, blame=False)
+            known.workers, known.nodes = (), ()
+
+    async def nodes_leaving(self, nodes: Sequence[str]) -> None:
+        """Have the gangs with processes on these nodes save after their next step: the nodes will be gone soon."""
+        for known in self._on(nodes):
+            known.word = SAVE
+        await self._notify()
+
+    async def move(self, gang: int) -> None:
+        """Have a gang save after its next step and start anew; its trial goes on then."""
+        self._gang(gang).word = MOVE
+        await self._notify()
+
     # ---- called by gangs
 
-    async def introduce(self, gang: int, workers: Sequence[Any]) -> None:
-        """Learn which processes a gang has; it is at work from now on."""
-        self._gang(gang).workers = workers
+    async def introduce(self, gang: int, workers: Sequence[Any], nodes: Sequence[str] = ()) -> None:
+        """Learn which processes a gang has, and on which nodes; it is at work from now on."""
+        known = self._gang(gang)
+        known.workers, known.nodes, known.word = workers, nodes, ""
         self._to_work(gang)
 
     async def start_gang(self, gang: int) -> bool:
@@ -220,6 +209,7 @@ class Dispatcher:
         turn = known.turn = known.turn + 1
         again = self._lost_trial(gang)
         if again is not None:
+            known.trials += 1
             self._to_work(gang)
             return again
         while True:
@@ -288,9 +278,27 @@ class Dispatcher:
         if entry is not None:
             self._end(entry, Report({}, error))
 
-    async def interruption(self) -> bool:
-        """Wait until the search is interrupted; gangs look at whether this has returned after each step."""
-        return await self._interrupted.wait()
+    async def moved(self, gang: int, trial: str) -> None:
+        """Say that the trial was saved and left because the gang starts anew: it goes on, first of all."""
+        entry = self._leave(gang, trial)
+        if entry is not None:
+            await self._requeue(entry)
+
+    async def word(self, gang: int) -> str:
+        """Wait until the search has something to say before the gang's next report: LEAVE, MOVE or SAVE.
+
+        Gangs look at whether this has returned after each step. "" says that another process has taken the gang's
+        place.
+        """
+        known = self._gang(gang)
+        known.listeners += 1
+        mine = known.listeners
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._interrupted or known.word or mine != known.listeners)
+        if mine != known.listeners:
+            return ""
+        word, known.word = LEAVE if self._interrupted else known.word, ""
+        return word
 
     async def meet(self, trial: str, ranks: int) -> bool:
         """Wait for all ranks of a gang after a trial raised; whether all came.
@@ -312,17 +320,17 @@ class Dispatcher:
 
     # ---- inside: trials and gangs
 
-    def _gang(self, gang: int) -> _Gang:
-        return self._gangs.setdefault(gang, _Gang())
+    def _gang(self, gang: int) -> GangRecord:
+        return self._gangs.setdefault(gang, GangRecord())
 
-    def _give(self, entry: _Entry, gang: int) -> None:
+    def _give(self, entry: Entry, gang: int) -> None:
         entry.gang = gang
         known = self._gang(gang)
         known.trial = entry.job.trial
         known.trials += 1
         self._to_work(gang)
 
-    async def _entry_of(self, gang: int, trial: str) -> _Entry | None:
+    async def _entry_of(self, gang: int, trial: str) -> Entry | None:
         """Return the trial if this gang trains it; a trial in the queue goes to the gang that is found training it."""
         young_s = self.adoption_s - (time.monotonic() - self._born)
         if trial not in self._trials and self._gang(gang).trial is None and young_s > 0:
@@ -350,18 +358,17 @@ class Dispatcher:
             return None
         return entry.job
 
-    def _may_retry(self, entry: _Entry) -> bool:
+    def _may_retry(self, entry: Entry) -> bool:
         """Count a lost gang against its trial; end the trial if that was one too many."""
         lost = entry.job.retry + 1
         entry.job = replace(entry.job, retry=lost)
-        if entry.saving is not None and not entry.saving.done():
-            entry.saving.set_result("")
+        self._give_up_saving(entry)
         if lost <= self._max_trial_retries:
             return True
         self._end(entry, Report({}, f"the gang was lost {lost} times on this trial: given up after {lost - 1} retries"))
         return False
 
-    def _leave(self, gang: int, trial: str) -> _Entry | None:
+    def _leave(self, gang: int, trial: str) -> Entry | None:
         """Take the trial off the gang; return it if the search still waits for its end."""
         if self._gang(gang).trial == trial:
             self._gang(gang).trial = None
@@ -382,13 +389,13 @@ class Dispatcher:
         return decided
 
     @staticmethod
-    def _decide(entry: _Entry, decision: str) -> None:
+    def _decide(entry: Entry, decision: str) -> None:
         if entry.undecided is not None and not entry.undecided.done():
             entry.undecided.set_result(decision)
         entry.undecided = None
 
     @staticmethod
-    def _end(entry: _Entry, last: Report) -> None:
+    def _end(entry: Entry, last: Report) -> None:
         entry.ended = True
         entry.outbox.put_nowait((last, None))
 
@@ -396,7 +403,7 @@ class Dispatcher:
         async with self._changed:
             self._changed.notify_all()
 
-    # ---- inside: gangs that hang
+    # ---- inside: gangs that hang or are lost
 
     def _to_work(self, gang: int) -> None:
         self._gang(gang).busy_since = time.monotonic()
@@ -410,10 +417,13 @@ class Dispatcher:
                 if known.busy_since is not None and time.monotonic() - known.busy_since > timeout_s:
                     await self._recall(known)
 
-    async def _recall(self, known: _Gang) -> None:
-        """Kill a gang that hangs, and queue its trial first; it goes on from its checkpoint on whichever gang is free.
+    async def _recall(self, known: GangRecord, blame: bool = True) -> None:
+        """Kill what is left of a gang, and queue its trial first; whichever gang is free goes on from its checkpoint.
 
-        Its own gang may never come back: the processes may have been lost with their node.
+        Its own may never come back: the processes may have been lost with their node.
+
+        Args:
+            blame: whether this counts as a retry of the trial.
         """
         known.busy_since = None
         entry = self._trials.get(known.trial) if known.trial is not None else None
@@ -425,6 +435,18 @@ class Dispatcher:
         entry.gang = None
         if entry.cancelled:
             del self._trials[entry.job.trial]
-        elif not entry.ended and self._may_retry(entry):
-            self._queue.appendleft(entry.job.trial)
-            await self._notify()
+        elif not entry.ended and (not blame or self._may_retry(entry)):
+            await self._requeue(entry)
+
+    async def _requeue(self, entry: Entry) -> None:
+        self._give_up_saving(entry)
+        self._queue.appendleft(entry.job.trial)
+        await self._notify()
+
+    @staticmethod
+    def _give_up_saving(entry: Entry) -> None:
+        if entry.saving is not None and not entry.saving.done():
+            entry.saving.set_result("")
+
+    def _on(self, nodes: Sequence[str]) -> list[GangRecord]:
+        return [known for known in self._gangs.values() if set(known.nodes) & set(nodes)]

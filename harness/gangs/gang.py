@@ -10,8 +10,8 @@ from typing import Any
 import ray
 import torch
 
-from harness.gangs.gang_run import GangRun, Interruption, Ranks
-from harness.gangs.messages import Job
+from harness.gangs.gang_run import GangRun, Ranks, Words
+from harness.gangs.messages import MOVE, Job
 from harness.gangs.process_state import ProcessState, computes, is_out_of_memory
 from harness.gangs.reconnect import insist
 from harness.trials import Experiment
@@ -49,22 +49,23 @@ def gang_loop(config: dict[str, Any]) -> None:
     if not ranks.from_rank_0(_enter(spec, ranks) if ranks.rank == 0 else False) or not _warm_up(spec, ranks):
         return
     process_state = ProcessState.capture()
-    interruption = Interruption(spec.dispatcher)
+    words = Words(spec.dispatcher, spec.gang)
     trained = 0
     while not spec.recycle_after or trained < spec.recycle_after:
         if ranks.rank == 0:
-            interruption.listen()
+            words.listen()
         job = ranks.from_rank_0(insist(spec.dispatcher.next_trial, spec.gang) if ranks.rank == 0 else None)
         if job is None:
             return
         process_state.restore()
-        _train(spec, ranks, job, interruption)
+        if _train(spec, ranks, job, words) == MOVE:
+            return
         trained += 1
 
 
 def _enter(spec: GangSpec, ranks: Ranks) -> bool:
     """Tell the Dispatcher of this gang, and return whether it is to go on."""
-    insist(spec.dispatcher.introduce, spec.gang, ranks.workers)
+    insist(spec.dispatcher.introduce, spec.gang, ranks.workers, ranks.nodes)
     return bool(insist(spec.dispatcher.start_gang, spec.gang))
 
 
@@ -82,8 +83,9 @@ def _warm_up(spec: GangSpec, ranks: Ranks) -> bool:
     return True
 
 
-def _train(spec: GangSpec, ranks: Ranks, job: Job, interruption: Interruption) -> None:
-    run = GangRun(ranks, spec.dispatcher, spec.gang, job, spec.save_interval_s, interruption)
+def _train(spec: GangSpec, ranks: Ranks, job: Job, words: Words) -> str:
+    """Train a trial; return why it was left, "" where it was not."""
+    run = GangRun(ranks, spec.dispatcher, spec.gang, job, spec.save_interval_s, words)
     try:
         config_hash = spec.experiment.train(job.overrides, run)
     except Exception as error:
@@ -95,9 +97,10 @@ def _train(spec: GangSpec, ranks: Ranks, job: Job, interruption: Interruption) -
             raise
     else:
         if ranks.rank == 0 and run.left:
-            insist(spec.dispatcher.left, spec.gang, job.trial)
+            insist(spec.dispatcher.moved if run.left == MOVE else spec.dispatcher.left, spec.gang, job.trial)
         elif ranks.rank == 0:
             insist(spec.dispatcher.complete, spec.gang, job.trial, config_hash)
+    return run.left
 
 
 def _describe(error: Exception) -> str:

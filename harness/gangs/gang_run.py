@@ -52,8 +52,11 @@ class Ranks:
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
         self._control: Any = dist.new_group(backend="gloo", timeout=IDLE_TIMEOUT) if self.size > 1 else None
-        self.workers: Sequence[Any] = self._gather(ray.get_runtime_context().current_actor)
+        context_here = ray.get_runtime_context()
+        self.workers: Sequence[Any] = self._gather(context_here.current_actor)
         """Handles of the gang's processes, by rank; known to rank 0."""
+        self.nodes: Sequence[str] = self._gather(context_here.get_node_id())
+        """Ids of the nodes that they are on, by rank; known to rank 0."""
 
     def from_rank_0(self, value: Any) -> Any:
         """Return rank 0's value on every rank."""
@@ -72,20 +75,29 @@ class Ranks:
         return box or []
 
 
-class Interruption:
-    """Whether the search has asked its gangs to leave; rank 0 looks at it after every step, which costs nothing."""
+class Words:
+    """What the search has to say between two reports; rank 0 looks after every step, which costs nothing."""
 
-    def __init__(self, dispatcher: Any) -> None:
+    def __init__(self, dispatcher: Any, gang: int) -> None:
         self._dispatcher = dispatcher
-        self._answer: Future[bool] | None = None
+        self._gang = gang
+        self._answer: Future[str] | None = None
 
     def listen(self) -> None:
         """Ask to be told, unless an answer is awaited already; an answer is lost where the Dispatcher dies."""
-        if self._answer is None or (self._answer.done() and not self):
-            self._answer = self._dispatcher.interruption.remote().future()
+        if self._answer is None or (self._answer.done() and not self.heard()):
+            self._answer = self._dispatcher.word.remote(self._gang).future()
 
-    def __bool__(self) -> bool:
-        return self._answer is not None and self._answer.done() and self._answer.exception() is None
+    def heard(self) -> str:
+        """Return what has been said: LEAVE, MOVE or SAVE; "" where nothing was."""
+        if self._answer is None or not self._answer.done() or self._answer.exception() is not None:
+            return ""
+        return self._answer.result()
+
+    def done(self) -> None:
+        """Take what was said as done, and listen again."""
+        self._answer = None
+        self.listen()
 
 
 class GangRun:
@@ -98,19 +110,19 @@ class GangRun:
         gang: int = 0,
         job: Job | None = None,
         save_interval_s: float = 0,
-        interruption: Interruption | None = None,
+        words: Words | None = None,
     ) -> None:
         self.rank = ranks.rank
         self.world_size = ranks.size
         self.device = ranks.device
-        self.left = False
-        """Whether the trial was saved and left because the search was interrupted."""
+        self.left = ""
+        """LEAVE or MOVE where the trial was saved and left because the search said so, "" where it was not."""
         self._ranks = ranks
         self._dispatcher = dispatcher
         self._gang = gang
         self._job = job
         self._save_interval_s = save_interval_s
-        self._interruption = interruption
+        self._words = words
         self._steps = 0
         self._saved_at = time.monotonic()
         self._overhead: dict[str, float] = {}
@@ -141,18 +153,25 @@ class GangRun:
             raise DivergedError(f"not finite at step {metrics['step']:.0f}: {', '.join(bad)}")
         decision = self._report_on_rank_0(metrics, state) if self.rank == 0 else None
         decided: str = self._ranks.from_rank_0(decision)
-        self.left = decided == LEAVE
+        self.left = decided if decided == LEAVE else ""
         return Decision.CONTINUE if decided == CONTINUE else Decision.STOP
 
     def interrupted(self, state: Checkpointable) -> bool:
-        """Return whether the search has asked to leave; the state is saved then."""
+        """Return whether the search has asked to leave; the state is saved then, or where it asked for just that."""
         self._steps += 1
-        if self._job is None or (self.world_size > 1 and self._steps % AGREE_EVERY):
+        if self._words is None or (self.world_size > 1 and self._steps % AGREE_EVERY):
             return False
-        self.left = self._ranks.from_rank_0(bool(self._interruption))
-        if self.left and self.rank == 0:
+        word: str = self._ranks.from_rank_0(self._words.heard())
+        if not word:
+            return False
+        if self.rank == 0:
             self._save(state)
-        return self.left
+        if word == SAVE:
+            if self.rank == 0:
+                self._words.done()
+            return False
+        self.left = word
+        return True
 
     def _report_on_rank_0(self, metrics: Mapping[str, float], state: Checkpointable) -> str:
         if self._job is None:
@@ -184,9 +203,9 @@ class GangRun:
         try:
             return str(ray.get(call.remote(self._gang, self._job.trial, *arguments)))
         except RayActorError:
-            insist(self._dispatcher.introduce, self._gang, self._ranks.workers)
-            if self._interruption is not None:
-                self._interruption.listen()
+            insist(self._dispatcher.introduce, self._gang, self._ranks.workers, self._ranks.nodes)
+            if self._words is not None:
+                self._words.listen()
             return str(insist(call, self._gang, self._job.trial, *arguments))
 
     def _save(self, state: Checkpointable) -> bool:

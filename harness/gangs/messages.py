@@ -15,7 +15,9 @@ STOP = "stop"
 LEAVE = "leave"
 """Save and stop: the search is interrupted, and the trial goes on another time."""
 SAVE = "save"
-"""Save, then ask again: the search wants to come back to this very step."""
+"""Save, then ask again: the search wants to come back to this very step, or the gang's node will be gone soon."""
+MOVE = "move"
+"""Save and stop: the gang starts anew, with more workers or elsewhere, and the trial goes on then."""
 
 
 @dataclass(frozen=True)

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 import traceback
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import ray
 from ray.train import BackendConfig, FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from harness.gangs.gang import GangSpec, gang_loop
+from harness.gangs.interface import NodeTorchConfig
 from harness.gangs.reconnect import insist
+from harness.nodes import census
 from harness.trials import Experiment
 
 CLOSE_TIMEOUT_S = 30.0
 """How long a closing search waits for its gangs. A gang ends at its trial's next report; what is later than this
 ends with the Ray session."""
 
+
+MOVE_PAUSE_S = 30.0
+"""Least time between two moves of an elastic gang to another size."""
 
 MAX_STARTS = 3
 """How often in a row a gang's Ray Train run may end without having taken a trial, before the search is given up."""
@@ -53,6 +60,10 @@ class GangPool:
 
     Ray Train replaces workers that die. Where the run itself ends (its controller died, or the gang had trained as many
     trials as one may), the thread starts another run under a new name.
+
+    A gang with several sizes is elastic: it starts with as many workers as the cluster can hold, loses the run when it
+    loses a worker, and starts another run with what is left then; where the cluster grows, it moves to more. (Ray's own
+    elastic runs take any number between two; ours must divide the batches.)
     """
 
     def __init__(
@@ -60,16 +71,19 @@ class GangPool:
         dispatcher: Any,
         experiment: Experiment,
         gangs: int,
-        workers_per_gang: int,
+        sizes: Sequence[int],
         storage: Path,
         use_gpu: bool = False,
         threads_per_worker: int = 1,
         save_interval_s: float = 30.0,
         recycle_after: int = 0,
+        most_gangs: int = 0,
     ) -> None:
         """Prepare the gangs.
 
         Args:
+            most_gangs: gangs are added up to this number where the cluster grows; 0: none is.
+            sizes: workers that a gang may have, in ascending order; only one gang may be elastic.
             storage: absolute folder for what Ray Train writes; the names in it are deterministic.
             threads_per_worker: of the arithmetic on the CPU; beside a GPU torch chooses.
             save_interval_s, recycle_after: see `GangSpec`.
@@ -77,20 +91,52 @@ class GangPool:
         self._dispatcher = dispatcher
         self._storage = storage
         self._use_gpu = use_gpu
-        self._workers = workers_per_gang
+        self._sizes = tuple(sizes)
+        self._size = self._sizes[0]
+        self._moved = float("-inf")
         self._broken: list[str] = []
         self._closing = threading.Event()
         threads = None if use_gpu else threads_per_worker
-        self._threads = []
-        for gang in range(gangs):
-            spec = GangSpec(gang, dispatcher, experiment, threads, save_interval_s, recycle_after)
-            thread = threading.Thread(target=self._keep_up, args=(spec,), name=f"gang-{gang}", daemon=True)
-            self._threads.append(thread)
+        self._spec = GangSpec(0, dispatcher, experiment, threads, save_interval_s, recycle_after)
+        self._wanted = gangs
+        self._most = max(gangs, most_gangs)
+        self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> GangPool:
-        for thread in self._threads:
-            thread.start()
+        self.grow(self._wanted)
         return self
+
+    @property
+    def unit(self) -> str:
+        """What a worker takes one of: `CPU` or `GPU`."""
+        return "GPU" if self._use_gpu else "CPU"
+
+    @property
+    def gangs(self) -> int:
+        """How many there are."""
+        return len(self._threads)
+
+    @property
+    def workers(self) -> int:
+        """How many processes all gangs have when all is well."""
+        return self.gangs * self._size
+
+    def grow(self, gangs: int) -> None:
+        """Start more gangs, up to this number; none is ever taken away."""
+        while self.gangs < gangs:
+            spec = replace(self._spec, gang=self.gangs)
+            thread = threading.Thread(target=self._keep_up, args=(spec,), name=f"gang-{spec.gang}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def fit_to(self, slots: int) -> None:
+        """Start more gangs, or move an elastic one to more workers, where the cluster can hold them now."""
+        self.grow(min(self._most, slots // self._sizes[0]))
+        now = time.monotonic()
+        if now - self._moved < MOVE_PAUSE_S or self._fitting(slots) <= self._size:
+            return
+        self._moved = now
+        self._dispatcher.move.remote(0)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -128,8 +174,15 @@ class GangPool:
                 return
             log.warning("%s ended (%s): started anew", name, reason)
 
+    def _fitting(self, slots: int) -> int:
+        """Return the largest size that so many slots hold; the smallest, for which Ray waits, where none fits."""
+        return max((size for size in self._sizes if size <= slots), default=self._sizes[0])
+
     def _fit(self, spec: GangSpec, name: str) -> str:
         """Run the gang once; return how that ended."""
+        if len(self._sizes) > 1:
+            self._size = self._fitting(census().slots(self.unit))
+            self._moved = time.monotonic()
         try:
             self._trainer(spec, name).fit()
         except Exception as error:
@@ -143,12 +196,12 @@ class GangPool:
             # By reference, so that the run's controller does not import what only workers need.
             train_loop_config={"spec": ray.put(spec)},
             # A gang of one has no process group, and its controller then does without torch.
-            backend_config=TorchConfig("nccl" if self._use_gpu else "gloo") if self._workers > 1 else BackendConfig(),
-            scaling_config=ScalingConfig(
-                num_workers=self._workers, use_gpu=self._use_gpu, resources_per_worker=resources
-            ),
+            backend_config=NodeTorchConfig("nccl" if self._use_gpu else "gloo") if self._size > 1 else BackendConfig(),
+            scaling_config=ScalingConfig(num_workers=self._size, use_gpu=self._use_gpu, resources_per_worker=resources),
             run_config=RunConfig(
-                name=name, storage_path=str(self._storage), failure_config=FailureConfig(max_failures=-1)
+                name=name,
+                storage_path=str(self._storage),
+                failure_config=FailureConfig(max_failures=-1 if len(self._sizes) == 1 else 0),
             ),
         )
 

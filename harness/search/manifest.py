@@ -1,11 +1,11 @@
-"""The manifest of a search: what it was asked to do, written before it starts, to resume or confirm it."""
+"""What a search or a training was asked to do, written before it starts, to resume or confirm it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
@@ -18,24 +18,31 @@ if TYPE_CHECKING:
     from search_spaces import Space
     from trainers.config import TrainConfig
 
-MANIFEST = "search.yaml"
+Read = TypeVar("Read", bound="Origin")
+SEARCH, TRAINING = "search.yaml", "train.yaml"
 VERSION = 1
 
 
 @dataclass(frozen=True)
-class Manifest:
-    """What a search was asked to do."""
+class Origin:
+    """What a training, or all trials of a search, began with."""
 
     preset: str
     settings: Mapping[str, Value]
     """What was set by hand, by dotted config path."""
     config: TrainConfig
     """The base config: the preset with the settings."""
+    data_digest: str
+    """Of the splits that the base config trains and is judged on."""
+
+
+@dataclass(frozen=True)
+class Manifest(Origin):
+    """What a search was asked to do."""
+
     space: Space
     metric: str
     """Name of the metric that is the first objective."""
-    data_digest: str
-    """Of the splits that the base config trains and is judged on."""
     plan: Mapping[str, Any] = field(default_factory=dict)
     """The options of the search itself, by the names of `s4 tune`."""
 
@@ -49,18 +56,26 @@ class Manifest:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write the manifest into the search's folder, whole or not at all."""
+    more = {"metric": manifest.metric, "plan": dict(manifest.plan), "space": manifest.space.text}
+    _write(folder / SEARCH, manifest, more)
+
+
+def write_origin(folder: Path, origin: Origin) -> None:
+    """Write what a training began with into its folder, whole or not at all."""
+    _write(folder / TRAINING, origin, {})
+
+
+def _write(path: Path, origin: Origin, more: Mapping[str, Any]) -> None:
     data = {
         "version": VERSION,
-        "preset": manifest.preset,
-        "settings": dict(manifest.settings),
-        "metric": manifest.metric,
-        "data_digest": manifest.data_digest,
-        "plan": dict(manifest.plan),
-        "space": manifest.space.text,
-        "config_hash": manifest.config.hash,
-        "config": manifest.config.model_dump(mode="json"),
+        "preset": origin.preset,
+        "settings": dict(origin.settings),
+        "data_digest": origin.data_digest,
+        **more,
+        "config_hash": origin.config.hash,
+        "config": origin.config.model_dump(mode="json"),
     }
-    write_whole(folder / MANIFEST, yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
+    write_whole(path, yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -70,32 +85,63 @@ def read_manifest(folder: Path) -> Manifest:
         UsageError: there is none, or this version cannot read it.
     """
     from search_spaces.space import parse_space
+
+    def parse(origin: Origin, data: Mapping[str, Any]) -> Manifest:
+        space = parse_space(data["space"])
+        return Manifest(**origin.__dict__, space=space, metric=data["metric"], plan=data["plan"])
+
+    return _read(folder / SEARCH, "search", "s4 tune", parse)
+
+
+def read_origin(folder: Path) -> Origin:
+    """Return what a training began with.
+
+    Raises:
+        UsageError: nothing was written, or this version cannot read it.
+    """
+    return _read(folder / TRAINING, "training", "s4 train", lambda origin, data: origin)
+
+
+def _read(path: Path, what: str, command: str, parse: Callable[[Origin, Mapping[str, Any]], Read]) -> Read:
     from trainers.config import TrainConfig
 
-    path = folder / MANIFEST
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
         if data["version"] != VERSION:
-            raise UsageError(
-                f"a manifest must have version {VERSION}, {path} has {data['version']}: use the s4 that wrote it"
-            )
-        return Manifest(
-            preset=data["preset"],
-            settings=data["settings"],
-            config=TrainConfig.model_validate(data["config"]),
-            space=parse_space(data["space"]),
-            metric=data["metric"],
-            data_digest=data["data_digest"],
-            plan=data["plan"],
-        )
+            raise UsageError(f"{path} must have version {VERSION}, it has {data['version']}: use the s4 that wrote it")
+        config = TrainConfig.model_validate(data["config"])
+        return parse(Origin(data["preset"], data["settings"], config, data["data_digest"]), data)
     except FileNotFoundError:
         raise UsageError(
-            f"a search must have written {path}, there is none: check --name and --storage (s4 tune begins a search)"
+            f"a {what} must have written {path}, there is none: check --name and --storage ({command} begins a {what})"
         ) from None
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         if isinstance(error, UsageError):
             raise
-        raise UsageError(f"{path} must be what s4 tune wrote, it is not: {' '.join(str(error).split())}") from None
+        raise UsageError(f"{path} must be what {command} wrote, it is not: {' '.join(str(error).split())}") from None
+
+
+def check_same_origin(before: Origin, config: TrainConfig, data_digest: str, what: str, otherwise: str) -> None:
+    """Refuse to go on with other settings or other data than at the beginning.
+
+    Args:
+        what: `a search`, `a training`.
+        otherwise: what else could be done.
+
+    Raises:
+        UsageError: what differs.
+    """
+    if config.hash != before.config.hash:
+        differing = ", ".join(_differences(before.config.model_dump(mode="json"), config.model_dump(mode="json")))
+        raise UsageError(
+            f"{what} must go on with the config it began with, it differs now in {differing}: put that back, or "
+            f"{otherwise}"
+        )
+    if data_digest != before.data_digest:
+        raise UsageError(
+            f"{what} must go on with the data it began with, the splits had digest {before.data_digest} and now "
+            f"have {data_digest}: put the files back, or {otherwise}"
+        )
 
 
 def check_same(
@@ -110,21 +156,11 @@ def check_same(
         UsageError: what differs.
     """
     again = f"begin a new search, for example with --warm-start {folder.name}"
-    if config.hash != manifest.config.hash:
-        differing = ", ".join(_differences(manifest.config.model_dump(mode="json"), config.model_dump(mode="json")))
-        raise UsageError(
-            f"a search must go on with the base config it began with, {folder.name} differs now in {differing}: put "
-            f"that back, or {again}"
-        )
+    check_same_origin(manifest, config, data_digest, "a search", again)
     if space.text != manifest.space.text:
         raise UsageError(
             f"a search must go on with the space it began with, {space.name} has changed since {folder.name} began "
-            f"({folder / MANIFEST} holds its text): put it back, or {again}"
-        )
-    if data_digest != manifest.data_digest:
-        raise UsageError(
-            f"a search must go on with the data it began with, the splits had digest {manifest.data_digest} and now "
-            f"have {data_digest}: put the files back, or {again}"
+            f"({folder / SEARCH} holds its text): put it back, or {again}"
         )
     for name, value in plan.items():
         if name in manifest.plan and manifest.plan[name] != value:

@@ -16,12 +16,15 @@ import ray
 from optuna.trial import FrozenTrial
 from ray import tune
 from ray.tune.error import TuneError
+from ray.tune.search import ConcurrencyLimiter
 
 from harness.cluster import check_fit
+from harness.files import fresh_folder
 from harness.gangs.pool import GangPool
 from harness.gangs.reconnect import start_dispatcher
 from harness.gangs.trial import ERROR, METRICS, GangTrial
 from harness.interrupt import INTERRUPTED, interruptible
+from harness.nodes import check_nodes
 from harness.search.follower import TrialFollower
 from harness.search.keeper import CheckpointKeeper
 from harness.search.ledger import LEDGER, History, Ledger
@@ -52,6 +55,8 @@ class SearchPlan:
     grace_steps: int
     """Optimizer steps before the scheduler may stop a trial."""
     gangs: int = 1
+    most_gangs: int = 0
+    """Gangs are added up to this number where nodes join; 0: none is."""
     workers_per_gang: int = 1
     scheduler: str = "asha"
     """One of `harness.search.schedulers.SCHEDULERS`."""
@@ -143,12 +148,14 @@ def run_search(
         earlier: what `open_books` returned for this folder; none: it is asked here.
 
     Raises:
-        UsageError: the gangs do not fit the cluster, the ledger cannot be read, or another driver is at it.
+        UsageError: the gangs do not fit the cluster, a node does not see the storage, the ledger cannot be read, or
+            another driver is at it.
         SearchBrokenError: the gangs cannot train at all.
         KeyboardInterrupt: the search was interrupted.
     """
     check_fit(plan.gangs, plan.workers_per_gang, plan.use_gpu)
     with sole_driver(plan.folder):
+        check_nodes(plan.folder)
         history = earlier or open_books(plan.folder, plan.name, plan.objective)
         left = plan.trials - sum(trial.state.over for trial in history.trials.values())
         if left <= 0:
@@ -178,8 +185,9 @@ def _session(
     health = Health(plan.stop_collapsed)
     try:
         with pool, interruptible() as interrupted:
-            clock = Clock(plan.gangs * plan.workers_per_gang, history)
-            watch = Watch(plan, dispatcher, pool, searcher, ledger, clock, interrupted)
+            clock = Clock(pool.workers, history)
+            limiter = ConcurrencyLimiter(searcher, max_concurrent=plan.gangs)
+            watch = Watch(plan, dispatcher, pool, searcher, limiter, ledger, clock, interrupted)
             keeper = CheckpointKeeper(
                 plan.checkpoints,
                 plan.objective,
@@ -193,7 +201,7 @@ def _session(
             )  # fmt: skip
             stopper = Stopper(health, lambda: watch.reason is not None and follower.idle)
             try:
-                _make_tuner(plan, experiment, searcher, follower, stopper, dispatcher, history, trials).fit()
+                _make_tuner(plan, experiment, searcher, limiter, follower, stopper, dispatcher, history, trials).fit()
             except (OSError, TuneError) as error:
                 if not any(f"[Errno {code}]" in str(error) for code in (errno.ENOSPC, errno.EDQUOT)):
                     raise  # Tune hands on what a book raised as text, in an error of its own
@@ -266,8 +274,8 @@ def _make_pool(plan: SearchPlan, experiment: Experiment, dispatcher: Any) -> Gan
         dispatcher,
         experiment,
         plan.gangs,
-        plan.workers_per_gang,
-        _fresh(plan.folder / "gangs"),
+        (plan.workers_per_gang,),
+        fresh_folder(plan.folder / "gangs"),
         plan.use_gpu,
         plan.threads_per_worker,
         0.0 if SCHEDULERS[plan.scheduler].pauses else plan.save_interval_s,
@@ -279,6 +287,7 @@ def _make_tuner(
     plan: SearchPlan,
     experiment: Experiment,
     searcher: TruthfulOptunaSearch,
+    limiter: ConcurrencyLimiter,
     follower: TrialFollower,
     stopper: Stopper,
     dispatcher: Any,
@@ -287,7 +296,8 @@ def _make_tuner(
 ) -> Any:
     """Return a Tuner whose trials are proxies that take no CPU and live beside the driver.
 
-    Where trials pause, the proxies are limited by a share of the driver's node: Tune's own limit counts paused ones.
+    No more trials run than there are gangs. Where trials pause, the proxies are limited by a share of the driver's node
+    instead: the limiter counts paused ones, and gangs cannot be added.
     """
     pauses = SCHEDULERS[plan.scheduler].pauses
     share = math.floor(1e4 / plan.gangs) / 1e4 if pauses else 0.001
@@ -297,16 +307,15 @@ def _make_tuner(
     return tune.Tuner(
         tune.with_resources(trainable, tune.PlacementGroupFactory([here])),
         tune_config=tune.TuneConfig(
-            search_alg=searcher,
+            search_alg=searcher if pauses else limiter,
             scheduler=_make_scheduler(plan, experiment, searcher, history),
             num_samples=trials,
-            max_concurrent_trials=None if pauses else plan.gangs,
             reuse_actors=True,
             trial_dirname_creator=lambda trial: f"{trial.config['number']:05d}",
         ),
         run_config=tune.RunConfig(
             name="tune",
-            storage_path=str(_fresh(plan.folder / "sessions")),
+            storage_path=str(fresh_folder(plan.folder / "sessions")),
             callbacks=[follower],
             stop=stopper,
             verbose=0,
@@ -332,12 +341,3 @@ def _make_scheduler(plan: SearchPlan, experiment: Experiment, searcher: Truthful
     )
     replay(scheduler, [Past(number, trial.values) for number, trial in sorted(history.trials.items())])
     return scheduler
-
-
-def _fresh(folder: Path) -> Path:
-    """Return a folder of this session's own below this one: Ray goes on with what it finds under a name it knows."""
-    number = 1
-    while (folder / f"{number:03d}").exists():
-        number += 1
-    (folder / f"{number:03d}").mkdir(parents=True)
-    return folder / f"{number:03d}"

@@ -1,4 +1,4 @@
-"""Looks after a search while Tune's loop runs: ends it when the user, the limits, the disk or the gangs ask for it."""
+"""Looks after a search while Tune's loop runs: follows the cluster's nodes, and ends it when there is a reason to."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from ray.tune.search import ConcurrencyLimiter
+
+from harness.gangs.nodes import NodeWatch
 from harness.gangs.pool import GangPool
 from harness.gangs.reconnect import insist
 from harness.interrupt import INTERRUPTED
@@ -28,8 +31,15 @@ class Clock:
 
     def __init__(self, devices: int, earlier: History) -> None:
         self._devices = devices
+        self._device_s = 0.0
         self._earlier = earlier
-        self._start = time.monotonic()
+        self._start = self._since = time.monotonic()
+
+    def hold(self, devices: int) -> None:
+        """Count this many devices from now on."""
+        now = time.monotonic()
+        self._device_s += self._devices * (now - self._since)
+        self._devices, self._since = devices, now
 
     @property
     def session_s(self) -> float:
@@ -44,7 +54,7 @@ class Clock:
     @property
     def device_s(self) -> float:
         """Devices held, times seconds."""
-        return self._earlier.device_s + self._devices * self.session_s
+        return self._earlier.device_s + self._device_s + self._devices * (time.monotonic() - self._since)
 
 
 class Watch:
@@ -60,6 +70,7 @@ class Watch:
         dispatcher: Any,
         pool: GangPool,
         searcher: TruthfulOptunaSearch,
+        limiter: ConcurrencyLimiter,
         ledger: Ledger,
         clock: Clock,
         interrupted: threading.Event,
@@ -67,7 +78,9 @@ class Watch:
         self._plan = plan
         self._dispatcher = dispatcher
         self._pool = pool
+        self._nodes = NodeWatch(dispatcher, pool)
         self._searcher = searcher
+        self._limiter = limiter
         self._ledger = ledger
         self._clock = clock
         self._interrupted = interrupted
@@ -105,6 +118,9 @@ class Watch:
 
     def _limits(self, now: float) -> str | None:
         self._looked = now
+        self._nodes.look()
+        self._limiter.max_concurrent = self._pool.gangs
+        self._clock.hold(min(self._pool.workers, self._nodes.slots))
         if now - self._wrote >= SPENT_S:
             self._wrote = now
             self._ledger.spent(self._clock.elapsed_s, self._clock.device_s)

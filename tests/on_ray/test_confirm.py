@@ -69,7 +69,7 @@ def write_search(folder: Path) -> None:
     results = Results("small", "search", "digits_css", space.name, "dev/miou", 10, 1.0, "uri", space.paths, rows[::-1])
     write_results(folder, results)
     digest = open_splits(config.data).digest
-    write_manifest(folder, Manifest("digits_css", SETTINGS, config, space, "dev/miou", digest))
+    write_manifest(folder, Manifest("digits_css", SETTINGS, config, digest, space, "dev/miou"))
 
 
 def s4(folder: Path) -> subprocess.CompletedProcess[str]:

@@ -27,7 +27,7 @@ SPACE = load_space("css_quick")
 def manifest_of(settings: dict[str, Any] = SETTINGS) -> Manifest:
     config = apply_overrides(load_preset("digits_css"), settings)
     digest = open_splits(config.data).digest
-    return Manifest("digits_css", settings, config, SPACE, "dev/miou", digest)
+    return Manifest("digits_css", settings, config, digest, SPACE, "dev/miou")
 
 
 def row(number: int, best: float, lambda_u: float, state: str = "COMPLETE", **more: Any) -> Row:

@@ -29,7 +29,7 @@ def manifest(tmp_path: Path) -> Manifest:
     settings = {"schedule.steps": 120}
     config = apply_overrides(load_preset("digits_css"), settings)
     digest = open_splits(config.data).digest
-    begun = Manifest("digits_css", settings, config, load_space("css_quick"), "dev/miou", digest, PLAN)
+    begun = Manifest("digits_css", settings, config, digest, load_space("css_quick"), "dev/miou", PLAN)
     write_manifest(tmp_path / "begun", begun)
     return begun
 
@@ -51,7 +51,7 @@ def test_a_manifest_is_read_as_it_was_written(manifest: Manifest, tmp_path: Path
     [
         (
             ["--set", "schedule.steps=240"],
-            "begun differs now in schedule.steps (120 then, 240 now)",
+            "it differs now in schedule.steps (120 then, 240 now)",
         ),
         (["--space", "css"], "space it began with, css has changed since"),
         (["--sampler", "random"], "--sampler tpe, got random"),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from harness.gangs.dispatcher import Dispatcher
-from harness.gangs.messages import CONTINUE, STOP, Job, Report
+from harness.gangs.messages import CONTINUE, LEAVE, MOVE, SAVE, STOP, Job, Report
 
 
 def job(trial: str, config_hash: str = "h") -> Job:
@@ -275,3 +275,75 @@ async def test_nothing_is_remembered_of_trials_that_both_sides_are_through_with(
     await dispatcher.complete(0, "cancelled", "h")
     assert not dispatcher._trials
     assert dispatcher._gangs[0].trial is None
+
+
+async def test_the_trial_of_a_lost_node_goes_to_another_gang_without_a_retry() -> None:
+    dispatcher = Dispatcher()
+    await dispatcher.introduce(0, ["w0", "w1"], ["node a", "node b"])
+    await on_gang(dispatcher, "a")
+    other = await started(dispatcher.next_trial(1))
+    await dispatcher.nodes_lost(["node b"])
+    given = await other
+    assert given is not None
+    assert (given.trial, given.retry) == ("a", 0)
+
+
+async def test_a_lost_node_ends_the_gangs_other_workers() -> None:
+    killed: list[str] = []
+    dispatcher = Dispatcher(kill=killed.append)
+    await dispatcher.introduce(0, ["w0", "w1"], ["node a", "node b"])
+    await dispatcher.introduce(1, ["w2"], ["node a"])
+    await dispatcher.nodes_lost(["node b"])
+    assert killed == ["w0", "w1"]
+
+
+async def test_a_lost_node_without_gangs_changes_nothing() -> None:
+    dispatcher = Dispatcher()
+    await dispatcher.introduce(0, ["w0"], ["node a"])
+    await on_gang(dispatcher, "a")
+    await dispatcher.nodes_lost(["node b"])
+    reporting = await started(dispatcher.report(0, "a", report(1)))
+    assert (await dispatcher.next_report("a")).metrics["step"] == 1
+    assert not reporting.done()
+
+
+async def test_gangs_on_a_leaving_node_are_told_to_save() -> None:
+    dispatcher = Dispatcher()
+    await dispatcher.introduce(0, ["w0"], ["node a"])
+    await dispatcher.introduce(1, ["w1"], ["node b"])
+    words = [await started(dispatcher.word(gang)) for gang in (0, 1)]
+    await dispatcher.nodes_leaving(["node b"])
+    assert await words[1] == SAVE
+    assert not words[0].done()
+
+
+async def test_a_word_is_said_once() -> None:
+    dispatcher = Dispatcher()
+    await dispatcher.move(0)
+    assert await dispatcher.word(0) == MOVE
+    assert not (await started(dispatcher.word(0))).done()
+
+
+async def test_a_dead_gangs_call_takes_no_word_from_its_successor() -> None:
+    dispatcher = Dispatcher()
+    dead, alive = await started(dispatcher.word(0)), await started(dispatcher.word(0))
+    await dispatcher.move(0)
+    assert await alive == MOVE
+    assert await dead == ""
+
+
+async def test_every_gang_is_told_of_an_interruption() -> None:
+    dispatcher = Dispatcher()
+    words = [await started(dispatcher.word(gang)) for gang in (0, 1)]
+    await dispatcher.interrupt("enough")
+    assert [await word for word in words] == [LEAVE, LEAVE]
+
+
+async def test_the_trial_of_a_gang_that_moved_comes_first() -> None:
+    dispatcher = Dispatcher()
+    await on_gang(dispatcher, "a")
+    await dispatcher.submit(job("b"))
+    await dispatcher.moved(0, "a")
+    given = await dispatcher.next_trial(0)
+    assert given is not None
+    assert (given.trial, given.retry) == ("a", 0)

@@ -1,0 +1,76 @@
+"""`s4` on a host, and what it left behind."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hosts import Host, Hosts, wait_for
+
+from harness.checkpoints import LATEST
+from harness.search.ledger import LEDGER
+from trainers.checkpoint import load_checkpoint
+
+TIMEOUT_S = 240.0
+
+
+@dataclass
+class Command:
+    """A command that runs on a host."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    folder: Path
+    """Of the search or training."""
+
+    def wait(self, timeout: float = TIMEOUT_S) -> str:
+        """Wait for its end, which must be a good one; return what it said."""
+        code = self.process.wait(timeout)
+        said = self.log.read_text()
+        assert code == 0, f"it ended with {code}:\n{said[-3000:]}"
+        return said
+
+    def reports(self) -> list[tuple[int, int]]:
+        """Return trial and step of each report so far."""
+        return [
+            (event["trial"], int(event["metrics"]["step"])) for event in self.events() if event["event"] == "report"
+        ]
+
+    def events(self) -> list[Mapping[str, Any]]:
+        """Return what its ledger says so far."""
+        ledger = self.folder / LEDGER
+        lines = ledger.read_bytes().split(b"\n")[:-1] if ledger.exists() else []
+        return [json.loads(line) for line in lines]
+
+    def wait_for_reports(self, number: int, timeout: float = 120.0) -> None:
+        """Wait until so many reports were made."""
+
+        def made() -> bool:
+            assert self.process.poll() is None, self.log.read_text()[-3000:]
+            return len(self.reports()) >= number
+
+        wait_for(made, f"{number} reports in {self.folder}", timeout)
+
+    def saved_step(self) -> int:
+        """Return the step of a training's last checkpoint."""
+        return int(load_checkpoint(self.folder / LATEST)["step"])
+
+
+def start(host: Host, cluster: Hosts, command: str, name: str, storage: Path, options: Sequence[str]) -> Command:
+    """Start `s4 train` or `s4 tune` on a host, recorded in a store beside its storage."""
+    storage.mkdir(parents=True, exist_ok=True)
+    log = storage / f"{name}.log"
+    words = [
+        "s4", command, "--address", cluster.address, "--storage", str(storage), "--name", name,
+        "--tracking-uri", f"sqlite:///{storage}/mlflow.db", *options,
+    ]  # fmt: skip
+    return Command(host.start(*words, log=log, cwd=storage), log, storage / name)
+
+
+def settings(**values: Any) -> list[str]:
+    """Return `--set` options; a double underscore stands for the dot."""
+    return [word for path, value in values.items() for word in ("--set", f"{path.replace('__', '.')}={value}")]

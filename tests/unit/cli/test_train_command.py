@@ -1,0 +1,75 @@
+"""`s4 train`: how many workers, and going on with a training that began; nothing is started or changed here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.cli.main import run
+from harness.cli.train import worker_sizes
+from harness.search.ledger import LEDGER
+from harness.search.manifest import Origin, read_origin, write_origin
+from trainers.data.splits import open_splits
+from trainers.errors import UsageError
+from trainers.overrides import apply_overrides
+from trainers.presets import load_preset
+
+SETTINGS = {"schedule.steps": 120}
+CONFIG = apply_overrides(load_preset("digits_css"), {"schedule.labelled_batch": 4, "schedule.unlabelled_batch": 8})
+
+
+@pytest.mark.parametrize(("text", "sizes"), [("1", (1,)), ("4", (4,)), ("1:4", (1, 2, 4)), ("3:4", (4,))])
+def test_sizes_are_those_that_share_the_batches(text: str, sizes: tuple[int, ...]) -> None:
+    assert worker_sizes(text, CONFIG) == sizes
+
+
+@pytest.mark.parametrize("text", ["0", "3", "5:7", "4:2", "two", "1:", "-1", "1:2:4"])
+def test_other_workers_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="must be"):
+        worker_sizes(text, CONFIG)
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> Path:
+    config = apply_overrides(load_preset("digits_css"), SETTINGS)
+    write_origin(tmp_path / "begun", Origin("digits_css", SETTINGS, config, open_splits(config.data).digest))
+    return tmp_path / "begun"
+
+
+def refusal(folder: Path, capsys: pytest.CaptureFixture[str], *options: str) -> str:
+    code = run(["train", "--resume", "--storage", str(folder.parent), *options])
+    assert code == 2
+    said = capsys.readouterr().err.strip()
+    assert "\n" not in said
+    return said
+
+
+def test_what_a_training_began_with_is_read_as_it_was_written(begun: Path) -> None:
+    origin = read_origin(begun)
+    assert (origin.preset, origin.settings, origin.config.schedule.steps) == ("digits_css", SETTINGS, 120)
+
+
+def test_another_config_is_refused(begun: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refusal(begun, capsys, "--name", "begun", "--set", "schedule.steps=240")
+    assert "schedule.steps (120 then, 240 now)" in said
+
+
+def test_another_method_is_refused(begun: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "with the config it began with" in refusal(begun, capsys, "--name", "begun", "--method", "supervised")
+
+
+def test_a_training_that_is_over_is_refused(begun: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    start = {"event": "start", "trial": 0, "params": {}, "overrides": {}, "config_hash": ""}
+    end = {"event": "end", "trial": 0, "state": "COMPLETE", "error": None}
+    (begun / LEDGER).write_text(f"{json.dumps(start)}\n{json.dumps(end)}\n")
+    assert "begun is complete" in refusal(begun, capsys, "--name", "begun")
+
+
+def test_a_training_that_was_never_begun_is_refused(begun: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "a training must have written" in refusal(begun, capsys, "--name", "nothing")
+
+
+def test_a_training_without_a_name_is_refused(begun: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--resume must come with the --name" in refusal(begun, capsys)

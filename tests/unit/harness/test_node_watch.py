@@ -1,0 +1,64 @@
+"""What gangs are told of nodes that die, leave or join, on a cluster made of values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from harness.gangs import nodes
+from harness.gangs.nodes import NodeWatch
+from harness.nodes import Census, Node
+
+
+class Told:
+    """Stands for the Dispatcher's handle, or the pool: writes down what is called."""
+
+    unit = "CPU"
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, Any]] = []
+
+    def fit_to(self, slots: int) -> None:
+        self.calls.append(("fit_to", slots))
+
+    def __getattr__(self, name: str) -> Any:
+        method = type("Method", (), {"remote": lambda _, value: self.calls.append((name, value))})
+        return method()
+
+
+def node(name: str, cpus: float = 2, leaving: bool = False) -> Node:
+    return Node(name, f"address of {name}", {"CPU": cpus}, leaving)
+
+
+def told(*moments: Census) -> list[tuple[str, Any]]:
+    """Return what is told while the cluster goes through these moments."""
+    shown, here = list(moments), Told()
+    watch = NodeWatch(here, here, lambda: shown.pop(0))  # type: ignore[arg-type]
+    while shown:
+        watch.look()
+    return here.calls
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodes, "LOOK_S", 0.0)
+
+
+def test_a_cluster_that_stays_the_same_is_only_fitted_to() -> None:
+    still = Census((node("a"), node("b", 3)))
+    assert told(still, still) == [("fit_to", 5)]
+
+
+def test_nodes_that_are_gone_are_lost() -> None:
+    assert told(Census((node("a"), node("b"))), Census((node("a"),))) == [("nodes_lost", ["b"]), ("fit_to", 2)]
+
+
+def test_a_leaving_node_is_told_of_once_and_holds_nothing_new() -> None:
+    leaving = Census((node("a"), node("b", leaving=True)))
+    calls = told(Census((node("a"), node("b"))), leaving, leaving)
+    assert calls == [("nodes_leaving", ["b"]), ("fit_to", 2), ("fit_to", 2)]
+
+
+def test_slots_are_whole_workers_of_each_node() -> None:
+    assert Census((node("a", 1.5), node("b", 0.5), node("c", 2))).slots("CPU") == 3
