@@ -17,6 +17,7 @@ from harness.cli.data import data
 from harness.cli.doctor import doctor
 from harness.cli.plan import plan
 from harness.cli.report import report
+from harness.cli.scale import scale
 from harness.cli.sync import sync
 from harness.cli.train import train
 from harness.cli.tune import tune
@@ -33,7 +34,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (train, tune, report, confirm, plan, sync, doctor, ui):
+for command in (train, tune, report, confirm, plan, scale, sync, doctor, ui):
     app.command()(command)
 app.add_typer(data, name="data")
 

@@ -12,7 +12,7 @@ import torch
 
 from harness.gangs.gang_run import GangRun, Ranks, Words
 from harness.gangs.messages import MOVE, Job
-from harness.gangs.process_state import ProcessState, computes, is_out_of_memory
+from harness.gangs.process_state import ProcessState, computes, is_lost_peer, is_out_of_memory
 from harness.gangs.reconnect import insist
 from harness.trials import Experiment
 from trainers.errors import DivergedError, UsageError
@@ -40,7 +40,8 @@ def gang_loop(config: dict[str, Any]) -> None:
     An exception in a trial fails that trial, and the gang lives on. Two kinds cannot be lived with, because the
     process is not fit for another trial: an accelerator that no longer computes, and, with more than one rank, an
     exception that only some ranks met (the others may be waiting inside a collective). The trial fails all the same,
-    then the exception leaves this function and Ray Train starts the workers anew.
+    then the exception leaves this function and Ray Train starts the workers anew. Where a collective fails because
+    another rank is gone, the exception leaves it at once, and the trial goes on from its checkpoint.
     """
     spec: GangSpec = ray.get(config["spec"])
     if spec.threads is not None:
@@ -89,6 +90,8 @@ def _train(spec: GangSpec, ranks: Ranks, job: Job, words: Words) -> str:
     try:
         config_hash = spec.experiment.train(job.overrides, run)
     except Exception as error:
+        if ranks.size > 1 and is_lost_peer(error):
+            raise
         insist(spec.dispatcher.fail, spec.gang, job.trial, _describe(error))
         if ranks.size > 1 and not ray.get(spec.dispatcher.meet.remote(job.trial, ranks.size)):
             raise

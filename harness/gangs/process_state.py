@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,24 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+LOST_PEER = (
+    "Connection reset by peer",
+    "Connection closed by peer",
+    "Broken pipe",
+    "Timed out",
+    "Connection timed out",
+)
+"""How Gloo says that a rank is gone (torch 2.14 raises a plain RuntimeError)."""
+
+
+def is_lost_peer(error: BaseException) -> bool:
+    """Return whether a collective failed because another rank is gone: nothing that the trial did."""
+    if isinstance(error, dist.DistNetworkError | dist.DistBackendError):
+        return True
+    said = str(error)
+    return isinstance(error, RuntimeError) and "gloo" in said and any(words in said for words in LOST_PEER)
 
 
 def computes(device: torch.device) -> bool:

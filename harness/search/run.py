@@ -280,6 +280,7 @@ def _make_pool(plan: SearchPlan, experiment: Experiment, dispatcher: Any) -> Gan
         plan.threads_per_worker,
         0.0 if SCHEDULERS[plan.scheduler].pauses else plan.save_interval_s,
         plan.recycle_after,
+        0 if SCHEDULERS[plan.scheduler].pauses else plan.most_gangs,
     )
 
 

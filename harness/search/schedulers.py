@@ -123,6 +123,10 @@ class _Known:
         return cls(f"{number:05d}")
 
 
+BASELINE = _Known.of(0)
+"""The published baseline. It is never stopped early: the search is measured against it."""
+
+
 class _ByNumber(TrialScheduler):  # type: ignore[misc]  # ray is untyped
     """Knows trials by their number in the search, and counts a report once.
 
@@ -145,6 +149,9 @@ class _ByNumber(TrialScheduler):  # type: ignore[misc]  # ray is untyped
     def on_trial_result(self, controller: Any, trial: Any, result: Mapping[str, Any]) -> str:
         """Decide on a report; "go on" where it was decided before, or where there is nothing to decide on."""
         known = _Known.of(trial.config["number"])
+        if known == BASELINE:
+            self._take(known, result)
+            return str(TrialScheduler.CONTINUE)
         if not self._is_news(known, result):
             return str(TrialScheduler.CONTINUE)
         self._last[known] = result[STEP]

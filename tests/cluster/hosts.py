@@ -24,7 +24,7 @@ BIN = Path(sys.executable).parent
 ONPREM = REPOSITORY / "cluster" / "onprem" / "ray-node.sh"
 HEAD_PORT = 6379
 SHM_MIB = 512
-TOOLS = ("ip", "tc", "unshare", "nsenter", "mount")
+TOOLS = ("ip", "tc", "unshare", "nsenter", "setpriv", "mount")
 
 
 def missing() -> str | None:
@@ -61,6 +61,7 @@ class Host:
     """Folders that are empty and its own here, where other hosts share them."""
     environment: Mapping[str, str] = field(default_factory=dict)
     _keeper: subprocess.Popen[bytes] | None = None
+    _started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property
     def interface(self) -> str:
@@ -91,7 +92,7 @@ class Host:
         mounts += [f"mount -t tmpfs tmpfs {folder}" for folder in self.private]
         script = " && ".join([f"hostname {self.name}", *mounts, "echo up; while :; do sleep 3600 & wait; done"])
         self._keeper = subprocess.Popen(
-            ["nsenter", f"--net=/run/netns/{self.name}", "unshare", "--mount", "--uts", "--ipc", "--pid", "--fork",
+            ["setpriv", "--pdeathsig", "KILL", "nsenter", f"--net=/run/netns/{self.name}", "unshare", "--mount", "--uts", "--ipc", "--pid", "--fork",
              "--kill-child", "--mount-proc", "sh", "-c", script],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
@@ -128,10 +129,12 @@ class Host:
     def start(self, *words: str | Path, log: Path, cwd: Path | None = None) -> subprocess.Popen[bytes]:
         """Start a command; what it prints goes to a file."""
         with log.open("wb") as out:
-            return subprocess.Popen(
+            started = subprocess.Popen(
                 self.command(*words), stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, cwd=cwd,
                 start_new_session=True,
             )  # fmt: skip
+        self._started.append(started)
+        return started
 
     def kill(self) -> None:
         """End all its processes at once. Their connections are closed by the kernel, which peers see."""
@@ -141,6 +144,9 @@ class Host:
             assert self._keeper.stdout is not None
             self._keeper.stdout.close()
             self._keeper = None
+        for started in self._started:
+            started.wait()
+        self._started.clear()
 
     def cut(self) -> None:
         """Take its network away: peers see silence."""

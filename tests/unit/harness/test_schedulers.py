@@ -185,6 +185,25 @@ def test_the_worse_trial_is_stopped_in_either_mode(name: str, mode: Any, worse: 
 
 
 @pytest.mark.parametrize("name", ["asha", "median"])
+def test_the_baseline_is_never_stopped_but_others_are_compared_with_it(name: str) -> None:
+    driver = Driver(make(name), [[0.1] * HORIZON] + [[0.5] * HORIZON] * 4)
+    for number in (1, 2, 3, 4):
+        driver.turn(number)
+    for _ in range(HORIZON):
+        driver.turn(0)
+    assert [(step, decision) for number, step, decision in driver.decisions if number == 0] == [
+        *((step, "CONTINUE") for step in range(1, HORIZON)),
+        (HORIZON, "STOP"),  # it is done
+    ]
+    better = Driver(make(name), [[0.9] * HORIZON] * 4 + [[0.5] * HORIZON])
+    for _ in range(HORIZON):
+        better.turn(0)
+    for number in (1, 2, 3, 4):
+        better.turn(number)
+    assert better.decisions[-1] == (4, 1, "STOP")
+
+
+@pytest.mark.parametrize("name", ["asha", "median"])
 def test_no_trial_is_stopped_in_its_grace(name: str) -> None:
     driver = Driver(make(name, grace_steps=3), [[0.9] * HORIZON] * 4 + [[0.0] * HORIZON])
     for number in (0, 1, 2, 3, 4):

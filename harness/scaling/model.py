@@ -1,0 +1,187 @@
+"""A model of a step's time, fitted to what was measured, and what it says of clusters that nobody measured.
+
+With n workers, M collectives and B bytes a step, and a ring as the all-reduce (of Gloo by default, of NCCL for long
+messages; Patarasuk and Yuan, 2009), in which a message makes 2 (n - 1) hops of 1/n of its bytes each:
+
+    weak     t(n) = compute                     + latency 2 (n - 1) M + 2 (n - 1) / n B / bandwidth
+    strong   t(n) = fixed + compute n_0 / n     + latency 2 (n - 1) M + 2 (n - 1) / n B / bandwidth
+
+The same latency and bandwidth explain the messages of known sizes that were sent over the links after training,
+without computation: these tell the two apart, which step times of two or three points could not. All bytes are taken
+to be waited for; what the backward hides of them is left out, so predictions lean to the slow side. Not in the model:
+ranks that wait for a slower one, caches and memory that they share, and networks other than the measured one.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.scaling.points import Point, Sample, gather_points
+from harness.scaling.request import Mode
+
+PREDICTED = (8, 64, 512)
+NAMES: Mapping[Mode, tuple[str, ...]] = {
+    Mode.weak: ("compute_s", "latency_s", "s_per_byte"),
+    Mode.strong: ("fixed_s", "compute_s", "latency_s", "s_per_byte"),
+}
+
+
+@dataclass(frozen=True)
+class ScalingModel:
+    """The fitted parameters."""
+
+    mode: Mode
+    base: int
+    """n_0, workers of the first point."""
+    collectives: int
+    """M of a step with several workers."""
+    bytes_per_step: int
+    """B."""
+    parameters: Mapping[str, float]
+    """Seconds, and seconds a byte; none is negative."""
+
+    def step_s(self, workers: int) -> float:
+        """Return t(n)."""
+        row = _step_row(self.mode, self.base, workers, self.collectives, self.bytes_per_step)
+        return float(np.dot(row, list(self.parameters.values())))
+
+    def images_per_s(self, workers: int, images: int) -> float:
+        """Return the speed, given the images of a step."""
+        return images / self.step_s(workers)
+
+    def efficiency(self, workers: int) -> float:
+        """Return the speed a worker relative to the first point's, which the model predicts, too."""
+        slower = self.step_s(workers) / self.step_s(self.base)
+        return 1 / slower if self.mode is Mode.weak else self.base / (workers * slower)
+
+    @property
+    def bandwidth(self) -> float | None:
+        """Bytes a second; none where the fit found bytes to cost nothing."""
+        cost = self.parameters["s_per_byte"]
+        return 1 / cost if cost > 0 else None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says of a number of workers. Not measured."""
+
+    workers: int
+    step_s: float
+    images_per_s: float
+    efficiency: float
+    efficiency_range: tuple[float, float]
+    """Of models fitted to each repeat alone."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A model, and how far it can be trusted."""
+
+    model: ScalingModel
+    errors: Mapping[int, float]
+    """By workers: predicted over measured step time, less 1."""
+    link_error: float
+    """Median size of the relative error on the messages over the links."""
+    held_out: tuple[int, float] | None
+    """Largest number of workers, and the error on it of a model fitted to all others; none with less than 3 points."""
+    predictions: tuple[Prediction, ...]
+
+    @property
+    def worst(self) -> float:
+        """Largest size of the errors on the points."""
+        return max(abs(error) for error in self.errors.values())
+
+
+class NotIdentifiedError(ValueError):
+    """The points cannot tell the parameters apart."""
+
+
+def fit_all(
+    mode: Mode, samples: Mapping[int, Sequence[Sample]], images: Mapping[int, int], predicted: Sequence[int] = PREDICTED
+) -> Fit:
+    """Fit the model and predict.
+
+    Args:
+        samples: repeats by workers, ascending.
+        images: of a step, over all workers, for each number of workers that is to be predicted; others are left out.
+
+    Raises:
+        NotIdentifiedError: why there can be no fit.
+    """
+    points = gather_points(samples)
+    model = fit(mode, points)
+    repeats = len(next(iter(samples.values())))
+    alone = [
+        fit(mode, gather_points({workers: [found[repeat]] for workers, found in samples.items()}))
+        for repeat in range(repeats)
+    ]
+    link_errors = [
+        abs(float(np.dot(_link_row(mode, point.workers, size), list(model.parameters.values()))) / seconds - 1)
+        for point in points
+        for size, seconds in point.links.items()
+    ]
+    predictions = []
+    for workers in (count for count in predicted if count in images):
+        efficiencies = [one.efficiency(workers) for one in alone]
+        speed = model.images_per_s(workers, images[workers])
+        ends = (min(efficiencies), max(efficiencies))
+        predictions.append(Prediction(workers, model.step_s(workers), speed, model.efficiency(workers), ends))
+    errors = {point.workers: model.step_s(point.workers) / point.step_s - 1 for point in points}
+    return Fit(model, errors, statistics.median(link_errors), _hold_out(mode, points), tuple(predictions))
+
+
+def fit(mode: Mode, points: Sequence[Point]) -> ScalingModel:
+    """Fit the model to points and their links by non-negative least squares of relative errors.
+
+    Raises:
+        NotIdentifiedError: why not.
+    """
+    from scipy.optimize import nnls
+
+    several = [point for point in points if point.workers > 1]
+    if not several:
+        raise NotIdentifiedError("no point has more than one worker, so nothing is known of communication")
+    collectives, sent = several[0].collectives, several[0].bytes_per_step
+    base = points[0].workers
+    rows = [(_step_row(mode, base, point.workers, collectives, sent), point.step_s) for point in points]
+    rows += [
+        (_link_row(mode, point.workers, size), seconds) for point in several for size, seconds in point.links.items()
+    ]
+    matrix = np.array([row / seconds for row, seconds in rows])
+    names = NAMES[mode]
+    # Columns differ by ten orders of magnitude: seconds, and seconds a byte.
+    scale = np.linalg.norm(matrix, axis=0)
+    if not scale.all() or np.linalg.matrix_rank(matrix / scale, tol=1e-6) < len(names):
+        raise NotIdentifiedError(
+            f"{len(rows)} measurements cannot tell {', '.join(names)} apart: measure more worker counts"
+        )
+    solution, _ = nnls(matrix / scale, np.ones(len(rows)))
+    return ScalingModel(mode, base, collectives, sent, dict(zip(names, (solution / scale).tolist(), strict=True)))
+
+
+def _hold_out(mode: Mode, points: Sequence[Point]) -> tuple[int, float] | None:
+    """Return the error of an extrapolation that can be checked."""
+    *others, last = points
+    if len(others) < 2:
+        return None
+    try:
+        model = fit(mode, others)
+    except NotIdentifiedError:
+        return None
+    return last.workers, model.step_s(last.workers) / last.step_s - 1
+
+
+def _step_row(mode: Mode, base: int, workers: int, collectives: int, sent: int) -> NDArray[np.float64]:
+    hops = 2.0 * (workers - 1)
+    said = [hops * collectives, hops / workers * sent]
+    return np.array([1.0, *said] if mode is Mode.weak else [1.0, base / workers, *said])
+
+
+def _link_row(mode: Mode, workers: int, size: int) -> NDArray[np.float64]:
+    hops = 2.0 * (workers - 1)
+    return np.array([0.0] * (len(NAMES[mode]) - 2) + [hops, hops / workers * size])
