@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import socket
 import time
 import uuid
 from collections.abc import Mapping
@@ -20,6 +21,8 @@ PROGRAMS = ("s4-harness", "torch", "ray", "numpy")
 """Packages that must be of one version everywhere."""
 SURVEY_TIMEOUT_S = 60.0
 """How long a node may take to start a process and answer."""
+KNOCK_TIMEOUT_S = 3.0
+"""How long a living node may take to accept a connection."""
 VISIBLE_S = 10.0
 """How long a file may take to be seen on another node: network file systems cache what folders hold."""
 
@@ -33,6 +36,8 @@ class Node:
     resources: Mapping[str, float]
     leaving: bool = False
     """Whether it is being drained: it runs what it runs, and will be gone soon."""
+    port: int = 0
+    """At which its raylet listens."""
 
 
 class Census(NamedTuple):
@@ -60,11 +65,30 @@ def census() -> Census:
     draining = ray._private.state.state.get_draining_nodes()
     return Census(
         tuple(
-            Node(node["NodeID"], node["NodeManagerAddress"], node["Resources"], node["NodeID"] in draining)
+            Node(
+                node["NodeID"],
+                node["NodeManagerAddress"],
+                node["Resources"],
+                node["NodeID"] in draining,
+                node["NodeManagerPort"],
+            )
             for node in ray.nodes()
             if node["Alive"]
         )
     )
+
+
+def answering(nodes: Census) -> Census:
+    """Return the nodes whose raylets take a connection: Ray believes in a node for half a minute after its death."""
+    return Census(tuple(node for node in nodes.nodes if _answers(node)))
+
+
+def _answers(node: Node) -> bool:
+    try:
+        socket.create_connection((node.address, node.port), timeout=KNOCK_TIMEOUT_S).close()
+    except OSError:
+        return False
+    return True
 
 
 def check_nodes(folder: Path) -> None:

@@ -19,7 +19,7 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from harness.gangs.gang import GangSpec, gang_loop
 from harness.gangs.interface import NodeTorchConfig
 from harness.gangs.reconnect import insist
-from harness.nodes import census
+from harness.nodes import answering, census
 from harness.trials import Experiment
 
 CLOSE_TIMEOUT_S = 30.0
@@ -181,7 +181,7 @@ class GangPool:
     def _fit(self, spec: GangSpec, name: str) -> str:
         """Run the gang once; return how that ended."""
         if len(self._sizes) > 1:
-            self._size = self._fitting(census().slots(self.unit))
+            self._size = self._fitting(answering(census()).slots(self.unit))
             self._moved = time.monotonic()
         try:
             self._trainer(spec, name).fit()
@@ -201,7 +201,10 @@ class GangPool:
             run_config=RunConfig(
                 name=name,
                 storage_path=str(self._storage),
-                failure_config=FailureConfig(max_failures=-1 if len(self._sizes) == 1 else 0),
+                # An elastic gang begins anew with another size rather than wait for what it has lost.
+                failure_config=FailureConfig(controller_failure_limit=0)
+                if len(self._sizes) > 1
+                else FailureConfig(max_failures=-1),
             ),
         )
 

@@ -92,8 +92,9 @@ class Host:
         mounts += [f"mount -t tmpfs tmpfs {folder}" for folder in self.private]
         script = " && ".join([f"hostname {self.name}", *mounts, "echo up; while :; do sleep 3600 & wait; done"])
         self._keeper = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", "nsenter", f"--net=/run/netns/{self.name}", "unshare", "--mount", "--uts", "--ipc", "--pid", "--fork",
-             "--kill-child", "--mount-proc", "sh", "-c", script],
+            ["setpriv", "--pdeathsig", "KILL", "nsenter", f"--net=/run/netns/{self.name}",
+             "unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc",
+             "sh", "-c", script],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
         assert self._keeper.stdout is not None

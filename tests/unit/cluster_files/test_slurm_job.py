@@ -7,6 +7,7 @@ a command once, `ray symmetric-run` runs what stands after `--`.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -213,3 +214,16 @@ def test_the_token_is_a_file_of_its_user_while_the_job_runs_and_nowhere_else(job
     assert all(token not in path.read_text() for path in elsewhere)
     assert [path for path in (tmp_path / "home").rglob("*") if path.is_file()] == []
     assert stat.S_IMODE((tmp_path / "home" / ".s4" / "jobs").stat().st_mode) & 0o077 == 0
+
+
+@pytest.mark.parametrize("script", ["exclusive.sbatch", "shared.sbatch"])
+def test_the_signal_leaves_time_for_the_driver_and_then_for_ray(script: str) -> None:
+    (lead,) = re.findall(r"^#SBATCH --signal=B:USR1@(\d+)$", (CLUSTER / "slurm" / script).read_text(), re.MULTILINE)
+    (grace,) = re.findall(r"S4_GRACE_SECONDS:=(\d+)", (CLUSTER / "slurm" / "job.sh").read_text())
+    assert int(lead) - int(grace) >= 40
+
+
+@pytest.mark.parametrize("script", ["exclusive.sbatch", "shared.sbatch"])
+@pytest.mark.parametrize("option", ["--requeue", "--open-mode=append", "--ntasks-per-node=1"])
+def test_a_batch_script_asks_slurm_for_what_job_sh_counts_on(script: str, option: str) -> None:
+    assert f"#SBATCH {option}" in (CLUSTER / "slurm" / script).read_text().splitlines()

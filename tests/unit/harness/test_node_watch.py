@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import pytest
 
 from harness.gangs import nodes
 from harness.gangs.nodes import NodeWatch
-from harness.nodes import Census, Node
+from harness.nodes import Census, Node, answering
 
 
 class Told:
@@ -58,6 +59,13 @@ def test_a_leaving_node_is_told_of_once_and_holds_nothing_new() -> None:
     leaving = Census((node("a"), node("b", leaving=True)))
     calls = told(Census((node("a"), node("b"))), leaving, leaving)
     assert calls == [("nodes_leaving", ["b"]), ("fit_to", 2), ("fit_to", 2)]
+
+
+def test_a_node_answers_while_its_raylet_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as raylet:
+        here = Node("a", "127.0.0.1", {"CPU": 2}, port=raylet.getsockname()[1])
+        assert answering(Census((here,))).ids == {"a"}
+    assert answering(Census((here,))).ids == set()
 
 
 def test_slots_are_whole_workers_of_each_node() -> None:

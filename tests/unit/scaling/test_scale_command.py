@@ -31,7 +31,6 @@ WRONG = {
     "scale --mode weakly": "--mode",
     "scale --name taken": "a name must be free,",
     "scale --gangs 8": "--gangs must go with --simulate, got none",
-    "scale --address nowhere": "an address must be local, auto or HOST:PORT, got 'nowhere'",
     "scale --simulate taken --steps 5": "--steps must be left out with --simulate, which measures nothing, got both",
     "scale digits_css --simulate taken": "PRESET must be left out with --simulate",
     "scale --simulate taken --set seed=1": "--set must be left out with --simulate",
