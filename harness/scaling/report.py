@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 FILES = ("scale.json", "scale.csv", "scale.md")
 CURVE = "scale.png"
+BUSY_CORES = 0.3
+"""CPUs that other processes may keep busy before the table warns."""
 COLUMNS = (
     "workers", "images/s", "efficiency", "over repeats", "step ms", "compute ms", "communication ms", "transfer ms",
     "input ms", "bytes a step", "peak memory MiB", "others' cores",
@@ -89,6 +91,9 @@ def lines(found: Scaling) -> list[str]:
     several = [point for point in found.points if point.workers > 1]
     if several:
         said.append(_bytes(several[0]))
+    busy = max(point.others_cores for point in found.points)
+    if busy > BUSY_CORES:
+        said.append(f"BUSY MACHINE: other processes kept up to {busy:.1f} cores busy meanwhile; measure again")
     if found.fit is None:
         return [*said, f"no model: {found.unfitted}"]
     return [*said, *_model(found.fit)]

@@ -238,19 +238,18 @@ class Hosts:
         host.boot()
         return host
 
-    def start_head(self) -> None:
+    def start_head(self, *options: str) -> None:
         """Start the cluster's head on the first host."""
-        self.head.run(
-            ONPREM, "head", "--address", self.head.address, "--port", str(HEAD_PORT), "--cpus", str(self.head.cpus)
-        )
+        where = ["--address", self.head.address, "--port", str(HEAD_PORT), "--cpus", str(self.head.cpus)]
+        self.head.run(ONPREM, "head", *where, *options)
 
     def join(self, host: Host) -> None:
         """Let a host join the cluster."""
         host.run(ONPREM, "join", self.address, "--address", host.address, "--cpus", str(host.cpus))
 
-    def start(self) -> None:
+    def start(self, *options: str) -> None:
         """Start the head and let all others join."""
-        self.start_head()
+        self.start_head(*options)
         for host in self.all[1:]:
             self.join(host)
 

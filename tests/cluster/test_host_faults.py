@@ -27,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def cluster(tmp_path: Path) -> Iterator[Hosts]:
     """Two hosts of one CPU each; the first is the head."""
     with hosts(tmp_path, [1, 1]) as made:
-        made.start()
+        made.start("--no-dashboard")
         yield made
 
 
@@ -35,7 +35,7 @@ def cluster(tmp_path: Path) -> Iterator[Hosts]:
 def roomy(tmp_path: Path) -> Iterator[Hosts]:
     """Three hosts: a head without CPUs for work, for the driver, and two of one CPU each."""
     with hosts(tmp_path, [0, 1, 1]) as made:
-        made.start()
+        made.start("--no-dashboard")
         yield made
 
 
@@ -83,7 +83,7 @@ def test_a_fixed_training_waits_until_a_host_is_back(cluster: Hosts, folder: Pat
 
 def test_an_elastic_training_takes_in_a_host_that_joins(tmp_path: Path, folder: Path) -> None:
     with hosts(tmp_path, [1]) as cluster:
-        cluster.start()
+        cluster.start("--no-dashboard")
         training = start(
             cluster.head, cluster, "train", "training", folder,
             ["--workers", "1:2", *settings(schedule__steps=1000, schedule__evaluate_every=EVERY)],
@@ -138,7 +138,7 @@ def test_a_host_that_is_cut_off_and_back_loses_no_trial(roomy: Hosts, folder: Pa
 
 def test_a_search_puts_gangs_on_a_host_that_joins(tmp_path: Path, folder: Path) -> None:
     with hosts(tmp_path, [1]) as cluster:
-        cluster.start()
+        cluster.start("--no-dashboard")
         search = tune(cluster, cluster.head, folder)
         search.wait_for_reports(2)
         cluster.join(cluster.add(1))
@@ -153,11 +153,10 @@ def test_a_search_puts_gangs_on_a_host_that_joins(tmp_path: Path, folder: Path) 
         assert most == 2
 
 
-def test_a_slow_link_changes_no_result(cluster: Hosts, folder: Path) -> None:
+def test_a_training_over_a_slow_link_comes_to_its_end(cluster: Hosts, folder: Path) -> None:
     cluster[1].slow(50)
     training = train(cluster, folder, "2")
-    slow = check_training(training)
-    assert slow
+    check_training(training)
 
 
 def test_a_host_that_will_leave_has_its_trial_saved_before_its_next_report(cluster: Hosts, folder: Path) -> None:

@@ -12,7 +12,7 @@ import signal
 import stat
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -79,10 +79,10 @@ class Job:
         }
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def start(self, words: Sequence[str] = WORDS) -> None:
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
-                ["bash", CLUSTER / "slurm" / "exclusive.sbatch", *WORDS],
+                ["bash", CLUSTER / "slurm" / "exclusive.sbatch", *words],
                 env=self.environment, cwd=self.folder, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
 
@@ -195,6 +195,13 @@ def test_a_ray_that_cannot_start_is_a_failure(job: Job) -> None:
     job.start()
     assert job.code() == 1
     assert not job.requeued
+
+
+def test_a_job_without_a_name_is_refused_before_ray_starts(job: Job) -> None:
+    job.start(["tune", "digits_css"])
+    assert job.code() == 2
+    assert "--name must be given" in job.log.read_text()
+    assert not (job.fakes / "ray").exists()
 
 
 def test_nodes_that_linger_do_not_change_how_the_driver_ended(job: Job) -> None:

@@ -1,6 +1,7 @@
 """`s4 scale`: what it refuses, in one line, and what its tables, picture and simulation say."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -142,3 +143,10 @@ def test_the_curve_can_do_without_a_model(tmp_path: Path) -> None:
     found = Scaling("one", asked, "CPU", 1, tuple(gather_points(alone)), None, "only one worker", "uri")
     draw_curve(found, tmp_path / "scale.png")
     assert lines(found)[-1] == "no model: only one worker"
+
+
+def test_a_machine_that_was_busy_with_other_things_is_named() -> None:
+    found = measured()
+    assert not any("BUSY" in line for line in lines(found))
+    disturbed = replace(found, points=(found.points[0], replace(found.points[1], others_cores=1.4)))
+    assert any("BUSY MACHINE: other processes kept up to 1.4 cores" in line for line in lines(disturbed))
