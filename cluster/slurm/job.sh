@@ -32,6 +32,7 @@ first_node_address() {
 prepare() {
   address=$1
   shift
+  [[ " $*" == *" --name"* ]] || refuse "--name must be given, for the next start to go on; got $*: add --name NAME"
   private="${HOME:?}/.s4/jobs/$SLURM_JOB_ID"
   rm -rf "$private"
   (umask 077 && mkdir -p "$private")
