@@ -63,7 +63,7 @@ def run_train(
     check_fit(1, sizes[0], use_gpu)
     with sole_driver(folder), closing(Ledger(folder / LEDGER, CssExperiment(config).metric)) as ledger:
         check_nodes(folder)
-        trial = _train(config, sizes, folder, [ledger, *observers], use_gpu, earlier or History())
+        trial = _train(config, sizes, folder, ledger, observers, use_gpu, earlier or History())
     if trial.state is TrialState.INTERRUPTED and trial.error == INTERRUPTED:
         raise KeyboardInterrupt
     return trial
@@ -73,11 +73,12 @@ def _train(
     config: TrainConfig,
     sizes: Sequence[int],
     folder: Path,
-    observers: Sequence[TrialObserver],
+    ledger: Ledger,
+    watchers: Sequence[TrialObserver],
     use_gpu: bool,
     earlier: History,
 ) -> Trial:
-    experiment = CssExperiment(config)
+    experiment, observers, started = CssExperiment(config), [ledger, *watchers], time.monotonic()
     resolved, config_hash = experiment.resolve({})
     trial = earlier.trials.get(0) or Trial(number=0, params={}, overrides={})
     trial.config, trial.config_hash, trial.state, trial.error = resolved, config_hash, TrialState.RUNNING, None
@@ -98,6 +99,8 @@ def _train(
             trial.state, trial.error = TrialState.INTERRUPTED, INTERRUPTED
         for observer in observers:
             observer.on_end(trial)
+        took_s = time.monotonic() - started
+        ledger.spent(earlier.elapsed_s + took_s, earlier.device_s + pool.workers * took_s)
         ray.kill(dispatcher)
     return trial
 

@@ -59,7 +59,7 @@ class Task:
     @property
     def paths(self) -> tuple[str, ...]:
         """Config paths that the results show."""
-        return self.space.paths if self.space else tuple(self.settings)
+        return self.space.paths if self.space else ()
 
 
 def conduct(task: Task, speak: Terminal, work: Callable[[Sequence[TrialObserver]], object]) -> Results:
