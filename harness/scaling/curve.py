@@ -59,7 +59,9 @@ def _efficiency(axes: Any, found: Scaling) -> None:
         for workers, (low, high) in ends:
             axes.plot([workers, workers], [low, high], color=color, marker="_", markersize=8)
     axes.plot(*zip(*measured, strict=True), color=MEASURED, marker="o")
-    modelled = [(count, found.fit.model.efficiency(count)) for count, _ in measured] if found.fit else []
+    modelled = (
+        [(count, found.fit.model.efficiency(count, points[0].step_s)) for count, _ in measured] if found.fit else []
+    )
     _draw_predictions(axes, modelled, [(one.workers, one.efficiency) for one in predictions])
     for workers, value in measured + [(one.workers, one.efficiency) for one in predictions]:
         axes.annotate(f"{value:.2f}", (workers, value), (8, 4), textcoords="offset points", fontsize=8)

@@ -50,13 +50,9 @@ class ScalingModel:
         row = _step_row(self.mode, self.base, workers, self.collectives, self.bytes_per_step)
         return float(np.dot(row, list(self.parameters.values())))
 
-    def images_per_s(self, workers: int, images: int) -> float:
-        """Return the speed, given the images of a step."""
-        return images / self.step_s(workers)
-
-    def efficiency(self, workers: int) -> float:
-        """Return the speed a worker relative to the first point's, which the model predicts, too."""
-        slower = self.step_s(workers) / self.step_s(self.base)
+    def efficiency(self, workers: int, first_step_s: float) -> float:
+        """Return the speed a worker relative to the first point's, given the step that was measured there."""
+        slower = self.step_s(workers) / first_step_s
         return 1 / slower if self.mode is Mode.weak else self.base / (workers * slower)
 
     @property
@@ -75,7 +71,7 @@ class Prediction:
     images_per_s: float
     efficiency: float
     efficiency_range: tuple[float, float]
-    """Of models fitted to each repeat alone."""
+    """Of models fitted to each repeat alone, widened by the model's worst error on the measured points."""
 
 
 @dataclass(frozen=True)
@@ -116,10 +112,9 @@ def fit_all(
     points = gather_points(samples)
     model = fit(mode, points)
     repeats = len(next(iter(samples.values())))
-    alone = [
-        fit(mode, gather_points({workers: [found[repeat]] for workers, found in samples.items()}))
-        for repeat in range(repeats)
-    ]
+    alone = [gather_points({count: [found[repeat]] for count, found in samples.items()}) for repeat in range(repeats)]
+    errors = {point.workers: model.step_s(point.workers) / point.step_s - 1 for point in points}
+    worst = 1 + max(map(abs, errors.values()))
     link_errors = [
         abs(float(np.dot(_link_row(mode, point.workers, size), list(model.parameters.values()))) / seconds - 1)
         for point in points
@@ -127,11 +122,16 @@ def fit_all(
     ]
     predictions = []
     for workers in (count for count in predicted if count in images):
-        efficiencies = [one.efficiency(workers) for one in alone]
-        speed = model.images_per_s(workers, images[workers])
-        ends = (min(efficiencies), max(efficiencies))
-        predictions.append(Prediction(workers, model.step_s(workers), speed, model.efficiency(workers), ends))
-    errors = {point.workers: model.step_s(point.workers) / point.step_s - 1 for point in points}
+        of_repeats = [fit(mode, one).efficiency(workers, one[0].step_s) for one in alone]
+        predictions.append(
+            Prediction(
+                workers,
+                model.step_s(workers),
+                images[workers] / model.step_s(workers),
+                model.efficiency(workers, points[0].step_s),
+                (min(of_repeats) / worst, max(of_repeats) * worst),
+            )
+        )
     return Fit(model, errors, statistics.median(link_errors), _hold_out(mode, points), tuple(predictions))
 
 

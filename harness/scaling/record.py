@@ -33,7 +33,7 @@ class ScaleRecord:
         self._recorder = MlflowRecorder(
             tracking_uri,
             experiment,
-            "scale",  # type: ignore[arg-type]  # the recorder serves any parent with children
+            "scale",
             folder.name,
             tags,
             folder / OUTBOX,

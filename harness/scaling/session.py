@@ -7,7 +7,6 @@ out in memory, spreads over all points alike.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import ray
 from harness.gangs.messages import Job
 from harness.gangs.pool import GangPool
 from harness.gangs.reconnect import insist, start_dispatcher
-from harness.interrupt import INTERRUPTED, interruptible
+from harness.interrupt import interruptible
 from harness.scaling.measure import ScaleExperiment
 from harness.scaling.points import Sample
 from harness.scaling.request import ScaleRequest
@@ -70,18 +69,15 @@ def _measure(request: ScaleRequest, workers: int, folder: Path, use_gpu: bool, i
 
 
 def _wait(dispatcher: Any, pool: GangPool, interrupted: threading.Event) -> Sample:
+    """Return the report of the gang. An interruption waits for nothing: there is nothing to save."""
     pending = dispatcher.next_report.remote("0")
-    while True:
+    while not interrupted.is_set():
         done, _ = ray.wait([pending], timeout=POLL_S)
         if done:
             report = ray.get(pending)
-            if report.error is not None and interrupted.is_set():
-                raise KeyboardInterrupt
             if report.error is not None:
                 raise MeasurementError(report.error)
             return dict(report.metrics)
         if pool.broken is not None:
             insist(dispatcher.abort, pool.broken)
-        elif interrupted.is_set():
-            insist(dispatcher.abort, INTERRUPTED)
-            time.sleep(POLL_S)
+    raise KeyboardInterrupt

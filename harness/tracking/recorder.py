@@ -94,7 +94,7 @@ class History:
 class MlflowRecorder:
     """A `TrialObserver`; close it, or use it as a context manager, and no run is left RUNNING.
 
-    `kind` is `search` or `confirm` (a parent run and a child a trial) or `train` (trial 0 is the run itself). An outbox
+    `kind` is `search`, `confirm` or `scale` (a parent run and a child a trial) or `train` (trial 0 is the run itself). An outbox
     that exists already is continued: what it still holds is applied first, and the same runs are resumed.
     """
 
@@ -102,7 +102,7 @@ class MlflowRecorder:
         self,
         tracking_uri: str,
         experiment: str,
-        kind: Literal["search", "train", "confirm"],
+        kind: Literal["search", "train", "confirm", "scale"],
         name: str,
         tags: Mapping[str, str],
         outbox: Path,
