@@ -94,8 +94,8 @@ class History:
 class MlflowRecorder:
     """A `TrialObserver`; close it, or use it as a context manager, and no run is left RUNNING.
 
-    `kind` is `search`, `confirm` or `scale` (a parent run and a child a trial) or `train` (trial 0 is the run itself). An
-    outbox that exists already is continued: what it still holds is applied first, and the same runs are resumed.
+    `kind` is `search`, `confirm` or `scale` (a parent run and a child a trial) or `train` (trial 0 is the run itself).
+    An outbox that exists already is continued: what it still holds is applied first, and the same runs are resumed.
     """
 
     def __init__(
