@@ -6,12 +6,10 @@ trial: through the same gangs, the same interface, the same Dispatcher.
 
 from __future__ import annotations
 
-import os
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,7 +106,7 @@ class ScaleExperiment:
         watch = StepWatch(run.device, run.world_size)
         measured = MeasuredRun(run, watch, self.horizon)
         begun, load = time.perf_counter(), Load()
-        with own_core(run), watch.watching():
+        with watch.watching():
             train(self.base, measured)
         if watch.marks < self.horizon:  # interrupted
             return self.base.hash
@@ -123,23 +121,6 @@ class ScaleExperiment:
         metrics["others_cores"] = others_cores([use for _, _, use in everyone])
         run.report({"step": float(self.horizon), "finished": 1.0, **metrics}, Nothing())
         return self.base.hash
-
-
-@contextmanager
-def own_core(run: Run) -> Iterator[None]:
-    """Bind this thread, and those that it starts, to a core of its own, as Slurm and other launchers do; not on a GPU.
-
-    Ranks of a node follow each other, so they get different cores where there are enough.
-    """
-    if run.device.type != "cpu" or not hasattr(os, "sched_setaffinity"):
-        yield
-        return
-    allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {sorted(allowed)[run.rank % len(allowed)]})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, allowed)
 
 
 def summarise(ranks: Sequence[Sequence[StepTimes]], steps: int, images: int) -> dict[str, float]:

@@ -4,7 +4,7 @@
 
 Needs root: the hosts are network namespaces (tests/cluster/hosts.py). The elastic training starts on two hosts, goes on
 on one from a third of the way, and on two again from two thirds on. Global batch, learning rate, sampler and seeds do
-not depend on the number of workers, so the curves may differ by rounding alone: sums over ranks have another order.
+not depend on the number of workers; random draws follow the ranks, and BatchNorm normalises by a rank's own share.
 """
 
 from __future__ import annotations
