@@ -65,6 +65,19 @@ def test_only_the_driver_needs_the_tracking_store(two_hosts: Hosts, folder: Path
     assert "RUNNING" not in {run.info.status for run in runs}
 
 
+def test_scaling_is_measured_over_the_hosts_from_any_of_them(two_hosts: Hosts, folder: Path) -> None:
+    said = two_hosts[1].run(
+        "s4", "scale", "--workers", "1,2", "--repeats", "1", "--steps", "2", "--blocks", "1", "--warmup", "2", "--json",
+        "--address", two_hosts.address, "--storage", folder, "--tracking-uri", f"sqlite:///{folder}/mlflow.db",
+        cwd=folder,
+    ).stdout  # fmt: skip
+    alone, both = json.loads(said)["points"]
+    assert (alone["workers"], both["workers"]) == (1, 2)
+    assert alone["bytes_per_step"] == 0
+    assert both["bytes_per_step"] == sum(both["bytes_expected"].values()) > 800_000
+    assert 0 < both["efficiency"] < 2
+
+
 def test_storage_that_is_not_shared_is_refused_with_the_node(two_hosts: Hosts, folder: Path) -> None:
     apart = folder / "apart"
     apart.mkdir()
