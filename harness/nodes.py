@@ -79,7 +79,7 @@ def census() -> Census:
 
 
 def answering(nodes: Census) -> Census:
-    """Return the nodes whose raylets take a connection: Ray believes in a node for half a minute after its death."""
+    """Return the nodes whose raylets take a connection: Ray goes on believing in a node after its death."""
     return Census(tuple(node for node in nodes.nodes if _answers(node)))
 
 

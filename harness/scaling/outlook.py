@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from harness.scaling.durations import SearchTimes
 from harness.scaling.report import FILES
 from harness.scaling.simulate import REPEATS, Cluster, Faults, Forecast, forecast, simulate
+from harness.scaling.tables import numbers_table
 from trainers.errors import UsageError
 
 if TYPE_CHECKING:
@@ -146,15 +147,7 @@ def cells(found: Outlook) -> list[list[str]]:
 
 def to_table(found: Outlook) -> Table:
     """Return the table for a terminal."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    for title in COLUMNS:
-        table.add_column(title, justify="right", overflow="fold")
-    for line in cells(found):
-        table.add_row(*line)
-    return table
+    return numbers_table(COLUMNS, cells(found))
 
 
 def to_json(found: Outlook) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.files import write_whole
 from harness.scaling.points import PARTS, Point
+from harness.scaling.tables import numbers_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -134,14 +135,7 @@ def _model(fit: Fit) -> list[str]:
 
 def to_table(found: Scaling) -> Table:
     """Return the table for a terminal; predictions stand below, and say so."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    for title in COLUMNS:
-        table.add_column(title, justify="right", overflow="fold")
-    for line in cells(found):
-        table.add_row(*line)
+    table = numbers_table(COLUMNS, cells(found))
     if predicted_cells(found):
         table.add_section()
     for workers, *line in predicted_cells(found):
