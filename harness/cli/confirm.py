@@ -10,10 +10,10 @@ import typer
 import yaml
 
 from harness.cli.checks import check_inputs
+from harness.cli.fixed_runs import AGAIN, FixedRuns, parse_seeds, train_runs
 from harness.cli.options import Address, Json, Storage, TrackingUri, cores, named_folder
-from harness.cli.progress import Tally, show_progress
 from harness.cli.report import unknown_name
-from harness.cli.slots import Slots, cluster_slots, gang_count, local_slots
+from harness.cli.slots import cluster_slots, local_slots
 from harness.cli.terminal import Terminal, terminal
 from harness.confirm.report import (
     Confirmation,
@@ -27,7 +27,6 @@ from harness.confirm.report import (
     write_confirmation,
 )
 from harness.confirm.request import (
-    FixedTrials,
     Request,
     as_plain,
     candidates,
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
     from harness.search.manifest import Manifest
     from harness.search.run import SearchPlan
     from harness.tracking.recorder import MlflowRecorder
-    from harness.trials import TrialObserver
 
 
 @dataclass(frozen=True)
@@ -57,6 +55,16 @@ class Task:
     tracking_uri: str
     workers: int
     gangs: int | None
+
+    @property
+    def runs(self) -> FixedRuns:
+        """What is trained."""
+        request = self.request
+        overrides = [request.overrides(run) for run in range(len(request.runs))]
+        return FixedRuns(
+            self.folder, f"confirmation of {request.search}", self.manifest.config, request.metric, overrides,
+            self.workers, self.gangs,
+        )  # fmt: skip
 
 
 def confirm(
@@ -87,20 +95,6 @@ def confirm(
         raise typer.Exit(1)
 
 
-def parse_seeds(text: str) -> tuple[int, ...]:
-    """Return seeds that are separated by commas.
-
-    Raises:
-        UsageError: one of them is no seed.
-    """
-    words = text.split(",")
-    if not all(word.strip().isdecimal() and int(word) < 2**31 for word in words):
-        raise UsageError(
-            f"--seeds must be whole numbers from 0 to {2**31 - 1} with commas, got {text!r}: for example 0,1,2"
-        )
-    return tuple(int(word) for word in words)
-
-
 def _prepare(
     search: str,
     top: int,
@@ -114,7 +108,7 @@ def _prepare(
 ) -> Task:
     """Check everything that can be checked before anything starts."""
     from harness.cli.conduct import tracking_uri_of
-    from harness.report import read_results
+    from harness.reporting.results import read_results
     from harness.search.manifest import read_manifest
     from trainers.data.splits import open_splits
     from trainers.overrides import apply_overrides
@@ -152,9 +146,10 @@ def _run(task: Task, found: Confirmation | None, address: str, speak: Terminal) 
     from harness.search.objectives import Objective
     from harness.search.resume import open_books
 
-    plan = _plan(task, local_slots()) if address == "local" else None
+    runs = task.runs
+    plan = runs.plan(local_slots()) if address == "local" else None
     with ray_session(address, cpus=cores() if plan else None):
-        ready = plan or _plan(task, cluster_slots())
+        ready = plan or runs.plan(cluster_slots())
         write_request(task.folder, task.request)
         with sole_driver(task.folder):
             history = open_books(task.folder, task.folder.name, Objective(task.request.metric, "max"))
@@ -170,7 +165,7 @@ def _run(task: Task, found: Confirmation | None, address: str, speak: Terminal) 
                 recorder.artifact("confirm.csv", to_csv(found))
                 recorder.artifact("confirm.md", to_markdown(found))
         except KeyboardInterrupt:
-            speak.say("interrupted: the same command goes on")
+            speak.say(f"interrupted: {AGAIN}")
             raise
         finally:
             delivery = recorder.close()
@@ -194,9 +189,6 @@ def _recorder(task: Task) -> MlflowRecorder:
 
 def _train(task: Task, plan: SearchPlan, history: History, recorder: MlflowRecorder, speak: Terminal) -> Confirmation:
     """Train every run of the request that is not over."""
-    from harness.experiment import CssExperiment
-    from harness.search.run import SearchBrokenError, run_search
-
     request = task.request
     speak.say(
         f"{task.folder.name}: {len(request.configurations)} configurations of {request.search} x {len(request.seeds)} "
@@ -204,44 +196,8 @@ def _train(task: Task, plan: SearchPlan, history: History, recorder: MlflowRecor
         f"{plan.workers_per_gang} workers"
     )
     speak.say(f"results in {task.folder}, records at {task.tracking_uri}")
-    experiment = CssExperiment(task.manifest.config)
-    earlier = list(history.trials.values())
-    recorder.settle(earlier)
-    tally = Tally(plan.trials, experiment.horizon, request.metric, earlier=earlier)
-    try:
-        with show_progress(speak.console, tally) as progress:
-            observers: list[TrialObserver] = [recorder, progress]
-            end = run_search(plan, experiment, FixedTrials(request), observers, history)
-    except SearchBrokenError as error:
-        speak.say(f"failed: {error}")
-        raise typer.Exit(1) from None
-    if end.reason is not None:
-        speak.say(f"not finished: {end.reason}; the same command goes on")
-        raise typer.Exit(1)
-    return collect(task.folder.name, request, end.trials, task.tracking_uri)
-
-
-def _plan(task: Task, slots: Slots) -> SearchPlan:
-    """Return how the runs are trained.
-
-    Raises:
-        UsageError: the gangs do not fit.
-    """
-    from harness.search.run import SearchPlan
-
-    runs = len(task.request.runs)
-    return SearchPlan(
-        name=task.folder.name,
-        storage=task.folder.parent,
-        trials=runs,
-        grace_steps=1,
-        gangs=gang_count(slots, task.workers, task.gangs, runs),
-        workers_per_gang=task.workers,
-        scheduler="none",
-        sampler="random",
-        use_gpu=slots.unit == "GPU",
-        keep_checkpoints=runs,
-    )
+    trials = train_runs(task.runs, plan, history, recorder, speak)
+    return collect(task.folder.name, request, trials, task.tracking_uri)
 
 
 def _validate(task: Task, found: Confirmation, recorder: MlflowRecorder, use_gpu: bool) -> Confirmation:

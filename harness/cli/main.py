@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import typer
 
+from harness.cli.ablate import ablate
 from harness.cli.confirm import confirm
 from harness.cli.data import data
 from harness.cli.doctor import doctor
@@ -34,7 +35,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (train, tune, report, confirm, plan, scale, sync, doctor, ui):
+for command in (train, tune, report, confirm, ablate, plan, scale, sync, doctor, ui):
     app.command()(command)
 app.add_typer(data, name="data")
 

@@ -185,3 +185,25 @@ def show_progress(console: Console, tally: Tally) -> Iterator[TrialObserver]:
     live = LiveProgress(tally)
     with Live(get_renderable=live.picture, console=console, refresh_per_second=4, transient=True):
         yield live
+
+
+@contextlib.contextmanager
+def counting(console: Console, what: str, total: int) -> Iterator[Callable[[], None]]:
+    """Yield what is called each time that one of `total` things is done; shown as a bar, or as lines now and then."""
+    if console.is_terminal:
+        from rich.progress import Progress
+
+        with Progress(console=console, transient=True) as bar:
+            task = bar.add_task(what, total=total)
+            yield lambda: bar.advance(task)
+        return
+    done, said = 0, time.monotonic()
+
+    def count() -> None:
+        nonlocal done, said
+        done += 1
+        if done == total or time.monotonic() - said >= HEARTBEAT_S:
+            said = time.monotonic()
+            console.print(f"{what}: {done}/{total}", highlight=False, markup=False, soft_wrap=True)
+
+    yield count

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.confirm.request import BASELINE, Configuration, Request
-from harness.confirm.statistics import Interval, choose, paired, t_interval, verdict
+from harness.confirm.statistics import choose, verdict
 from harness.files import write_whole
+from harness.statistics.intervals import Interval, paired, t_interval
 from trainers.errors import UsageError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from harness.files import write_whole
 from trainers.errors import UsageError
 
 if TYPE_CHECKING:
-    from harness.report import Results, Row
+    from harness.reporting.results import Results, Row
     from harness.search.manifest import Manifest
     from harness.trials import Value
 
@@ -65,31 +65,6 @@ class Request:
         """Return what a run sets: its configuration, and its seed."""
         configuration, seed = self.runs[run]
         return {**configuration.overrides, **dict.fromkeys(self.drawn, seed)}
-
-
-class FixedTrials:
-    """A `SearchSpace` without choice: trial N is run N of the request."""
-
-    def __init__(self, request: Request) -> None:
-        self._request = request
-
-    @property
-    def name(self) -> str:
-        """Name for people."""
-        return f"confirmation of {self._request.search}"
-
-    @property
-    def baseline_params(self) -> Mapping[str, Value]:
-        """Run 0, the baseline with the first seed."""
-        return {"run": 0}
-
-    def suggest(self, trial: Any) -> dict[str, Value]:
-        """Return the run of a trial's number; a range of one value is left to no sampler."""
-        return {"run": trial.suggest_int("run", trial.number, trial.number)}
-
-    def overrides(self, params: Mapping[str, Value]) -> dict[str, Value]:
-        """Return the overrides of the run."""
-        return self._request.overrides(int(params["run"] or 0))
 
 
 def make_request(results: Results, manifest: Manifest, top: int, seeds: tuple[int, ...], vary_data: bool) -> Request:

@@ -57,15 +57,16 @@ class Manifest(Origin):
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write the manifest into the search's folder, whole or not at all."""
     more = {"metric": manifest.metric, "plan": dict(manifest.plan), "space": manifest.space.text}
-    _write(folder / SEARCH, manifest, more)
+    write_begun(folder / SEARCH, manifest, more)
 
 
 def write_origin(folder: Path, origin: Origin) -> None:
     """Write what a training began with into its folder, whole or not at all."""
-    _write(folder / TRAINING, origin, {})
+    write_begun(folder / TRAINING, origin, {})
 
 
-def _write(path: Path, origin: Origin, more: Mapping[str, Any]) -> None:
+def write_begun(path: Path, origin: Origin, more: Mapping[str, Any]) -> None:
+    """Write what something begins with, whole or not at all; `more` goes between the origin and its config."""
     data = {
         "version": VERSION,
         "preset": origin.preset,
@@ -90,7 +91,7 @@ def read_manifest(folder: Path) -> Manifest:
         space = parse_space(data["space"])
         return Manifest(**origin.__dict__, space=space, metric=data["metric"], plan=data["plan"])
 
-    return _read(folder / SEARCH, "search", "s4 tune", parse)
+    return read_begun(folder / SEARCH, "a search", "s4 tune", parse)
 
 
 def read_origin(folder: Path) -> Origin:
@@ -99,10 +100,20 @@ def read_origin(folder: Path) -> Origin:
     Raises:
         UsageError: nothing was written, or this version cannot read it.
     """
-    return _read(folder / TRAINING, "training", "s4 train", lambda origin, data: origin)
+    return read_begun(folder / TRAINING, "a training", "s4 train", lambda origin, data: origin)
 
 
-def _read(path: Path, what: str, command: str, parse: Callable[[Origin, Mapping[str, Any]], Read]) -> Read:
+def read_begun(path: Path, what: str, command: str, parse: Callable[[Origin, Mapping[str, Any]], Read]) -> Read:
+    """Return what `write_begun` wrote.
+
+    Args:
+        what: wrote it, with its article: `a search`.
+        command: begins such a thing.
+        parse: makes the value from the origin and the whole file.
+
+    Raises:
+        UsageError: nothing was written, or this version cannot read it.
+    """
     from trainers.config import TrainConfig
 
     try:
@@ -113,7 +124,7 @@ def _read(path: Path, what: str, command: str, parse: Callable[[Origin, Mapping[
         return parse(Origin(data["preset"], data["settings"], config, data["data_digest"]), data)
     except FileNotFoundError:
         raise UsageError(
-            f"a {what} must have written {path}, there is none: check --name and --storage ({command} begins a {what})"
+            f"{what} must have written {path}, there is none: check --name and --storage ({command} begins {what})"
         ) from None
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         if isinstance(error, UsageError):

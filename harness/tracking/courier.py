@@ -6,9 +6,11 @@ MLflow is imported here, for that takes seconds, and everything slow or broken a
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from harness.tracking.outbox import Operation, Outbox
@@ -20,11 +22,22 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 
 log = logging.getLogger(__name__)
 
-Apply = Callable[[Operation], None]
+MERGED = 200
+"""Reports that are applied together at most."""
+
+Apply = Callable[[Sequence[Operation]], None]
+"""Applies one operation, or several reports."""
+
+
+class RefusedError(Exception):
+    """MLflow will refuse the same operation again."""
 
 
 class Courier:
-    """Applies operations in a daemon thread; the first that cannot reach MLflow is retried until it can, or `close`."""
+    """Applies operations in a daemon thread; the first that cannot reach MLflow is retried until it can, or `close`.
+
+    Reports that wait behind each other are applied together, so that what an outage left drains in fewer requests.
+    """
 
     def __init__(self, outbox: Outbox, connect: Callable[[], Apply]) -> None:
         """Start the thread. `connect` is called in it, and returns what applies an operation."""
@@ -35,6 +48,7 @@ class Courier:
         self._connect = connect
         self._apply: Apply | None = None
         self._queue: queue.SimpleQueue[tuple[Operation, int] | None] = queue.SimpleQueue()
+        self._backlog: deque[tuple[Operation, int] | None] = deque()
         self._closing = threading.Event()
         self._abandoned = threading.Event()
         self._thread = threading.Thread(target=self._work, name="s4-tracking", daemon=True)
@@ -53,28 +67,55 @@ class Courier:
         return not self._thread.is_alive()
 
     def _work(self) -> None:
-        while (item := self._queue.get()) is not None:
-            operation, line = item
-            if not self._insist(operation):
+        while group := self._next_group():
+            if not self._deliver([operation for operation, _ in group]):
                 return
-            self._outbox.mark_done(line)
+            self._outbox.mark_done(group[-1][1])
 
-    def _insist(self, operation: Operation) -> bool:
-        """Apply the operation, retrying; return false when told to give up."""
+    def _next_group(self) -> list[tuple[Operation, int]]:
+        """Wait for something to do, and return it: one operation, or the reports at the head; empty after `close`."""
+        if not self._backlog:
+            self._backlog.append(self._queue.get())
+        while not self._queue.empty():
+            self._backlog.append(self._queue.get())
+        group: list[tuple[Operation, int]] = []
+        while self._backlog and len(group) < MERGED:
+            head = self._backlog[0]
+            if head is None or (group and not (_is_report(group[0]) and _is_report(head))):
+                break
+            group.append(head)
+            self._backlog.popleft()
+        return group
+
+    def _deliver(self, operations: list[Operation]) -> bool:
+        """Apply operations, skip those that MLflow refuses, and return false when told to give up."""
+        try:
+            return self._insist(operations)
+        except RefusedError as error:
+            if len(operations) > 1:  # one of them is wrong
+                return all(self._deliver([operation]) for operation in operations)
+            self.rejected += 1
+            log.warning("MLflow refused %s: %s", operations[0]["op"], error)
+            return True
+
+    def _insist(self, operations: list[Operation]) -> bool:
+        """Apply operations, retrying; return false when told to give up.
+
+        Raises:
+            RefusedError: MLflow understood them, and does not take them.
+        """
         wait_s = FIRST_WAIT_S
         while not self._abandoned.is_set():
             try:
                 if self._apply is None:
                     self._apply = self._connect()
-                self._apply(operation)
-                self.applied += 1
+                self._apply(operations)
+                self.applied += len(operations)
                 return True
             except Exception as error:
-                self.last_error = " ".join(str(error).split())[:300]
+                self.last_error = _one_line(error)
                 if _is_refusal(error):
-                    self.rejected += 1
-                    log.warning("MLflow refused %s: %s", operation["op"], self.last_error)
-                    return True
+                    raise RefusedError(self.last_error) from error
                 log.debug("MLflow cannot be reached, retrying: %s", self.last_error)
             (self._abandoned if self._closing.is_set() else self._closing).wait(wait_s)
             wait_s = min(2 * wait_s, LONGEST_WAIT_S) if not self._closing.is_set() else FIRST_WAIT_S
@@ -82,7 +123,13 @@ class Courier:
 
 
 def connect_client(tracking_uri: str) -> MlflowClient:
-    """Return a client; imports MLflow, and keeps its chatter about creating tables off the terminal."""
+    """Return a client; imports MLflow, and keeps its chatter about tables and links off the terminal.
+
+    A request is sent once: the courier insists by itself, and looks first whether a run was created before the answer
+    was lost; MLflow's own retries would create it twice.
+    """
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     for name in ("alembic", "mlflow.store", "mlflow.tracking"):
         logging.getLogger(name).setLevel(logging.WARNING)
     from mlflow import MlflowClient
@@ -92,9 +139,30 @@ def connect_client(tracking_uri: str) -> MlflowClient:
     return MlflowClient(tracking_uri)
 
 
+def _is_report(item: tuple[Operation, int]) -> bool:
+    return item[0]["op"] == "report"
+
+
+def _one_line(error: Exception) -> str:
+    """Return what to tell the user: what is wrong with the server, rather than what it answered."""
+    status = _status(error)
+    if status in (401, 403):
+        return (
+            f"the server lets in only users it knows (answer {status}): set MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD"
+        )
+    return " ".join(str(error).split())[:300]
+
+
 def _is_refusal(error: Exception) -> bool:
     """Return whether MLflow will refuse the same operation again: it was understood, and it is wrong."""
     if isinstance(error, TypeError | KeyError | AttributeError | ValueError):
         return True
-    status = getattr(error, "get_http_status_code", None)
-    return status is not None and 400 <= status() < 500 and status() not in (401, 403, 408, 429)
+    status = _status(error)
+    return status is not None and 400 <= status < 500 and status not in (401, 403, 408, 429)
+
+
+def _status(error: Exception) -> int | None:
+    """Return the HTTP status that MLflow gives an error; none where it comes from elsewhere."""
+    known: Callable[[], int] | None = getattr(error, "get_http_status_code", None)
+    return None if known is None else known()

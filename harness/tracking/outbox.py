@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,11 @@ from harness.files import end_with_a_whole_line, write_whole
 Operation = dict[str, Any]
 
 log = logging.getLogger(__name__)
+
+
+def stamped(op: str, **more: object) -> Operation:
+    """Return an operation that happens now, in milliseconds since 1970."""
+    return {"op": op, "time": int(time.time() * 1000), **more}
 
 
 class Outbox:

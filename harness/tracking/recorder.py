@@ -5,18 +5,27 @@ Observing returns at once: an operation is appended to the outbox, and the couri
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
 from harness.interrupt import INTERRUPTED
 from harness.tracking.courier import Courier, connect_client
-from harness.tracking.limits import NAME_LENGTH, TAG_LENGTH, clean_name, clean_value, finite, flat_params
-from harness.tracking.outbox import Operation, Outbox
+from harness.tracking.history import History
+from harness.tracking.limits import (
+    NAME_LENGTH,
+    TAG_LENGTH,
+    clean_name,
+    clean_step,
+    clean_tags,
+    clean_value,
+    finite,
+    flat_params,
+)
+from harness.tracking.notes import Notes
+from harness.tracking.outbox import Operation, Outbox, stamped
 from harness.tracking.provenance import git_sha
 from harness.tracking.stores import absolute_uri, artifact_location
 from harness.tracking.writer import MlflowWriter
@@ -54,47 +63,11 @@ class Delivery(NamedTuple):
     """One line for the user where not all was applied."""
 
 
-@dataclass
-class History:
-    """What an outbox says about its search, and what an earlier driver did not get done."""
-
-    opening: Operation | None = None
-    """The first operation, which names the search."""
-    open_trials: set[int] = field(default_factory=set)
-    """Started and not ended."""
-    ended: int = 0
-    best: float | None = None
-    """Best value of completed trials, as shown on the parent."""
-    pending: list[tuple[Operation, int]] = field(default_factory=list)
-    """Operations that were not applied, with their lines."""
-
-    @classmethod
-    def read(cls, outbox: Outbox) -> Self:
-        """Return the history in an outbox; empty where it is new."""
-        history, done = cls(), outbox.done()
-        for line, operation in enumerate(outbox.operations(), start=1):
-            history.opening = history.opening or operation
-            if line > done:
-                history.pending.append((operation, line))
-            history.follow(operation)
-        return history
-
-    def follow(self, operation: Operation) -> None:
-        """Take note of one operation."""
-        match operation:
-            case {"op": "start", "trial": number}:
-                self.open_trials.add(number)
-            case {"op": "end", "trial": number}:
-                self.open_trials.discard(number)
-                self.ended += 1
-            case {"op": "report", "best": value}:
-                self.best = value
-
-
-class MlflowRecorder:
+class MlflowRecorder(Notes):
     """A `TrialObserver`; close it, or use it as a context manager, and no run is left RUNNING.
 
-    `kind` is `search`, `confirm` or `scale` (a parent run and a child a trial) or `train` (trial 0 is the run itself).
+    `kind` is `search`, `confirm`, `scale` or `ablation` (a parent run and a child a trial; an ablation's trials are its
+    variants with their seeds, and summaries stand beside them) or `train` (trial 0 is the run itself).
     An outbox that exists already is continued: what it still holds is applied first, and the same runs are resumed.
     """
 
@@ -102,7 +75,7 @@ class MlflowRecorder:
         self,
         tracking_uri: str,
         experiment: str,
-        kind: Literal["search", "train", "confirm", "scale"],
+        kind: Literal["search", "train", "confirm", "scale", "ablation"],
         name: str,
         tags: Mapping[str, str],
         outbox: Path,
@@ -110,6 +83,7 @@ class MlflowRecorder:
         metric: str = "dev/miou",
         maximise: bool = True,
         trial_tags: Callable[[Trial], Mapping[str, str]] | None = None,
+        trial_name: Callable[[Trial], str] | None = None,
     ) -> None:
         """Open or continue the record.
 
@@ -117,14 +91,15 @@ class MlflowRecorder:
             tags: of all runs.
             maximise: whether more of the metric is better.
             trial_tags: what a trial's run is tagged with besides.
+            trial_name: what a trial's run is called, when it is created; none: `trial-007`.
         """
         uri, sha = absolute_uri(tracking_uri), git_sha()
         self._metric = metric
         self._leaf = clean_name(metric).replace("/", "_")
-        self._tags = {clean_name(key): clean_value(value, TAG_LENGTH) for key, value in tags.items()}
-        self._tags |= {"s4.search": clean_value(name, TAG_LENGTH)} | ({"s4.git_sha": sha} if sha else {})
+        self._tags = clean_tags({**tags, "s4.search": name, **({"s4.git_sha": sha} if sha else {})})
         self._maximise = maximise
         self._trial_tags = trial_tags
+        self._trial_name = trial_name or (lambda trial: f"trial-{trial.number:03d}")
         self._overrides: dict[int, dict[str, Value]] = {}
         self._delivery: Delivery | None = None
         self._outbox = Outbox(outbox)
@@ -137,7 +112,7 @@ class MlflowRecorder:
             "search_id": uuid.uuid4().hex[:12],
             "tags": {**self._tags, "s4.kind": kind, "s4.state": str(TrialState.RUNNING)},
         }
-        opening = {**opening, **_stamped("open")}
+        opening = {**opening, **stamped("open")}
         self._kind = opening["kind"]
         self._courier = Courier(self._outbox, lambda: MlflowWriter(connect_client(uri), opening).apply)
         for operation, line in self._history.pending:
@@ -153,11 +128,12 @@ class MlflowRecorder:
             "s4.kind": "train" if self._kind == "train" else "trial",
             "s4.trial": str(trial.number),
             "s4.config_hash": trial.config_hash,
-            "s4.seed": clean_value(trial.config.get("seed"), TAG_LENGTH),
+            "s4.seed": trial.config.get("seed"),
             "s4.state": str(TrialState.RUNNING),
             **(self._trial_tags(trial) if self._trial_tags else {}),
         }
-        self._send(_stamped("start", trial=trial.number, params=flat_params(config), tags=tags))
+        name = clean_value(self._trial_name(trial), NAME_LENGTH)
+        self._send(stamped("start", trial=trial.number, name=name, params=flat_params(config), tags=clean_tags(tags)))
         self._show_change(trial)
 
     def on_report(self, trial: Trial) -> None:
@@ -165,7 +141,7 @@ class MlflowRecorder:
         metrics, dropped = finite({name: value for name, value in trial.metrics.items() if name not in BOOKKEEPING})
         if dropped:
             metrics["nonfinite"] = float(dropped)
-        self._send(_stamped("report", trial=trial.number, step=trial.step, metrics=metrics))
+        self._send(stamped("report", trial=trial.number, step=clean_step(trial.step), metrics=metrics))
 
     def on_end(self, trial: Trial) -> None:
         """End the trial's run as its state says, with what tables of runs show: the best and the final value."""
@@ -179,7 +155,7 @@ class MlflowRecorder:
             tags["s4.stop_reason"] = "health"
         if trial.error and trial.error != INTERRUPTED:
             tags["s4.error"] = clean_value(trial.error, TAG_LENGTH, keep_end=True)
-        self._end(status, tags, trial=trial.number, step=trial.step, metrics=finite(metrics)[0])
+        self._end(status, tags, trial=trial.number, step=clean_step(trial.step), metrics=finite(metrics)[0])
         self._show_best(trial)
 
     def settle(self, trials: Iterable[Trial]) -> None:
@@ -187,14 +163,6 @@ class MlflowRecorder:
         for trial in trials:
             if trial.state.over and trial.number in self._history.open_trials:
                 self.on_end(trial)
-
-    def artifact(self, file: str, text: str) -> None:
-        """Keep a text as an artifact of the search (or of the training)."""
-        self._send(_stamped("artifact", file=file, text=text))
-
-    def file(self, path: Path) -> None:
-        """Keep a file that is already written, such as a picture, as an artifact of the search (or of the training)."""
-        self._send(_stamped("file", path=str(path.absolute())))
 
     def close(self, status: Status = "FINISHED", reason: str | None = None, timeout_s: float = 30.0) -> Delivery:
         """End every run that is still open, wait at most `timeout_s` for MLflow, and say what is left in the outbox."""
@@ -229,9 +197,8 @@ class MlflowRecorder:
         self._overrides[trial.number] = now
         if before is None or before == now:
             return
-        numbers = {f"param/{clean_name(path)}": float(value) for path, value in now.items()
-                   if isinstance(value, int | float)}  # fmt: skip
-        self._send(_stamped("report", trial=trial.number, step=trial.step, metrics=finite(numbers)[0]))
+        numbers = {f"param/{path}": float(value) for path, value in now.items() if isinstance(value, int | float)}
+        self._send(stamped("report", trial=trial.number, step=clean_step(trial.step), metrics=finite(numbers)[0]))
 
     def _show_best(self, trial: Trial) -> None:
         """Show on the parent how the best completed trial improves with the number of trials that ended."""
@@ -241,10 +208,10 @@ class MlflowRecorder:
         best = self._history.best
         if best is None or (value > best if self._maximise else value < best):
             metrics = {f"best/{self._leaf}": value, "best/trial": float(trial.number)}
-            self._send(_stamped("report", step=self._history.ended, metrics=metrics, best=value))
+            self._send(stamped("report", step=self._history.ended, metrics=metrics, best=value))
 
     def _end(self, status: Status, tags: Mapping[str, str], **more: object) -> None:
-        self._send(_stamped("end", status=status, tags=dict(tags), **more))
+        self._send(stamped("end", status=status, tags=dict(tags), **more))
 
     def _send(self, operation: Operation) -> None:
         self._history.follow(operation)
@@ -281,7 +248,3 @@ def _note(pending: int, courier: Courier, outbox: Path) -> str | None:
     if courier.rejected:
         return f"MLflow refused {courier.rejected} operations, the last one: {courier.last_error}"
     return None
-
-
-def _stamped(op: str, **more: object) -> Operation:
-    return {"op": op, "time": int(time.time() * 1000), **more}

@@ -1,133 +1,151 @@
-"""Applies one operation of the outbox to MLflow. Every operation may be applied again without changing anything.
+"""Applies operations of the outbox to MLflow. Every operation may be applied again without changing anything.
 
-Runs are found by tags before they are created: `s4.search_id`, minted with the outbox, and `s4.trial`. MLflow's own
-constraints do the rest: a param may be logged again with the same value, and a metric with the same step and time.
+Runs are found before they are created (`RunTree`). MLflow's own constraints do the rest: a param may be logged again
+with the same value, and a metric with the same step and time.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from harness.tracking.limits import PARAMS_A_BATCH, batches
+from harness.tracking.limits import METRICS_A_BATCH, PARAMS_A_BATCH, TAGS_A_BATCH, batches, weight
 from harness.tracking.outbox import Operation
+from harness.tracking.run_tree import Found, RunTree
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
-
-PARENT = "mlflow.parentRunId"
+    from mlflow.entities import Metric
 
 
 class MlflowWriter:
-    """Writes the runs of one search: a parent and its trials, or the single run of a training.
+    """Writes the runs of one search: a parent, its trials and summaries, or the single run of a training.
 
     `opening` is the first operation of the outbox; it names the experiment and the search.
     """
 
     def __init__(self, client: MlflowClient, opening: Operation) -> None:
         self._client = client
-        self._opening = opening
-        self._experiment: str | None = None
-        self._runs: dict[int | None, str] = {}  # trial number, or none for the parent -> run id
+        self._runs = RunTree(client, opening)
 
-    def apply(self, operation: Operation) -> None:
-        """Apply one operation.
+    def apply(self, operations: Sequence[Operation]) -> None:
+        """Apply one operation, or several reports: those of a run share a request.
 
         Raises:
             Exception: what MLflow raises, when it refuses or cannot be reached.
         """
+        if len(operations) == 1:
+            self._apply(operations[0])
+            return
+        points: dict[str, list[Metric]] = {}
+        for operation in operations:
+            points.setdefault(self._run_of(operation), []).extend(_points(operation))
+        for run_id, metrics in points.items():
+            self._log(run_id, metrics)
+
+    def _apply(self, operation: Operation) -> None:
         match operation["op"]:
             case "open":
-                self._client.update_run(self._parent(), status="RUNNING")
+                self._client.update_run(self._runs.parent().id, status="RUNNING")
             case "start":
                 self._start(operation)
+            case "report" | "tag":
+                self._log(self._run_of(operation), _points(operation), operation.get("tags"))
             case "end":
-                self._log(self._run_of(operation), operation)
-                self._client.set_terminated(self._run_of(operation), operation["status"], operation["time"])
+                run_id = self._run_of(operation)
+                self._log(run_id, _points(operation), operation.get("tags"))
+                self._client.set_terminated(run_id, operation["status"], operation["time"])
             case "artifact":
-                self._client.log_text(self._parent(), operation["text"], operation["file"])
+                self._client.log_text(self._run_of(operation), operation["text"], operation["file"])
             case "file":
-                self._client.log_artifact(self._parent(), operation["path"])
-            case "report":
-                self._log(self._run_of(operation), operation)
+                self._keep(operation)
+            case "aggregate":
+                self._aggregate(operation)
+            case "dataset":
+                self._dataset(operation)
             case other:
                 raise ValueError(f"an operation must be one that this version writes, got {other!r}: update s4-harness")
 
     def _start(self, operation: Operation) -> None:
         """Create or resume a trial's run and log the params that it lacks."""
-        run_id = self._run_of(operation)
-        run = self._client.get_run(run_id)
-        lacking = [(key, value) for key, value in operation["params"].items() if key not in run.data.params]
+        found = self._trial(operation)
+        status = self._complete(found, operation["params"], operation["tags"])
+        if status != "RUNNING":
+            self._client.update_run(found.id, status="RUNNING")
+
+    def _aggregate(self, operation: Operation) -> None:
+        """Create or update a summary, and leave it FINISHED."""
+        found = self._runs.aggregate(operation["name"], operation["time"], operation["tags"])
+        status = self._complete(found, operation["params"], operation["tags"])
+        self._log(found.id, _points(operation))
+        if status != "FINISHED":
+            self._client.set_terminated(found.id, "FINISHED", operation["time"])
+
+    def _complete(self, found: Found, params: Mapping[str, str], tags: Mapping[str, str]) -> str:
+        """Log the params and tags that a run lacks, and return its status."""
+        status = "RUNNING"
+        if not found.created:
+            run = self._client.get_run(found.id)
+            status = run.info.status
+            params = {key: value for key, value in params.items() if key not in run.data.params}
+            tags = {key: value for key, value in tags.items() if run.data.tags.get(key) != value}
+        self._log(found.id, params=params, tags={} if found.created else tags)
+        return status
+
+    def _dataset(self, operation: Operation) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        dataset = Dataset(
+            operation["name"], operation["digest"], "local", operation["source"],
+            schema=operation["schema"], profile=operation["profile"],
+        )  # fmt: skip
+        tags = [InputTag("mlflow.data.context", operation["context"])]
+        self._client.log_inputs(self._runs.parent().id, datasets=[DatasetInput(dataset, tags)])
+
+    def _keep(self, operation: Operation) -> None:
+        path = Path(operation["path"])
+        if not path.is_file():
+            raise ValueError(f"a file must be there to be kept as an artifact, there is none at {path}: it was moved")
+        self._client.log_artifact(self._run_of(operation), str(path), operation.get("folder") or None)
+
+    def _log(
+        self,
+        run_id: str,
+        metrics: Sequence[Metric] = (),
+        tags: Mapping[str, str] | None = None,
+        params: Mapping[str, str] | None = None,
+    ) -> None:
+        """Log what there is in as few requests as MLflow's limits allow, mostly one."""
         from mlflow.entities import Param, RunTag
 
-        for batch in batches(lacking, PARAMS_A_BATCH):
-            self._client.log_batch(run_id, params=[Param(key, value) for key, value in batch])
-        tags = {key: value for key, value in operation["tags"].items() if run.data.tags.get(key) != value}
-        if tags:
-            self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
-        if run.info.status != "RUNNING":
-            self._client.update_run(run_id, status="RUNNING")
-
-    def _log(self, run_id: str, operation: Operation) -> None:
-        """Log the operation's metrics and tags in one request."""
-        from mlflow.entities import Metric, RunTag
-
-        time, step = operation["time"], operation.get("step", 0)
-        metrics = [Metric(key, value, time, step) for key, value in operation.get("metrics", {}).items()]
-        tags = [RunTag(key, value) for key, value in operation.get("tags", {}).items()]
-        if metrics or tags:
-            self._client.log_batch(run_id, metrics=metrics, tags=tags)
+        for points, notes, settings in zip_longest(
+            batches(metrics, METRICS_A_BATCH, weigh=lambda point: weight(point.key)),
+            batches(list((tags or {}).items()), TAGS_A_BATCH, weigh=lambda item: weight(*item)),
+            batches(list((params or {}).items()), PARAMS_A_BATCH, weigh=lambda item: weight(*item)),
+            fillvalue=(),
+        ):
+            self._client.log_batch(
+                run_id,
+                metrics=list(points),
+                params=[Param(*item) for item in settings],
+                tags=[RunTag(*item) for item in notes],
+            )
 
     def _run_of(self, operation: Operation) -> str:
         """Return the run that an operation is about; one that names a trial that has none yet creates it."""
-        number = operation.get("trial")
-        if number is None or self._opening["kind"] == "train":
-            return self._parent()
-        if number not in self._runs:
-            tags = {**operation.get("tags", {}), "s4.trial": str(number), PARENT: self._parent()}
-            found = self._find(f"tags.`s4.trial` = '{number}'")
-            self._runs[number] = found or self._create(f"trial-{number:03d}", operation["time"], tags)
-        return self._runs[number]
+        return self._runs.parent().id if operation.get("trial") is None else self._trial(operation).id
 
-    def _parent(self) -> str:
-        if None not in self._runs:
-            kind = self._opening["kind"]
-            found = self._find(f"tags.`s4.kind` = '{kind}'")
-            self._runs[None] = found or self._create(
-                self._opening["name"], self._opening["time"], self._opening["tags"]
-            )
-        return self._runs[None]
-
-    def _find(self, condition: str) -> str | None:
-        condition = f"tags.`s4.search_id` = '{self._opening['search_id']}' and {condition}"
-        runs = self._client.search_runs([self._experiment_id()], condition, max_results=1)
-        return cast("str", runs[0].info.run_id) if runs else None
-
-    def _create(self, name: str, time: int, tags: dict[str, str]) -> str:
-        tags = {**tags, "s4.search_id": self._opening["search_id"]}
-        run: Run = self._client.create_run(self._experiment_id(), start_time=time, tags=tags, run_name=name)
-        return cast("str", run.info.run_id)
-
-    def _experiment_id(self) -> str:
-        if self._experiment is None:
-            self._experiment = _ensure_experiment(
-                self._client, self._opening["experiment"], self._opening["artifact_location"]
-            )
-        return self._experiment
+    def _trial(self, operation: Operation) -> Found:
+        number = operation["trial"]
+        name = operation.get("name", f"trial-{number:03d}")
+        return self._runs.trial(number, name, operation["time"], operation.get("tags", {}))
 
 
-def _ensure_experiment(client: MlflowClient, name: str, location: str | None) -> str:
-    """Return the id of the experiment of this name, created or taken out of the trash if need be."""
-    from mlflow.exceptions import MlflowException
+def _points(operation: Operation) -> list[Metric]:
+    from mlflow.entities import Metric
 
-    experiment: Any = client.get_experiment_by_name(name)
-    if experiment is None:
-        try:
-            return cast("str", client.create_experiment(name, artifact_location=location))
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # by another driver, a moment ago
-                raise
-            experiment = client.get_experiment_by_name(name)
-    if experiment.lifecycle_stage == "deleted":
-        client.restore_experiment(experiment.experiment_id)
-    return cast("str", experiment.experiment_id)
+    time, step = operation["time"], operation.get("step", 0)
+    metrics: Mapping[str, Any] = operation.get("metrics", {})
+    return [Metric(key, value, time, step) for key, value in metrics.items()]

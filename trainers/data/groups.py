@@ -28,12 +28,22 @@ def rank_groups(source: ImageSource, indices: Sequence[int], batch: int, run: Ru
     Images are fetched `batch` at a time; those of a batch that share a size make a group. Padding thus reaches no
     network, and no image's prediction depends on the size of another.
     """
+    for _, group in numbered_groups(source, indices, batch, run):
+        yield group
+
+
+def numbered_groups(
+    source: ImageSource, indices: Sequence[int], batch: int, run: Run
+) -> Iterator[tuple[list[int], Group]]:
+    """Yield the groups of `rank_groups`, each with the indices of its images in the source."""
     mine = indices[run.rank :: run.world_size]
     for start in range(0, len(mine), batch):
-        samples = source.fetch(mine[start : start + batch])
+        chosen = mine[start : start + batch]
+        samples = source.fetch(chosen)
         for height, width in torch.unique(samples.sizes, dim=0).tolist():
             rows = (samples.sizes == torch.tensor([height, width])).all(dim=1)
-            yield Group(
+            group = Group(
                 to_images(samples.images[rows, :, :height, :width], run.device),
                 samples.labels[rows, :height, :width].to(run.device, torch.int64),
             )
+            yield [chosen[row] for row in rows.nonzero().flatten().tolist()], group

@@ -1,13 +1,11 @@
-"""A confirmation's statistics: against scipy, closed forms and simulated noise; and what is read back."""
+"""What a confirmation chooses and says of its choice; and what is read back."""
 
 import csv
 import dataclasses
 import io
-import random
 from pathlib import Path
 
 import pytest
-from scipy import stats
 
 from harness.confirm.report import (
     Confirmation,
@@ -21,8 +19,10 @@ from harness.confirm.report import (
     to_markdown,
     write_confirmation,
 )
-from harness.confirm.request import BASELINE, Configuration, FixedTrials, Request
-from harness.confirm.statistics import choose, paired, t_interval, verdict
+from harness.confirm.request import BASELINE, Configuration, Request
+from harness.confirm.statistics import choose, verdict
+from harness.search.fixed import FixedTrials
+from harness.statistics.intervals import paired
 from harness.trials import Trial, TrialState
 from trainers.errors import UsageError
 
@@ -39,34 +39,6 @@ STEADY, LUCKY, BASE = {0: 0.60, 1: 0.61, 2: 0.62}, {0: 0.90, 1: 0.50, 2: 0.60}, 
 def found(request: Request = REQUEST) -> Confirmation:
     outcomes = [Outcome(ITEMS[0], BASE), Outcome(ITEMS[1], LUCKY), Outcome(ITEMS[2], STEADY)]
     return Confirmation("a-search-confirm", request, outcomes, "sqlite:///x.db")
-
-
-def test_the_interval_is_students() -> None:
-    values = [0.61, 0.55, 0.7, 0.64]
-    ours = t_interval(values)
-    theirs = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high))
-
-
-def test_paired_differences_cancel_what_seeds_have_in_common() -> None:
-    ours = paired({0: 0.9, 1: 0.1, 2: 0.5}, {2: 0.4, 1: 0.0, 0: 0.8})
-    assert ours == pytest.approx((0.1, 0.0, 0.1, 0.1))
-
-
-def test_the_paired_interval_is_scipys() -> None:
-    values, others = {0: 0.6, 1: 0.7, 2: 0.9}, {0: 0.5, 1: 0.65, 2: 0.6}
-    theirs = stats.ttest_rel([*values.values()], [*others.values()]).confidence_interval(0.95)
-    assert paired(values, others)[2:] == pytest.approx((theirs.low, theirs.high))
-
-
-def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
-    draw = random.Random(0)
-    repeats = 2000
-    covered = 0
-    for _ in range(repeats):
-        interval = t_interval([draw.gauss(0.5, 0.1) for _ in range(4)])
-        covered += interval.low <= 0.5 <= interval.high
-    assert covered / repeats == pytest.approx(0.95, abs=4 * (0.95 * 0.05 / repeats) ** 0.5)
 
 
 def test_the_steady_configuration_is_chosen_and_not_the_lucky_one() -> None:
@@ -197,7 +169,7 @@ def test_a_study_draws_each_run_once_and_leaves_no_choice_to_its_sampler() -> No
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    space = FixedTrials(REQUEST)
+    space = FixedTrials("again", [REQUEST.overrides(run) for run in range(len(REQUEST.runs))])
     study = optuna.create_study()
     study.enqueue_trial(dict(space.baseline_params))
     drawn = [space.suggest(study.ask()) for _ in range(9)]

@@ -1,0 +1,95 @@
+"""The looks at dev and validation images after training: image by image, so that images can be resampled later."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from harness.checkpoints import LATEST
+
+if TYPE_CHECKING:
+    from trainers.assess import Assessment
+    from trainers.config import TrainConfig
+
+SPLITS = ("dev", "val")
+PICTURE = "overlays.png"
+"""The same images for every run: truth, prediction, pseudo-labels of both spaces, confidence, similarity."""
+
+
+class Job(NamedTuple):
+    """A trained run to be looked at."""
+
+    config: TrainConfig
+    folder: Path
+    """Of its trial; the checkpoint lies in it, and what is found is put there."""
+
+
+def assessment_file(folder: Path, split: str) -> Path:
+    """Return where a run's confusion matrices of `dev` or `val` lie, below the folder of its trial."""
+    return folder / f"{split}.npz"
+
+
+def assess_run(job: Job) -> dict[str, float]:
+    """Look at dev and validation images with the teacher of a run; return `val/miou` and `val/iou/CLASS`.
+
+    What was found before is not looked for again.
+
+    Raises:
+        DataError: the checkpoint is not of the horizon, or it or the images cannot be read.
+    """
+    from trainers.assess import assess, load_assessment, save_assessment
+    from trainers.data.splits import open_splits, open_val
+    from trainers.figure import draw_checkpoint
+    from trainers.models.served import load_segmenter
+
+    missing = [split for split in SPLITS if not assessment_file(job.folder, split).exists()]
+    if missing:
+        segmenter = load_segmenter(job.config, job.folder / LATEST)
+        _require_whole(segmenter.step, job)
+        for split in missing:
+            source = open_val(job.config.data) if split == "val" else open_splits(job.config.data).dev
+            save_assessment(assessment_file(job.folder, split), assess(segmenter, source))
+    if not (job.folder / PICTURE).exists():
+        draw_checkpoint(job.config, job.folder / LATEST, job.folder / PICTURE)
+    return metrics_of(load_assessment(assessment_file(job.folder, "val")), "val")
+
+
+def metrics_of(found: Assessment, prefix: str) -> dict[str, float]:
+    """Return `PREFIX/miou`, `PREFIX/accuracy` (of pixels) and `PREFIX/iou/CLASS` of the classes that occur."""
+    per_class = {
+        f"{prefix}/iou/{name}": float(value)
+        for name, value in zip(found.classes, found.iou, strict=True)
+        if value == value
+    }
+    return {f"{prefix}/miou": found.miou, f"{prefix}/accuracy": found.pixel_accuracy, **per_class}
+
+
+def assess_all(jobs: Mapping[int, Job], use_gpu: bool) -> Iterator[tuple[int, dict[str, float]]]:
+    """Yield the key of a job and what `assess_run` found, as they are done; on the cluster, a device each.
+
+    A Ray session must be active.
+
+    Raises:
+        UsageError: as `assess_run`.
+    """
+    import ray
+
+    work = ray.remote(assess_run).options(num_cpus=1, num_gpus=1 if use_gpu else 0)
+    pending = {work.remote(job): key for key, job in jobs.items()}
+    while pending:
+        (done, *_), _ = ray.wait(list(pending), num_returns=1)
+        try:
+            yield pending.pop(done), ray.get(done)
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from None  # in the words of the task, without Ray's traceback
+
+
+def _require_whole(step: int, job: Job) -> None:
+    from trainers.errors import DataError
+
+    if step != job.config.schedule.steps:  # the disk was full when training ended
+        raise DataError(
+            f"a checkpoint of {job.config.schedule.steps} steps must lie in {job.folder}, it has {step}: remove the "
+            "ablation and start again"
+        )

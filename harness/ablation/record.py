@@ -1,0 +1,145 @@
+"""An ablation in MLflow: a parent, a run for each variant and seed, and a summary of each variant beside them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from harness.ablation.assess import PICTURE, assessment_file
+from harness.checkpoints import checkpoint_folder
+from harness.tracking.recorder import MlflowRecorder
+from harness.tracking.stores import OUTBOX
+
+if TYPE_CHECKING:
+    from harness.ablation.request import Request
+    from harness.ablation.results import Ablation
+    from harness.trials import Trial
+
+EXPERIMENT = "s4"
+
+
+def open_recorder(folder: Path, request: Request, metric: str, tracking_uri: str) -> MlflowRecorder:
+    """Return the recorder of an ablation; one that was begun is continued."""
+    return MlflowRecorder(
+        tracking_uri,
+        EXPERIMENT,
+        "ablation",
+        folder.name,
+        {
+            "s4.preset": request.preset,
+            "s4.plan": request.plan,
+            "s4.base": request.base,
+            "s4.data": request.config.data.name,
+            "s4.data_digest": request.data_digest,
+            "s4.objective": metric,
+            "s4.horizon": str(request.config.schedule.steps),
+            "s4.folder": str(folder),
+        },
+        folder / OUTBOX,
+        metric="dev/miou",
+        trial_tags=lambda trial: _tags(request, trial),
+        trial_name=lambda trial: _name(request, trial),
+    )
+
+
+def _name(request: Request, trial: Trial) -> str:
+    run = request.runs[trial.number]
+    return f"{run.variant}, seed {run.seed}"
+
+
+def _tags(request: Request, trial: Trial) -> dict[str, str]:
+    run = request.runs[trial.number]
+    return {"s4.variant": run.variant, "s4.diff": _words(request, run.variant)}
+
+
+def _words(request: Request, variant: str) -> str:
+    """Return what a variant sets otherwise than the base, in a line."""
+    return ", ".join(f"{path}={value}" for path, value in request.difference(variant).items()) or "the base"
+
+
+def record_begin(recorder: MlflowRecorder, folder: Path, request: Request) -> None:
+    """Record what is compared, and on which data."""
+    from trainers.data.splits import open_splits, open_val, write_splits
+
+    splits = open_splits(request.config.data)
+    write_splits(splits, folder / "splits")
+    recorder.artifact("config.yaml", yaml.safe_dump(request.config.model_dump(mode="json"), sort_keys=False))
+    recorder.artifact("plan.yaml", request.plan_text)
+    data = request.config.data
+    source = str(getattr(data, "root", "embedded in scikit-learn"))
+    profile = {"labelled": len(splits.labelled), "unlabelled": len(splits.unlabelled)}
+    schema = {"classes": list(data.classes)}
+    digest = splits.digest
+    recorder.dataset(f"{data.name} train", digest, source, context="training", profile=profile, schema=schema)
+    recorder.dataset(f"{data.name} dev", digest, source, context="dev", profile={"images": len(splits.dev)})
+    recorder.dataset(f"{data.name} val", digest, source, context="val", profile={"images": len(open_val(data))})
+
+
+def record_outcomes(recorder: MlflowRecorder, folder: Path, found: Ablation) -> None:
+    """Record what was found after training: each run's validation scores and pictures, each variant's summary."""
+    steps = found.request.config.schedule.steps
+    for outcome in found.outcomes:
+        if outcome.state != "COMPLETE":
+            continue
+        late = {name: value for name, value in outcome.metrics.items() if name.startswith("val/")}
+        recorder.metrics(late | {"final/val_miou": outcome.metrics["val/miou"]}, steps, trial=outcome.number)
+        _record_pictures(recorder, folder, found, outcome.number)
+    compared = found.compare(found.metric)
+    for variant in found.request.variants:
+        versus = compared.get(variant.name)
+        over = found.summary(variant.name, found.metric)
+        if over.mean is None:
+            continue
+        tags = {
+            "s4.variant": variant.name,
+            "s4.n": str(over.n),
+            "s4.seeds": ",".join(str(seed) for seed in found.scores(variant.name, found.metric)),
+            "s4.diff": _words(found.request, variant.name),
+            "s4.verdict": str(versus.verdict) if versus else "the base",
+        }
+        params = {**variant.overrides, "variant": variant.name, "diff": _words(found.request, variant.name)}
+        recorder.aggregate(variant.name, variant.name, aggregate_metrics(found, variant.name), tags, params, over.n)
+
+
+def aggregate_metrics(found: Ablation, variant: str) -> dict[str, float]:
+    """Return `mean/`, `std/`, `ci_low/`, `ci_high/` of every metric of a variant, and `difference/...` to the base.
+
+    What too few seeds do not allow is left out.
+    """
+    metrics: dict[str, float] = {}
+    for name in found.metrics:
+        over = found.summary(variant, name)
+        parts = {"mean": over.mean, "std": over.std, "ci_low": over.low, "ci_high": over.high}
+        metrics |= {f"{part}/{name}": value for part, value in parts.items() if value is not None}
+    versus = found.compare(found.metric).get(variant)
+    if versus is not None:
+        numbers = {"mean": versus.difference, "ci_low": versus.ci_low, "ci_high": versus.ci_high, "p_t": versus.p_t}
+        metrics |= {f"difference/{part}/{found.metric}": x for part, x in numbers.items() if x is not None}
+    return metrics
+
+
+def _record_pictures(recorder: MlflowRecorder, folder: Path, found: Ablation, number: int) -> None:
+    """Keep a run's picture, its IoU by class and its confusion matrix."""
+    from trainers.assess import load_assessment
+
+    trial = checkpoint_folder(folder / "trials", number)
+    if (trial / PICTURE).exists():
+        recorder.file(trial / PICTURE, trial=number)
+    for split in ("dev", "val"):
+        path = assessment_file(trial, split)
+        if not path.exists():
+            continue
+        seen = load_assessment(path)
+        lines = ["class,iou,recall,precision"]
+        columns = zip(seen.classes, seen.iou, seen.recall, seen.precision, strict=True)
+        lines += [",".join([name, *(_number(value) for value in values)]) for name, *values in columns]
+        recorder.artifact(f"{split}/iou.csv", "\n".join(lines) + "\n", trial=number)
+        matrix: dict[str, Any] = {"classes": list(seen.classes), "rows": "truth", "pixels": seen.total.tolist()}
+        recorder.artifact(f"{split}/confusion.json", json.dumps(matrix) + "\n", trial=number)
+
+
+def _number(value: float) -> str:
+    return "" if value != value else f"{value:.6f}"

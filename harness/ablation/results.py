@@ -1,0 +1,185 @@
+"""What an ablation found: the outcome of each run, and the comparison of its variants."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.ablation.request import Request, read_request
+from harness.files import write_whole
+from harness.statistics.compare import Comparison, compare
+from harness.statistics.intervals import Summary, summary
+from trainers.errors import UsageError
+
+if TYPE_CHECKING:
+    from harness.trials import Trial
+
+RESULTS = "ablation.json"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one run."""
+
+    number: int
+    """Of its trial."""
+    variant: str
+    seed: int
+    state: str
+    """`COMPLETE`, or how else its trial ended; `MISSING` where it was not trained yet."""
+    metrics: Mapping[str, float]
+    """Of its last report, and `val/...`; of a complete run only."""
+    error: str | None = None
+    """Why, where it failed."""
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """An ablation, whole or as far as it is."""
+
+    name: str
+    request: Request
+    outcomes: Sequence[Outcome]
+    """By number."""
+    metric: str
+    """The one that variants are judged by: `val/miou`."""
+    tracking_uri: str
+    elapsed_s: float
+    """Wall clock of all sessions of training."""
+    device_s: float
+    """The same times the devices held."""
+
+    @property
+    def others(self) -> list[str]:
+        """Names of the variants beside the base, in the order of the table."""
+        return [variant.name for variant in self.request.variants if variant.name != self.request.base]
+
+    @cached_property
+    def metrics(self) -> list[str]:
+        """Names of all metrics that a complete run ended with, in alphabetical order."""
+        return sorted({name for outcome in self.outcomes for name in outcome.metrics} - {"step", "finished"})
+
+    def scores(self, variant: str, metric: str) -> dict[int, float]:
+        """Return what a variant's complete runs ended with, by seed; without those that did not report it."""
+        return {
+            outcome.seed: outcome.metrics[metric]
+            for outcome in self.outcomes
+            if outcome.variant == variant and outcome.state == "COMPLETE" and metric in outcome.metrics
+        }
+
+    def summary(self, variant: str, metric: str) -> Summary:
+        """Return mean, spread and interval of a metric over a variant's seeds."""
+        return summary([*self.scores(variant, metric).values()])
+
+    def compare(self, metric: str) -> dict[str, Comparison]:
+        """Return the comparison of each variant with the base, by name, over paired seeds."""
+        return compare(
+            self.scores(self.request.base, metric), {name: self.scores(name, metric) for name in self.others}
+        )
+
+    @property
+    def winner(self) -> str | None:
+        """The variant with the highest mean, which may be noise (see the verdicts); none where nothing is complete."""
+        means = {variant.name: self.summary(variant.name, self.metric).mean for variant in self.request.variants}
+        known = {name: mean for name, mean in means.items() if mean is not None}
+        return max(known, key=lambda name: known[name]) if known else None
+
+    def best_run(self, variant: str) -> Outcome | None:
+        """Return the run of a variant that has the best score."""
+        scores = self.scores(variant, self.metric)
+        best = max(scores, key=lambda seed: scores[seed], default=None)
+        return next((run for run in self.outcomes if (run.variant, run.seed) == (variant, best)), None)
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The table as data, a row a variant, the base first of all that is in it by the order of the plan."""
+        return rows(self, self.metric)
+
+
+def rows(found: Ablation, metric: str) -> list[dict[str, Any]]:
+    """Return variant, n, mean, std, difference, ci_low, ci_high, p and more of a metric, a row a variant.
+
+    Of the base variant, and wherever too few seeds allow no such number, it is None.
+    """
+    compared = found.compare(metric)
+    table = []
+    for variant in found.request.variants:
+        over = found.summary(variant.name, metric)
+        row: dict[str, Any] = {"variant": variant.name, "n": over.n, "mean": over.mean, "std": over.std}
+        versus = compared.get(variant.name)
+        for key in ("difference", "ci_low", "ci_high", "p", "p_t", "smallest_p"):
+            row[key] = getattr(versus, key) if versus is not None else None
+        row["pairs"] = versus.n if versus is not None else None
+        row["verdict"] = str(versus.verdict) if versus is not None else None
+        row["scores"] = {str(seed): value for seed, value in sorted(found.scores(variant.name, metric).items())}
+        table.append(row)
+    return table
+
+
+def collect(request: Request, trials: Mapping[int, Trial], late: Mapping[int, Mapping[str, float]]) -> list[Outcome]:
+    """Return what became of every run of the request; trial N is run N.
+
+    Args:
+        trials: those that began, by number.
+        late: metrics that were found after training, by number.
+    """
+    outcomes = []
+    for number, run in enumerate(request.runs):
+        trial = trials.get(number)
+        if trial is None:
+            outcomes.append(Outcome(number, run.variant, run.seed, "MISSING", {}))
+            continue
+        whole = str(trial.state) == "COMPLETE"
+        metrics = {**trial.metrics, **late.get(number, {})} if whole else {}
+        error = trial.error.strip().rsplit("\n", 1)[-1] if trial.error else None
+        outcomes.append(Outcome(number, run.variant, run.seed, str(trial.state), metrics, error))
+    return outcomes
+
+
+def to_json(found: Ablation) -> dict[str, Any]:
+    """Return what was found as JSON-able values: the table, and every run's outcome."""
+    request = found.request
+    return {
+        "name": found.name,
+        "plan": request.plan,
+        "preset": request.preset,
+        "base": request.base,
+        "metric": found.metric,
+        "seeds": list(request.seeds),
+        "vary_data": request.vary_data,
+        "steps": request.config.schedule.steps,
+        "variants": found.rows,
+        "dev": rows(found, "dev/miou"),
+        "winner": found.winner,
+        "elapsed_s": found.elapsed_s,
+        "device_s": found.device_s,
+        "tracking_uri": found.tracking_uri,
+        "outcomes": [asdict(outcome) for outcome in found.outcomes],
+    }
+
+
+def write_results(folder: Path, found: Ablation) -> None:
+    """Write `ablation.json` into the folder, whole or not at all."""
+    write_whole(folder / RESULTS, json.dumps(to_json(found), indent=1) + "\n")
+
+
+def read_results(folder: Path) -> Ablation:
+    """Return what `write_results` left in the folder.
+
+    Raises:
+        UsageError: there is nothing, or something else wrote it.
+    """
+    path = folder / RESULTS
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        outcomes = [Outcome(**outcome) for outcome in data["outcomes"]]
+        more = {key: data[key] for key in ("name", "metric", "tracking_uri", "elapsed_s", "device_s")}
+    except FileNotFoundError:
+        raise UsageError(f"results must lie in {path}, there are none: has the ablation trained anything?") from None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UsageError(f"results must be those of `s4 ablate`, {path} is not: {error}") from None
+    return Ablation(**more, request=read_request(folder), outcomes=outcomes)

@@ -1,0 +1,123 @@
+"""What is recorded besides trials: files, tags, late metrics, data sets, summaries of several runs."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from harness.tracking.limits import (
+    INPUT_TAG_LENGTH,
+    NAME_LENGTH,
+    clean_name,
+    clean_path,
+    clean_step,
+    clean_tags,
+    clean_value,
+    finite,
+    flat_params,
+)
+from harness.tracking.outbox import Operation, stamped
+from harness.trials import Value
+
+DATASET_NAME, DATASET_DIGEST, DATASET_SOURCE, DATASET_SCHEMA = 500, 36, 65_535, 1_048_575
+"""Characters that MLflow takes of a data set's fields."""
+
+Context = Literal["training", "dev", "val"]
+
+
+class Notes(ABC):
+    """Methods that leave one operation each. None waits, and none changes whether a run is RUNNING.
+
+    `trial` is the number of the trial whose run is meant; none: the search itself. A training is one run, and meant
+    by both.
+    """
+
+    @abstractmethod
+    def _send(self, operation: Operation) -> None: ...
+
+    def artifact(self, file: str, text: str, trial: int | None = None) -> None:
+        """Keep a text as the artifact `file`, which may name folders: `tables/all.md`."""
+        self._send(stamped("artifact", file=clean_path(file) or "_", text=text, **_of(trial)))
+
+    def file(self, path: Path, trial: int | None = None, folder: str = "") -> None:
+        """Keep a file that is already written, such as a picture, as an artifact in a folder below the run."""
+        self._send(stamped("file", path=str(path.absolute()), folder=clean_path(folder), **_of(trial)))
+
+    def tag(self, tags: Mapping[str, object], trial: int | None = None) -> None:
+        """Set tags; one that is there already gets the new value."""
+        self._send(stamped("tag", tags=clean_tags(tags), **_of(trial)))
+
+    def metrics(self, metrics: Mapping[str, float], step: float, trial: int | None = None) -> None:
+        """Log metrics that are known late, such as `val/...` after the end; a run that has ended stays ended."""
+        kept, _ = finite(metrics)
+        self._send(stamped("report", step=clean_step(step), metrics=kept, **_of(trial)))
+
+    def aggregate(
+        self,
+        key: str,
+        name: str,
+        metrics: Mapping[str, float],
+        tags: Mapping[str, object] | None = None,
+        params: Mapping[str, Value] | None = None,
+        step: float = 0,
+    ) -> None:
+        """Summarise several trials, such as the seeds of a variant, in a run beside them.
+
+        Called again with the same key, metrics and tags are updated; params stay what they were first.
+
+        Args:
+            key: finds the run again (tag `s4.aggregate`).
+            name: of the run.
+            params: logged once.
+            step: of the metrics, for example how many trials are summarised.
+        """
+        found = {**clean_tags(tags or {}), "s4.aggregate": clean_name(key), "s4.kind": "aggregate"}
+        values, params = finite(metrics)[0], flat_params(params or {})
+        name = clean_value(name, NAME_LENGTH)
+        self._send(stamped("aggregate", name=name, step=clean_step(step), metrics=values, tags=found, params=params))
+
+    def dataset(
+        self,
+        name: str,
+        digest: str,
+        source: str,
+        *,
+        context: Context,
+        profile: Mapping[str, object] | None = None,
+        schema: Mapping[str, object] | None = None,
+    ) -> None:
+        """Note a data set that the search read; on the parent only, for inputs of many runs make MLflow slow.
+
+        MLflow keeps one context for each name and digest.
+
+        Args:
+            digest: hash of what is in it.
+            source: where it comes from: a folder or an address.
+            context: what it was for.
+            profile: numbers about it, JSON-able.
+            schema: what a row is, JSON-able.
+        """
+        self._send(
+            stamped(
+                "dataset",
+                name=clean_value(name, DATASET_NAME) or "_",
+                digest=clean_value(digest, DATASET_DIGEST) or "_",
+                source=_json({"uri": source}, DATASET_SOURCE),
+                context=clean_value(context, INPUT_TAG_LENGTH),
+                profile=_json(profile or {}, DATASET_SCHEMA),
+                schema=_json(schema or {}, DATASET_SCHEMA),
+            )
+        )
+
+
+def _of(trial: int | None) -> dict[str, int]:
+    return {} if trial is None else {"trial": trial}
+
+
+def _json(value: Mapping[str, object], limit: int) -> str:
+    """Return the value as JSON; of one that is too long only that it was, for JSON cannot be cut."""
+    text = json.dumps(value)
+    return text if len(text) <= limit else json.dumps({"left_out": f"{len(text)} characters, {limit} are allowed"})

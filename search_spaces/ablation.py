@@ -1,0 +1,229 @@
+"""An ablation plan is data: named variants of a base config, written out or generated from parts.
+
+Knows nothing of trainers: paths are only words here. Whoever holds a base config checks that they exist.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from search_spaces.parameters import SpaceError, Value
+from search_spaces.parsing import keys_of, scalar_of
+from search_spaces.reading import read_yaml
+
+SHIPPED = Path(__file__).parent / "ablations"
+"""Where the plans that come with the package lie."""
+Overrides = Mapping[str, Value]
+"""Dotted config paths and what they are set to."""
+FORMS = ("variants", "leave_one_out", "add_one_in", "cumulative", "levels")
+"""Ways to say which variants there are; a plan has one of them."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One line of the table that an ablation makes."""
+
+    name: str
+    overrides: Overrides
+    """Of the base config, those that all variants share included."""
+
+
+@dataclass(frozen=True)
+class AblationPlan:
+    """Which variants are compared, and with which of them."""
+
+    name: str
+    source: str
+    """Where the variants come from."""
+    preset: str | None
+    """Base config, where nobody asks for another; none: the plan has no opinion."""
+    base: str
+    """Name of the variant that the others are compared with."""
+    variants: tuple[Variant, ...]
+    """In the order of the table; the base among them."""
+    text: str
+    """The YAML that this was read from, for the record."""
+
+
+def list_plans() -> list[str]:
+    """Return the names of the plans that come with the package."""
+    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+
+
+def load_plan(name_or_path: str | Path) -> AblationPlan:
+    """Return a plan that comes with the package, by name, or one in a YAML file, by path.
+
+    Raises:
+        SpaceError: there is no such plan, or the file does not describe one.
+    """
+    given = str(name_or_path)
+    if given in list_plans():
+        path = SHIPPED / f"{given}.yaml"
+    elif isinstance(name_or_path, Path) or "/" in given or given.endswith((".yaml", ".yml")):
+        path = Path(name_or_path)
+    else:
+        near = difflib.get_close_matches(given, list_plans(), n=1)
+        hint = f"did you mean {near[0]}?" if near else "choose one of them"
+        raise SpaceError(f"a plan must be one of {', '.join(list_plans())}, or a YAML file; got {given!r}: {hint}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise SpaceError(f"a plan must be a readable YAML file, got {path}: {why}") from None
+    try:
+        return parse_plan(text)
+    except SpaceError as error:
+        raise SpaceError(f"plan {path}: {error}") from None
+
+
+def parse_plan(text: str) -> AblationPlan:
+    """Return the plan that a YAML text describes.
+
+    Raises:
+        SpaceError: it does not describe one; the message says where.
+    """
+    try:
+        data = read_yaml(text)
+    except yaml.YAMLError as error:
+        raise SpaceError(f"must be YAML, got an error: {' '.join(str(error).split())}") from None
+    keys_of(data, "the file", required=("name", "source"), optional=("preset", "base", "fixed", *FORMS))
+    for key in ("name", "source", *(key for key in ("preset", "base") if key in data)):
+        if not isinstance(data[key], str) or not data[key].strip():
+            raise SpaceError(f"{key} must be text, got {data[key]!r}: write it")
+    forms = [form for form in FORMS if form in data]
+    if len(forms) != 1:
+        raise SpaceError(f"the file must hold one of {', '.join(FORMS)}, got {', '.join(forms) or 'none'}: keep one")
+    named = _MAKE[forms[0]](data[forms[0]], forms[0])
+    base = data.get("base", next(iter(named)))
+    if base not in named:
+        near = difflib.get_close_matches(base, named, n=1)
+        hint = f"did you mean {near[0]}?" if near else "choose one of them"
+        raise SpaceError(f"base must be one of the variants {', '.join(named)}, got {base!r}: {hint}")
+    fixed = _overrides(data["fixed"], "fixed") if "fixed" in data else {}
+    both = sorted({path for overrides in named.values() for path in overrides} & set(fixed))
+    if both:
+        raise SpaceError(f"a path must be fixed or differ between variants, got both for {', '.join(both)}: remove one")
+    return AblationPlan(
+        name=data["name"],
+        source=" ".join(data["source"].split()),
+        preset=data.get("preset"),
+        base=base,
+        variants=tuple(Variant(name, {**fixed, **overrides}) for name, overrides in named.items()),
+        text=text,
+    )
+
+
+def _written(data: object, where: str) -> dict[str, Overrides]:
+    """Return variants that are written out: `name: {path: value}`, at least two."""
+    named: dict[str, Overrides] = {
+        name: _overrides(spec, f"{where}.{name}") for name, spec in _mapping(data, where, least=2).items()
+    }
+    names = list(named)
+    for index, name in enumerate(names):
+        same = next((other for other in names[:index] if named[other] == named[name]), None)
+        if same is not None:
+            raise SpaceError(f"{where} must differ from each other, got {name!r} like {same!r}: change or remove one")
+    return named
+
+
+@dataclass(frozen=True)
+class _Part:
+    present: Overrides
+    absent: Overrides
+
+
+def _parts(data: object, where: str) -> dict[str, _Part]:
+    """Return the parts of a method: what is set with each of them, and what without it.
+
+    The keys are `with` and `without`: YAML reads `on` and `off` as true and false.
+    """
+    parts: dict[str, _Part] = {}
+    for name, spec in _mapping(data, where, least=2).items():
+        keys_of(spec, f"{where}.{name}", required=("with", "without"), optional=())
+        part = _Part(*(_overrides(spec[side], f"{where}.{name}.{side}") for side in ("with", "without")))
+        if part.present.keys() != part.absent.keys():
+            odd = ", ".join(sorted(part.present.keys() ^ part.absent.keys()))
+            raise SpaceError(f"{where}.{name} must set the same paths with and without, got {odd} once: add it")
+        if part.present == part.absent:
+            raise SpaceError(f"{where}.{name} must differ between with and without, got the same values: change one")
+        parts[name] = part
+    paths = [path for part in parts.values() for path in part.present]
+    twice = sorted({path for path in paths if paths.count(path) > 1})
+    if twice:
+        raise SpaceError(f"{where} must set a path in one part, got {', '.join(twice)} in several: separate them")
+    return parts
+
+
+def _with(parts: Mapping[str, _Part], present: Callable[[int], bool]) -> Overrides:
+    """Return what is set with the parts whose position is `present`, and without the others."""
+    return {
+        path: value
+        for index, part in enumerate(parts.values())
+        for path, value in (part.present if present(index) else part.absent).items()
+    }
+
+
+def _leave_one_out(data: object, where: str) -> dict[str, Overrides]:
+    """Return everything, the base, and everything but one part at a time."""
+    parts = _parts(data, where)
+    without = {f"without {name}": _with(parts, lambda i, left=left: i != left) for left, name in enumerate(parts)}  # type: ignore[misc]
+    return {"full": _with(parts, lambda _: True), **without}
+
+
+def _add_one_in(data: object, where: str) -> dict[str, Overrides]:
+    """Return nothing, the base, and one part at a time."""
+    parts = _parts(data, where)
+    alone = {f"+ {name}": _with(parts, lambda i, added=added: i == added) for added, name in enumerate(parts)}  # type: ignore[misc]
+    return {"none": _with(parts, lambda _: False), **alone}
+
+
+def _cumulative(data: object, where: str) -> dict[str, Overrides]:
+    """Return nothing, the base, and the parts one after another on top of each other."""
+    parts = _parts(data, where)
+    names = list(parts)
+    grown = {
+        f"+ {' + '.join(names[: last + 1])}": _with(parts, lambda i, last=last: i <= last)  # type: ignore[misc]
+        for last in range(len(names))
+    }
+    return {"none": _with(parts, lambda _: False), **grown}
+
+
+def _levels(data: object, where: str) -> dict[str, Overrides]:
+    """Return a variant for each value of one path, named by it."""
+    keys_of(data, where, required=("path", "values"), optional=())
+    assert isinstance(data, dict)  # noqa: S101  # keys_of checked it; this tells the type checker
+    path, values = data["path"], data["values"]
+    if not isinstance(path, str) or not isinstance(values, list) or len(values) < 2:
+        raise SpaceError(f"{where} must hold a path and a list of at least two values, got {data!r}: write them")
+    levels = [scalar_of(value, f"{where}.values") for value in values]
+    named: dict[str, Overrides] = {f"{path.rpartition('.')[2]}={level}": {path: level} for level in levels}
+    if len(named) < len(levels):
+        raise SpaceError(f"{where}.values must be different, got {values!r}: remove the repeated one")
+    return named
+
+
+_MAKE: Mapping[str, Callable[[object, str], dict[str, Overrides]]] = {
+    "variants": _written,
+    "leave_one_out": _leave_one_out,
+    "add_one_in": _add_one_in,
+    "cumulative": _cumulative,
+    "levels": _levels,
+}
+
+
+def _mapping(data: object, where: str, least: int) -> dict[str, Any]:
+    if not isinstance(data, dict) or len(data) < least or not all(isinstance(name, str) for name in data):
+        raise SpaceError(f"{where} must map at least {least} names to what they set, got {data!r}: write them")
+    return data
+
+
+def _overrides(data: object, where: str) -> dict[str, Value]:
+    if not isinstance(data, dict) or not all(isinstance(path, str) for path in data):
+        raise SpaceError(f"{where} must map dotted config paths to values, got {data!r}: write `path: value`, or {{}}")
+    return {path: scalar_of(value, f"{where}.{path}") for path, value in data.items()}

@@ -1,0 +1,123 @@
+"""Ablation plans: what is generated, what is refused, and that the shipped ones fit their base config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from search_spaces.ablation import AblationPlan, list_plans, load_plan, parse_plan
+from search_spaces.parameters import SpaceError
+from trainers.methods import METHODS
+from trainers.overrides import apply_overrides
+from trainers.presets import load_preset
+
+PARTS = "{x: {with: {a.x: 1}, without: {a.x: 0}}, y: {with: {y: yes please}, without: {y: none}}}"
+
+
+def plan_of(body: str) -> AblationPlan:
+    return parse_plan(f"{{name: n, source: made up, {body}}}")
+
+
+def made(body: str) -> dict[str, dict[str, object]]:
+    return {variant.name: dict(variant.overrides) for variant in plan_of(body).variants}
+
+
+def test_one_part_is_left_out_at_a_time() -> None:
+    assert made(f"leave_one_out: {PARTS}") == {
+        "full": {"a.x": 1, "y": "yes please"},
+        "without x": {"a.x": 0, "y": "yes please"},
+        "without y": {"a.x": 1, "y": "none"},
+    }
+
+
+def test_one_part_is_added_at_a_time() -> None:
+    assert made(f"add_one_in: {PARTS}") == {
+        "none": {"a.x": 0, "y": "none"},
+        "+ x": {"a.x": 1, "y": "none"},
+        "+ y": {"a.x": 0, "y": "yes please"},
+    }
+
+
+def test_parts_are_added_on_top_of_each_other() -> None:
+    assert made(f"cumulative: {PARTS}") == {
+        "none": {"a.x": 0, "y": "none"},
+        "+ x": {"a.x": 1, "y": "none"},
+        "+ x + y": {"a.x": 1, "y": "yes please"},
+    }
+
+
+def test_levels_of_one_factor_are_named_by_their_values() -> None:
+    assert made("levels: {path: loss.lambda_c, values: [0.1, 1e-2, null]}") == {
+        "lambda_c=0.1": {"loss.lambda_c": 0.1},
+        "lambda_c=0.01": {"loss.lambda_c": 0.01},
+        "lambda_c=None": {"loss.lambda_c": None},
+    }
+
+
+def test_what_is_fixed_is_set_in_every_variant() -> None:
+    assert made("fixed: {z: 3}, variants: {a: {x: 1}, b: {x: 2}}") == {"a": {"z": 3, "x": 1}, "b": {"z": 3, "x": 2}}
+
+
+def test_the_first_variant_is_the_base_unless_another_is_named() -> None:
+    assert plan_of("variants: {a: {x: 1}, b: {x: 2}}").base == "a"
+    assert plan_of("base: b, variants: {a: {x: 1}, b: {x: 2}}").base == "b"
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("variants: {a: {x: 1}}", "variants must map at least 2 names"),
+        ("variants: {a: {x: 1}, b: {x: 1}}", "variants must differ from each other, got 'b' like 'a'"),
+        ("variants: {a: {x: [1]}, b: {x: 1}}", "variants.a.x must be a number, text"),
+        (
+            "base: c, variants: {ab: {x: 1}, cd: {x: 2}}",
+            "base must be one of the variants ab, cd, got 'c': did you mean",
+        ),
+        ("fixed: {x: 1}, variants: {a: {x: 1}, b: {x: 2}}", "fixed or differ between variants, got both for x"),
+        ("variants: {a: {x: 1}, b: {}}, levels: {path: x, values: [1, 2]}", "got variants, levels: keep one"),
+        ("base: a", "got none: keep one"),
+        ("cumulative: {x: {with: {a: 1}}, y: {}}", "cumulative.x must hold without, it is missing"),
+        ("cumulative: {x: {with: {a: 1}, without: {b: 1}}, y: {}}", "the same paths with and without, got a, b once"),
+        ("cumulative: {x: {with: {a: 1}, without: {a: 1}}, y: {}}", "must differ between with and without"),
+        (
+            "cumulative: {x: {with: {a: 1}, without: {a: 2}}, y: {with: {a: 3}, without: {a: 4}}}",
+            "must set a path in one part, got a in several",
+        ),
+        ("levels: {path: x, values: [1]}", "a list of at least two values"),
+        ("levels: {path: x, values: [1, 1]}", "values must be different"),
+        ("varaints: {a: {}}", "got 'varaints': did you mean variants?"),
+        ("preset: 3, variants: {a: {x: 1}, b: {}}", "preset must be text, got 3"),
+    ],
+)
+def test_a_plan_that_says_nothing_clear_is_refused(body: str, message: str) -> None:
+    with pytest.raises(SpaceError) as refusal:
+        plan_of(body)
+    assert message in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+    with pytest.raises(SpaceError, match="did you mean css_components"):
+        load_plan("css_component")
+
+
+def test_a_file_that_is_no_plan_is_named(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("name: mine\n")
+    with pytest.raises(SpaceError, match=r"plan .*mine.yaml: the file must hold source"):
+        load_plan(tmp_path / "mine.yaml")
+
+
+@pytest.mark.parametrize("name", list_plans())
+def test_the_variants_of_a_shipped_plan_are_different_configs_of_its_preset(name: str) -> None:
+    plan = load_plan(name)
+    base = load_preset(str(plan.preset))
+    hashes = {apply_overrides(base, variant.overrides).hash for variant in plan.variants}
+    assert len(hashes) == len(plan.variants)
+
+
+def test_the_plan_of_methods_is_that_of_the_trainer() -> None:
+    plan = load_plan("methods")
+    assert {variant.name: dict(variant.overrides) for variant in plan.variants} == {
+        name: dict(settings) for name, settings in METHODS.items()
+    }
