@@ -102,6 +102,7 @@ class Dispatcher:
         if entry is None:
             return
         entry.cancelled = True
+        self._give_up_saving(entry)  # HyperBand stops a trial that it has paused a moment ago and that is being saved
         self._decide(entry, STOP)
         while not entry.outbox.empty():  # a report that nobody will fetch any more
             _, waiting = entry.outbox.get_nowait()
@@ -397,6 +398,7 @@ class Dispatcher:
     @staticmethod
     def _end(entry: Entry, last: Report) -> None:
         entry.ended = True
+        Dispatcher._give_up_saving(entry)
         entry.outbox.put_nowait((last, None))
 
     async def _notify(self) -> None:

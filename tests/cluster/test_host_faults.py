@@ -81,13 +81,12 @@ def test_a_fixed_training_waits_until_a_host_is_back(cluster: Hosts, folder: Pat
     check_training(training)
 
 
+@pytest.mark.timeout(600)  # a busy machine takes minutes to start workers twice
 def test_an_elastic_training_takes_in_a_host_that_joins(tmp_path: Path, folder: Path) -> None:
     with hosts(tmp_path, [1]) as cluster:
         cluster.start("--no-dashboard")
-        training = start(
-            cluster.head, cluster, "train", "training", folder,
-            ["--workers", "1:2", *settings(schedule__steps=1000, schedule__evaluate_every=EVERY)],
-        )  # fmt: skip
+        endless = settings(schedule__steps=100_000, schedule__evaluate_every=EVERY)
+        training = start(cluster.head, cluster, "train", "training", folder, ["--workers", "1:2", *endless])
         training.wait_for_reports(2)
         joined = cluster.add(1)
         cluster.join(joined)

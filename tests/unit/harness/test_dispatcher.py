@@ -347,3 +347,37 @@ async def test_the_trial_of_a_gang_that_moved_comes_first() -> None:
     given = await dispatcher.next_trial(0)
     assert given is not None
     assert (given.trial, given.retry) == ("a", 0)
+
+
+async def while_saving(dispatcher: Dispatcher) -> asyncio.Task[str | None]:
+    """Return a save that waits for the gang, which has been told and has not answered yet."""
+    await on_gang(dispatcher, "a")
+    reporting = await started(dispatcher.report(0, "a", report(1)))
+    await dispatcher.next_report("a")
+    saving = await started(dispatcher.save("a"))
+    assert await reporting == SAVE
+    assert not saving.done()
+    return saving
+
+
+async def test_a_trial_that_is_dropped_while_it_is_saved_leaves_nobody_waiting() -> None:
+    dispatcher = Dispatcher()
+    saving = await while_saving(dispatcher)
+    await dispatcher.drop("a")
+    assert await asyncio.wait_for(saving, 1) is None
+    assert await dispatcher.saved(0, "a", "/a/file") == STOP
+
+
+async def test_a_save_that_raises_leaves_nobody_waiting() -> None:
+    dispatcher = Dispatcher()
+    saving = await while_saving(dispatcher)
+    await dispatcher.fail(0, "a", "the state cannot be saved")
+    assert await asyncio.wait_for(saving, 1) is None
+    assert (await dispatcher.next_report("a")).error == "the state cannot be saved"
+
+
+async def test_an_aborted_session_leaves_no_save_waiting() -> None:
+    dispatcher = Dispatcher()
+    saving = await while_saving(dispatcher)
+    await dispatcher.abort("the gangs are gone")
+    assert await asyncio.wait_for(saving, 1) is None
