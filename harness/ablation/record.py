@@ -41,13 +41,8 @@ def open_recorder(folder: Path, request: Request, metric: str, tracking_uri: str
         folder / OUTBOX,
         metric="dev/miou",
         trial_tags=lambda trial: _tags(request, trial),
-        trial_name=lambda trial: _name(request, trial),
+        trial_name=lambda trial: request.runs[trial.number].label,
     )
-
-
-def _name(request: Request, trial: Trial) -> str:
-    run = request.runs[trial.number]
-    return f"{run.variant}, seed {run.seed}"
 
 
 def _tags(request: Request, trial: Trial) -> dict[str, str]:

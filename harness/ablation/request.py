@@ -25,6 +25,11 @@ class Run:
     variant: str
     seed: int
 
+    @property
+    def label(self) -> str:
+        """Name for people and in MLflow."""
+        return f"{self.variant}, seed {self.seed}"
+
 
 @dataclass(frozen=True)
 class Request(Origin):
@@ -132,6 +137,9 @@ def _check_variants(request: Request) -> None:
         UsageError: which variant.
     """
     seen: dict[str, str] = {}
+    decided = sorted(set(request.settings) & set(request.drawn))
+    if decided:
+        raise UsageError(f"--set must leave alone what --seeds decide, got {decided[0]}: remove the setting")
     for variant in request.variants:
         clash = sorted({*request.settings, *request.drawn} & set(variant.overrides))
         if clash:

@@ -2,50 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.cli.ablating import Task, carry_out
 from harness.cli.checks import check_inputs, say_weights
-from harness.cli.fixed_runs import AGAIN, FixedRuns, parse_seeds, train_runs
-from harness.cli.options import Address, Json, Settings, Storage, TrackingUri, base_config, cores, named_folder
-from harness.cli.progress import counting
-from harness.cli.slots import cluster_slots, local_slots
+from harness.cli.fixed_runs import parse_seeds
+from harness.cli.options import Address, Json, Settings, Storage, TrackingUri, base_config, named_folder
 from harness.cli.terminal import Terminal, terminal
 from trainers.errors import UsageError
 
 if TYPE_CHECKING:
-    from harness.ablation.request import Request
     from harness.ablation.results import Ablation
-    from harness.search.ledger import History
-    from harness.trials import Trial
     from search_spaces.ablation import AblationPlan
 
 METRIC = "val/miou"
-WATCHED = "dev/miou"
-"""What training shows of itself: the official validation images are read once, at the end."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """An ablation, checked and ready to start or to go on."""
-
-    folder: Path
-    request: Request
-    metric: str
-    tracking_uri: str
-    workers: int
-    gangs: int | None
-
-    @property
-    def runs(self) -> FixedRuns:
-        """What is trained."""
-        request = self.request
-        overrides = [request.overrides(run) for run in request.runs]
-        title = f"ablation {request.plan}"
-        return FixedRuns(self.folder, title, request.config, WATCHED, overrides, self.workers, self.gangs)
 
 
 def ablate(
@@ -83,7 +56,7 @@ def ablate(
             _list(task, speak)
             return
         say_weights(task.request.config, speak)
-        found = _run(task, address, speak)
+        found = carry_out(task, address, speak)
         _show(found, task.folder, speak)
     if found.winner is None:
         raise typer.Exit(1)
@@ -162,80 +135,6 @@ def _list(task: Task, speak: Terminal) -> None:
     steps = request.config.schedule.steps
     speak.say(f"{task.folder.name}: {len(rows)} trainings of {steps} steps, {missing} of them to train")
     speak.result({"name": task.folder.name, "plan": request.plan, "runs": rows, "missing": missing, "steps": steps})
-
-
-def _run(task: Task, address: str, speak: Terminal) -> Ablation:
-    """Train what is missing, look at the validation images, and write down and record what was found."""
-    from harness.ablation.record import open_recorder, record_begin, record_outcomes
-    from harness.ablation.request import write_request
-    from harness.ablation.results import write_results
-    from harness.cluster import ray_session
-    from harness.search.lock import sole_driver
-    from harness.search.objectives import Objective
-    from harness.search.resume import open_books
-
-    runs = task.runs
-    plan = runs.plan(local_slots()) if address == "local" else None
-    with ray_session(address, cpus=cores() if plan else None):
-        ready = plan or runs.plan(cluster_slots())
-        write_request(task.folder, task.request)
-        with sole_driver(task.folder):
-            history = open_books(task.folder, task.folder.name, Objective(WATCHED, "max"))
-        recorder = open_recorder(task.folder, task.request, task.metric, task.tracking_uri)
-        try:
-            with recorder:
-                record_begin(recorder, task.folder, task.request)
-                _announce(task, ready.gangs, history, speak)
-                trials = train_runs(runs, ready, history, recorder, speak)
-                found = _assess(task, {trial.number: trial for trial in trials}, ready.use_gpu, speak)
-                write_results(task.folder, found)
-                record_outcomes(recorder, task.folder, found)
-        except KeyboardInterrupt:
-            speak.say(f"interrupted: {AGAIN}")
-            raise
-        finally:
-            delivery = recorder.close()
-            if delivery.note:
-                speak.say(f"tracking: {delivery.note}")
-    return found
-
-
-def _announce(task: Task, gangs: int, history: History, speak: Terminal) -> None:
-    """Say what is trained, before anything starts."""
-    request = task.request
-    over = sum(trial.state.over for trial in history.trials.values())
-    speak.say(
-        f"{task.folder.name}: {len(request.variants)} variants of {request.preset} x {len(request.seeds)} seeds "
-        f"({', '.join(map(str, request.seeds))}) = {len(request.runs)} trainings of {request.config.schedule.steps} "
-        f"steps, {len(request.runs) - over} to train; {gangs} gangs x {task.workers} workers"
-    )
-    speak.say(f"results in {task.folder}, records at {task.tracking_uri}")
-
-
-def _assess(task: Task, trials: dict[int, Trial], use_gpu: bool, speak: Terminal) -> Ablation:
-    """Look at the images with every run that is complete, and collect what was found."""
-    from harness.ablation.assess import Job, assess_all
-    from harness.ablation.results import Ablation, collect
-    from harness.checkpoints import checkpoint_folder
-    from harness.search.ledger import LEDGER, read_ledger
-    from harness.trials import TrialState
-
-    request = task.request
-    jobs = {
-        number: Job(request.config_of(request.runs[number]), checkpoint_folder(task.folder / "trials", number))
-        for number, trial in trials.items()
-        if trial.state is TrialState.COMPLETE
-    }
-    late: dict[int, dict[str, float]] = {}
-    with counting(speak.console, "evaluated", len(jobs)) as count:
-        for number, metrics in assess_all(jobs, use_gpu):
-            late[number] = metrics
-            count()
-    spent = read_ledger(task.folder / LEDGER)
-    outcomes = collect(request, trials, late)
-    return Ablation(
-        task.folder.name, request, outcomes, task.metric, task.tracking_uri, spent.elapsed_s, spent.device_s
-    )
 
 
 def _show(found: Ablation, folder: Path, speak: Terminal) -> None:

@@ -60,11 +60,16 @@ class Task:
     def runs(self) -> FixedRuns:
         """What is trained."""
         request = self.request
-        overrides = [request.overrides(run) for run in range(len(request.runs))]
         return FixedRuns(
-            self.folder, f"confirmation of {request.search}", self.manifest.config, request.metric, overrides,
-            self.workers, self.gangs,
-        )  # fmt: skip
+            folder=self.folder,
+            title=f"confirmation of {request.search}",
+            config=self.manifest.config,
+            metric=request.metric,
+            overrides=[request.overrides(run) for run in range(len(request.runs))],
+            labels=[f"{configuration.label}, seed {seed}" for configuration, seed in request.runs],
+            workers=self.workers,
+            gangs=self.gangs,
+        )
 
 
 def confirm(

@@ -37,6 +37,8 @@ class FixedRuns:
     """Watched while training; reported by every trial."""
     overrides: Sequence[Mapping[str, Value]]
     """Of the config, a run each, in the order of training."""
+    labels: Sequence[str]
+    """Names of the runs, for people."""
     workers: int
     gangs: int | None
     """None: what fits."""
@@ -83,7 +85,9 @@ def train_runs(
     experiment = CssExperiment(runs.config)
     earlier = list(history.trials.values())
     recorder.settle(earlier)
-    tally = Tally(plan.trials, experiment.horizon, runs.metric, earlier=earlier)
+    tally = Tally(
+        plan.trials, experiment.horizon, runs.metric, earlier=earlier, label=lambda number: runs.labels[number]
+    )
     space = FixedTrials(runs.title, runs.overrides)
     try:
         with show_progress(speak.console, tally) as progress:

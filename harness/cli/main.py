@@ -16,7 +16,10 @@ from harness.cli.ablate import ablate
 from harness.cli.confirm import confirm
 from harness.cli.data import data
 from harness.cli.doctor import doctor
+from harness.cli.evaluate import evaluate
+from harness.cli.noise import noise
 from harness.cli.plan import plan
+from harness.cli.predict import predict
 from harness.cli.report import report
 from harness.cli.scale import scale
 from harness.cli.sync import sync
@@ -35,7 +38,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (train, tune, report, confirm, ablate, plan, scale, sync, doctor, ui):
+for command in (train, tune, report, confirm, ablate, noise, evaluate, predict, plan, scale, sync, doctor, ui):
     app.command()(command)
 app.add_typer(data, name="data")
 

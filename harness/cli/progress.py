@@ -41,12 +41,15 @@ class Tally:
         clock: Clock = time.monotonic,
         earlier: Iterable[Trial] = (),
         maximise: bool = True,
+        label: Callable[[int], str] = "trial {}".format,
     ) -> None:
         """Begin with the trials of earlier sessions.
 
         Args:
             maximise: whether more of the metric is better.
+            label: what a trial is called, by its number.
         """
+        self.label = label
         self._better: Callable[[float, float], bool] = operator.gt if maximise else operator.lt
         self.total = total
         self.horizon = horizon
@@ -103,7 +106,7 @@ class Tally:
         )
         if self.best is not None:
             value, number, step = self.best
-            line += f"; best {self.metric} so far {value:.4f} (trial {number}, step {step})"
+            line += f"; best {self.metric} so far {value:.4f} ({self.label(number)}, step {step})"
         return line
 
 
@@ -136,7 +139,7 @@ class LiveProgress:
         for number, running in tally.running.items():
             value = "" if running.value is None else f"{tally.metric} {running.value:.4f}"
             elapsed = f"{tally.clock() - running.started:.0f} s"
-            table.add_row(f"trial {number}", f"step {running.step}/{tally.horizon}", value, elapsed)
+            table.add_row(tally.label(number), f"step {running.step}/{tally.horizon}", value, elapsed)
         return Group(ProgressBar(total=tally.total, completed=tally.ended, width=60), table, tally.headline())
 
 
@@ -156,13 +159,16 @@ class PlainProgress:
         """Write a heartbeat if nothing was written for a while."""
         self.tally.report(trial)
         if self.tally.clock() - self._said >= HEARTBEAT_S:
-            running = ", ".join(f"trial {number} at step {at.step}" for number, at in self.tally.running.items())
+            running = ", ".join(
+                f"{self.tally.label(number)} at step {at.step}" for number, at in self.tally.running.items()
+            )
             self._write(f"{self.tally.headline()}; running: {running}")
 
     def on_end(self, trial: Trial) -> None:
         """Write how the trial ended."""
         seconds = self.tally.end(trial)
-        words = f"trial {trial.number} {trial.state} at step {trial.step}/{self.tally.horizon} after {seconds:.0f} s"
+        words = f"{self.tally.label(trial.number)} {trial.state} at step {trial.step}/{self.tally.horizon}"
+        words += f" after {seconds:.0f} s"
         if trial.best:
             words += f", best {self.tally.metric} {trial.best['value']:.4f}"
         if trial.error:

@@ -40,10 +40,10 @@ def t_interval(values: Sequence[float]) -> Interval:
     Raises:
         ValueError: there are less than two values. `summary` takes any number.
     """
-    from scipy import stats
+    from scipy import special
 
     n, mean, std = len(values), statistics.fmean(values), statistics.stdev(values)
-    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * std / math.sqrt(n)
+    half = float(special.stdtrit(n - 1, (1 + LEVEL) / 2)) * std / math.sqrt(n)
     return Interval(mean, std, mean - half, mean + half)
 
 

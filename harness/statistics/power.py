@@ -8,6 +8,7 @@ lies outside the test's bounds: exact, where differences are normal.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -58,12 +59,10 @@ def spread(values: Sequence[float]) -> Spread:
     n = len(values)
     if n < 2:
         raise UsageError(f"a spread must have at least 2 seeds, got {n}: train with more")
-    # Two passes and exact sums: the variance of equal scores is 0.
-    mean = math.fsum(values) / n
-    squares = math.fsum((value - mean) ** 2 for value in values)
+    std = statistics.stdev(values)
     tails = ((1 + LEVEL) / 2, (1 - LEVEL) / 2, 1 - CAUTION)
-    low, high, upper = (math.sqrt(squares / float(stats.chi2.ppf(tail, n - 1))) for tail in tails)
-    return Spread(n, math.sqrt(squares / (n - 1)), low, high, upper)
+    low, high, upper = (std * math.sqrt((n - 1) / float(stats.chi2.ppf(tail, n - 1))) for tail in tails)
+    return Spread(n, std, low, high, upper)
 
 
 def spread_of_differences(scores: Spread, rho: float = 0.0) -> Spread:

@@ -41,16 +41,19 @@ def test_ties_count_whatever_rounding_makes_of_them(thousandths: list[int]) -> N
 
 
 @given(DIFFERENCES, st.randoms(use_true_random=False))
+@settings(deadline=None)
 def test_the_order_does_not_matter(differences: list[float], draw: random.Random) -> None:
     assert sign_flip(draw.sample(differences, len(differences))).p == sign_flip(differences).p
 
 
 @given(DIFFERENCES)
+@settings(deadline=None)
 def test_neither_side_is_preferred(differences: list[float]) -> None:
     assert sign_flip([-difference for difference in differences]) == sign_flip(differences)
 
 
 @given(DIFFERENCES)
+@settings(deadline=None)
 def test_p_is_never_below_the_smallest(differences: list[float]) -> None:
     found = sign_flip(differences)
     assert found.p is not None

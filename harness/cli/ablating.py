@@ -1,0 +1,140 @@
+"""Carries out an ablation that was checked: trains what is missing, looks at the images, writes down what was found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.cli.fixed_runs import AGAIN, FixedRuns, train_runs
+from harness.cli.options import cores
+from harness.cli.progress import counting
+from harness.cli.slots import cluster_slots, local_slots
+from harness.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from harness.ablation.request import Request
+    from harness.ablation.results import Ablation
+    from harness.search.ledger import History
+    from harness.trials import Trial
+
+WATCHED = "dev/miou"
+"""What training shows of itself: the official validation images are read once, at the end."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """An ablation, checked and ready to start or to go on."""
+
+    folder: Path
+    request: Request
+    metric: str
+    tracking_uri: str
+    workers: int
+    gangs: int | None
+
+    @property
+    def runs(self) -> FixedRuns:
+        """What is trained."""
+        request = self.request
+        return FixedRuns(
+            folder=self.folder,
+            title=f"ablation {request.plan}",
+            config=request.config,
+            metric=WATCHED,
+            overrides=[request.overrides(run) for run in request.runs],
+            labels=[run.label for run in request.runs],
+            workers=self.workers,
+            gangs=self.gangs,
+        )
+
+
+def carry_out(task: Task, address: str, speak: Terminal) -> Ablation:
+    """Train what is missing, look at the validation images, and write down and record what was found."""
+    done = _finished(task)
+    if done is not None:
+        speak.say(f"{task.folder.name} is finished: nothing to train; more seeds can be asked for")
+        return done
+    from harness.ablation.record import open_recorder, record_begin, record_outcomes
+    from harness.ablation.request import write_request
+    from harness.ablation.results import write_results
+    from harness.cluster import ray_session
+    from harness.search.lock import sole_driver
+    from harness.search.objectives import Objective
+    from harness.search.resume import open_books
+
+    runs = task.runs
+    plan = runs.plan(local_slots()) if address == "local" else None
+    with ray_session(address, cpus=cores() if plan else None):
+        ready = plan or runs.plan(cluster_slots())
+        write_request(task.folder, task.request)
+        with sole_driver(task.folder):
+            history = open_books(task.folder, task.folder.name, Objective(WATCHED, "max"))
+        recorder = open_recorder(task.folder, task.request, task.metric, task.tracking_uri)
+        try:
+            with recorder:
+                record_begin(recorder, task.folder, task.request)
+                _announce(task, ready.gangs, history, speak)
+                trials = train_runs(runs, ready, history, recorder, speak)
+                found = _assess(task, {trial.number: trial for trial in trials}, ready.use_gpu, speak)
+                write_results(task.folder, found)
+                record_outcomes(recorder, task.folder, found)
+        except KeyboardInterrupt:
+            speak.say(f"interrupted: {AGAIN}")
+            raise
+        finally:
+            delivery = recorder.close()
+            if delivery.note:
+                speak.say(f"tracking: {delivery.note}")
+    return found
+
+
+def _finished(task: Task) -> Ablation | None:
+    """Return what was found where every run that is asked for is over and was looked at; else none."""
+    from harness.ablation.results import RESULTS, read_results
+
+    if not (task.folder / RESULTS).exists():
+        return None
+    found = read_results(task.folder)
+    over = {(run.variant, run.seed) for run in found.outcomes if run.state in ("COMPLETE", "FAIL", "PRUNED")}
+    if any((run.variant, run.seed) not in over for run in task.request.runs):
+        return None
+    return replace(found, metric=task.metric)
+
+
+def _announce(task: Task, gangs: int, history: History, speak: Terminal) -> None:
+    """Say what is trained, before anything starts."""
+    request = task.request
+    over = sum(trial.state.over for trial in history.trials.values())
+    speak.say(
+        f"{task.folder.name}: {len(request.variants)} variants of {request.preset} x {len(request.seeds)} seeds "
+        f"({', '.join(map(str, request.seeds))}) = {len(request.runs)} trainings of {request.config.schedule.steps} "
+        f"steps, {len(request.runs) - over} to train; {gangs} gangs x {task.workers} workers"
+    )
+    speak.say(f"results in {task.folder}, records at {task.tracking_uri}")
+
+
+def _assess(task: Task, trials: dict[int, Trial], use_gpu: bool, speak: Terminal) -> Ablation:
+    """Look at the images with every run that is complete, and collect what was found."""
+    from harness.ablation.assess import Job, assess_all
+    from harness.ablation.results import Ablation, collect
+    from harness.checkpoints import checkpoint_folder
+    from harness.search.ledger import LEDGER, read_ledger
+    from harness.trials import TrialState
+
+    request = task.request
+    jobs = {
+        number: Job(request.config_of(request.runs[number]), checkpoint_folder(task.folder / "trials", number))
+        for number, trial in trials.items()
+        if trial.state is TrialState.COMPLETE
+    }
+    late: dict[int, dict[str, float]] = {}
+    with counting(speak.console, "evaluated", len(jobs)) as count:
+        for number, metrics in assess_all(jobs, use_gpu):
+            late[number] = metrics
+            count()
+    spent = read_ledger(task.folder / LEDGER)
+    outcomes = collect(request, trials, late)
+    return Ablation(
+        task.folder.name, request, outcomes, task.metric, task.tracking_uri, spent.elapsed_s, spent.device_s
+    )

@@ -1,0 +1,135 @@
+"""`s4 noise`: how far seeds scatter, and how many are needed to see a difference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harness.cli.ablating import Task, carry_out
+from harness.cli.checks import check_inputs, say_weights
+from harness.cli.options import Address, Json, Preset, Settings, Storage, TrackingUri, base_config, named_folder
+from harness.cli.terminal import Terminal, terminal
+from trainers.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from harness.ablation.results import Ablation
+    from harness.statistics.power import Needed, Spread
+
+METRICS = ("val/miou", "dev/miou")
+DELTAS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.1)
+"""Differences in mIoU that people ask for."""
+
+
+def noise(
+    preset: Preset = "digits_css",
+    seeds: Annotated[int, typer.Option(min=2, help="How many seeds, from 0 on. More can be added later.")] = 5,
+    vary_data: Annotated[bool, typer.Option("--vary-data", help="The seed draws the data's splits, too.")] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that train one seed together.")] = 1,
+    gangs: Annotated[int | None, typer.Option(min=1, help="Trainings that run at once; default: what fits.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name; default: noise-PRESET.")] = None,
+    settings: Settings = None,
+    address: Address = "local",
+    storage: Storage = Path("runs"),
+    tracking_uri: TrackingUri = None,
+    as_json: Json = False,
+) -> None:
+    """Train one config with several seeds: their spread, and how many seeds it takes to see a difference.
+
+    The same command goes on where an interrupted one stopped; with more --seeds it trains only what is missing.
+    """
+    with terminal(as_json) as speak:
+        task = _prepare(preset, seeds, vary_data, workers, gangs, name, settings or [], storage, tracking_uri)
+        say_weights(task.request.config, speak)
+        found = carry_out(task, address, speak)
+        _show(found, task.folder, speak)
+
+
+def _prepare(
+    preset: str,
+    seeds: int,
+    vary_data: bool,
+    workers: int,
+    gangs: int | None,
+    name: str | None,
+    words: list[str],
+    storage: Path,
+    tracking_uri: str | None,
+) -> Task:
+    """Check everything that can be checked before anything starts."""
+    from harness.ablation.request import begun, make_request, with_seeds
+    from harness.cli.conduct import tracking_uri_of
+    from harness.search.manifest import Origin
+    from search_spaces.ablation import AblationPlan, Variant
+    from trainers.data.splits import open_splits
+    from trainers.overrides import parse_settings
+
+    given = parse_settings(words)
+    config = base_config(preset, given)
+    check_inputs(config, workers)
+    plan = AblationPlan(f"noise of {preset}", "the config as it is", preset, preset, (Variant(preset, {}),), "")
+    origin = Origin(preset, given, config, open_splits(config.data).digest)
+    request = make_request(plan, origin, range(seeds), vary_data)
+    folder = named_folder(storage, name or f"noise-{preset}")
+    before = begun(folder, request)
+    if before is not None:
+        request = with_seeds(before, range(seeds))
+    return Task(folder, request, METRICS[0], tracking_uri_of(tracking_uri), workers, gangs)
+
+
+def _show(found: Ablation, folder: Path, speak: Terminal) -> None:
+    """Write the scores, their spread and the table of seeds; of each metric.
+
+    Raises:
+        UsageError: fewer than two seeds came to their end.
+    """
+    from harness.statistics.power import seeds_table, spread, spread_of_differences
+
+    base = found.request.base
+    data: dict[str, Any] = {"name": found.name, "preset": base, "folder": str(folder), "metrics": {}}
+    for metric in METRICS:
+        scores = found.scores(base, metric)
+        if len(scores) < 2:
+            failed = ", ".join(f"seed {run.seed}: {run.error or run.state}" for run in found.outcomes if run.error)
+            raise UsageError(f"two seeds must reach the horizon for a spread, {len(scores)} did ({failed}): mend that")
+        own = spread([*scores.values()])
+        needed = seeds_table(spread_of_differences(own), DELTAS)
+        _say(metric, scores, own, speak)
+        if metric == METRICS[0]:
+            speak.console.print(_table(needed))
+            speak.say(
+                "for a paired t-test at 0.05 to find the difference with a chance of 0.8, if the seeds of two configs "
+                "have nothing in common (paired seeds may do with fewer); cautious: with a spread that the true one "
+                f"exceeds once in five times, which {own.n} seeds allow"
+            )
+        data["metrics"][metric] = {
+            "scores": {str(seed): score for seed, score in scores.items()},
+            "mean": sum(scores.values()) / len(scores),
+            **own._asdict(),
+            "needed": [line._asdict() for line in needed],
+        }
+    speak.result(data)
+
+
+def _say(metric: str, scores: dict[int, float], own: Spread, speak: Terminal) -> None:
+    mean = sum(scores.values()) / len(scores)
+    speak.say(
+        f"{metric}: {mean:.4f}, standard deviation over {own.n} seeds {own.std:.4f} "
+        f"(95 % interval {own.low:.4f} to {own.high:.4f}): {' '.join(f'{score:.4f}' for score in scores.values())}"
+    )
+
+
+def _table(needed: list[Needed]) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for title in ("difference in mIoU", "seeds", "seeds, cautious"):
+        table.add_column(title, justify="right")
+    for line in needed:
+        counts = ("> 10 000" if count is None else str(count) for count in (line.seeds, line.seeds_upper))
+        table.add_row(f"{line.delta:g}", *counts)
+    return table

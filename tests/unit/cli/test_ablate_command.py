@@ -1,0 +1,216 @@
+"""`s4 ablate` and `s4 noise` before they train: what is listed, what is refused, and what a finished one shows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.ablation.record import aggregate_metrics
+from harness.ablation.request import Request, Run, make_request, read_request, with_seeds, write_request
+from harness.ablation.results import Ablation, Outcome, read_results, rows, write_results
+from harness.ablation.table import lines
+from harness.cli.main import run
+from harness.search.manifest import Origin
+from search_spaces.ablation import load_plan, parse_plan
+from trainers.data.splits import open_splits
+from trainers.errors import UsageError
+from trainers.overrides import apply_overrides, parse_settings
+from trainers.presets import load_preset
+
+SETTINGS = parse_settings(["data.labelled=16", "data.unlabelled=32", "data.dev=16", "model.width=8"])
+
+
+def request_of(plan: str = "css_labels", seeds: tuple[int, ...] = (0, 1), vary_data: bool = False) -> Request:
+    config = apply_overrides(load_preset("digits_css"), SETTINGS)
+    origin = Origin("digits_css", SETTINGS, config, open_splits(config.data).digest)
+    return make_request(load_plan(plan), origin, seeds, vary_data)
+
+
+def found_of(request: Request, score: Callable[[Run], float | None]) -> Ablation:
+    """Return an ablation whose runs ended with these scores; none: it failed."""
+    outcomes = []
+    for number, item in enumerate(request.runs):
+        value = score(item)
+        metrics = {} if value is None else {"step": 900.0, "val/miou": value, "dev/miou": value + 0.1}
+        state, error = ("FAIL", "the loss is not finite") if value is None else ("COMPLETE", None)
+        outcomes.append(Outcome(number, item.variant, item.seed, state, metrics, error))
+    return Ablation("labels", request, outcomes, "val/miou", "sqlite:////x", 60.0, 120.0)
+
+
+BASE = {"logit": 0.5, "representation": 0.4, "mix": 0.6, "cross": 0.5}
+
+
+def found(seeds: tuple[int, ...] = (0, 1, 2)) -> Ablation:
+    wobble = {0: 0.00, 1: 0.01, 2: 0.03}
+    return found_of(
+        request_of(seeds=seeds), lambda item: BASE[item.variant] + wobble[item.seed] * (1 + len(item.variant) / 100)
+    )
+
+
+def line(tmp_path: Path, *words: str) -> list[str]:
+    settings = [word for path, value in SETTINGS.items() for word in ("--set", f"{path}={value}")]
+    return ["ablate", *words, *settings, "--storage", str(tmp_path), "--tracking-uri", f"sqlite:///{tmp_path}/m.db"]
+
+
+def refusal(tmp_path: Path, capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert run(line(tmp_path, *words)) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    return said
+
+
+def test_a_dry_run_lists_every_run_and_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(line(tmp_path, "css_labels", "--seeds", "4,7", "--dry-run", "--json")) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert [(item["variant"], item["seed"]) for item in listed["runs"]] == [
+        (variant, seed) for seed in (4, 7) for variant in ("logit", "representation", "mix", "cross")
+    ]
+    assert listed["missing"] == 8
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_variants_of_a_seed_differ_in_nothing_but_what_they_name() -> None:
+    request = request_of()
+    for seed in request.seeds:
+        configs = [request.config_of(Run(variant.name, seed)).model_dump() for variant in request.variants]
+        for config in configs:
+            config["css"].pop("label_strategy")
+            config["css"].pop("indicator_temperature")
+        assert all(config == configs[0] for config in configs)
+
+
+def test_seeds_draw_the_data_only_when_asked() -> None:
+    item = Run("mix", 5)
+    assert request_of().config_of(item).data.seed == 0
+    assert request_of(vary_data=True).config_of(item).data.seed == 5
+
+
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    request = request_of(vary_data=True)
+    write_request(tmp_path, request)
+    assert read_request(tmp_path) == request
+    written = replace(found(), request=request_of(seeds=(0, 1, 2)))
+    write_request(tmp_path, written.request)
+    write_results(tmp_path, written)
+    assert read_results(tmp_path) == written
+
+
+def test_seeds_that_are_added_keep_the_numbers_of_the_runs_before() -> None:
+    before = request_of(seeds=(3, 1))
+    after = with_seeds(before, (1, 2, 3))
+    assert after.runs[: len(before.runs)] == before.runs
+    assert {item.seed for item in after.runs[len(before.runs) :]} == {2}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["css_lables"], "got 'css_lables': did you mean css_labels?"),
+        (["css_labels", "--seeds", "1,1"], "--seeds must be different ones, got 1 twice"),
+        (["css_labels", "--seeds", "a"], "--seeds must be whole numbers"),
+        (["css_labels", "--metric", "loss"], "--metric must be one of an evaluation"),
+        (["css_labels", "--preset", "digit_css"], "got 'digit_css': did you mean digits_css?"),
+        (["css_labels", "--set", "css.indicator=confidence"], "css.indicator is set by its variant 'logit'"),
+        (["css_labels", "--set", "seed=3"], "--set must leave alone what --seeds decide, got seed"),
+        (["css_labels", "--name", "a/b"], "a name must be letters"),
+    ],
+)
+def test_wrong_use_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert message in refusal(tmp_path, capsys, *words)
+
+
+def test_variants_that_are_the_same_config_are_refused() -> None:
+    plan = parse_plan("{name: n, source: s, variants: {a: {loss.lambda_u: 1.0}, b: {loss.lambda_c: 0.1}}}")
+    config = load_preset("digits_css")
+    with pytest.raises(UsageError, match="'b' and 'a' of plan n give the same config with digits_css"):
+        make_request(plan, Origin("digits_css", {}, config, "digest"), (0,), False)
+
+
+def test_a_variant_that_does_not_fit_is_named() -> None:
+    plan = parse_plan("{name: n, source: s, variants: {a: {loss.lambda_u: 1.0}, b: {loss.lambda_x: 0.1}}}")
+    with pytest.raises(UsageError, match="variant 'b' of plan n must fit the config: .*lambda_x"):
+        make_request(plan, Origin("digits_css", {}, load_preset("digits_css"), "digest"), (0,), False)
+
+
+def test_another_ablation_under_the_same_name_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_request(tmp_path / "css_labels", request_of())
+    assert "its vary data differ now" in refusal(tmp_path, capsys, "css_labels", "--vary-data")
+    assert "schedule.steps (900 then, 90 now)" in refusal(
+        tmp_path, capsys, "css_labels", "--set", "schedule.steps=90"
+    )
+    (tmp_path / "taken").mkdir()
+    assert "is no ablation" in refusal(tmp_path, capsys, "css_labels", "--name", "taken")
+
+
+def test_a_finished_one_is_shown_without_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_request(tmp_path / "css_labels", found().request)
+    write_results(tmp_path / "css_labels", found())
+    assert run([*line(tmp_path, "css_labels", "--seeds", "0,1,2"), "--json"]) == 0
+    out, said = capsys.readouterr()
+    assert "nothing to train" in said
+    assert [row["variant"] for row in json.loads(out)["variants"]] == list(BASE)
+
+
+def test_the_table_has_what_papers_print() -> None:
+    table = {row["variant"]: row for row in rows(found(), "val/miou")}
+    assert table["logit"]["difference"] is None
+    assert table["mix"]["difference"] == pytest.approx(0.1, abs=1e-3)
+    assert table["mix"]["ci_low"] < table["mix"]["difference"] < table["mix"]["ci_high"]
+    assert table["mix"]["p"] is None
+    assert table["mix"]["smallest_p"] == pytest.approx(0.25)
+    assert (table["mix"]["verdict"], table["representation"]["verdict"]) == ("better", "worse")
+
+
+def test_one_seed_says_nothing(tmp_path: Path) -> None:
+    table = {row["variant"]: row for row in rows(found(seeds=(0,)), "val/miou")}
+    assert table["mix"]["std"] is None
+    assert table["mix"]["verdict"] == "too few seeds"
+
+
+def test_a_failed_run_is_left_out_of_its_pairs_and_said() -> None:
+    broken = found_of(
+        request_of(seeds=(0, 1, 2)),
+        lambda item: None if (item.variant, item.seed) == ("mix", 1) else BASE[item.variant] + item.seed / 100,
+    )
+    table = {row["variant"]: row for row in rows(broken, "val/miou")}
+    assert (table["mix"]["n"], table["mix"]["pairs"], table["cross"]["pairs"]) == (2, 2, 3)
+    assert "mix with seed 1 failed: the loss is not finite" in lines(broken)
+
+
+def test_the_smallest_p_that_seeds_allow_is_said() -> None:
+    assert any("cannot fall below 0.25 with 3 seeds" in said for said in lines(found()))
+
+
+def test_a_summary_holds_every_metric_and_the_difference() -> None:
+    metrics = aggregate_metrics(found(), "mix")
+    assert metrics["mean/dev/miou"] == pytest.approx(metrics["mean/val/miou"] + 0.1)
+    assert metrics["ci_low/val/miou"] < metrics["mean/val/miou"] < metrics["ci_high/val/miou"]
+    assert metrics["difference/mean/val/miou"] == pytest.approx(0.1, abs=1e-3)
+    assert not any(name.startswith("difference") for name in aggregate_metrics(found(), "logit"))
+
+
+def test_noise_of_a_finished_one_says_spread_and_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from search_spaces.ablation import AblationPlan, Variant
+
+    config = apply_overrides(load_preset("digits_css"), SETTINGS)
+    origin = Origin("digits_css", SETTINGS, config, open_splits(config.data).digest)
+    plan = AblationPlan("noise of digits_css", "as it is", "digits_css", "digits_css", (Variant("digits_css", {}),), "")
+    request = make_request(plan, origin, (0, 1, 2, 3), False)
+    scores = (0.60, 0.62, 0.58, 0.64)
+    write_request(tmp_path / "noise-digits_css", request)
+    write_results(tmp_path / "noise-digits_css", found_of(request, lambda item: scores[item.seed]))
+    words = line(tmp_path)
+    assert run(["noise", "digits_css", "--seeds", "4", *words[1:], "--json"]) == 0
+    data: dict[str, Any] = json.loads(capsys.readouterr().out)
+    val = data["metrics"]["val/miou"]
+    assert val["std"] == pytest.approx(0.0258199)
+    assert [needed["seeds"] for needed in val["needed"]] == sorted(
+        (needed["seeds"] for needed in val["needed"]), reverse=True
+    )
