@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,19 +70,25 @@ class Assessment:
 
 
 @torch.no_grad()
-def assess(segmenter: Segmenter, source: ImageSource, images: int | None = None) -> Assessment:
-    """Return the confusion matrix of each of the first `images` images (default: all), at the stored size.
+def assess(segmenter: Segmenter, source: ImageSource, done: Callable[[int], object] | None = None) -> Assessment:
+    """Return the confusion matrix of every image, at the stored size.
 
     They sum to `trainers.evaluate.confusion_matrix` exactly: images go through the network in the same batches.
+
+    Args:
+        segmenter: the model.
+        source: the images with their masks.
+        done: called with a number of images whenever so many more were seen.
     """
-    config, classes = segmenter.config, segmenter.config.num_classes
-    count = len(source) if images is None else min(images, len(source))
+    config, classes, count = segmenter.config, segmenter.config.num_classes, len(source)
     found = np.zeros((count, classes, classes), dtype=np.int64)
     run = LocalRun(device=segmenter.device)
     for indices, (inputs, truth) in numbered_groups(source, range(count), config.evaluation.batch, run):
         for index, label, mask in zip(indices, predictions(segmenter.network, inputs, config), truth, strict=True):
             found[index] = count_pairs(mask, label, classes).cpu().numpy()
-    return Assessment(tuple(source.names[:count]), segmenter.classes, found)
+        if done is not None:
+            done(len(indices))
+    return Assessment(tuple(source.names), segmenter.classes, found)
 
 
 def folder_source(config: TrainConfig, folder: Path) -> FileSource:

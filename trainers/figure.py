@@ -1,17 +1,20 @@
-"""A picture of what a trained model sees: image, truth, prediction, and the pseudo-labels of both spaces."""
+"""A picture of what a trained model sees: image, truth, prediction, the pseudo-labels of both spaces and their maps."""
 
 from __future__ import annotations
 
 import colorsys
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from trainers.checkpoint import load_checkpoint
-from trainers.config import TrainConfig
+from trainers.config import IGNORE, TrainConfig
+from trainers.css.prototypes import own_class
 from trainers.css.pseudo_labels import pseudo_labels, upsample
 from trainers.data.source import ImageSource
 from trainers.data.splits import open_splits
@@ -20,12 +23,30 @@ from trainers.local_run import LocalRun
 from trainers.models.forward import forward
 from trainers.state import TrainState
 
-COLUMNS = ("image", "truth", "prediction", "logit labels", "representation labels", "mix: both agree")
+LABELS = ("truth", "prediction", "logit labels", "representation labels", "mix: both agree")
+MAPS = ("confidence", "similarity")
+COLUMNS = ("image", *LABELS, *MAPS)
 PAPER, INK, IGNORED = (255, 255, 255), (30, 30, 30), (225, 225, 225)
-GAP, HEADER = 6, 26
+GAP, HEADER, STRIP = 6, 26, 40
+ANCHORS = (
+    (68, 1, 84), (72, 40, 120), (62, 74, 137), (49, 104, 142), (38, 130, 142),
+    (31, 158, 137), (53, 183, 121), (109, 205, 89), (180, 222, 44), (253, 231, 37),
+)  # fmt: skip
+"""Of viridis, evenly spaced: equal steps of a value look like equal steps, in grey and to the colour-blind, too."""
+
+Pixels = NDArray[np.uint8]
 
 
-def palette(num_classes: int) -> np.ndarray:
+class _Seen(NamedTuple):
+    """What the picture shows of one image."""
+
+    labels: list[Tensor]
+    """Prediction, both pseudo-labels and where they agree, [H, W]; 255 is ignored."""
+    maps: list[Tensor]
+    """Confidence and similarity indicator, [H, W] in [0, 1]."""
+
+
+def palette(num_classes: int) -> Pixels:
     """Return [256, 3] uint8: class 0 dark, the others spread over hue and brightness, 255 light grey."""
     colours = np.full((256, 3), IGNORED, dtype=np.uint8)
     colours[0] = (40, 42, 54)
@@ -36,24 +57,54 @@ def palette(num_classes: int) -> np.ndarray:
     return colours
 
 
+def heat(values: NDArray[np.floating]) -> Pixels:
+    """Return colours [..., 3] of values in [0, 1], from dark violet over green to yellow; others are clipped."""
+    places = np.linspace(0.0, 1.0, len(ANCHORS))
+    channels = [np.interp(values, places, channel) for channel in np.array(ANCHORS).T]
+    return np.stack(channels, axis=-1).round().astype(np.uint8)
+
+
+def overlay(image: Pixels, label: Pixels, num_classes: int, strength: float = 0.55) -> Pixels:
+    """Return the image [H, W, 3] with the colours of its labels [H, W] laid over it; as it was where a label is 255.
+
+    Args:
+        image: RGB.
+        label: a class, or 255.
+        num_classes: K.
+        strength: of the colours, in [0, 1].
+    """
+    mixed = (1 - strength) * image + strength * palette(num_classes)[label]
+    blended: Pixels = np.where((label == IGNORE)[..., None], image, mixed.round().astype(np.uint8))
+    return blended
+
+
 @torch.no_grad()
 def draw_predictions(state: TrainState, source: ImageSource, config: TrainConfig, path: Path, count: int = 5) -> None:
     """Write a PNG with a row for each of the first `count` images of a source whose masks are known.
 
     Ignored pixels are light grey: in the truth, where there is no label; in the mix, where the two spaces disagree.
+    The last two columns are the confidence j_lgt (Eq. 1) and the similarity indicator of the nearest prototype (Eq. 5).
+    Their colours begin at 0; the header says where they end, at 1 or, where no value comes near it, at 0.5, 0.2 or 0.1.
+    Runs on the same splits show the same images.
     """
     samples = source.fetch(range(min(count, len(source))))
     colours = palette(config.num_classes)
-    rows = []
+    rows, seen = [], []
     for image, mask, (height, width) in zip(samples.images, samples.labels, samples.sizes.tolist(), strict=True):
         image, mask = image[:, :height, :width], mask[:height, :width]
-        maps = [mask, *_maps(state, image, config)]
-        rows.append([image.permute(1, 2, 0).numpy(), *(colours[_bytes(label)] for label in maps)])
+        seen.append(_look(state, image, config))
+        labels = [colours[_bytes(label)] for label in (mask, *seen[-1].labels)]
+        rows.append([image.permute(1, 2, 0).numpy(), *labels])
+    ends = [_end(max(float(one.maps[column].max()) for one in seen)) for column in range(len(MAPS))]
+    for row, one in zip(rows, seen, strict=True):
+        row += [heat(values.cpu().numpy() / end) for values, end in zip(one.maps, ends, strict=True)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    _sheet(rows).save(path)
+    draft = path.with_name(f".{path.name}.part")
+    _sheet(rows, ends).save(draft, format="PNG")
+    draft.replace(path)
 
 
-def draw_checkpoint(config: TrainConfig, checkpoint: Path, path: Path) -> None:
+def draw_checkpoint(config: TrainConfig, checkpoint: Path, path: Path, count: int = 5) -> None:
     """Write the picture of a saved state on the first images of the dev split.
 
     Raises:
@@ -61,25 +112,33 @@ def draw_checkpoint(config: TrainConfig, checkpoint: Path, path: Path) -> None:
     """
     state = TrainState(config, LocalRun())
     state.load_state_dict(load_checkpoint(checkpoint))
-    draw_predictions(state, open_splits(config.data).dev, config, path)
+    draw_predictions(state, open_splits(config.data).dev, config, path, count)
 
 
-def _maps(state: TrainState, image: Tensor, config: TrainConfig) -> list[Tensor]:
-    """Return prediction, both pseudo-labels and where they agree, each [H, W], of a stored image [3, H, W]."""
+def _look(state: TrainState, image: Tensor, config: TrainConfig) -> _Seen:
+    """Return what the teacher and the prototypes say of a stored image [3, H, W]."""
     inputs = to_images(image.unsqueeze(0), state.prototypes.values.device)
-    seen = forward(state.teacher, inputs, config)
+    dense = forward(state.teacher, inputs, config)
     size = (inputs.shape[-2], inputs.shape[-1])
-    labels = pseudo_labels(seen, state.prototypes, config.css.indicator_temperature, size)
-    prediction = upsample(seen.logits, size).argmax(dim=1)
-    return [maps.squeeze(0) for maps in (prediction, labels.logit_label, labels.representation_label, labels.agreed)]
+    found = pseudo_labels(dense, state.prototypes, config.css.indicator_temperature, size)
+    prediction = upsample(dense.logits, size).argmax(dim=1)
+    similarity = own_class(found.similarity, found.representation_label)
+    labels = (prediction, found.logit_label, found.representation_label, found.agreed)
+    return _Seen([label[0] for label in labels], [values[0] for values in (found.confidence, similarity)])
 
 
-def _bytes(label: Tensor) -> np.ndarray:
-    array: np.ndarray = label.cpu().numpy().astype(np.uint8)
+def _end(largest: float) -> float:
+    """Return the end of a scale from 0 for values up to `largest`, in [0, 1]: coarse, so that most runs share it."""
+    return next(end for end in (0.1, 0.2, 0.5, 1.0) if largest <= end or end == 1.0)
+
+
+def _bytes(label: Tensor) -> Pixels:
+    array: Pixels = label.cpu().numpy().astype(np.uint8)
     return array
 
 
-def _sheet(rows: list[list[np.ndarray]]) -> Image.Image:
+def _sheet(rows: list[list[Pixels]], ends: list[float]) -> Image.Image:
+    """Return the rows below a header that says which value the brightest colour of each map means."""
     height, width = (max(row[0].shape[side] for row in rows) for side in (0, 1))
     scale = max(1, round(150 / width))
     cell_h, cell_w = height * scale, max(width * scale, 150)
@@ -89,8 +148,19 @@ def _sheet(rows: list[list[np.ndarray]]) -> Image.Image:
     for column, name in enumerate(COLUMNS):
         left = GAP + column * (cell_w + GAP)
         draw.text((left, 6), name, fill=INK, font=font)
+        if name in MAPS:
+            _key(sheet, draw, left + cell_w, ends[MAPS.index(name)])
         for row, cells in enumerate(rows):
             tile = Image.fromarray(cells[column])
             tile = tile.resize((tile.width * scale, tile.height * scale), Image.Resampling.NEAREST)
             sheet.paste(tile, (left, HEADER + row * (cell_h + GAP)))
     return sheet
+
+
+def _key(sheet: Image.Image, draw: ImageDraw.ImageDraw, right: int, end: float) -> None:
+    """Draw in the header, up to `right`, the colours from 0 to the end of the scale."""
+    font = ImageFont.load_default(size=11)
+    left = right - round(draw.textlength(f"{end:g}", font=font)) - 2
+    draw.text((left + 2, 7), f"{end:g}", fill=INK, font=font)
+    sheet.paste(Image.fromarray(np.tile(heat(np.linspace(0.0, 1.0, STRIP)), (9, 1, 1))), (left - STRIP - 1, 9))
+    draw.text((left - STRIP - 10, 7), "0", fill=INK, font=font)

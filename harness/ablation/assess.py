@@ -6,13 +6,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import yaml
+
 from harness.checkpoints import LATEST
+from harness.files import write_whole
 
 if TYPE_CHECKING:
     from trainers.assess import Assessment
     from trainers.config import TrainConfig
 
 SPLITS = ("dev", "val")
+CONFIG = "config.yaml"
+"""The whole config of a run."""
 PICTURE = "overlays.png"
 """The same images for every run: truth, prediction, pseudo-labels of both spaces, confidence, similarity."""
 
@@ -43,6 +48,8 @@ def assess_run(job: Job) -> dict[str, float]:
     from trainers.figure import draw_checkpoint
     from trainers.models.served import load_segmenter
 
+    if not (job.folder / CONFIG).exists():
+        write_whole(job.folder / CONFIG, yaml.safe_dump(job.config.model_dump(mode="json"), sort_keys=False))
     missing = [split for split in SPLITS if not assessment_file(job.folder, split).exists()]
     if missing:
         segmenter = load_segmenter(job.config, job.folder / LATEST)

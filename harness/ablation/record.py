@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from harness.ablation.assess import PICTURE, assessment_file
-from harness.checkpoints import checkpoint_folder
+from harness.ablation.assess import CONFIG, PICTURE, assessment_file
+from harness.checkpoints import LATEST, checkpoint_folder
 from harness.tracking.recorder import MlflowRecorder
 from harness.tracking.stores import OUTBOX
 
 if TYPE_CHECKING:
     from harness.ablation.request import Request
-    from harness.ablation.results import Ablation
+    from harness.ablation.results import Ablation, Outcome
     from harness.trials import Trial
 
 EXPERIMENT = "s4"
@@ -73,15 +73,28 @@ def record_begin(recorder: MlflowRecorder, folder: Path, request: Request) -> No
     recorder.dataset(f"{data.name} val", digest, source, context="val", profile={"images": len(open_val(data))})
 
 
-def record_outcomes(recorder: MlflowRecorder, folder: Path, found: Ablation) -> None:
-    """Record what was found after training: each run's validation scores and pictures, each variant's summary."""
+def record_outcomes(recorder: MlflowRecorder, folder: Path, found: Ablation, models: bool = True) -> None:
+    """Record what was found after training: each run's validation scores and pictures, each variant's summary.
+
+    Args:
+        models: whether checkpoints become models, and the winner's teacher a registered one.
+    """
     steps = found.request.config.schedule.steps
     for outcome in found.outcomes:
         if outcome.state != "COMPLETE":
             continue
         late = {name: value for name, value in outcome.metrics.items() if name.startswith("val/")}
         recorder.metrics(late | {"final/val_miou": outcome.metrics["val/miou"]}, steps, trial=outcome.number)
-        _record_pictures(recorder, folder, found, outcome.number)
+        _record_pictures(recorder, folder, outcome.number)
+        checkpoint = checkpoint_folder(folder / "trials", outcome.number) / LATEST
+        if models:
+            recorder.model("teacher", str(checkpoint), outcome.number, metrics=_headline(outcome), step=steps)
+    _record_summaries(recorder, found)
+    if models:
+        _record_winner(recorder, folder, found)
+
+
+def _record_summaries(recorder: MlflowRecorder, found: Ablation) -> None:
     compared = found.compare(found.metric)
     for variant in found.request.variants:
         versus = compared.get(variant.name)
@@ -97,6 +110,28 @@ def record_outcomes(recorder: MlflowRecorder, folder: Path, found: Ablation) -> 
         }
         params = {**variant.overrides, "variant": variant.name, "diff": _words(found.request, variant.name)}
         recorder.aggregate(variant.name, variant.name, aggregate_metrics(found, variant.name), tags, params, over.n)
+
+
+def _record_winner(recorder: MlflowRecorder, folder: Path, found: Ablation) -> None:
+    """Register the best run of the variant with the highest mean, and say its verdict, for its lead may be noise."""
+    best = found.best_run(found.winner) if found.winner is not None else None
+    if best is None:
+        return
+    versus = found.compare(found.metric).get(best.variant)
+    trial = checkpoint_folder(folder / "trials", best.number)
+    tags = {
+        "s4.search": found.name,
+        "s4.variant": best.variant,
+        "s4.seed": str(best.seed),
+        "s4.objective": found.metric,
+        "s4.verdict": str(versus.verdict) if versus else "the base",
+    }
+    name = f"{EXPERIMENT}-{found.name}"
+    recorder.register(name, trial / LATEST, trial / CONFIG, best.number, tags=tags, metrics=_headline(best))
+
+
+def _headline(outcome: Outcome) -> dict[str, float]:
+    return {name: outcome.metrics[name] for name in ("val/miou", "dev/miou") if name in outcome.metrics}
 
 
 def aggregate_metrics(found: Ablation, variant: str) -> dict[str, float]:
@@ -116,7 +151,7 @@ def aggregate_metrics(found: Ablation, variant: str) -> dict[str, float]:
     return metrics
 
 
-def _record_pictures(recorder: MlflowRecorder, folder: Path, found: Ablation, number: int) -> None:
+def _record_pictures(recorder: MlflowRecorder, folder: Path, number: int) -> None:
     """Keep a run's picture, its IoU by class and its confusion matrix."""
     from trainers.assess import load_assessment
 

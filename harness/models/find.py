@@ -1,0 +1,210 @@
+"""Which trained model a word on the command line means: a training, a trial, an MLflow run or a registered model."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.checkpoints import LATEST, checkpoint_folder
+from harness.models import records
+from trainers.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from harness.trials import Trial
+    from trainers.config import TrainConfig
+    from trainers.models.served import Segmenter
+
+CONFIRMATION = "request.json"
+LOCAL = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,63})(/(?P<trial>\d+))?")
+FORMS = "NAME, NAME/TRIAL, an MLflow run's id or name, or models:/NAME@ALIAS"
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A trained model that was found."""
+
+    title: str
+    """As people call it: `first`, `css_quick-001/9`, `models:/NAME/3`."""
+    config: TrainConfig
+    out: Path
+    """Where its evaluations go."""
+    checkpoint: Path | None = None
+    """Absolute; none where a registered model was read."""
+    segmenter: Segmenter | None = None
+    """The registered model."""
+    origin: tuple[Path, int] | None = None
+    """Folder of the training or search, and number of the trial in it; a training is trial 0."""
+    run_id: str | None = None
+    """Its MLflow run, where the way to the model passed it."""
+
+    def load(self, device: torch.device | None = None) -> Segmenter:
+        """Return the teacher on a device (default: the CPU).
+
+        Raises:
+            DataError: the checkpoint cannot be read or is another config's.
+        """
+        import torch
+
+        from trainers.models.served import load_segmenter
+
+        if self.segmenter is not None:
+            return self.segmenter.to(device or torch.device("cpu"))
+        assert self.checkpoint is not None  # noqa: S101  # there is one or the other
+        return load_segmenter(self.config, self.checkpoint, device)
+
+
+def find_run(word: str, storage: Path, tracking_uri: str) -> TrainedRun:
+    """Return what a word means: first a folder below `storage`, then a run in MLflow.
+
+    Args:
+        word: `NAME` of a training, or of a search (its best complete trial); `NAME/TRIAL` of a search, confirmation or
+            ablation; the id or the name of an MLflow run; `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
+        storage: holds a folder a name.
+        tracking_uri: of MLflow; asked only where the folders do not have the answer.
+
+    Raises:
+        UsageError: nothing is meant, or several things, or the checkpoint is not there.
+    """
+    if word.startswith("models:/"):
+        return _registered(word, storage, tracking_uri)
+    local = LOCAL.fullmatch(word)
+    if local is not None and (storage / local["name"]).is_dir():
+        return local_run(storage.resolve() / local["name"], None if local["trial"] is None else int(local["trial"]))
+    run = records.find_record(tracking_uri, word)
+    if run is None:
+        raise UsageError(_unknown(word, storage, tracking_uri))
+    return _recorded(run, storage)
+
+
+def local_run(folder: Path, number: int | None = None) -> TrainedRun:
+    """Return a training (no number), or a trial of a search, confirmation or ablation, by its folder.
+
+    Raises:
+        UsageError: the folder holds none of them, there is no such trial, or its checkpoint is not there.
+    """
+    from harness.search.manifest import TRAINING, read_origin
+
+    if (folder / TRAINING).exists():
+        if number not in (None, 0):
+            raise UsageError(f"a training has no trials, got {folder.name}/{number}: write {folder.name}")
+        checkpoint = folder / LATEST
+        if not checkpoint.exists():
+            raise UsageError(f"a training must have a checkpoint, there is none yet in {folder}: wait for its report")
+        return TrainedRun(
+            folder.name, read_origin(folder).config, folder / "evaluation", checkpoint, origin=(folder, 0)
+        )
+    return _trial(folder, number)
+
+
+def _trial(folder: Path, number: int | None) -> TrainedRun:
+    from harness.search.ledger import LEDGER, read_ledger
+    from trainers.overrides import apply_overrides
+
+    base, maximise, searched = _base(folder)
+    trials = read_ledger(folder / LEDGER, maximise).trials
+    kept = [one for one in sorted(trials) if (checkpoint_folder(folder / "trials", one) / LATEST).exists()]
+    has = f"{folder.name} keeps the checkpoints of {_listed(kept)}"
+    if number is None:
+        number = _best(trials.values(), maximise) if searched else None
+        if number is None:
+            why = "has no complete trial yet" if searched else "is no search, whose best could be meant"
+            raise UsageError(f"a trial must be named as {folder.name}/TRIAL, for {folder.name} {why}; {has}")
+    if number not in trials:
+        raise UsageError(f"a trial must be one of 0 to {max(trials, default=0)}, got {folder.name}/{number}: {has}")
+    if number not in kept:
+        state = trials[number].state
+        raise UsageError(f"a trial must have its checkpoint, {folder.name}/{number} ({state}) has none: {has}")
+    config = apply_overrides(base, trials[number].overrides)
+    if config.hash != trials[number].config_hash:
+        raise UsageError(
+            f"{folder.name}/{number} must mean the same now as then, its config had hash {trials[number].config_hash} "
+            f"and has {config.hash}: use the version of s4 that trained it"
+        )
+    checkpoint = checkpoint_folder(folder / "trials", number) / LATEST
+    out = folder / "evaluation" / f"trial-{number:03d}"
+    return TrainedRun(f"{folder.name}/{number}", config, out, checkpoint, origin=(folder, number))
+
+
+def _base(folder: Path) -> tuple[TrainConfig, bool, bool]:
+    """Return the config that trials override, whether more is better, and whether the folder is a search's.
+
+    Raises:
+        UsageError: nothing with trials began in the folder.
+    """
+    from harness.ablation import request as ablation
+    from harness.search.manifest import SEARCH, read_manifest
+
+    if (folder / SEARCH).exists():
+        manifest = read_manifest(folder)
+        return manifest.config, manifest.objectives[0].maximise, True
+    if (folder / ablation.REQUEST).exists():
+        return ablation.read_request(folder).config, True, False
+    if (folder / CONFIRMATION).exists():
+        try:
+            search = json.loads((folder / CONFIRMATION).read_text(encoding="utf-8"))["search"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"{folder / CONFIRMATION} must be what s4 confirm wrote, it is not: {error}") from None
+        return read_manifest(folder.parent / search).config, True, False
+    raise UsageError(f"a model must come from a training or a search, {folder} holds neither: check RUN and --storage")
+
+
+def _best(trials: Iterable[Trial], maximise: bool) -> int | None:
+    from harness.trials import TrialState
+
+    sign = -1 if maximise else 1
+    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE and trial.best]
+    return min(complete, key=lambda trial: (sign * trial.best["value"], trial.number)).number if complete else None
+
+
+def _recorded(run: records.Record, storage: Path) -> TrainedRun:
+    """Return the model of an MLflow run, whose checkpoint lies in the folder that recorded it."""
+    if run.folder is None:
+        raise UsageError(f"an MLflow run must be one that s4 recorded, {run.run_id} has no tag s4.folder: take another")
+    folder = next((place for place in (run.folder, storage.resolve() / run.folder.name) if place.is_dir()), None)
+    if folder is None:
+        raise UsageError(
+            f"the folder of a run must be seen from here, that of {run.run_id} is {run.folder}: mount it, or copy it "
+            f"to {storage.resolve() / run.folder.name}"
+        )
+    found = local_run(folder, run.trial)
+    if run.config_hash not in (None, found.config.hash):
+        raise UsageError(
+            f"{folder} must hold what {run.run_id} recorded (config {run.config_hash}), it holds {found.config.hash}: "
+            "give another --storage"
+        )
+    return replace(found, run_id=run.run_id if run.config_hash else None)
+
+
+def _registered(uri: str, storage: Path, tracking_uri: str) -> TrainedRun:
+    found = records.read_registered(tracking_uri, uri)
+    out = storage.resolve() / "models" / found.name / f"v{found.version}"
+    title = f"models:/{found.name}/{found.version}"
+    return TrainedRun(title, found.segmenter.config, out, segmenter=found.segmenter, run_id=found.run_id)
+
+
+def _unknown(word: str, storage: Path, tracking_uri: str) -> str:
+    from harness.ablation.request import REQUEST as ABLATION
+    from harness.search.manifest import SEARCH, TRAINING
+
+    begun = (SEARCH, TRAINING, ABLATION, CONFIRMATION)
+    names = {path.parent.name for file in begun for path in storage.glob(f"*/{file}")}
+    known = sorted(names | records.run_names(tracking_uri))
+    near = difflib.get_close_matches(word.partition("/")[0], known, n=3)
+    hint = (
+        f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known[:5])}" if known else "train first"
+    )
+    return f"RUN must be {FORMS}, got {word!r}, which is none in {storage.resolve()} or {tracking_uri}: {hint}"
+
+
+def _listed(numbers: list[int]) -> str:
+    if not numbers:
+        return "no trials"
+    more = f" and {len(numbers) - 10} more" if len(numbers) > 10 else ""
+    return f"trials {', '.join(str(number) for number in numbers[:10])}{more}"

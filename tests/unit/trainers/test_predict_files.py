@@ -1,0 +1,121 @@
+"""Predictions of images of any size: what the network sees, and the size of what comes out."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from reference.tiny import tiny_config
+
+from trainers import predict
+from trainers.css.pseudo_labels import upsample
+from trainers.data.splits import open_splits
+from trainers.evaluate import predictions
+from trainers.figure import palette
+from trainers.loader import to_images
+from trainers.models.served import Segmenter
+from trainers.overrides import apply_overrides
+from trainers.predict import find_images, largest, mask_image, predict_labels, write_predictions
+from trainers.presets import load_preset
+
+
+def segmenter(overrides: dict[str, object] | None = None) -> Segmenter:
+    torch.manual_seed(1)
+    model = Segmenter(tiny_config(overrides))
+    for parameter in model.network.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+def picture(width: int, height: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+WINDOWS = {"evaluation.mode": "sliding", "evaluation.window": [16, 16]}
+
+
+@pytest.mark.parametrize("overrides", [{}, WINDOWS])
+def test_a_stored_image_is_labelled_as_in_an_evaluation(overrides: dict[str, object]) -> None:
+    model = segmenter(overrides)
+    samples = open_splits(model.config.data).dev.fetch([0])
+    with torch.no_grad():
+        expected = next(predictions(model.network, to_images(samples.images, model.device), model.config))
+    found = predict_labels(model, Image.fromarray(samples.images[0].permute(1, 2, 0).numpy()))
+    np.testing.assert_array_equal(found, expected.numpy())
+
+
+@pytest.mark.parametrize("overrides", [{}, WINDOWS])
+@pytest.mark.parametrize("size", [(32, 32), (7, 5), (100, 41), (33, 90)])
+def test_a_mask_has_the_size_of_its_image(overrides: dict[str, object], size: tuple[int, int]) -> None:
+    assert predict_labels(segmenter(overrides), picture(*size)).shape == size[::-1]
+
+
+def test_logits_are_brought_to_the_size_of_the_image_before_the_largest_is_taken() -> None:
+    model, image = segmenter(), picture(80, 61)
+    sized = image.resize((32, 32), Image.Resampling.BILINEAR)
+    inputs = torch.from_numpy(np.array(sized)).permute(2, 0, 1).unsqueeze(0) / 255.0
+    coarse = model.network(inputs).logits
+    expected = torch.nn.functional.interpolate(coarse, (61, 80), mode="bilinear", align_corners=True).argmax(1)[0]
+    np.testing.assert_array_equal(predict_labels(model, image), expected.numpy())
+
+
+def test_without_one_stored_size_an_image_is_seen_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings_ = {"model.arch": "tiny", "evaluation.mode": "whole"}
+    model = Segmenter(apply_overrides(load_preset("voc_css_92"), settings_))
+    seen: list[torch.Size] = []
+    model.network.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape))
+    predict_labels(model, picture(50, 38))
+    assert seen == [(1, 3, 38, 50)]
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA"])
+def test_images_of_other_modes_are_taken_as_rgb(mode: str) -> None:
+    model, image = segmenter(), picture(32, 32).convert(mode)
+    np.testing.assert_array_equal(predict_labels(model, image), predict_labels(model, image.convert("RGB")))
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    classes=st.integers(1, 9),
+    room=st.integers(1, 5000),
+    height=st.integers(1, 20),
+    width=st.integers(1, 20),
+    levels=st.integers(1, 4),
+)
+def test_a_few_classes_at_a_time_give_the_argmax_of_all(
+    classes: int, room: int, height: int, width: int, levels: int
+) -> None:
+    """Few levels make ties, of which the first class wins."""
+    logits = torch.randint(0, levels, (1, classes, 3, 4), generator=torch.Generator().manual_seed(room)).float()
+    expected = upsample(logits, (height, width)).argmax(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(predict, "ROOM", room)
+        assert torch.equal(largest(logits, (height, width)), expected)
+
+
+def test_a_mask_holds_classes_and_shows_the_colours_of_the_figures(tmp_path: Path) -> None:
+    label = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    mask_image(label, 12).save(tmp_path / "mask.png")
+    with Image.open(tmp_path / "mask.png") as mask:
+        np.testing.assert_array_equal(np.asarray(mask), label)
+        np.testing.assert_array_equal(np.asarray(mask.convert("RGB")), palette(12)[label])
+
+
+def test_files_are_written_whole_one_after_another(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        picture(40, 30).save(tmp_path / f"{name}.png")
+    files = find_images([tmp_path / "b.png", tmp_path / "a.png"])
+    written = list(write_predictions(segmenter(), files, tmp_path / "out", overlays=True))
+    assert written == [tmp_path / "out" / "b.png", tmp_path / "out" / "a.png"]
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*")) == [
+        "a.png", "a.png", "b.png", "b.png", "overlays",
+    ]  # fmt: skip
+
+
+def test_of_a_folder_the_images_are_found_in_the_order_of_their_names(tmp_path: Path) -> None:
+    for name in ("b.JPG", "a.png", "notes.txt"):
+        (tmp_path / name).touch()
+    assert [path.name for path in find_images([tmp_path])] == ["a.png", "b.JPG"]
