@@ -58,6 +58,7 @@ def carry_out(task: Task, address: str, speak: Terminal) -> Ablation:
     from harness.ablation.record import open_recorder, record_begin, record_outcomes
     from harness.ablation.request import write_request
     from harness.ablation.results import write_results
+    from harness.cli.conduct import leave_report
     from harness.cluster import ray_session
     from harness.search.lock import sole_driver
     from harness.search.objectives import Objective
@@ -79,6 +80,7 @@ def carry_out(task: Task, address: str, speak: Terminal) -> Ablation:
                 found = _assess(task, {trial.number: trial for trial in trials}, ready.use_gpu, speak)
                 write_results(task.folder, found)
                 record_outcomes(recorder, task.folder, found)
+                page = leave_report(task.folder, recorder, speak)
         except KeyboardInterrupt:
             speak.say(f"interrupted: {AGAIN}")
             raise
@@ -86,6 +88,8 @@ def carry_out(task: Task, address: str, speak: Terminal) -> Ablation:
             delivery = recorder.close()
             if delivery.note:
                 speak.say(f"tracking: {delivery.note}")
+    if page is not None:
+        speak.say(f"report: {page}")
     return found
 
 

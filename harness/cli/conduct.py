@@ -20,7 +20,7 @@ from harness.search.objectives import Objective
 from harness.tracking.stores import OUTBOX, absolute_uri, default_tracking_uri
 
 if TYPE_CHECKING:
-    from harness.report import Results
+    from harness.reporting.results import Results
     from harness.tracking.recorder import MlflowRecorder
     from harness.trials import TrialObserver, Value
     from search_spaces import Space
@@ -68,7 +68,8 @@ def conduct(task: Task, speak: Terminal, work: Callable[[Sequence[TrialObserver]
     Raises:
         BaseException: what `work` raises; the records say so.
     """
-    from harness.report import Collector, Results, to_json, write_results
+    from harness.reporting.results import Collector, Results, to_json, write_results
+    from harness.tracking.node_metrics import NodeMetrics
     from harness.tracking.recorder import MlflowRecorder
 
     earlier = list(task.earlier.trials.values())
@@ -92,7 +93,7 @@ def conduct(task: Task, speak: Terminal, work: Callable[[Sequence[TrialObserver]
             _record_inputs(recorder, task)
             recorder.settle(earlier)
             try:
-                with show_progress(speak.console, tally) as progress:
+                with NodeMetrics(recorder.system), show_progress(speak.console, tally) as progress:
                     work([recorder, collector, progress])
             finally:
                 results = Results(
@@ -104,14 +105,32 @@ def conduct(task: Task, speak: Terminal, work: Callable[[Sequence[TrialObserver]
                 )  # fmt: skip
                 write_results(task.folder, results)
                 _record_outputs(recorder, task, results)
+            page = leave_report(task.folder, recorder, speak)
     finally:
         delivery = recorder.close()
         if delivery.note:
             speak.say(f"tracking: {delivery.note}")
     show(speak, results)
+    if page is not None:
+        speak.say(f"report: {page}")
     speak.say(f"again: {further(task)}")
     speak.result({**to_json(results), "folder": str(task.folder)})
     return results
+
+
+def leave_report(folder: Path, recorder: MlflowRecorder, speak: Terminal) -> Path | None:
+    """Write the report and record its files; return the page, none where it failed: no search is lost for a picture."""
+    from harness.reporting.search import report_on
+
+    try:
+        files = report_on(folder)
+        for file in files:
+            recorder.file(file, folder=file.parent.relative_to(folder).as_posix())
+    except (Exception, KeyboardInterrupt) as error:
+        why = " ".join(str(error).split()) or type(error).__name__
+        speak.say(f"no report: {why}; s4 report {folder.name} tries again")
+        return None
+    return files[0]
 
 
 def further(task: Task) -> str:
@@ -162,9 +181,11 @@ def tags(task: Task) -> dict[str, str]:
 
 
 def _record_inputs(recorder: MlflowRecorder, task: Task) -> None:
+    from harness.tracking.data_sets import record_data
     from trainers.data.splits import open_splits, write_splits
 
     write_splits(open_splits(task.config.data), task.folder / "splits")
+    record_data(recorder, task.config)
     recorder.artifact("config.yaml", yaml.safe_dump(task.config.model_dump(mode="json"), sort_keys=False))
     if task.space is not None:
         recorder.artifact("space.yaml", task.space.text)

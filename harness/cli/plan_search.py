@@ -14,9 +14,10 @@ from harness.cli.search_cost import HOUR_S, Disk, SearchCost, size_text, to_json
 from harness.cli.slots import Slots, cluster_slots, gang_count, local_slots
 from harness.cli.terminal import Terminal
 from harness.cli.timing import existing, time_config
-from harness.cli.wish import Scheduler, grace
+from harness.cli.wish import Scheduler
 from harness.search import budget
 from harness.search.budget import Shape
+from harness.search.rungs import grace
 from trainers.errors import UsageError
 
 if TYPE_CHECKING:

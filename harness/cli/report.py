@@ -1,9 +1,9 @@
-"""`s4 report`: shows the results of a search or a training again."""
+"""`s4 report`: shows the results of a search, a training or an ablation again, and writes its report."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,54 +12,59 @@ from harness.cli.terminal import Terminal, terminal
 from trainers.errors import UsageError
 
 if TYPE_CHECKING:
-    from harness.report import Results
+    from harness.reporting.results import Results
 
 
 def report(
-    name: Annotated[str, typer.Argument(help="The name that s4 tune or s4 train gave or was given.")],
+    name: Annotated[str, typer.Argument(help="The name that s4 tune, train or ablate gave or was given.")],
     storage: Storage = Path("runs"),
     as_json: Json = False,
 ) -> None:
-    """Show the results of a search or a training again."""
-    from harness.report import to_json
+    """Show the results of a search, a training or an ablation again, and write its report: a page, tables and figures.
+
+    What is still at work, or was killed, is shown as far as it is.
+    """
+    from harness.reporting.search import report_on
 
     folder = named_folder(storage, name)
     if not folder.is_dir():
         raise UsageError(unknown_name(storage, name))
-    results = read_or_rebuild(folder)
     with terminal(as_json) as speak:
-        show(speak, results)
-        speak.result(to_json(results))
+        told = _tell(folder, speak)
+        try:
+            page = report_on(folder)[0]
+        except OSError as error:
+            speak.say(f"failed: the report cannot be written into {folder}: {error}")
+            raise typer.Exit(1) from None
+        speak.say(f"report: {page}")
+        speak.result({**told, "report": str(page)})
 
 
-def read_or_rebuild(folder: Path) -> Results:
-    """Return the results of a search or a training; of a search whose driver is at work or was killed, those so far.
+def _tell(folder: Path, speak: Terminal) -> dict[str, Any]:
+    """Write the table of what is in a folder and what it amounts to; return it as JSON-able values."""
+    from harness.ablation.request import REQUEST
 
-    Raises:
-        UsageError: there are none.
-    """
-    from harness.report import FILES, Collector, Results, read_results
-    from harness.search.ledger import LEDGER, read_ledger
-    from harness.search.manifest import SEARCH, read_manifest
+    if (folder / REQUEST).exists():
+        from harness.ablation import results as ablation
+        from harness.ablation.table import lines, to_table
+        from harness.reporting.ablation.record import read_ablation
 
-    written, ledger = folder / FILES[0], folder / LEDGER
-    behind = ledger.exists() and (not written.exists() or written.stat().st_mtime < ledger.stat().st_mtime)
-    if not behind or not (folder / SEARCH).exists():
-        return read_results(folder)
-    manifest = read_manifest(folder)
-    history = read_ledger(ledger, manifest.objectives[0].maximise)
-    return Results(
-        name=folder.name, kind="search", preset=manifest.preset, space=manifest.space.name, metric=manifest.metric,
-        horizon=manifest.config.schedule.steps, elapsed_s=history.elapsed_s, tracking_uri="",
-        paths=manifest.space.paths,
-        rows=Collector(history.trials.values()).rows(manifest.space.paths, manifest.objectives),
-        objectives=[str(objective) for objective in manifest.objectives],
-    )  # fmt: skip
+        found = read_ablation(folder)
+        speak.console.print(to_table(found))
+        for line in lines(found):
+            speak.say(line)
+        return ablation.to_json(found)
+    from harness.reporting.records import read_or_rebuild
+    from harness.reporting.results import to_json
+
+    results = read_or_rebuild(folder)
+    show(speak, results)
+    return to_json(results)
 
 
 def show(speak: Terminal, results: Results) -> None:
     """Write the table and what it amounts to."""
-    from harness.report import summary, to_table
+    from harness.reporting.results import summary, to_table
 
     speak.console.print(to_table(results))
     for line in summary(results):
@@ -70,7 +75,7 @@ def unknown_name(storage: Path, name: str) -> str:
     """Return the refusal of a name that nothing has, with the nearest that there is."""
     import difflib
 
-    known = sorted(path.parent.name for path in storage.glob("*/results.json"))
+    known = sorted(path.parent.name for file in ("results.json", "ablation.yaml") for path in storage.glob(f"*/{file}"))
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known[:5])}" if known else "run s4 tune first"
-    return f"a name must be that of a search or training in {storage.resolve()}, got {name!r}: {hint}"
+    return f"a name must be that of a search, training or ablation in {storage.resolve()}, got {name!r}: {hint}"

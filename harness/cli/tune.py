@@ -27,12 +27,13 @@ from harness.cli.options import (
 )
 from harness.cli.slots import cluster_slots, local_slots
 from harness.cli.terminal import Terminal, terminal
-from harness.cli.wish import LASTING, Sampler, Scheduler, Wish, check_wish, grace, make_plan
+from harness.cli.wish import LASTING, Sampler, Scheduler, Wish, check_wish, make_plan
+from harness.search.rungs import grace
 from trainers.errors import UsageError
 
 if TYPE_CHECKING:
     from harness.cli.conduct import Task
-    from harness.report import Results
+    from harness.reporting.results import Results
     from harness.trials import TrialObserver, Value
     from search_spaces import Space
     from trainers.config import TrainConfig

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from harness.cli.slots import Slots, gang_count
 from harness.cli.terminal import Terminal
+from harness.search.rungs import grace, rungs
 from trainers.errors import UsageError
 
 if TYPE_CHECKING:
@@ -195,23 +196,3 @@ def describe(plan: SearchPlan, task: Task, slots: Slots) -> list[str]:
         f"{steps} steps, a report every {every}; {early if plan.scheduler == 'asha' else plan.scheduler}",
         f"results in {task.folder}, records at {task.tracking_uri}",
     ]
-
-
-def grace(steps: int, every: int, wished: int | None) -> int:
-    """Return the steps before a trial may be stopped: as wished, or a sixth of the horizon, rounded up to a report.
-
-    Raises:
-        UsageError: more than the horizon.
-    """
-    if wished is not None and wished > steps:
-        raise UsageError(f"--grace-steps must be at most the horizon, {steps} steps, got {wished}: lower it")
-    return wished if wished is not None else min(-(-steps // (6 * every)) * every, steps)
-
-
-def rungs(steps: int, grace_steps: int, reduction_factor: int) -> list[int]:
-    """Return the steps at which ASHA decides: the grace period times powers of the factor, below the horizon."""
-    found = []
-    while grace_steps < steps:
-        found.append(grace_steps)
-        grace_steps *= reduction_factor
-    return found

@@ -9,12 +9,12 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from harness.files import end_with_a_whole_line
+from harness.files import end_with_a_whole_line, json_lines
 from harness.trials import Trial, TrialState
 from trainers.errors import UsageError
 
@@ -105,7 +105,7 @@ def read_ledger(path: Path, maximise: bool = True) -> History:
     """
     history = History()
     try:
-        for event in _events(path):
+        for event in json_lines(path):
             _follow(history, event, maximise)
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path} must be the ledger of a search, it is not: {error}") from None
@@ -129,12 +129,3 @@ def _follow(history: History, event: Mapping[str, Any], maximise: bool) -> None:
         history.trials[number].take_in(event["metrics"], event["value"], maximise)
     else:
         history.trials[number].state, history.trials[number].error = TrialState(event["state"]), event["error"]
-
-
-def _events(path: Path) -> Iterator[Mapping[str, Any]]:
-    if not path.exists():
-        return
-    with path.open("rb") as lines:
-        for line in lines:
-            if line.endswith(b"\n"):  # a killed driver may have left half a line
-                yield json.loads(line)

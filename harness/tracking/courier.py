@@ -9,7 +9,6 @@ import logging
 import os
 import queue
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -23,10 +22,10 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 log = logging.getLogger(__name__)
 
 MERGED = 200
-"""Reports that are applied together at most."""
+"""Operations that are applied together at most."""
 
 Apply = Callable[[Sequence[Operation]], None]
-"""Applies one operation, or several reports."""
+"""Applies operations in order."""
 
 
 class RefusedError(Exception):
@@ -36,7 +35,7 @@ class RefusedError(Exception):
 class Courier:
     """Applies operations in a daemon thread; the first that cannot reach MLflow is retried until it can, or `close`.
 
-    Reports that wait behind each other are applied together, so that what an outage left drains in fewer requests.
+    What waits is applied together, so that what an outage left drains in fewer requests.
     """
 
     def __init__(self, outbox: Outbox, connect: Callable[[], Apply]) -> None:
@@ -48,7 +47,7 @@ class Courier:
         self._connect = connect
         self._apply: Apply | None = None
         self._queue: queue.SimpleQueue[tuple[Operation, int] | None] = queue.SimpleQueue()
-        self._backlog: deque[tuple[Operation, int] | None] = deque()
+        self._all_done = False
         self._closing = threading.Event()
         self._abandoned = threading.Event()
         self._thread = threading.Thread(target=self._work, name="s4-tracking", daemon=True)
@@ -64,28 +63,23 @@ class Courier:
         self._closing.set()
         self._thread.join(timeout_s)
         self._abandoned.set()
-        return not self._thread.is_alive()
+        return self._all_done
 
     def _work(self) -> None:
         while group := self._next_group():
             if not self._deliver([operation for operation, _ in group]):
                 return
             self._outbox.mark_done(group[-1][1])
+        self._all_done = True
 
     def _next_group(self) -> list[tuple[Operation, int]]:
-        """Wait for something to do, and return it: one operation, or the reports at the head; empty after `close`."""
-        if not self._backlog:
-            self._backlog.append(self._queue.get())
-        while not self._queue.empty():
-            self._backlog.append(self._queue.get())
-        group: list[tuple[Operation, int]] = []
-        while self._backlog and len(group) < MERGED:
-            head = self._backlog[0]
-            if head is None or (group and not (_is_report(group[0]) and _is_report(head))):
-                break
-            group.append(head)
-            self._backlog.popleft()
-        return group
+        """Wait for something to do, and return what waits, with its lines in the outbox; empty after `close`."""
+        group = [self._queue.get()]
+        while group[-1] is not None and len(group) < MERGED and not self._queue.empty():
+            group.append(self._queue.get())
+        if group[-1] is None and len(group) > 1:
+            self._queue.put(None)
+        return [item for item in group if item is not None]
 
     def _deliver(self, operations: list[Operation]) -> bool:
         """Apply operations, skip those that MLflow refuses, and return false when told to give up."""
@@ -114,7 +108,7 @@ class Courier:
                 return True
             except Exception as error:
                 self.last_error = _one_line(error)
-                if _is_refusal(error):
+                if self._apply is not None and _is_refusal(error):
                     raise RefusedError(self.last_error) from error
                 log.debug("MLflow cannot be reached, retrying: %s", self.last_error)
             (self._abandoned if self._closing.is_set() else self._closing).wait(wait_s)
@@ -128,6 +122,7 @@ def connect_client(tracking_uri: str) -> MlflowClient:
     A request is sent once: the courier insists by itself, and looks first whether a run was created before the answer
     was lost; MLflow's own retries would create it twice.
     """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     for name in ("alembic", "mlflow.store", "mlflow.tracking"):
@@ -137,10 +132,6 @@ def connect_client(tracking_uri: str) -> MlflowClient:
     for name in ("alembic", "mlflow.store", "mlflow.tracking"):
         logging.getLogger(name).setLevel(logging.WARNING)
     return MlflowClient(tracking_uri)
-
-
-def _is_report(item: tuple[Operation, int]) -> bool:
-    return item[0]["op"] == "report"
 
 
 def _one_line(error: Exception) -> str:

@@ -112,9 +112,46 @@ class Notes(ABC):
             )
         )
 
+    def model(
+        self,
+        name: str,
+        uri: str,
+        trial: int | None = None,
+        *,
+        tags: Mapping[str, object] | None = None,
+        metrics: Mapping[str, float] | None = None,
+        step: float = 0,
+    ) -> None:
+        """Make a checkpoint that lies at `uri` a model of the run (`harness.models.external.log_external`)."""
+        about = {"name": name, "uri": uri, "step": clean_step(step), **_shown(tags, metrics)}
+        self._send(stamped("model", about=about, **_of(trial)))
+
+    def register(
+        self,
+        name: str,
+        checkpoint: Path,
+        config_file: Path,
+        trial: int | None = None,
+        *,
+        tags: Mapping[str, object] | None = None,
+        metrics: Mapping[str, float] | None = None,
+        alias: str = "champion",
+    ) -> None:
+        """Register the teacher in a checkpoint under an alias (`harness.models.winner.register_winner`).
+
+        Both files must still be there when MLflow is reached.
+        """
+        files = {"checkpoint": str(checkpoint.absolute()), "config_file": str(config_file.absolute())}
+        about = {"name": name, "alias": alias, **files, **_shown(tags, metrics)}
+        self._send(stamped("register", about=about, **_of(trial)))
+
 
 def _of(trial: int | None) -> dict[str, int]:
     return {} if trial is None else {"trial": trial}
+
+
+def _shown(tags: Mapping[str, object] | None, metrics: Mapping[str, float] | None) -> Operation:
+    return {"tags": clean_tags(tags or {}), "metrics": finite(metrics or {})[0]}
 
 
 def _json(value: Mapping[str, object], limit: int) -> str:

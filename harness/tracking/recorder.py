@@ -112,6 +112,7 @@ class MlflowRecorder(Notes):
             "search_id": uuid.uuid4().hex[:12],
             "tags": {**self._tags, "s4.kind": kind, "s4.state": str(TrialState.RUNNING)},
         }
+        self._began = opening.get("time", stamped("open")["time"])
         opening = {**opening, **stamped("open")}
         self._kind = opening["kind"]
         self._courier = Courier(self._outbox, lambda: MlflowWriter(connect_client(uri), opening).apply)
@@ -163,6 +164,11 @@ class MlflowRecorder(Notes):
         for trial in trials:
             if trial.state.over and trial.number in self._history.open_trials:
                 self.on_end(trial)
+
+    def system(self, node: str, reading: Mapping[str, float]) -> None:
+        """Log what a node is busy with on the search's run (its page *System metrics*); steps are ten seconds each."""
+        step = (stamped("report")["time"] - self._began) // 10_000
+        self.metrics({f"system/{node}/{name}": value for name, value in reading.items()}, step)
 
     def close(self, status: Status = "FINISHED", reason: str | None = None, timeout_s: float = 30.0) -> Delivery:
         """End every run that is still open, wait at most `timeout_s` for MLflow, and say what is left in the outbox."""

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from trainers.errors import UsageError
+
+ALLOW_FOLDER = "MLFLOW_ALLOW_FILE_STORE"
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlartifacts"
 OUTBOX = "outbox.jsonl"
@@ -16,7 +21,26 @@ def default_tracking_uri(folder: Path | None = None) -> str:
 
 
 def absolute_uri(tracking_uri: str) -> str:
-    """Return the URI with a relative SQLite path made absolute, so that every process means the same file."""
+    """Return the URI with a relative path made absolute, so that every process means the same file or folder.
+
+    Raises:
+        UsageError: a server's URI holds a password, which would be shown and written down with it; or it is a folder,
+            and MLflow was not told to take one.
+    """
+    if is_server(tracking_uri):
+        if urlsplit(tracking_uri).password is not None:
+            raise UsageError(
+                "a tracking URI must hold no password, this one does: put the user into MLFLOW_TRACKING_USERNAME and "
+                "the password into MLFLOW_TRACKING_PASSWORD"
+            )
+        return tracking_uri
+    if ":" not in tracking_uri or tracking_uri.startswith("file:"):
+        if os.environ.get(ALLOW_FOLDER, "").lower() not in ("true", "1"):
+            raise UsageError(
+                f"records must go to a database or a server, {tracking_uri} is a folder: give sqlite:///FILE, or set "
+                f"{ALLOW_FOLDER}=true, with which MLflow still takes folders"
+            )
+        return tracking_uri if ":" in tracking_uri else Path(tracking_uri).resolve().as_uri()
     scheme, separator, path = tracking_uri.partition(":///")
     if scheme != "sqlite" or not separator or Path(path).is_absolute():
         return tracking_uri
@@ -29,13 +53,13 @@ def is_server(tracking_uri: str) -> bool:
 
 
 def artifact_location(tracking_uri: str) -> str | None:
-    """Return where a new experiment keeps its artifacts; none where a server decides.
+    """Return where a new experiment keeps its artifacts; none where a server decides, or a folder that holds all.
 
     An absolute folder beside the SQLite file, or in the working directory, for MLflow's own default depends on where
     the command that reads it later is started.
     """
-    if is_server(tracking_uri):
-        return None
     scheme, _, path = absolute_uri(tracking_uri).partition(":///")
+    if is_server(tracking_uri) or scheme == "file":
+        return None
     folder = Path(path).parent if scheme == "sqlite" else Path.cwd()
     return (folder / ARTIFACTS).as_uri()

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric
 
+Points = dict[str, list["Metric"]]
+"""Metrics by the run that they wait to be logged to."""
+
 
 class MlflowWriter:
     """Writes the runs of one search: a parent, its trials and summaries, or the single run of a training.
@@ -31,40 +34,39 @@ class MlflowWriter:
         self._runs = RunTree(client, opening)
 
     def apply(self, operations: Sequence[Operation]) -> None:
-        """Apply one operation, or several reports: those of a run share a request.
+        """Apply operations in order; the metrics that a run gets from all of them share a request.
 
         Raises:
             Exception: what MLflow raises, when it refuses or cannot be reached.
         """
-        if len(operations) == 1:
-            self._apply(operations[0])
-            return
-        points: dict[str, list[Metric]] = {}
+        waiting: Points = {}
         for operation in operations:
-            points.setdefault(self._run_of(operation), []).extend(_points(operation))
-        for run_id, metrics in points.items():
+            self._apply(operation, waiting)
+        for run_id, metrics in waiting.items():
             self._log(run_id, metrics)
 
-    def _apply(self, operation: Operation) -> None:
+    def _apply(self, operation: Operation, waiting: Points) -> None:
         match operation["op"]:
             case "open":
                 self._client.update_run(self._runs.parent().id, status="RUNNING")
             case "start":
                 self._start(operation)
-            case "report" | "tag":
-                self._log(self._run_of(operation), _points(operation), operation.get("tags"))
+            case "report":
+                waiting.setdefault(self._run_of(operation), []).extend(_points(operation))
+            case "tag":
+                self._log(self._run_of(operation), tags=operation["tags"])
             case "end":
                 run_id = self._run_of(operation)
-                self._log(run_id, _points(operation), operation.get("tags"))
+                self._log(run_id, [*waiting.pop(run_id, []), *_points(operation)], operation.get("tags"))
                 self._client.set_terminated(run_id, operation["status"], operation["time"])
-            case "artifact":
-                self._client.log_text(self._run_of(operation), operation["text"], operation["file"])
-            case "file":
+            case "artifact" | "file":
                 self._keep(operation)
             case "aggregate":
                 self._aggregate(operation)
             case "dataset":
                 self._dataset(operation)
+            case "model" | "register":
+                self._model(operation)
             case other:
                 raise ValueError(f"an operation must be one that this version writes, got {other!r}: update s4-harness")
 
@@ -76,10 +78,11 @@ class MlflowWriter:
             self._client.update_run(found.id, status="RUNNING")
 
     def _aggregate(self, operation: Operation) -> None:
-        """Create or update a summary, and leave it FINISHED."""
+        """Create or update a summary, and leave it FINISHED; a metric that has not changed is not logged again."""
         found = self._runs.aggregate(operation["name"], operation["time"], operation["tags"])
         status = self._complete(found, operation["params"], operation["tags"])
-        self._log(found.id, _points(operation))
+        known = {} if found.created else self._client.get_run(found.id).data.metrics
+        self._log(found.id, [point for point in _points(operation) if known.get(point.key) != point.value])
         if status != "FINISHED":
             self._client.set_terminated(found.id, "FINISHED", operation["time"])
 
@@ -104,7 +107,19 @@ class MlflowWriter:
         tags = [InputTag("mlflow.data.context", operation["context"])]
         self._client.log_inputs(self._runs.parent().id, datasets=[DatasetInput(dataset, tags)])
 
+    def _model(self, operation: Operation) -> None:
+        """Keep a checkpoint as a model of a run, or register what it holds; PyTorch is imported for the latter only."""
+        from harness.models.external import log_external
+        from harness.models.winner import register_winner
+
+        make = log_external if operation["op"] == "model" else register_winner
+        make(self._client, self._run_of(operation), **operation["about"])
+
     def _keep(self, operation: Operation) -> None:
+        """Keep a text or a file as an artifact."""
+        if operation["op"] == "artifact":
+            self._client.log_text(self._run_of(operation), operation["text"], operation["file"])
+            return
         path = Path(operation["path"])
         if not path.is_file():
             raise ValueError(f"a file must be there to be kept as an artifact, there is none at {path}: it was moved")

@@ -16,7 +16,7 @@ import torch
 from mlflow import MlflowClient
 
 from harness.cli.main import run
-from harness.report import Results, Row, write_results
+from harness.reporting.results import Results, Row, write_results
 from harness.search.manifest import Manifest, write_manifest
 from search_spaces import load_space
 from trainers.data.splits import open_splits, open_val

@@ -108,3 +108,9 @@ def test_a_trial_in_a_gang_gives_the_numbers_of_a_run_without_ray(search: Search
     for name in ("dev/miou", "train/loss/total", "train/loss/contrast"):
         history = [point.value for point in client.get_metric_history(run.info.run_id, name)]
         assert history == [report[name] for report in reports]
+
+
+def test_the_parent_shows_what_the_node_was_busy_with(search: Search) -> None:
+    [parent] = [run for run in runs_of(search) if run.data.tags["s4.kind"] == "search"]
+    used = [value for name, value in parent.data.metrics.items() if name.endswith("/cpu_utilization_percentage")]
+    assert [0 <= value <= 100 for value in used] == [True]

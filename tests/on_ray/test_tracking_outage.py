@@ -1,14 +1,10 @@
-"""A tracking server goes away while a search runs, and comes back after the search's end: nothing is lost."""
+"""A tracking server goes away while a search runs, and comes back while it runs or after its end: nothing is lost."""
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import subprocess
 import sys
+import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,47 +12,18 @@ from pathlib import Path
 import pytest
 from analytic import Analytic, Script, Witness
 from books import Books, read_books
+from mlflow import MlflowClient
 
 from harness.search.run import SearchPlan, run_search
 from harness.tracking.recorder import Delivery, MlflowRecorder, replay
 from harness.trials import Trial
 
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+
+from tracking_server import Server
+
 pytestmark = pytest.mark.timeout(600)
 TRIALS = 4
-
-
-class Server:
-    """An MLflow server with a SQLite store."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self._folder = folder
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        store = f"sqlite:///{self._folder}/mlflow.db"
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--artifacts-destination",
-             str(self._folder / "artifacts"), "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                urllib.request.urlopen(f"{self.uri}/health", timeout=2).close()  # noqa: S310  # our own
-                return
-            except OSError:
-                assert time.monotonic() < deadline, "the server did not start"
-                time.sleep(0.3)
-
-    def stop(self) -> None:
-        if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            self._process = None
 
 
 class Outage(Witness):
@@ -69,7 +36,7 @@ class Outage(Witness):
     def on_report(self, trial: Trial) -> None:
         super().on_report(trial)
         if (trial.number, trial.step) == (0, 5):
-            self._server.stop()
+            self._server.kill()
 
 
 @dataclass
@@ -85,7 +52,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(tmp_path_factory.mktemp("server"))
     server.start()
     yield server
-    server.stop()
+    server.kill()
 
 
 @pytest.fixture(scope="module")
@@ -122,3 +89,73 @@ def test_everything_arrives_once_the_server_is_back(outcome: Outcome) -> None:
 
 def test_the_parent_is_finished_and_there_is_one(outcome: Outcome) -> None:
     assert outcome.books.mlflow_parents == ["FINISHED"]
+
+
+DOWN_S = 8.0
+"""Longer than several reports take."""
+
+
+class ShortOutage(Outage):
+    """Starts the server again from a thread while the search goes on; the last trial begins when it is back."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(server)
+        self.while_down = 0
+        self._restart = threading.Thread(target=self._bring_back)
+
+    def on_start(self, trial: Trial) -> None:
+        super().on_start(trial)
+        if trial.number == TRIALS - 1:
+            self._restart.join()
+
+    def on_report(self, trial: Trial) -> None:
+        super().on_report(trial)
+        if (trial.number, trial.step) == (0, 5):
+            self._restart.start()
+        self.while_down += self._restart.is_alive()
+
+    def _bring_back(self) -> None:
+        time.sleep(DOWN_S)
+        self._server.start()
+
+
+@dataclass
+class ShortOutcome:
+    delivery: Delivery
+    witness: ShortOutage
+    books: Books
+    histories: dict[str, list[int]]
+    """Steps of the objective in MLflow, by the name of the run."""
+
+
+@pytest.fixture(scope="module")
+def short(ray_here: None, outcome: Outcome, server: Server, tmp_path_factory: pytest.TempPathFactory) -> ShortOutcome:
+    storage = tmp_path_factory.mktemp("short")
+    plan = SearchPlan(name="short", storage=storage, trials=TRIALS, grace_steps=1, scheduler="none")
+    witness = ShortOutage(server)
+    recorder = MlflowRecorder(server.uri, "s4", "search", "short", {}, plan.folder / "outbox.jsonl")
+    script = Script([{"name": str(number)} for number in range(TRIALS)])
+    run_search(plan, Analytic(storage, step_s=0.5), script, [recorder, witness])
+    delivery = recorder.close(timeout_s=120.0)
+    client = MlflowClient(server.uri)
+    runs = client.search_runs([client.get_experiment_by_name("s4").experiment_id], "tags.`s4.search` = 'short'")
+    histories = {
+        run.info.run_name: [point.step for point in client.get_metric_history(run.info.run_id, "dev/miou")]
+        for run in runs
+    }
+    return ShortOutcome(delivery, witness, read_books(plan.folder, storage, server.uri), histories)
+
+
+def test_reports_go_on_while_the_server_is_down_for_a_while(short: ShortOutcome) -> None:
+    assert short.witness.while_down > 3
+    assert short.books.ledger == ["COMPLETE"] * TRIALS
+
+
+def test_a_server_that_comes_back_gets_everything_without_being_asked(short: ShortOutcome) -> None:
+    assert (short.delivery.pending, short.delivery.rejected, short.delivery.note) == (0, 0, None)
+    assert short.books.mlflow == ["FINISHED"] * TRIALS
+    assert short.books.mlflow_parents == ["FINISHED"]
+
+
+def test_no_report_is_missing_or_there_twice_after_the_server_was_away(short: ShortOutcome) -> None:
+    assert short.histories == {"short": []} | {f"trial-{number:03d}": list(range(1, 10)) for number in range(TRIALS)}

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from harness.cli.conduct import Task, conduct, further, program
 from harness.cli.terminal import Terminal
-from harness.report import read_results
+from harness.reporting.results import read_results
 from harness.search.objectives import Objective
 from harness.trials import Trial, TrialObserver, TrialState
 from search_spaces import load_space
@@ -51,8 +51,32 @@ def test_a_search_leaves_results_records_and_words(task: Task) -> None:
     runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
     assert {name: run.info.status for name, run in runs.items()} == {"s-001": "FINISHED", "trial-000": "FINISHED"}
     kept = {file.path for file in client.list_artifacts(runs["s-001"].info.run_id)}
-    assert kept == {"config.yaml", "space.yaml", "results.csv", "results.md", "best_overrides.yaml"}
+    assert kept == {"config.yaml", "space.yaml", "results.csv", "results.md", "best_overrides.yaml", "report"}
     assert len(runs["trial-000"].data.tags["s4.data_digest"]) == 12
+
+
+def test_the_report_is_written_named_and_kept_in_mlflow(task: Task) -> None:
+    out = io.StringIO()
+    conduct(task, Terminal(Console(file=out, width=200), None), play)
+    page = task.folder / "report" / "report.html"
+    assert f"report: {page}" in out.getvalue()
+    client = MlflowClient(task.tracking_uri)
+    [parent] = [run for run in client.search_runs([client.get_experiment_by_name("s4").experiment_id])
+                if run.info.run_name == "s-001"]  # fmt: skip
+    kept = {file.path for folder in ("report", "report/tables", "report/figures")
+            for file in client.list_artifacts(parent.info.run_id, folder) if not file.is_dir}  # fmt: skip
+    assert kept == {str(file.relative_to(task.folder)) for file in page.parent.rglob("*") if file.is_file()}
+
+
+def test_a_report_that_fails_loses_no_search(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(folder: Path) -> list[Path]:
+        raise RuntimeError("no\nink")
+
+    monkeypatch.setattr("harness.reporting.search.report_on", broken)
+    out = io.StringIO()
+    results = conduct(task, Terminal(Console(file=out, width=200), None), play)
+    assert results.counts == {"COMPLETE": 1}
+    assert "no report: no ink; s4 report s-001 tries again" in out.getvalue()
 
 
 def test_an_interrupted_search_keeps_what_was_done(task: Task) -> None:
@@ -62,6 +86,7 @@ def test_an_interrupted_search_keeps_what_was_done(task: Task) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         conduct(task, Terminal(Console(file=io.StringIO()), None), interrupted)
+    assert not (task.folder / "report").exists()  # it would be waited for
     assert len(read_results(task.folder).rows) == 1
     client = MlflowClient(task.tracking_uri)
     experiment = client.get_experiment_by_name("s4")

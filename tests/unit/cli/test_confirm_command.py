@@ -13,7 +13,7 @@ from harness.cli.main import run
 from harness.cli.slots import Slots
 from harness.confirm.report import Confirmation, Outcome, write_confirmation
 from harness.confirm.request import BASELINE, Request, make_request, write_request
-from harness.report import Results, Row, write_results
+from harness.reporting.results import Results, Row, write_results
 from harness.search.manifest import Manifest, read_manifest, write_manifest
 from search_spaces import load_space
 from trainers.data.splits import open_splits

@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from harness.cli.main import run
-from harness.report import Collector, Results, cells, read_results, summary, to_csv, to_markdown, write_results
+from harness.reporting.results import (
+    Collector,
+    Results,
+    cells,
+    read_results,
+    summary,
+    to_csv,
+    to_markdown,
+    write_results,
+)
 from harness.trials import Trial, TrialState
 
 PATHS = ("loss.lambda_u", "css.label_strategy", "css.cross_warmup")

@@ -8,70 +8,10 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from recorded import Store, play, report, trial, wait_until_sent
 
-from harness.tracking import courier
 from harness.tracking.recorder import MlflowRecorder, replay
-from harness.trials import Trial, TrialState
-
-CONFIG = {"seed": 3, "loss": {"lambda_u": 1.5, "queries": 256}, "data": {"name": "digits", "digit_size": [12, 16]}}
-
-
-class Store:
-    """A store, the recorders that a test opens on it, and the runs that they left."""
-
-    def __init__(self, uri: str, folder: Path) -> None:
-        self.client = MlflowClient(uri)
-        self.uri = uri
-        self.folder = folder
-        self.experiment = folder.name
-
-    def recorder(self, kind: str = "search", name: str = "search-001") -> MlflowRecorder:
-        return MlflowRecorder(
-            self.uri, self.experiment, kind, name, {"s4.preset": "digits_css"}, self.folder / name / "outbox.jsonl"
-        )
-
-    def runs(self) -> list[Run]:
-        experiment = self.client.get_experiment_by_name(self.experiment)
-        return list(self.client.search_runs([experiment.experiment_id]))
-
-    def run(self, name: str) -> Run:
-        [found] = [run for run in self.runs() if run.info.run_name == name]
-        return found
-
-
-@pytest.fixture(scope="module")
-def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    uri = f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
-    courier.connect_client(uri).search_experiments()  # creates the tables once, for that takes seconds
-    return uri
-
-
-@pytest.fixture
-def store(uri: str, tmp_path: Path) -> Store:
-    return Store(uri, tmp_path)
-
-
-def trial(number: int) -> Trial:
-    return Trial(number, {}, {"loss.lambda_u": 1.5}, config_hash=f"hash{number}", config=CONFIG)
-
-
-def report(recorder: MlflowRecorder, trial: Trial, step: int, value: float) -> None:
-    trial.metrics = {"step": step, "finished": 0.0, "dev/miou": value, "loss/sup": 0.5}
-    if not trial.best or value > trial.best["value"]:
-        trial.best = {"value": value, "step": step}
-    recorder.on_report(trial)
-
-
-def play(recorder: MlflowRecorder, number: int, state: TrialState, values: tuple[float, ...] = (0.5, 0.4)) -> Trial:
-    playing = trial(number)
-    recorder.on_start(playing)
-    for index, value in enumerate(values, start=1):
-        report(recorder, playing, 10 * index, value)
-    playing.state = state
-    playing.error = "Traceback ...\nDivergedError: loss is nan" if state is TrialState.FAIL else None
-    recorder.on_end(playing)
-    return playing
+from harness.trials import TrialState
 
 
 def test_a_search_is_a_parent_with_one_child_a_trial_that_ends_as_the_trial_did(store: Store) -> None:
@@ -173,6 +113,7 @@ def test_a_report_is_one_batch_and_params_are_logged_once(store: Store, calls: C
     recorder.on_start(playing)
     for step in (10, 20, 30, 40):
         report(recorder, playing, step, 0.5)
+        wait_until_sent(recorder)
     recorder.on_start(playing)  # the gang was restarted
     recorder.close()
     assert calls == {"metrics": 4, "params": 1}

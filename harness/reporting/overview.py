@@ -1,0 +1,180 @@
+"""What a report says first: what was searched, what came of it, the best trials, and where to go on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.reporting.document import Block, Column, Commands, Facts, Note, Section, Table
+from harness.reporting.figures import WORDS
+
+if TYPE_CHECKING:
+    from harness.reporting.document import Cell
+    from harness.reporting.records import Record
+    from harness.reporting.results import Row
+
+
+def lead(record: Record) -> str:
+    """Return the result in a sentence."""
+    results, best, baseline = record.results, record.results.best, record.results.baseline
+    if best is None or best.best is None:
+        many = len(results.rows)
+        begun = f"{many} {'was' if many == 1 else 'were'} begun"
+        return f"No trial reached the horizon of {results.horizon} steps yet; {begun}."
+    found = f"{results.metric} {best.best:.4f} at step {best.best_step}"
+    if results.kind == "train":
+        return f"The training reached {found} of {results.horizon}."
+    if baseline is best:
+        return f"Nothing beat the published configuration: trial 0 is the best with {found}."
+    text = f"Trial {best.number} is the best with {found}"
+    if baseline is not None and baseline.state == "COMPLETE" and baseline.best is not None:
+        return f"{text}; the published configuration has {baseline.best:.4f} ({best.best - baseline.best:+.4f})."
+    return f"{text}; the published configuration did not reach the horizon."
+
+
+def overview(record: Record) -> Section:
+    """Return the facts, and what must be kept in mind with them."""
+    blocks: list[Block] = [Note(text, "missing") for text in record.missing]
+    if record.results.kind == "search" and record.results.best is not None:
+        blocks.append(Note(
+            "These are numbers of one seed each, and the best of many is better than it is. "
+            f"`s4 confirm {record.name}` trains the best and the published configuration again with several seeds and "
+            "tells whether the difference is more than noise.", "caution"))  # fmt: skip
+    if unfinished(record):
+        blocks.append(Note("Not all trials are over: everything here is as far as it was when this was written."))
+    return Section("Overview", [*blocks, Facts(facts(record))])
+
+
+def unfinished(record: Record) -> bool:
+    """Return whether trials are missing or can go on."""
+    rows, asked = record.results.rows, record.plan.get("trials")
+    return any(row.state in ("RUNNING", "INTERRUPTED") for row in rows) or bool(asked and len(rows) < asked)
+
+
+def facts(record: Record) -> list[tuple[str, str]]:
+    """Return what was done, as names and values; what is not known is left out."""
+    results = record.results
+    found = [("Preset", results.preset), *(_search_facts(record) if results.kind == "search" else ())]
+    found.append(("Objective" if len(results.objectives) < 2 else "Objectives", _objectives(record)))
+    found.append(("Horizon", f"{results.horizon} steps" + (f", a report every {record.every}" if record.every else "")))
+    if record.origin is not None and record.origin.settings:
+        found.append(("Set by hand", ", ".join(f"{path} = {value}" for path, value in record.origin.settings.items())))
+    return [*found, *_run_facts(record)]
+
+
+def _search_facts(record: Record) -> list[tuple[str, str]]:
+    """Return what a training has not."""
+    results, plan = record.results, record.plan
+    counted = ", ".join(f"{count} {WORDS[state]}" for state, count in results.counts.items())
+    asked, many = plan.get("trials"), f"{len(results.rows)}"
+    if asked and asked != len(results.rows):
+        many += f" of {asked}"
+    found = [
+        ("Search space", f"{results.space}, {len(results.paths)} parameters"),
+        ("Trials", f"{many}: {counted}" if counted else many),
+    ]
+    if plan:
+        found += [("Sampler", f"{plan['sampler']}, seed {plan['seed']}"), ("Scheduler", _scheduler(record))]
+    if plan.get("constraint"):
+        found.append(("Constraints", ", ".join(plan["constraint"])))
+    if plan.get("warm_start"):
+        found.append(("Learnt from", str(plan["warm_start"])))
+    return found
+
+
+def _run_facts(record: Record) -> list[tuple[str, str]]:
+    """Return what it cost, and what it was done with."""
+    times = record.times
+    found = [("Wall clock", duration(record.results.elapsed_s))]
+    if record.device_s is not None:
+        found.append(("Devices held", f"{record.device_s / 3600:.3g} device-hours"))
+    if times.began_unix is not None:
+        found.append(("Begun", datetime.fromtimestamp(times.began_unix, UTC).strftime("%Y-%m-%d %H:%M UTC")))
+    if len(times.sessions) > 1:
+        found.append(("Sessions", str(len(times.sessions))))
+    if times.git_sha:
+        found.append(("Revision", f"`{times.git_sha[:12]}`"))
+    if record.origin is not None:
+        found.append(("Data", f"{record.origin.config.data.name}, splits `{record.origin.data_digest}`"))
+    return found
+
+
+def leaderboard(record: Record) -> Section:
+    """Return the table of all trials, best first."""
+    results, front = record.results, record.results.front
+    columns = [Column("rank"), Column("trial"), Column(results.metric, form=".4f"), Column("at step"), Column("steps"),
+               Column("state"), *(Column(metric) for metric in results.others)]  # fmt: skip
+    if results.others:
+        columns.append(Column("front"))
+    columns += [Column(title, name=path) for title, path in zip(short(results.paths), results.paths, strict=True)]
+    rows = [_line(record, rank, row, front) for rank, row in enumerate(results.rows, start=1)]
+    strong = frozenset(index for index, row in enumerate(results.rows) if row is results.best)
+    order = "Trials that reached the horizon come first, for an early value says little about a late one."
+    table = Table("leaderboard", f"All trials, best first. {order}", columns, rows, strong)
+    return Section("Leaderboard", [table])
+
+
+def go_on(record: Record) -> Section:
+    """Return commands that lead further."""
+    where, name = storage_option(record.folder), record.name
+    if record.results.kind == "train":
+        rows = [(f"s4 report {name}{where}", "this report again")]
+        if record.results.best is None:
+            rows.insert(0, (f"s4 train --resume --name {name}{where}", "go on with it"))
+        return Section("Go on", [Commands([*rows, ("s4 ui", "its records in MLflow")])])
+    rows = [(f"s4 confirm {name}{where}", "does the best configuration beat the noise of seeds?")]
+    if unfinished(record):
+        rows.insert(0, (f"s4 tune --resume --name {name}{where}", "go on with the search"))
+    rows += [
+        (f"s4 report {name}{where}", "this report again, as far as the search is then"),
+        (f"s4 doctor {name}{where}", "do the books of the search agree?"),
+        ("s4 ui", "its records in MLflow"),
+    ]
+    return Section("Go on", [Commands(rows)])
+
+
+def short(paths: Sequence[str]) -> list[str]:
+    """Return the last part of each config path, or the whole path where others end alike."""
+    leaves = [path.rsplit(".", 1)[-1] for path in paths]
+    return [leaf if leaves.count(leaf) == 1 else path for leaf, path in zip(leaves, paths, strict=True)]
+
+
+def duration(seconds: float) -> str:
+    """Return a time in its two largest units."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes, hours = seconds / 60, seconds / 3600
+    if minutes < 100:
+        return f"{int(minutes)} min {round(seconds) % 60} s"
+    return f"{int(hours)} h {int(minutes) % 60} min" if hours < 100 else f"{hours / 24:.1f} days"
+
+
+def storage_option(folder: Path) -> str:
+    """Return the option that names where this folder lies, where it is not the default."""
+    return "" if folder.parent == Path("runs").resolve() else f" --storage {folder.parent}"
+
+
+def _line(record: Record, rank: int, row: Row, front: list[int]) -> list[Cell]:
+    results = record.results
+    ranked = row.best is not None and row.state != "FAIL"
+    label = f"{row.number} (baseline)" if results.baseline is row else str(row.number)
+    cells: list[Cell] = [rank if ranked else None, label, row.best, row.best_step, row.step, row.state]
+    cells += [row.final.get(metric) for metric in results.others]
+    if results.others:
+        cells.append(row.number in front)
+    return [*cells, *(row.values.get(path) for path in results.paths)]
+
+
+def _scheduler(record: Record) -> str:
+    plan, name = record.plan, str(record.plan["scheduler"])
+    if name in ("asha", "hyperband"):
+        return f"{name}, keeps 1 in {plan['reduction_factor']}"
+    return name
+
+
+def _objectives(record: Record) -> str:
+    words = {"max": "maximised", "min": "minimised"}
+    pairs = [text.rpartition(":") for text in record.results.objectives or [f"{record.results.metric}:max"]]
+    return ", ".join(f"{metric}, {words[mode]}" for metric, _, mode in pairs)

@@ -1,0 +1,234 @@
+"""What the parameters did: importances, parallel coordinates, and the objective over each of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from harness.reporting.axes import Axis, axis_of, guessed_axis
+from harness.reporting.document import Block, Data, Figure, Note, Section
+from harness.reporting.figures import baseline_handle, best_handle, best_star, legend, state_handles
+from harness.reporting.importance import FEWEST, Importance, importances
+from harness.reporting.overview import short
+from harness.reporting.themes import MARKERS, Theme
+
+if TYPE_CHECKING:
+    from harness.reporting.records import Record
+    from harness.reporting.results import Row
+
+MOST_AXES = 12
+"""Parameters that figures show; of more, the most important ones."""
+CROWD = 100
+"""Trials from which on marks are small."""
+ABSENT = -0.14
+"""Where an axis shows that a trial does not have the parameter."""
+
+
+def parameters(record: Record, rungs: Sequence[int]) -> Section:
+    """Return the section.
+
+    Args:
+        rungs: optimizer steps at which the scheduler decides.
+    """
+    found, blocks = importances(record, rungs), list[Block]()
+    if found:
+        blocks += [_importance_figure(found), Note(_caution(found), "caution")]
+    elif record.results.rows:
+        why = ("the space is not known" if record.space is None else
+               f"that takes {FEWEST} trials with values, and good ones that differ from the others")  # fmt: skip
+        blocks.append(Note(f"Importances cannot be told: {why}.", "missing"))
+    rows = [row for row in record.results.rows if row.best is not None and math.isfinite(row.best) and row.values]
+    axes = _axes(record, rows, found)
+    if rows and axes:
+        if len(axes) < len(record.results.paths):
+            left_out = sorted(set(record.results.paths) - {axis.path for axis in axes})
+            blocks.append(Note(f"Figures leave out the parameters {', '.join(f'`{path}`' for path in left_out)}."))
+        blocks += [_parallel(record, rows, axes), _slices(record, rows, axes)]
+    else:
+        blocks.append(Note("No trial has both parameters and a value, so there is nothing to draw.", "missing"))
+    return Section("Parameters", blocks)
+
+
+def _axes(record: Record, rows: Sequence[Row], found: Sequence[Importance]) -> list[Axis]:
+    """Return the axes of the parameters that figures show, in the order of the space."""
+    paths = [path for path in record.results.paths if any(path in row.values for row in rows)]
+    if len(paths) > MOST_AXES:
+        ranked = [*(found[0].shares if found else ()), *paths]
+        chosen = [path for path in dict.fromkeys(ranked) if path in paths][:MOST_AXES]
+        paths = [path for path in paths if path in chosen]
+    known = {parameter.path: parameter for parameter in record.space.parameters} if record.space else {}
+    values = {path: [row.values[path] for row in rows if path in row.values] for path in paths}
+    return [axis_of(known[path], values[path]) if path in known else guessed_axis(path, values[path]) for path in paths]
+
+
+def _caution(found: Sequence[Importance]) -> str:
+    fewest = min(one.trials for one in found)
+    text = (
+        "Importance says how much the good trials differ from all trials in a parameter, not in which direction. "
+        "Shares add up to 1 even where nothing matters, and a parameter that the sampler has settled on can look "
+        "important. "
+    )
+    return text + (f"With {fewest} trials it is rough: a different seed of the sampler may give another order."
+                   if fewest < 50 else "Trials of a sampler that learns are not spread evenly.")  # fmt: skip
+
+
+def _importance_figure(found: Sequence[Importance]) -> Figure:
+    paths = list(dict.fromkeys(path for one in found for path in one.shares))[:MOST_AXES]
+    labels = short(paths)
+    words = ", ".join(f"{label} {found[0].shares.get(path, 0):.2f}"
+                      for label, path in zip(labels[:3], paths[:3], strict=True))  # fmt: skip
+
+    def paint(canvas: Any, theme: Theme) -> None:
+        axes, thick = canvas.subplots(), 0.8 / len(found)
+        for index, one in enumerate(found):
+            places = [-row - (index - (len(found) - 1) / 2) * thick for row in range(len(paths))]
+            shares = [one.shares.get(path, 0.0) for path in paths]
+            axes.barh(places, shares, thick * 0.92, color=theme.series[index],
+                      label=f"{one.what} ({one.trials} trials)")  # fmt: skip
+            for place, share in zip(places, shares, strict=True):
+                axes.annotate(f"{share:.2f}", (share, place), (3, 0), textcoords="offset points", va="center",
+                              fontsize=7.5, color=theme.muted)  # fmt: skip
+        axes.set_yticks([-row for row in range(len(paths))], labels)
+        axes.tick_params(axis="y", labelcolor=theme.ink, length=0)
+        axes.grid(axis="y", visible=False)
+        axes.set_xlabel("share of the importance")
+        axes.set_xlim(0, 1.12 * max(share for one in found for share in one.shares.values()))
+        legend(canvas, axes.get_legend_handles_labels()[0])
+
+    rows = [(one.what, one.trials, path, share) for one in found for path, share in one.shares.items()]
+    return Figure(
+        "importance",
+        "Importance of each parameter (PED-ANOVA): how much it decided whether a trial was among the good ones.",
+        f"Bars of importance; the highest are {words}.",
+        paint,
+        Data(["value", "trials", "path", "importance"], rows),
+        (7.6, 1.5 + 0.34 * len(paths) * (1 if len(found) == 1 else 1.35)),
+    )
+
+
+def _parallel(record: Record, rows: Sequence[Row], axes: Sequence[Axis]) -> Figure:
+    results, labels = record.results, short([axis.path for axis in axes])
+    values = [row.best for row in rows if row.best is not None]
+    low, high = min(values), max(values)
+    absent = any(axis.path not in row.values for axis in axes for row in rows)
+
+    def course(row: Row) -> list[float]:
+        places = [axis.place(row.values[axis.path]) if axis.path in row.values else None for axis in axes]
+        value = 0.5 if high == low or row.best is None else (row.best - low) / (high - low)
+        return [*(ABSENT if place is None else place for place in places), value]
+
+    def paint(canvas: Any, theme: Theme) -> None:
+        from matplotlib import colormaps
+        from matplotlib.collections import LineCollection
+
+        panel, ramp = canvas.subplots(), colormaps[theme.ramp]
+        xs = range(len(axes) + 1)
+        ordered = sorted(rows, key=lambda row: row.best or 0.0, reverse=not record.maximise)
+        for complete in (False, True):
+            lines = [course(row) for row in ordered if (row.state == "COMPLETE") is complete]
+            good = [line[-1] if record.maximise else 1 - line[-1] for line in lines]
+            panel.add_collection(LineCollection(
+                [[*zip(xs, line, strict=True)] for line in lines], colors=[ramp(0.12 + 0.83 * one) for one in good],
+                linewidths=1.5 if complete else 0.8, alpha=0.95 if complete else 0.55, zorder=2 + complete,
+            ))  # fmt: skip
+        if results.baseline in rows and results.baseline is not None:
+            panel.plot(xs, course(results.baseline), color=theme.ink, linestyle="--", linewidth=1.5, zorder=4)
+        for x, axis in enumerate(axes):
+            _scale(panel, x, axis.ticks(), theme)
+        _scale(panel, len(axes), [(0.0, f"{low:.3g}"), (0.5, f"{(low + high) / 2:.3g}"), (1.0, f"{high:.3g}")], theme)
+        if absent:
+            panel.annotate("not\nthere", (0, ABSENT), (-6, 0), textcoords="offset points", ha="right", va="center",
+                           fontsize=7, color=theme.muted)  # fmt: skip
+        panel.set_xticks(xs, [*labels, f"best {results.metric}"], rotation=0 if len(axes) < 7 else 28,
+                         ha="center" if len(axes) < 7 else "right")  # fmt: skip
+        panel.tick_params(axis="x", length=0, labelcolor=theme.ink, pad=6)
+        panel.set_yticks([])
+        panel.grid(visible=False)
+        panel.set_xlim(-0.35, len(axes) + 0.35)
+        panel.set_ylim(ABSENT - 0.06 if absent else -0.05, 1.05)
+        for side in panel.spines.values():
+            side.set_visible(False)
+        legend(canvas, [*_ramp_handles(ramp), *([baseline_handle(theme)] if results.baseline in rows else [])])
+
+    data = [(row.number, row.state, *(row.values.get(axis.path) for axis in axes), row.best) for row in rows]
+    return Figure(
+        "parallel-coordinates",
+        "Each line is a trial: its parameters, and the best value it reported. Thin lines did not reach the horizon.",
+        f"Parallel coordinates of {len(rows)} trials over {', '.join(labels)} and the best {results.metric}.",
+        paint,
+        Data(["trial", "state", *(axis.path for axis in axes), "best"], data),
+        (7.6 if len(axes) < 8 else 9.6, 4.2),
+    )
+
+
+def _scale(panel: Any, x: int, ticks: Sequence[tuple[float, str]], theme: Theme) -> None:
+    """Draw one of the parallel axes with its ticks."""
+    from matplotlib.patheffects import withStroke
+
+    panel.plot([x, x], [0, 1], color=theme.muted, linewidth=1, zorder=5)
+    halo = [withStroke(linewidth=2.5, foreground=theme.paper)]
+    for place, label in ticks:
+        panel.plot([x - 0.02, x + 0.02], [place, place], color=theme.muted, linewidth=1, zorder=5)
+        panel.annotate(label, (x, place), (5, 0), textcoords="offset points", va="center", fontsize=7.5,
+                       color=theme.ink, zorder=6, path_effects=halo)  # fmt: skip
+
+
+def _ramp_handles(ramp: Any) -> list[Any]:
+    from matplotlib.lines import Line2D
+
+    return [Line2D([], [], color=ramp(place), linewidth=2.2, label=label)
+            for place, label in ((0.95, "best values"), (0.53, "middling"), (0.12, "worst"))]  # fmt: skip
+
+
+def _slices(record: Record, rows: Sequence[Row], axes: Sequence[Axis]) -> Figure:
+    results, labels = record.results, short([axis.path for axis in axes])
+    columns = min(3, len(axes))
+    height = -(-len(axes) // columns)
+
+    def paint(canvas: Any, theme: Theme) -> None:
+        panels = canvas.subplots(height, columns, squeeze=False, sharey=True).ravel()
+        for panel, axis, label in zip(panels, axes, labels, strict=False):
+            _slice(panel, record, rows, axis, theme)
+            panel.set_title(label + {"log": " (log)", "one minus": " (log of 1 - it)"}.get(axis.scale, ""))
+        for panel in panels[len(axes) :]:
+            panel.remove()
+        for panel in panels[: len(axes) : columns]:
+            panel.set_ylabel(f"best {results.metric}", fontsize=8)
+        handles = state_handles([row.state for row in rows], theme)
+        handles += [best_handle(theme)] if results.best in rows else []
+        legend(canvas, [*handles, *([baseline_handle(theme)] if results.baseline in rows else [])])
+
+    data = [(row.number, row.state, axis.path, row.values[axis.path], row.best)
+            for axis in axes for row in rows if axis.path in row.values]  # fmt: skip
+    return Figure(
+        "slices",
+        f"Best {results.metric} over each parameter. The sampler moves all of them at once, so a trend in one may be "
+        "due to another. The dashed line crosses at the published value.",
+        f"Scatter plots of the best {results.metric} over {', '.join(labels)}.",
+        paint,
+        Data(["trial", "state", "path", "value", "best"], data),
+        (7.6, 0.6 + 2.1 * height),
+    )
+
+
+def _slice(panel: Any, record: Record, rows: Sequence[Row], axis: Axis, theme: Theme) -> None:
+    places = {row.number: axis.place(row.values[axis.path]) for row in rows if axis.path in row.values}
+    best = record.results.best
+    for state in dict.fromkeys(row.state for row in rows):
+        points = [(places.get(row.number), row.best) for row in rows if row.state == state and row is not best]
+        known = [point for point in points if point[0] is not None]
+        if known:
+            panel.scatter(*zip(*known, strict=True), marker=MARKERS[state], color=theme.states[state],
+                          s=20 if len(rows) < CROWD else 10, edgecolors=theme.paper, linewidths=0.4,
+                          zorder=2 + (state == "COMPLETE"))  # fmt: skip
+    at_best = places.get(best.number) if best is not None else None
+    if best is not None and at_best is not None:
+        best_star(panel, at_best, best.best or 0.0, theme)
+    base = record.results.baseline
+    place = axis.place(base.values[axis.path]) if base is not None and axis.path in base.values else None
+    if place is not None:
+        panel.axvline(place, color=theme.ink, linestyle="--", linewidth=0.9, zorder=2)
+    ticks = axis.ticks()
+    panel.set_xticks([place for place, _ in ticks], [label for _, label in ticks])
+    panel.set_xlim(-0.05, 1.05)

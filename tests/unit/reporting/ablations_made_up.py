@@ -1,0 +1,124 @@
+"""Ablations that never were, written as real ones are: request, ledger, confusion matrices, results."""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from harness.ablation.assess import assessment_file, metrics_of
+from harness.ablation.request import Request, Run, make_request, write_request
+from harness.ablation.results import Ablation, collect, write_results
+from harness.checkpoints import checkpoint_folder
+from harness.search.ledger import LEDGER, Ledger, read_ledger
+from harness.search.manifest import Origin
+from harness.trials import Trial, TrialState
+from search_spaces.ablation import parse_plan
+from trainers.assess import Assessment, load_assessment, save_assessment
+from trainers.overrides import apply_overrides
+from trainers.presets import load_preset
+
+PLAN = """
+name: made_up
+source: nowhere
+variants:
+  plain: {}
+  strong: {loss.lambda_u: 2.0}
+  "odd_100% | <b>": {loss.lambda_u: 0.5}
+"""
+PLAIN, STRONG, ODD = "plain", "strong", "odd_100% | <b>"
+RIGHT = {PLAIN: 0.50, STRONG: 0.60, ODD: 0.51}
+"""Share of pixels that a variant gets right, about."""
+WOBBLE = {PLAIN: (0.0, 0.04, 0.02, 0.03), STRONG: (0.001, 0.039, 0.021, 0.03), ODD: (0.02, 0.01, 0.03, 0.0)}
+"""What the seeds 0, 1, 2 and 3 add to it."""
+STEPS, EVERY = 60, 20
+IMAGES = 6
+ABSENT = "9"
+"""A class that is in no image and in no prediction."""
+SETTINGS = {"schedule.steps": STEPS, "schedule.evaluate_every": EVERY, "data.dev": 8}
+
+
+def made_request(seeds: Sequence[int] = (0, 1, 2), *, plan: str = PLAN, vary_data: bool = False) -> Request:
+    config = apply_overrides(load_preset("digits_css"), SETTINGS)
+    return make_request(parse_plan(plan), Origin("digits_css", SETTINGS, config, "d1ge57"), seeds, vary_data)
+
+
+def made_ablation(
+    folder: Path,
+    seeds: Sequence[int] = (0, 1, 2),
+    *,
+    failed: Collection[tuple[str, int]] = (),
+    missing: Collection[tuple[str, int]] = (),
+    unseen: Collection[tuple[str, int]] = (),
+    metric: str = "val/miou",
+    request: Request | None = None,
+) -> Ablation:
+    """Write an ablation and return what it found.
+
+    Args:
+        failed: variant and seed of trainings that diverged after two reports.
+        missing: of those that never began.
+        unseen: of those whose confusion matrices were lost after they were looked at.
+    """
+    request = request or made_request(seeds)
+    folder.mkdir(parents=True)
+    write_request(folder, request)
+    ledger, late = Ledger(folder / LEDGER, "dev/miou"), {}
+    for number, run in enumerate(request.runs):
+        if (run.variant, run.seed) in missing:
+            continue
+        lost = (run.variant, run.seed) in failed
+        write_training(ledger, number, run, request, lost)
+        if not lost:
+            trial = checkpoint_folder(folder / "trials", number)
+            for split in ("dev", "val"):
+                save_assessment(assessment_file(trial, split), made_look(run, split, request))
+            late[number] = metrics_of(load_assessment(assessment_file(trial, "val")), "val")
+            if (run.variant, run.seed) in unseen:
+                assessment_file(trial, "val").unlink()
+    ledger.spent(90.0, 180.0)
+    ledger.close()
+    outcomes = collect(request, read_ledger(folder / LEDGER).trials, late)
+    found = Ablation(folder.name, request, outcomes, metric, "sqlite:///x.db", 90.0, 180.0)
+    write_results(folder, found)
+    return found
+
+
+def right_of(run: Run) -> float:
+    """Share of pixels that a run gets right, about."""
+    return RIGHT.get(run.variant, 0.5) + WOBBLE.get(run.variant, WOBBLE[PLAIN])[run.seed]
+
+
+def made_look(run: Run, split: str, request: Request) -> Assessment:
+    """Confusion matrices of a run: what is wrong is taken for the class before; of the last class there is nothing."""
+    classes = request.config.data.classes
+    draw = np.random.default_rng(run.seed + (100 if split == "dev" else 0))
+    found = np.zeros((IMAGES, len(classes), len(classes)), np.int64)
+    for image in found:
+        for index in range(1, len(classes) - 1):
+            hits = round(100 * right_of(run) + draw.uniform(-8, 8))
+            image[index, index], image[index, index - 1] = hits, 100 - hits
+        image[0, 0] = 200
+    return Assessment(tuple(f"{split}-{index}" for index in range(IMAGES)), tuple(classes), found)
+
+
+def write_training(ledger: Ledger, number: int, run: Run, request: Request, lost: bool) -> None:
+    trial = Trial(number, {"run": number}, request.overrides(run), f"hash{number}")
+    ledger.on_start(trial)
+    for step in range(EVERY, (2 * EVERY if lost else STEPS) + 1, EVERY):
+        trial.metrics = reported(run, step)
+        ledger.on_report(trial)
+    trial.state = TrialState.FAIL if lost else TrialState.COMPLETE
+    trial.error = "Traceback\n  File ...\nDivergedError: the loss is nan | at step 41 <b>" if lost else None
+    ledger.on_end(trial)
+
+
+def reported(run: Run, step: int) -> Mapping[str, float]:
+    share = step / STEPS
+    return {
+        "step": float(step), "dev/miou": right_of(run) * share, "train/loss/total": 2.0 - share * right_of(run),
+        "train/loss/contrast": 4.0 - share, "train/share/valid": 0.5 + 0.1 * share,
+        "quality/logit/miou": 0.3 * share, "quality/logit/accuracy": 0.6 + 0.1 * share,
+        "quality/mix/miou": right_of(run) * share, "quality/mix/accuracy": 0.7 + 0.1 * share,
+        "quality/mix/share": 0.5 + 0.1 * share, "quality/agreement": 0.5 + 0.1 * share,
+        "health/prototype_angle_min": 10 * share, "health/classes_without_prototype": 0.0,
+    }  # fmt: skip

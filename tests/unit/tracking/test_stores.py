@@ -1,0 +1,144 @@
+"""The same record in every kind of store that MLflow has, and what is said where it does not let us in."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from recorded import Store, picture, play
+
+from harness.tracking import courier
+from harness.tracking.recorder import MlflowRecorder, replay
+from harness.tracking.stores import absolute_uri, artifact_location
+from harness.trials import TrialState
+from trainers.errors import UsageError
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+
+from tracking_server import Server
+
+pytestmark = pytest.mark.timeout(400)
+PASSWORD = "correct-horse-battery"  # noqa: S105  # of a server that lives as long as its test
+USER = {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": PASSWORD}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("server"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that knows one user."""
+    pytest.importorskip("flask_wtf", reason="MLflow's basic-auth app needs Flask-WTF")
+    folder = tmp_path_factory.mktemp("guarded")
+    (folder / "auth.ini").write_text(
+        f"[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///{folder}/auth.db\nadmin_username = admin\n"
+        f"admin_password = {PASSWORD}\nauthorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+    )
+    settings = {"MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"), "MLFLOW_FLASK_SERVER_SECRET_KEY": "of a test"}
+    server = Server(folder, "basic-auth", settings)
+    server.start()
+    yield server
+    server.kill()
+
+
+def record(uri: str, folder: Path, experiment: str) -> MlflowRecorder:
+    (folder / "picture.png").write_bytes(b"\x89PNG")
+    recorder = MlflowRecorder(uri, experiment, "search", "search-001", {}, folder / "outbox.jsonl")
+    recorder.dataset("digits/dev", "0a1c", "digits", context="dev")
+    play(recorder, 0, TrialState.COMPLETE, values=(0.2, 0.6, 0.5))
+    recorder.file(folder / "picture.png", trial=0, folder="val")
+    recorder.artifact("space.yaml", "name: s\n")
+    recorder.aggregate("mix", "mix", {"dev/mean": 0.5}, {"s4.n": 1}, {"method": "mix"})
+    recorder.metrics({"val/miou": 0.4}, 30, trial=0)
+    return recorder
+
+
+def check(uri: str, folder: Path) -> None:
+    """Record a search in a store, and find all of it there."""
+    recorder = record(uri, folder, "all-stores")
+    delivery = recorder.close(timeout_s=120)
+    assert (delivery.pending, delivery.rejected, delivery.note) == (0, 0, None)
+    seen = picture(Store(uri, folder), "all-stores")
+    assert {name: run["ended"][0] for name, run in seen.items()} == dict.fromkeys(
+        ("search-001", "trial-000", "mix"), "FINISHED"
+    )
+    assert values(seen["trial-000"], "dev/miou") == [(10, 0.2), (20, 0.6), (30, 0.5)]
+    assert values(seen["trial-000"], "val/miou") == [(30, 0.4)]
+    assert seen["trial-000"]["artifacts"] == ["val", "val/picture.png"]
+    assert seen["search-001"]["artifacts"] == ["space.yaml"]
+    assert seen["search-001"]["inputs"] == [("digits/dev", "0a1c")]
+
+
+def values(run: dict[str, Any], metric: str) -> list[tuple[int, float]]:
+    return [(step, value) for step, _, value in run["histories"][metric]]
+
+
+def test_a_sqlite_file_takes_everything(uri: str, tmp_path: Path) -> None:
+    check(uri, tmp_path)
+
+
+def test_a_server_takes_everything(server: Server, tmp_path: Path) -> None:
+    check(server.uri, tmp_path)
+
+
+def test_a_folder_takes_everything_where_mlflow_allows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    check((tmp_path / "mlruns").as_uri(), tmp_path)
+
+
+def test_a_folder_that_mlflow_does_not_allow_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE", raising=False)
+    for folder in ("mlruns", "file:///tmp/mlruns"):
+        with pytest.raises(UsageError, match="MLFLOW_ALLOW_FILE_STORE=true"):
+            absolute_uri(folder)
+
+
+def test_a_server_with_users_takes_everything_from_one_it_knows(
+    guarded: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in USER.items():
+        monkeypatch.setenv(name, value)
+    check(guarded.uri, tmp_path)
+
+
+def test_a_wrong_password_keeps_the_records_says_what_to_do_and_sync_sends_them(
+    guarded: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "a-wrong-secret")
+    delivery = record(guarded.uri, tmp_path, "wrong").close(timeout_s=3)
+    written = (tmp_path / "outbox.jsonl").read_text()
+    assert delivery.pending == written.count("\n")
+    assert "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" in str(delivery.note)
+    assert "\n" not in str(delivery.note)
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
+    assert replay(tmp_path / "outbox.jsonl", guarded.uri, timeout_s=120).pending == 0
+    found = str(picture(Store(guarded.uri, tmp_path), "wrong"))
+    assert not [word for word in ("a-wrong-secret", PASSWORD) if word in written + found + str(delivery)]
+
+
+def test_a_password_in_a_tracking_uri_is_refused_without_being_shown() -> None:
+    with pytest.raises(UsageError, match="must hold no password") as refused:
+        absolute_uri("https://me:hunter2@host:5000")
+    assert "hunter2" not in str(refused.value)
+
+
+def test_a_relative_folder_means_the_same_folder_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    assert absolute_uri("mlruns") == (Path.cwd() / "mlruns").as_uri()
+    assert artifact_location("mlruns") is None
+
+
+@pytest.mark.parametrize("name", ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "MLFLOW_HTTP_REQUEST_MAX_RETRIES"])
+def test_what_the_user_set_for_mlflow_stays(name: str, monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
+    import os
+
+    monkeypatch.setenv(name, "1")
+    courier.connect_client(uri)
+    assert os.environ[name] == "1"
