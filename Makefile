@@ -17,7 +17,7 @@ demo: setup  ## a real search of 16 trials on the embedded digits, a few minutes
 
 test: setup  ## all tests, cheapest first; those without Ray two at a time
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/unit
-	$(BIN)/python -m pytest tests/gloo tests/on_ray tests/cluster
+	$(BIN)/python -m pytest tests/gloo tests/browser tests/on_ray tests/cluster
 
 lint: setup  ## style and types
 	$(BIN)/ruff check .

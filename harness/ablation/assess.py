@@ -12,12 +12,13 @@ from harness.checkpoints import LATEST
 from harness.files import write_whole
 
 if TYPE_CHECKING:
-    from trainers.assess import Assessment
     from trainers.config import TrainConfig
 
 SPLITS = ("dev", "val")
 CONFIG = "config.yaml"
 """The whole config of a run."""
+CONFUSION = "confusion.png"
+"""Of the validation images."""
 PICTURE = "overlays.png"
 """The same images for every run: truth, prediction, pseudo-labels of both spaces, confidence, similarity."""
 
@@ -43,6 +44,8 @@ def assess_run(job: Job) -> dict[str, float]:
     Raises:
         DataError: the checkpoint is not of the horizon, or it or the images cannot be read.
     """
+    from harness.models.evaluation import metrics_of
+    from harness.models.pictures import draw_confusion
     from trainers.assess import assess, load_assessment, save_assessment
     from trainers.data.splits import open_splits, open_val
     from trainers.figure import draw_checkpoint
@@ -59,17 +62,10 @@ def assess_run(job: Job) -> dict[str, float]:
             save_assessment(assessment_file(job.folder, split), assess(segmenter, source))
     if not (job.folder / PICTURE).exists():
         draw_checkpoint(job.config, job.folder / LATEST, job.folder / PICTURE)
-    return metrics_of(load_assessment(assessment_file(job.folder, "val")), "val")
-
-
-def metrics_of(found: Assessment, prefix: str) -> dict[str, float]:
-    """Return `PREFIX/miou`, `PREFIX/accuracy` (of pixels) and `PREFIX/iou/CLASS` of the classes that occur."""
-    per_class = {
-        f"{prefix}/iou/{name}": float(value)
-        for name, value in zip(found.classes, found.iou, strict=True)
-        if value == value
-    }
-    return {f"{prefix}/miou": found.miou, f"{prefix}/accuracy": found.pixel_accuracy, **per_class}
+    found = load_assessment(assessment_file(job.folder, "val"))
+    if not (job.folder / CONFUSION).exists():
+        draw_confusion(found, job.folder / CONFUSION, "val")
+    return metrics_of(found, "val")
 
 
 def assess_all(jobs: Mapping[int, Job], use_gpu: bool) -> Iterator[tuple[int, dict[str, float]]]:

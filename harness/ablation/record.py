@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
 
-from harness.ablation.assess import CONFIG, PICTURE, assessment_file
+from harness.ablation.assess import CONFIG, CONFUSION, PICTURE, SPLITS, assessment_file
 from harness.checkpoints import LATEST, checkpoint_folder
 from harness.tracking.recorder import MlflowRecorder
 from harness.tracking.stores import OUTBOX
@@ -152,24 +151,17 @@ def aggregate_metrics(found: Ablation, variant: str) -> dict[str, float]:
 
 
 def _record_pictures(recorder: MlflowRecorder, folder: Path, number: int) -> None:
-    """Keep a run's picture, its IoU by class and its confusion matrix."""
+    """Keep a run's pictures, its IoU by class and its confusion matrices."""
+    from harness.models.evaluation import classes_csv, confusion_csv
     from trainers.assess import load_assessment
 
     trial = checkpoint_folder(folder / "trials", number)
-    if (trial / PICTURE).exists():
-        recorder.file(trial / PICTURE, trial=number)
-    for split in ("dev", "val"):
+    for picture in (PICTURE, CONFUSION):
+        if (trial / picture).exists():
+            recorder.file(trial / picture, trial=number)
+    for split in SPLITS:
         path = assessment_file(trial, split)
-        if not path.exists():
-            continue
-        seen = load_assessment(path)
-        lines = ["class,iou,recall,precision"]
-        columns = zip(seen.classes, seen.iou, seen.recall, seen.precision, strict=True)
-        lines += [",".join([name, *(_number(value) for value in values)]) for name, *values in columns]
-        recorder.artifact(f"{split}/iou.csv", "\n".join(lines) + "\n", trial=number)
-        matrix: dict[str, Any] = {"classes": list(seen.classes), "rows": "truth", "pixels": seen.total.tolist()}
-        recorder.artifact(f"{split}/confusion.json", json.dumps(matrix) + "\n", trial=number)
-
-
-def _number(value: float) -> str:
-    return "" if value != value else f"{value:.6f}"
+        if path.exists():
+            found = load_assessment(path)
+            recorder.artifact(f"{split}/classes.csv", classes_csv(found), trial=number)
+            recorder.artifact(f"{split}/confusion.csv", confusion_csv(found), trial=number)

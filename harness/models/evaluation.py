@@ -53,8 +53,6 @@ def metrics_of(found: Assessment, prefix: str) -> dict[str, float]:
 def to_json(evaluation: Evaluation) -> dict[str, Any]:
     """Return all but the matrices as JSON-able values; shares are in [0, 1], null where nothing says anything."""
     found = evaluation.found
-    columns = {"iou": found.iou, "recall": found.recall, "precision": found.precision}
-    pixels = found.total.sum(axis=1).tolist()
     return {
         "run": evaluation.run,
         "split": evaluation.split,
@@ -64,15 +62,34 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
         "images_digest": evaluation.images_digest,
         "miou": found.miou,
         "pixel_accuracy": found.pixel_accuracy,
-        "classes": [
-            {
-                "name": name,
-                **{key: None if values[at] != values[at] else float(values[at]) for key, values in columns.items()},
-                "pixels": pixels[at],
-            }
-            for at, name in enumerate(found.classes)
-        ],
+        "classes": class_rows(found),
     }
+
+
+def class_rows(found: Assessment) -> list[dict[str, Any]]:
+    """Return name, iou, recall, precision and pixels (of the truth) of each class; None where nothing says anything."""
+    columns = {"iou": found.iou, "recall": found.recall, "precision": found.precision}
+    pixels = found.total.sum(axis=1).tolist()
+    return [
+        {
+            "name": name,
+            **{key: None if values[at] != values[at] else float(values[at]) for key, values in columns.items()},
+            "pixels": pixels[at],
+        }
+        for at, name in enumerate(found.classes)
+    ]
+
+
+def classes_csv(found: Assessment) -> str:
+    """Return a line a class with full precision; missing values are empty."""
+    rows = class_rows(found)
+    return _csv(["class", *list(rows[0])[1:]], [list(row.values()) for row in rows])
+
+
+def confusion_csv(found: Assessment) -> str:
+    """Return the confusion matrix in pixels, a line a class of the truth."""
+    matrix = [[name, *row] for name, row in zip(found.classes, found.total.tolist(), strict=True)]
+    return _csv(["truth \\ prediction", *found.classes], matrix)
 
 
 def to_table(evaluation: Evaluation) -> Table:
@@ -84,7 +101,7 @@ def to_table(evaluation: Evaluation) -> Table:
     table.add_column("class")
     for title in ("IoU", "recall", "precision", "share of pixels"):
         table.add_column(title, justify="right")
-    rows = to_json(evaluation)["classes"]
+    rows = class_rows(evaluation.found)
     everything = sum(row["pixels"] for row in rows)
     for row in rows:
         share = row["pixels"] / everything if everything else 0.0
@@ -107,11 +124,9 @@ def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
     from trainers.assess import save_assessment
 
     found = evaluation.found
-    rows = to_json(evaluation)["classes"]
     save_assessment(folder / PER_IMAGE, found)
-    write_whole(folder / PER_CLASS, _csv(["class", *list(rows[0])[1:]], [list(row.values()) for row in rows]))
-    matrix = [[name, *row] for name, row in zip(found.classes, found.total.tolist(), strict=True)]
-    write_whole(folder / CONFUSION, _csv(["truth \\ prediction", *found.classes], matrix))
+    write_whole(folder / PER_CLASS, classes_csv(found))
+    write_whole(folder / CONFUSION, confusion_csv(found))
     write_whole(folder / JSON, json.dumps(to_json(evaluation), indent=1) + "\n")
 
 

@@ -5,8 +5,8 @@
 
 A search is played without Ray: trials of 20 reports with 12 metrics, 8 at a time, with the params of `digits_css`. It
 is recorded in a SQLite file and on an MLflow server of one worker on this machine, each in two ways: a few trials at a
-stated pace, as a search would, and all of them while MLflow cannot be reached, which are then sent as `s4 sync` does. The
-server is also killed for a while during a search at the pace, and brought back.
+stated pace, as a search would, and all of them while MLflow cannot be reached, which are then sent as `s4 sync` does.
+The server is also killed for a while during a search at the pace, and brought back.
 
     report_us            the driver's time in `on_report`, median and 99th percentile
     lag_ms               from `on_report` until MLflow has it, at the stated pace

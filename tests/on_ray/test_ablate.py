@@ -144,7 +144,7 @@ def test_validation_scores_and_pictures_are_with_each_run(ablated: Ablated) -> N
     assert len(whole) == 6
     for trained in whole:
         assert trained.data.metrics["final/val_miou"] == trained.data.metrics["val/miou"]
-        assert {"overlays.png", "dev", "val"} <= {file.path for file in client.list_artifacts(trained.info.run_id)}
+        assert {"overlays.png", "confusion.png", "dev", "val"} <= {file.path for file in client.list_artifacts(trained.info.run_id)}
 
 
 def test_data_sets_are_on_the_parent_only(ablated: Ablated) -> None:
@@ -152,3 +152,23 @@ def test_data_sets_are_on_the_parent_only(ablated: Ablated) -> None:
     contexts = {tag.value for entry in parent.inputs.dataset_inputs for tag in entry.tags}
     assert contexts == {"training", "dev", "val"}
     assert not any(run.inputs.dataset_inputs for run in ablated.runs("trial"))
+
+
+def test_checkpoints_are_models_without_a_copy_and_the_winner_is_registered(ablated: Ablated) -> None:
+    client = MlflowClient(f"sqlite:///{ablated.folder}/mlflow.db")
+    experiment = client.get_experiment_by_name("s4")
+    models = client.search_logged_models([experiment.experiment_id])
+    external = [model for model in models if model.model_type == "checkpoint"]
+    assert len(external) == 6
+    assert all(Path(model.tags["s4.checkpoint"]).is_file() for model in external)
+    version = client.get_model_version_by_alias("s4-small", "champion")
+    assert version.tags["s4.variant"] == ablated.three.data["winner"]
+    assert version.tags["s4.search"] == "small"
+
+
+def test_the_report_is_written_and_recorded(ablated: Ablated) -> None:
+    client = MlflowClient(f"sqlite:///{ablated.folder}/mlflow.db")
+    (parent,) = ablated.runs("ablation")
+    page = (ablated.folder / "runs/small/report/report.html").read_text()
+    assert "broken" in page
+    assert "report" in {file.path for file in client.list_artifacts(parent.info.run_id)}

@@ -9,11 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.ablation.assess import assessment_file, metrics_of
+from harness.ablation.assess import assessment_file
 from harness.ablation.request import REQUEST, read_request
 from harness.ablation.results import RESULTS, Ablation, collect, read_results
 from harness.checkpoints import checkpoint_folder
 from harness.files import json_lines
+from harness.models.evaluation import metrics_of
 from harness.reporting.records import Reports, read_reports
 from harness.reporting.times import NO_TIMES, Times, read_times
 from harness.search.ledger import LEDGER, read_ledger

@@ -135,16 +135,14 @@ def test_variants_that_are_the_same_config_are_refused() -> None:
 
 def test_a_variant_that_does_not_fit_is_named() -> None:
     plan = parse_plan("{name: n, source: s, variants: {a: {loss.lambda_u: 1.0}, b: {loss.lambda_x: 0.1}}}")
-    with pytest.raises(UsageError, match="variant 'b' of plan n must fit the config: .*lambda_x"):
+    with pytest.raises(UsageError, match=r"variant 'b' of plan n must fit the config: .*lambda_x"):
         make_request(plan, Origin("digits_css", {}, load_preset("digits_css"), "digest"), (0,), False)
 
 
 def test_another_ablation_under_the_same_name_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_request(tmp_path / "css_labels", request_of())
     assert "its vary data differ now" in refusal(tmp_path, capsys, "css_labels", "--vary-data")
-    assert "schedule.steps (900 then, 90 now)" in refusal(
-        tmp_path, capsys, "css_labels", "--set", "schedule.steps=90"
-    )
+    assert "schedule.steps (900 then, 90 now)" in refusal(tmp_path, capsys, "css_labels", "--set", "schedule.steps=90")
     (tmp_path / "taken").mkdir()
     assert "is no ablation" in refusal(tmp_path, capsys, "css_labels", "--name", "taken")
 

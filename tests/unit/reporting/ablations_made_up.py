@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.ablation.assess import assessment_file, metrics_of
+from harness.ablation.assess import assessment_file
 from harness.ablation.request import Request, Run, make_request, write_request
 from harness.ablation.results import Ablation, collect, write_results
 from harness.checkpoints import checkpoint_folder
+from harness.models.evaluation import metrics_of
 from harness.search.ledger import LEDGER, Ledger, read_ledger
 from harness.search.manifest import Origin
 from harness.trials import Trial, TrialState
