@@ -9,6 +9,7 @@ import yaml
 
 from harness.ablation.assess import CONFIG, CONFUSION, PICTURE, SPLITS, assessment_file
 from harness.checkpoints import LATEST, checkpoint_folder
+from harness.tracking.data_sets import record_data
 from harness.tracking.recorder import MlflowRecorder
 from harness.tracking.stores import OUTBOX
 
@@ -56,20 +57,12 @@ def _words(request: Request, variant: str) -> str:
 
 def record_begin(recorder: MlflowRecorder, folder: Path, request: Request) -> None:
     """Record what is compared, and on which data."""
-    from trainers.data.splits import open_splits, open_val, write_splits
+    from trainers.data.splits import open_splits, write_splits
 
-    splits = open_splits(request.config.data)
-    write_splits(splits, folder / "splits")
+    write_splits(open_splits(request.config.data), folder / "splits")
     recorder.artifact("config.yaml", yaml.safe_dump(request.config.model_dump(mode="json"), sort_keys=False))
     recorder.artifact("plan.yaml", request.plan_text)
-    data = request.config.data
-    source = str(getattr(data, "root", "embedded in scikit-learn"))
-    profile = {"labelled": len(splits.labelled), "unlabelled": len(splits.unlabelled)}
-    schema = {"classes": list(data.classes)}
-    digest = splits.digest
-    recorder.dataset(f"{data.name} train", digest, source, context="training", profile=profile, schema=schema)
-    recorder.dataset(f"{data.name} dev", digest, source, context="dev", profile={"images": len(splits.dev)})
-    recorder.dataset(f"{data.name} val", digest, source, context="val", profile={"images": len(open_val(data))})
+    record_data(recorder, request.config, val=True)
 
 
 def record_outcomes(recorder: MlflowRecorder, folder: Path, found: Ablation, models: bool = True) -> None:

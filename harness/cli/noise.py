@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from harness.statistics.power import Needed, Spread
 
 METRICS = ("val/miou", "dev/miou")
-DELTAS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.1)
-"""Differences in mIoU that people ask for."""
 
 
 def noise(
@@ -86,7 +84,7 @@ def _show(found: Ablation, folder: Path, speak: Terminal) -> None:
     Raises:
         UsageError: fewer than two seeds came to their end.
     """
-    from harness.statistics.power import seeds_table, spread, spread_of_differences
+    from harness.statistics.power import DELTAS, seeds_table, spread, spread_of_differences
 
     base = found.request.base
     data: dict[str, Any] = {"name": found.name, "preset": base, "folder": str(folder), "metrics": {}}

@@ -22,6 +22,8 @@ CAUTION = 0.8
 """Chance that the true spread lies below the upper bound that seeds are planned with (Browne, 1995)."""
 NEGLIGIBLE = 6.0
 """Noncentrality beyond which a find of the wrong sign has a chance below 1e-9, which scipy may return as NaN."""
+DELTAS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.1)
+"""Differences in mIoU that people ask for."""
 MOST_SEEDS = 10_000
 """What needs more is not said."""
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+sys.path.append(str(Path(__file__).parents[1]))  # for `invented`, which is no package of the product
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 

@@ -144,7 +144,8 @@ def test_validation_scores_and_pictures_are_with_each_run(ablated: Ablated) -> N
     assert len(whole) == 6
     for trained in whole:
         assert trained.data.metrics["final/val_miou"] == trained.data.metrics["val/miou"]
-        assert {"overlays.png", "confusion.png", "dev", "val"} <= {file.path for file in client.list_artifacts(trained.info.run_id)}
+        kept = {file.path for file in client.list_artifacts(trained.info.run_id)}
+        assert {"overlays.png", "confusion.png", "dev", "val"} <= kept
 
 
 def test_data_sets_are_on_the_parent_only(ablated: Ablated) -> None:

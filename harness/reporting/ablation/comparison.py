@@ -120,7 +120,7 @@ def _caption(found: Ablation, metric: str, best: int | None, stands_out: bool) -
     how = (
         f" Differences are paired by seed; p is two-sided and adjusted for {family} variants (Holm)." if family else ""
     )
-    if best is None:
+    if best is None or not family:
         return where + how
     name = found.request.variants[best].name
     return f"{where}{how} " + (

@@ -23,7 +23,7 @@ def ablation_document(found: Ablation, folder: Path) -> Document:
     sections = [
         overview(record),
         comparison(record),
-        forest(record),
+        forest(record) if found.others else None,
         seeds(record),
         classes(record),
         curves(record),

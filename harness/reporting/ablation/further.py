@@ -63,10 +63,13 @@ def go_on(record: AblationRecord) -> Section:
 def again(record: AblationRecord, seeds: Sequence[int]) -> str:
     """Return the command that goes on with the ablation, with these seeds."""
     request, found = record.found.request, record.found
-    words = ["s4", "ablate", _plan(request), "--preset", request.preset, "--seeds", ",".join(map(str, seeds))]
+    if found.others:
+        words = ["s4", "ablate", _plan(request), "--preset", request.preset, "--seeds", ",".join(map(str, seeds))]
+    else:
+        words = ["s4", "noise", request.preset, "--seeds", str(len(seeds))]
     if request.vary_data:
         words.append("--vary-data")
-    if found.metric != "val/miou":
+    if found.others and found.metric != "val/miou":
         words += ["--metric", found.metric]
     for path, value in request.settings.items():
         words += ["--set", f"{path}={value}"]

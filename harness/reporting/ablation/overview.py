@@ -23,9 +23,19 @@ STATES = {"COMPLETE": "complete", "PRUNED": "stopped", "FAIL": "failed", "INTERR
 """Of trainings, for people."""
 
 
+def alone(found: Ablation) -> str:
+    """Return what one configuration by itself says: how far its seeds scatter."""
+    base, over = found.request.base, found.summary(found.request.base, found.metric)
+    if over.mean is None or over.std is None:
+        return f"Two complete trainings of {base} with different seeds are needed to see how far seeds scatter."
+    return f"{base} reaches {found.metric} {over.mean:.4f}, and its {over.n} seeds scatter by {over.std:.4f}."
+
+
 def lead(found: Ablation) -> str:
     """Return the result in a sentence, and never more than the seeds allow."""
     base, metric = found.request.base, found.metric
+    if not found.others:
+        return alone(found)
     compared = {name: versus for name, versus in found.compare(metric).items() if versus.difference is not None}
     if not compared:
         return f"No variant can be compared yet: it takes a complete training of it and of {base} with the same seed."
@@ -70,6 +80,8 @@ def unfinished(found: Ablation) -> bool:
 def few_seeds(found: Ablation) -> list[str]:
     """Return what so few seeds cannot show; nothing where they are many."""
     compared = found.compare(found.metric)
+    if not found.others:
+        return []
     most = max((versus.n for versus in compared.values()), default=0)
     if most < 2:
         return ["Without two seeds that a variant and the base both have, there are no intervals and no verdicts: "

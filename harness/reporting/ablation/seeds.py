@@ -10,7 +10,15 @@ from harness.reporting.ablation.looks import look_of, short
 from harness.reporting.ablation.words import DECIMALS, count
 from harness.reporting.document import Block, Column, Data, Facts, Figure, Note, Section, Table
 from harness.statistics.intervals import differences
-from harness.statistics.power import MOST_SEEDS, POWER, seeds_needed, spread
+from harness.statistics.power import (
+    DELTAS,
+    MOST_SEEDS,
+    POWER,
+    seeds_needed,
+    seeds_table,
+    spread,
+    spread_of_differences,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,6 +58,8 @@ def seeds(record: AblationRecord) -> Section:
     if not known:
         return Section("Seeds", [Note("No complete training has a score.", "missing")])
     blocks: list[Block] = [_figure(record, known)]
+    if not found.others:
+        return Section("Seeds", [*blocks, *_alone(scores[found.request.base])])
     pairs = pairings(found)
     if not pairs:
         why = "What seeds do can be told from two seeds on that a variant and the base both have."
@@ -62,6 +72,19 @@ def seeds(record: AblationRecord) -> Section:
     return Section("Seeds", [*blocks, _table(record, pairs), Note(
         "Differences that few seeds found are often larger than they are, so the numbers of seeds are rather too "
         "small. They tell what to plan, not what was shown.", "caution")])  # fmt: skip
+
+
+def _alone(scores: Mapping[int, float]) -> list[Block]:
+    """Return how many seeds it takes to see differences from a configuration that was trained by itself."""
+    if len(scores) < 2:
+        return [Note("How far seeds scatter can be told from two on.", "missing")]
+    needed = seeds_table(spread_of_differences(spread([*scores.values()])), DELTAS)
+    caption = (
+        "Seeds with which a paired t-test at 0.05 finds a difference with a chance of 0.8, if the seeds of two "
+        "configurations have nothing in common; cautious: with the upper bound (80 %) of the scatter."
+    )
+    columns = [Column("difference"), Column("seeds"), Column("seeds, cautious")]
+    return [Table("seeds-needed", caption, columns, [[one.delta, one.seeds, one.seeds_upper] for one in needed])]
 
 
 def pairings(found: Ablation) -> list[Pairing]:

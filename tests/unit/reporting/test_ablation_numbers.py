@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ablations_made_up import ABSENT, IMAGES, ODD, PLAIN, STRONG, made_ablation, made_look, made_request, right_of
+from invented.ablations import ABSENT, IMAGES, ODD, PLAIN, STRONG, made_ablation, made_look, made_request, right_of
 from scipy import stats
 
 from harness.ablation.results import Ablation, rows

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from ablations_made_up import ODD, PLAIN, STRONG, made_ablation, made_request
+from invented.ablations import ODD, PLAIN, STRONG, made_ablation, made_request
 
 from harness.ablation.request import with_seeds, write_request
 from harness.ablation.results import RESULTS, to_json

@@ -2,11 +2,12 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from ablations_made_up import EVERY, ODD, PLAIN, STRONG, made_ablation, made_request
+from invented.ablations import EVERY, ODD, PLAIN, STRONG, made_ablation, made_request
 from PIL import Image
 
 from harness.ablation.assess import PICTURE
@@ -21,6 +22,7 @@ from harness.reporting.ablation.pictures import pictures, same_seed, take_apart
 from harness.reporting.ablation.record import read_record
 from harness.reporting.document import Document, Figure, Note
 from harness.reporting.search import report_on
+from harness.statistics.power import DELTAS
 from trainers.figure import COLUMNS, GAP, HEADER
 
 SEEDS = (0, 1, 2)
@@ -193,3 +195,16 @@ def test_s4_report_shows_an_unfinished_ablation_and_writes_its_report(
     assert told["report"] == str(tmp_path / "first" / "drawn.html")
     assert (told["winner"], told["variants"][1]["mean"]) == (STRONG, found.scores(STRONG, "val/miou")[0])
     assert [run["state"] for run in told["outcomes"]] == ["COMPLETE", "COMPLETE", "MISSING"]
+
+
+def test_one_configuration_by_itself_says_how_far_its_seeds_scatter(tmp_path: Path) -> None:
+    made = made_request((0, 1, 2))
+    only = replace(made, variants=made.variants[:1], runs=tuple(item for item in made.runs if item.variant == PLAIN))
+    found = made_ablation(tmp_path / "noise", request=only)
+    document = ablation_document(found, tmp_path / "noise")
+    assert document.lead.startswith("plain reaches val/miou")
+    titles = [section.title for section in document.sections]
+    assert "Differences and their noise" not in titles
+    assert again(read_record(found, tmp_path / "noise"), (0, 1, 2, 3)).startswith("s4 noise digits_css --seeds 4 ")
+    (needed,) = [table for table in document.tables if table.name == "seeds-needed"]
+    assert [row[0] for row in needed.rows] == list(DELTAS)

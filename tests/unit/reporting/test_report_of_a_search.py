@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from searches_made_up import FAIL, METRIC, PRUNED, SEARCH, SECOND, Course, made_search
+from invented.searches import FAIL, METRIC, PRUNED, SEARCH, SECOND, Course, made_search
 
 from harness.cli.main import run
 from harness.reporting.document import Document, Note, Table

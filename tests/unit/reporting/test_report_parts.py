@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from searches_made_up import COMPLETE, PRUNED, SHA, Course, made_search, made_training
+from invented.searches import COMPLETE, PRUNED, SHA, Course, made_search, made_training
 
 from harness.reporting.axes import Axis, axis_of, guessed_axis
 from harness.reporting.document import Table
