@@ -81,6 +81,7 @@ def train_runs(
     from harness.experiment import CssExperiment
     from harness.search.fixed import FixedTrials
     from harness.search.run import SearchBrokenError, run_search
+    from harness.tracking.node_metrics import NodeMetrics
 
     experiment = CssExperiment(runs.config)
     earlier = list(history.trials.values())
@@ -90,7 +91,7 @@ def train_runs(
     )
     space = FixedTrials(runs.title, runs.overrides)
     try:
-        with show_progress(speak.console, tally) as progress:
+        with NodeMetrics(recorder.system), show_progress(speak.console, tally) as progress:
             observers: list[TrialObserver] = [recorder, progress]
             end = run_search(plan, experiment, space, observers, history)
     except SearchBrokenError as error:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.options import TrackingUri, named_folder
-from harness.tracking.stores import absolute_uri, artifact_location, default_tracking_uri, is_server
+from harness.tracking.stores import NO_JOBS, absolute_uri, artifact_location, default_tracking_uri, is_server
 from trainers.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ def ui(
     links = _links(uri, name) if name or _exists(uri) else None
     sys.stdout.write(f"serving {uri}\n{_addresses(address, links)}(Ctrl-C ends)\n")
     sys.stdout.flush()
-    os.execv(sys.executable, command(uri, port))  # noqa: S606  # in our place, so that Ctrl-C reaches it and nothing is left
+    # In our place, so that Ctrl-C reaches it and nothing is left.
+    os.execve(sys.executable, command(uri, port), {**NO_JOBS, **os.environ})  # noqa: S606
 
 
 def command(uri: str, port: int) -> list[str]:

@@ -63,3 +63,8 @@ def artifact_location(tracking_uri: str) -> str | None:
         return None
     folder = Path(path).parent if scheme == "sqlite" else Path.cwd()
     return (folder / ARTIFACTS).as_uri()
+
+
+NO_JOBS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+"""Environment of a tracking server (MLflow 3.17): else it keeps some ten processes that poll for jobs of language-model
+evaluation."""

@@ -13,6 +13,8 @@ import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
+from harness.tracking.stores import NO_JOBS
+
 START_TIMEOUT_S = 180
 
 
@@ -32,19 +34,21 @@ class Server:
         self.uri = f"http://127.0.0.1:{self.port}"
         self._folder = folder
         self._app = ["--app-name", app] if app else []
-        self._environment = {**os.environ, **(environment or {})}
+        self._environment = {**NO_JOBS, **os.environ, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        store = f"sqlite:///{self._folder}/mlflow.db"
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--artifacts-destination",
-             str(self._folder / "artifacts"), "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1",
-             *self._app],
-            stdout=subprocess.DEVNULL, stderr=(self._folder / "server.log").open("ab"), start_new_session=True,
-            env=self._environment, cwd=self._folder,
-        )  # fmt: skip
+        words = [
+            sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{self._folder}/mlflow.db",
+            "--artifacts-destination", str(self._folder / "artifacts"), "--host", "127.0.0.1",
+            "--port", str(self.port), "--workers", "1", *self._app,
+        ]  # fmt: skip
+        with (self._folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                words, stdout=subprocess.DEVNULL, stderr=log, start_new_session=True, env=self._environment,
+                cwd=self._folder,
+            )  # fmt: skip
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._answers():
             if time.monotonic() > deadline or self._process.poll() is not None:
