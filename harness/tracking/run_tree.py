@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 PARENT = "mlflow.parentRunId"
 KIND = {"mlflow.experimentKind": "custom_model_development"}
-"""Tag that has MLflow's pages (3.17) show runs and charts of the experiment first, and not traces of language models."""
+"""Has MLflow's pages (3.17) show runs and charts of the experiment first, and not traces of language models."""
 
 
 class Found(NamedTuple):
