@@ -140,8 +140,10 @@ def _list(task: Task, speak: Terminal) -> None:
 def _show(found: Ablation, folder: Path, speak: Terminal) -> None:
     from harness.ablation.results import to_json
     from harness.ablation.table import lines, to_table
+    from harness.cli.conduct import further
 
     speak.console.print(to_table(found))
     for line in lines(found):
         speak.say(line)
+    speak.say(f"again: {further(folder, found.tracking_uri)}")
     speak.result({**to_json(found), "folder": str(folder)})

@@ -113,7 +113,7 @@ def conduct(task: Task, speak: Terminal, work: Callable[[Sequence[TrialObserver]
     show(speak, results)
     if page is not None:
         speak.say(f"report: {page}")
-    speak.say(f"again: {further(task)}")
+    speak.say(f"again: {further(task.folder, task.tracking_uri)}")
     speak.result({**to_json(results), "folder": str(task.folder)})
     return results
 
@@ -133,25 +133,27 @@ def leave_report(folder: Path, recorder: MlflowRecorder, speak: Terminal) -> Pat
     return files[0]
 
 
-def further(task: Task) -> str:
-    """Return the commands that show more, as they must be typed here."""
-    s4 = program()
-    return f"{s4} report {task.folder.name}{_storage(task)}    records: {s4} ui{_tracking(task)}"
+def further(folder: Path, tracking_uri: str) -> str:
+    """Return the commands that show more of what lies in a folder, as they must be typed here."""
+    s4, name = program(), folder.name
+    return f"{s4} report {name}{_storage(folder)}    records: {s4} ui {name}{_tracking(tracking_uri)}"
 
 
 def resuming(task: Task) -> str:
     """Return the command that goes on with a search, as it must be typed here."""
     command = "tune" if task.kind == "search" else task.kind
-    return f"{program()} {command} --resume --name {task.folder.name}{_storage(task)}{_tracking(task)}"
+    return (
+        f"{program()} {command} --resume --name {task.folder.name}{_storage(task.folder)}{_tracking(task.tracking_uri)}"
+    )
 
 
-def _storage(task: Task) -> str:
-    storage = task.folder.parent
+def _storage(folder: Path) -> str:
+    storage = folder.parent
     return "" if storage == Path("runs").resolve() else f" --storage {storage}"
 
 
-def _tracking(task: Task) -> str:
-    return "" if task.tracking_uri == default_tracking_uri() else f" --tracking-uri {task.tracking_uri}"
+def _tracking(tracking_uri: str) -> str:
+    return "" if tracking_uri == default_tracking_uri() else f" --tracking-uri {tracking_uri}"
 
 
 def program() -> str:

@@ -97,11 +97,11 @@ def test_an_interrupted_search_keeps_what_was_done(task: Task) -> None:
 def test_commands_to_look_further_name_what_is_not_the_default(
     task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert further(task) == (
-        f"s4 report s-001 --storage {tmp_path / 'runs'}    records: s4 ui --tracking-uri {task.tracking_uri}"
+    assert further(task.folder, task.tracking_uri) == (
+        f"s4 report s-001 --storage {tmp_path / 'runs'}    records: s4 ui s-001 --tracking-uri {task.tracking_uri}"
     )
     monkeypatch.chdir(tmp_path)
-    assert further(task) == "s4 report s-001    records: s4 ui"
+    assert further(task.folder, task.tracking_uri) == "s4 report s-001    records: s4 ui s-001"
 
 
 @pytest.mark.parametrize(("called", "shown"), [("bin/s4", "bin/s4"), ("s4", "s4"), ("harness/cli/main.py", "s4")])
