@@ -12,6 +12,7 @@ from harness.checkpoints import LATEST, checkpoint_folder
 from harness.tracking.data_sets import record_data
 from harness.tracking.recorder import MlflowRecorder
 from harness.tracking.stores import OUTBOX
+from harness.tracking.views import Chart
 
 if TYPE_CHECKING:
     from harness.ablation.request import Request
@@ -82,6 +83,7 @@ def record_outcomes(recorder: MlflowRecorder, folder: Path, found: Ablation, mod
         if models:
             recorder.model("teacher", str(checkpoint), outcome.number, metrics=_headline(outcome), step=steps)
     _record_summaries(recorder, found)
+    _prepare_views(recorder, found)
     if models:
         _record_winner(recorder, folder, found)
 
@@ -102,6 +104,16 @@ def _record_summaries(recorder: MlflowRecorder, found: Ablation) -> None:
         }
         params = {**variant.overrides, "variant": variant.name, "diff": _words(found.request, variant.name)}
         recorder.aggregate(variant.name, variant.name, aggregate_metrics(found, variant.name), tags, params, over.n)
+
+
+def _prepare_views(recorder: MlflowRecorder, found: Ablation) -> None:
+    """Prepare two pages in MLflow: variants side by side, and the curves of all runs."""
+    metric = found.metric
+    bars = [f"mean/{metric}", f"std/{metric}", f"difference/mean/{metric}", f"difference/p_t/{metric}", "mean/dev/miou"]
+    charts = [Chart(name, "BAR") for name in dict.fromkeys(bars)]
+    recorder.view("variants", "tags.`s4.kind` = 'aggregate'", bars[0], charts)
+    lines = ["dev/miou", "train/loss/total", "quality/mix/miou", "quality/logit/miou", "health/predicted_entropy"]
+    recorder.view("runs", "tags.`s4.kind` = 'trial'", "dev/miou", [Chart(name, "LINE") for name in lines])
 
 
 def _record_winner(recorder: MlflowRecorder, folder: Path, found: Ablation) -> None:

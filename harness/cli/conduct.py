@@ -18,6 +18,7 @@ from harness.cli.terminal import Terminal
 from harness.search.ledger import History
 from harness.search.objectives import Objective
 from harness.tracking.stores import OUTBOX, absolute_uri, default_tracking_uri
+from harness.tracking.views import Chart
 
 if TYPE_CHECKING:
     from harness.reporting.results import Results
@@ -194,6 +195,11 @@ def _record_inputs(recorder: MlflowRecorder, task: Task) -> None:
 
 
 def _record_outputs(recorder: MlflowRecorder, task: Task, results: Results) -> None:
+    if task.kind == "search":
+        metric = task.objective.metric
+        charts = [metric, "train/loss/total", "quality/mix/miou", "quality/logit/miou", "health/predicted_entropy"]
+        order = f"best/{metric.replace('/', '_')}"
+        recorder.view("runs", "tags.`s4.kind` = 'trial'", order, [Chart(name, "LINE") for name in charts])
     for file in ("results.csv", "results.md"):
         recorder.artifact(file, (task.folder / file).read_text(encoding="utf-8"))
     if (task.folder / PICTURE).exists():

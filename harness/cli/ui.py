@@ -51,7 +51,8 @@ def _addresses(server: str, links: Links | None) -> str:
     if links is None:
         return f"open {server}\n"
     parent = f"open {server}{links.parent}\n" if links.parent else ""
-    return f"{parent}{'its runs:' if parent else 'open'} {server}{links.runs}\n"
+    views = "".join(f"its charts: {server}{view}\n" for view in links.views)
+    return f"{parent}{'its runs:' if parent else 'open'} {server}{links.runs}\n{views}"
 
 
 def _exists(uri: str) -> bool:

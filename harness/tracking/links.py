@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
 from harness.tracking.run_tree import PARENT
+from harness.tracking.views import SHARED, VIEWS, view_key
 from trainers.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ class Links(NamedTuple):
     """The table of all runs, of the experiment or of one search in it."""
     parent: str | None = None
     """The run of the search itself."""
+    views: tuple[str, ...] = ()
+    """Prepared pages with charts."""
 
 
 def experiment_link(client: MlflowClient, experiment: str) -> Links:
@@ -45,4 +48,6 @@ def search_links(client: MlflowClient, experiment: str, name: str) -> Links:
         )
     base = f"/#/experiments/{found.experiment_id}/runs"
     parent = runs[0].data.tags.get(PARENT, runs[0].info.run_id)
-    return Links(f"{base}?searchFilter={quote(condition)}", f"{base}/{parent}")
+    keys = [view_key(name, what) for what in VIEWS]
+    views = [f"{base}?viewStateShareKey={key}&compareRunsMode=CHART" for key in keys if SHARED + key in found.tags]
+    return Links(f"{base}?searchFilter={quote(condition)}", f"{base}/{parent}", tuple(views))

@@ -20,6 +20,7 @@ from harness.tracking.limits import (
     flat_params,
 )
 from harness.tracking.outbox import Operation, stamped
+from harness.tracking.views import Chart, view_key, view_value
 from harness.trials import Value
 
 DATASET_NAME, DATASET_DIGEST, DATASET_SOURCE, DATASET_SCHEMA = 500, 36, 65_535, 1_048_575
@@ -34,6 +35,11 @@ class Notes(ABC):
     `trial` is the number of the trial whose run is meant; none: the search itself. A training is one run, and meant
     by both.
     """
+
+    _name: str
+    """Of the search."""
+    _tags: dict[str, str]
+    """Of all its runs."""
 
     @abstractmethod
     def _send(self, operation: Operation) -> None: ...
@@ -74,7 +80,7 @@ class Notes(ABC):
             params: logged once.
             step: of the metrics, for example how many trials are summarised.
         """
-        found = {**clean_tags(tags or {}), "s4.aggregate": clean_name(key), "s4.kind": "aggregate"}
+        found = {**self._tags, **clean_tags(tags or {}), "s4.aggregate": clean_name(key), "s4.kind": "aggregate"}
         values, params = finite(metrics)[0], flat_params(params or {})
         name = clean_value(name, NAME_LENGTH)
         self._send(stamped("aggregate", name=name, step=clean_step(step), metrics=values, tags=found, params=params))
@@ -111,6 +117,20 @@ class Notes(ABC):
                 schema=_json(schema or {}, DATASET_SCHEMA),
             )
         )
+
+    def view(self, what: str, condition: str, order_by: str, charts: list[Chart]) -> None:
+        """Prepare a view of MLflow's page of runs (`harness.tracking.views`); one that is there is replaced.
+
+        Args:
+            what: one of `VIEWS`.
+            condition: of the runs, besides that they are of this search, in MLflow's words.
+            order_by: metric whose highest values come first.
+            charts: from top to bottom.
+        """
+        mine = f"tags.`s4.search` = '{self._name}' and {condition}"
+        now = stamped("view")
+        value = view_value(f"{self._name}: {what}", mine, order_by, charts, now["time"])
+        self._send({**now, "key": view_key(self._name, what), "value": value})
 
     def model(
         self,

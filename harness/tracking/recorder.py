@@ -94,7 +94,7 @@ class MlflowRecorder(Notes):
             trial_name: what a trial's run is called, when it is created; none: `trial-007`.
         """
         uri, sha = absolute_uri(tracking_uri), git_sha()
-        self._metric = metric
+        self._metric, self._name = metric, name
         self._leaf = clean_name(metric).replace("/", "_")
         self._tags = clean_tags({**tags, "s4.search": name, **({"s4.git_sha": sha} if sha else {})})
         self._maximise = maximise

@@ -71,14 +71,15 @@ class RunTree:
 
     def _find(self, condition: str) -> str | None:
         condition = f"tags.`s4.search_id` = '{self._opening['search_id']}' and {condition}"
-        runs = self._client.search_runs([self._experiment_id()], condition, max_results=1)
+        runs = self._client.search_runs([self.experiment()], condition, max_results=1)
         return cast("str", runs[0].info.run_id) if runs else None
 
     def _create(self, name: str, time: int, tags: Mapping[str, str]) -> str:
-        run: Run = self._client.create_run(self._experiment_id(), start_time=time, tags=dict(tags), run_name=name)
+        run: Run = self._client.create_run(self.experiment(), start_time=time, tags=dict(tags), run_name=name)
         return cast("str", run.info.run_id)
 
-    def _experiment_id(self) -> str:
+    def experiment(self) -> str:
+        """Return the id of the experiment, which is made where there is none."""
         if self._experiment is None:
             self._experiment = _ensure_experiment(
                 self._client, self._opening["experiment"], self._opening["artifact_location"]

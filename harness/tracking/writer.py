@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from harness.tracking.limits import METRICS_A_BATCH, PARAMS_A_BATCH, TAGS_A_BATCH, batches, weight
 from harness.tracking.outbox import Operation
 from harness.tracking.run_tree import Found, RunTree
+from harness.tracking.views import SHARED
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -65,8 +66,8 @@ class MlflowWriter:
                 self._aggregate(operation)
             case "dataset":
                 self._dataset(operation)
-            case "model" | "register":
-                self._model(operation)
+            case "view" | "model" | "register":
+                self._offer(operation)
             case other:
                 raise ValueError(f"an operation must be one that this version writes, got {other!r}: update s4-harness")
 
@@ -107,8 +108,11 @@ class MlflowWriter:
         tags = [InputTag("mlflow.data.context", operation["context"])]
         self._client.log_inputs(self._runs.parent().id, datasets=[DatasetInput(dataset, tags)])
 
-    def _model(self, operation: Operation) -> None:
-        """Keep a checkpoint as a model of a run, or register what it holds; PyTorch is imported for the latter only."""
+    def _offer(self, operation: Operation) -> None:
+        """Prepare a page, keep a checkpoint as a model of a run, or register what it holds (which imports PyTorch)."""
+        if operation["op"] == "view":
+            self._client.set_experiment_tag(self._runs.experiment(), SHARED + operation["key"], operation["value"])
+            return
         from harness.models.external import log_external
         from harness.models.winner import register_winner
 

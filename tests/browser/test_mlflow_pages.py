@@ -27,6 +27,7 @@ from harness.ablation.request import Request, make_request
 from harness.ablation.results import Ablation, collect
 from harness.checkpoints import checkpoint_folder
 from harness.search.manifest import Origin
+from harness.tracking.links import search_links
 from harness.trials import Trial, TrialState
 from search_spaces.ablation import load_plan
 from trainers.data.splits import open_splits
@@ -44,6 +45,7 @@ class Pages:
     """MLflow's server over a recorded ablation."""
 
     address: str
+    store: str
     experiment: str
     runs: dict[str, Any]
     """By name."""
@@ -107,7 +109,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
     try:
         address = f"http://127.0.0.1:{port}"
         wait_for(f"{address}/health")
-        yield Pages(address, experiment, runs)
+        yield Pages(address, uri, experiment, runs)
     finally:
         os.killpg(server.pid, signal.SIGKILL)
         server.wait()
@@ -149,6 +151,15 @@ def test_summaries_are_compared_side_by_side(page: Any, pages: Pages) -> None:
     said = page.locator("body")
     for word in ("css.label_strategy", "representation", "cross"):
         assert word in said.inner_text()
+
+
+def test_the_prepared_page_shows_the_variants_with_charts(page: Any, pages: Pages) -> None:
+    links = search_links(MlflowClient(pages.store), "s4", "labels")
+    page.goto(f"{pages.address}{links.views[0]}")
+    page.get_by_text("mean/val/miou").first.wait_for()
+    for name in ("logit", "representation", "mix", "cross"):
+        page.get_by_role("link", name=name, exact=True).wait_for()
+    assert page.get_by_role("link", name="mix, seed 0").count() == 0
 
 
 def test_a_run_shows_its_metrics(page: Any, pages: Pages) -> None:

@@ -40,7 +40,7 @@ def test_the_command_prints_the_page_of_the_search_and_serves_it_on_this_machine
     store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     started: list[Sequence[str]] = []
-    monkeypatch.setattr(os, "execv", lambda _, words: started.append(words))
+    monkeypatch.setattr(os, "execve", lambda _, words, environment: started.append(words))
     store.experiment = EXPERIMENT
     store.recorder(name="shown").close()
     assert run(["ui", "shown", "--tracking-uri", store.uri, "--port", "5917"]) == 0
