@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from search_spaces.named import load_named, names_in
 from search_spaces.parameters import SpaceError, Value
 from search_spaces.parsing import keys_of, scalar_of
 from search_spaces.reading import read_yaml
@@ -53,7 +54,7 @@ class AblationPlan:
 
 def list_plans() -> list[str]:
     """Return the names of the plans that come with the package."""
-    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+    return names_in(SHIPPED)
 
 
 def load_plan(name_or_path: str | Path) -> AblationPlan:
@@ -62,24 +63,7 @@ def load_plan(name_or_path: str | Path) -> AblationPlan:
     Raises:
         SpaceError: there is no such plan, or the file does not describe one.
     """
-    given = str(name_or_path)
-    if given in list_plans():
-        path = SHIPPED / f"{given}.yaml"
-    elif isinstance(name_or_path, Path) or "/" in given or given.endswith((".yaml", ".yml")):
-        path = Path(name_or_path)
-    else:
-        near = difflib.get_close_matches(given, list_plans(), n=1)
-        hint = f"did you mean {near[0]}?" if near else "choose one of them"
-        raise SpaceError(f"a plan must be one of {', '.join(list_plans())}, or a YAML file; got {given!r}: {hint}")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise SpaceError(f"a plan must be a readable YAML file, got {path}: {why}") from None
-    try:
-        return parse_plan(text)
-    except SpaceError as error:
-        raise SpaceError(f"plan {path}: {error}") from None
+    return load_named("plan", name_or_path, SHIPPED, parse_plan)
 
 
 def parse_plan(text: str) -> AblationPlan:

@@ -5,7 +5,6 @@ Knows nothing of trainers: paths are only words here. Whoever holds a base confi
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from search_spaces.named import load_named, names_in
 from search_spaces.parameters import Parameter, SpaceError, Suggests, Value
 from search_spaces.parsing import keys_of, parse_parameter, scalar_of
 from search_spaces.reading import read_yaml
@@ -103,7 +103,7 @@ class Space:
 
 def list_spaces() -> list[str]:
     """Return the names of the spaces that come with the package."""
-    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+    return names_in(SHIPPED)
 
 
 def load_space(name_or_path: str | Path) -> Space:
@@ -112,24 +112,7 @@ def load_space(name_or_path: str | Path) -> Space:
     Raises:
         SpaceError: there is no such space, or the file does not describe one.
     """
-    given = str(name_or_path)
-    if given in list_spaces():
-        path = SHIPPED / f"{given}.yaml"
-    elif isinstance(name_or_path, Path) or "/" in given or given.endswith((".yaml", ".yml")):
-        path = Path(name_or_path)
-    else:
-        near = difflib.get_close_matches(given, list_spaces(), n=1)
-        hint = f"did you mean {near[0]}?" if near else "choose one of them"
-        raise SpaceError(f"a space must be one of {', '.join(list_spaces())}, or a YAML file; got {given!r}: {hint}")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise SpaceError(f"a space must be a readable YAML file, got {path}: {why}") from None
-    try:
-        return parse_space(text)
-    except SpaceError as error:
-        raise SpaceError(f"space {path}: {error}") from None
+    return load_named("space", name_or_path, SHIPPED, parse_space)
 
 
 def parse_space(text: str) -> Space:
