@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.ablating import Task, carry_out
-from harness.cli.checks import check_inputs, say_weights
+from harness.cli.ablating import Task, carry_out, prepare
+from harness.cli.checks import say_weights
 from harness.cli.fixed_runs import parse_seeds
-from harness.cli.options import Address, Json, Settings, Storage, TrackingUri, base_config, named_folder
+from harness.cli.options import Address, Json, Settings, Storage, TrackingUri, named_folder
 from harness.cli.terminal import Terminal, terminal
 from trainers.errors import UsageError
 
@@ -76,27 +76,14 @@ def _prepare(
     tracking_uri: str | None,
 ) -> Task:
     """Check everything that can be checked before anything starts."""
-    from harness.ablation.request import begun, make_request, with_seeds
-    from harness.cli.conduct import tracking_uri_of
-    from harness.search.manifest import Origin
     from search_spaces.ablation import load_plan
-    from trainers.data.splits import open_splits
-    from trainers.overrides import parse_settings
 
     if not metric.startswith(("val/", "dev/")):
         raise UsageError(f"--metric must be one of an evaluation, val/... or dev/..., got {metric!r}: take val/miou")
     found = load_plan(plan)
     chosen = _preset(found, preset)
-    settings = parse_settings(words)
-    config = base_config(chosen, settings)
-    check_inputs(config, workers)
-    origin = Origin(chosen, settings, config, open_splits(config.data).digest)
-    request = make_request(found, origin, seeds, vary_data)
     folder = named_folder(storage, name or found.name)
-    before = begun(folder, request)
-    if before is not None:
-        request = with_seeds(before, seeds)
-    return Task(folder, request, metric, tracking_uri_of(tracking_uri), workers, gangs)
+    return prepare(found, chosen, words, seeds, vary_data, metric, folder, tracking_uri, workers, gangs)
 
 
 def _preset(plan: AblationPlan, given: str | None) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.cli.checks import check_inputs
 from harness.cli.fixed_runs import AGAIN, FixedRuns, train_runs
-from harness.cli.options import cores
+from harness.cli.options import base_config, cores
 from harness.cli.progress import counting
 from harness.cli.slots import cluster_slots, local_slots
 from harness.cli.terminal import Terminal
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from harness.ablation.results import Ablation
     from harness.search.ledger import History
     from harness.trials import Trial
+    from search_spaces.ablation import AblationPlan
 
 WATCHED = "dev/miou"
 """What training shows of itself: the official validation images are read once, at the end."""
@@ -47,6 +50,43 @@ class Task:
             workers=self.workers,
             gangs=self.gangs,
         )
+
+
+def prepare(
+    plan: AblationPlan,
+    preset: str,
+    words: list[str],
+    seeds: Sequence[int],
+    vary_data: bool,
+    metric: str,
+    folder: Path,
+    tracking_uri: str | None,
+    workers: int,
+    gangs: int | None,
+) -> Task:
+    """Check everything that can be checked before anything starts; what was begun in the folder goes on.
+
+    Args:
+        words: settings of the base config, `path=value`.
+
+    Raises:
+        UsageError: one line that says what must hold.
+    """
+    from harness.ablation.request import begun, make_request, with_seeds
+    from harness.cli.conduct import tracking_uri_of
+    from harness.search.manifest import Origin
+    from trainers.data.splits import open_splits
+    from trainers.overrides import parse_settings
+
+    settings = parse_settings(words)
+    config = base_config(preset, settings)
+    check_inputs(config, workers)
+    origin = Origin(preset, settings, config, open_splits(config.data).digest)
+    request = make_request(plan, origin, seeds, vary_data)
+    before = begun(folder, request)
+    if before is not None:
+        request = with_seeds(before, seeds)
+    return Task(folder, request, metric, tracking_uri_of(tracking_uri), workers, gangs)
 
 
 def carry_out(task: Task, address: str, speak: Terminal) -> Ablation:

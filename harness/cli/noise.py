@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.ablating import Task, carry_out
-from harness.cli.checks import check_inputs, say_weights
-from harness.cli.options import Address, Json, Preset, Settings, Storage, TrackingUri, base_config, named_folder
+from harness.cli.ablating import Task, carry_out, prepare
+from harness.cli.checks import say_weights
+from harness.cli.options import Address, Json, Preset, Settings, Storage, TrackingUri, named_folder
 from harness.cli.terminal import Terminal, terminal
 from trainers.errors import UsageError
 
@@ -58,24 +58,11 @@ def _prepare(
     tracking_uri: str | None,
 ) -> Task:
     """Check everything that can be checked before anything starts."""
-    from harness.ablation.request import begun, make_request, with_seeds
-    from harness.cli.conduct import tracking_uri_of
-    from harness.search.manifest import Origin
     from search_spaces.ablation import AblationPlan, Variant
-    from trainers.data.splits import open_splits
-    from trainers.overrides import parse_settings
 
-    given = parse_settings(words)
-    config = base_config(preset, given)
-    check_inputs(config, workers)
     plan = AblationPlan(f"noise of {preset}", "the config as it is", preset, preset, (Variant(preset, {}),), "")
-    origin = Origin(preset, given, config, open_splits(config.data).digest)
-    request = make_request(plan, origin, range(seeds), vary_data)
     folder = named_folder(storage, name or f"noise-{preset}")
-    before = begun(folder, request)
-    if before is not None:
-        request = with_seeds(before, range(seeds))
-    return Task(folder, request, METRICS[0], tracking_uri_of(tracking_uri), workers, gangs)
+    return prepare(plan, preset, words, range(seeds), vary_data, METRICS[0], folder, tracking_uri, workers, gangs)
 
 
 def _show(found: Ablation, folder: Path, speak: Terminal) -> None:
