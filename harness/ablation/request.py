@@ -89,11 +89,17 @@ class Request(Origin):
         }
 
 
-def make_request(plan: AblationPlan, origin: Origin, seeds: Sequence[int], vary_data: bool) -> Request:
-    """Return a request for all variants of a plan with these seeds, a seed's runs together.
+def make_request(
+    plan: AblationPlan, origin: Origin, seeds: Sequence[int], vary_data: bool, only: Sequence[str] = ()
+) -> Request:
+    """Return a request for the variants of a plan with these seeds, a seed's runs together.
+
+    Args:
+        only: variants to train, the base beside them; none: all.
 
     Raises:
-        UsageError: two variants are the same in this base config, one does not fit it, or a seed is there twice.
+        UsageError: two variants are the same in this base config, one does not fit it, a seed is there twice, or `only`
+            names what is no variant.
     """
     check_seeds(seeds)
     request = Request(
@@ -102,20 +108,30 @@ def make_request(plan: AblationPlan, origin: Origin, seeds: Sequence[int], vary_
         plan_text=plan.text,
         base=plan.base,
         variants=plan.variants,
-        runs=tuple(Run(variant.name, seed) for seed in seeds for variant in plan.variants),
+        runs=(),
         vary_data=vary_data,
     )
+    request = with_seeds(request, seeds, only)
     _check_variants(request)
     return request
 
 
-def with_seeds(request: Request, seeds: Sequence[int]) -> Request:
-    """Return the request with the runs that these seeds lack added at the end."""
+def with_seeds(request: Request, seeds: Sequence[int], only: Sequence[str] = ()) -> Request:
+    """Return the request with the runs that these seeds lack added at the end.
+
+    Args:
+        only: variants that are to have the seeds, the base beside them, for without it there are no pairs; none: all.
+
+    Raises:
+        UsageError: a seed is there twice, or `only` names what is no variant.
+    """
     check_seeds(seeds)
-    missing = [
-        Run(variant.name, seed) for seed in seeds for variant in request.variants
-        if Run(variant.name, seed) not in request.runs
-    ]  # fmt: skip
+    known = [variant.name for variant in request.variants]
+    unknown = next((name for name in only if name not in known), None)
+    if unknown is not None:
+        raise UsageError(f"--only must name variants of the plan ({', '.join(known)}), got {unknown!r}: choose of them")
+    chosen = [name for name in known if not only or name in {*only, request.base}]
+    missing = [Run(name, seed) for seed in seeds for name in chosen if Run(name, seed) not in request.runs]
     return replace(request, runs=(*request.runs, *missing))
 
 

@@ -83,10 +83,18 @@ class Ablation:
 
     @property
     def winner(self) -> str | None:
-        """The variant with the highest mean, which may be noise (see the verdicts); none where nothing is complete."""
-        means = {variant.name: self.summary(variant.name, self.metric).mean for variant in self.request.variants}
-        known = {name: mean for name, mean in means.items() if mean is not None}
-        return max(known, key=lambda name: known[name]) if known else None
+        """The variant that leads, which may be noise (see the verdicts); none where nothing is complete.
+
+        By the mean difference to the base over the seeds that both have, for variants may have different seeds, some
+        easier than others; by the mean where the base has none.
+        """
+        base = self.request.base
+        known = {variant.name: self.summary(variant.name, self.metric).mean for variant in self.request.variants}
+        if known[base] is not None:
+            compared = self.compare(self.metric)
+            known = {name: 0.0 if name == base else compared[name].difference for name in known}
+        leading = {name: value for name, value in known.items() if value is not None}
+        return max(leading, key=lambda name: leading[name]) if leading else None
 
     def best_run(self, variant: str) -> Outcome | None:
         """Return the run of a variant that has the best score."""

@@ -78,6 +78,10 @@ def lines(found: Ablation) -> list[str]:
         for run in found.outcomes
         if run.state != "COMPLETE"
     ]
+    if len({frozenset(run.seed for run in request.runs if run.variant == item.name) for item in request.variants}) > 1:
+        said.append(
+            "variants were asked for with different seeds: read the differences, which are paired, not the means"
+        )
     again = "" if request.vary_data else ", all on the same split"
     said.append(
         f"{len(request.seeds)} seeds{again}; trained in {found.elapsed_s:.0f} s, {found.device_s / 3600:.2f} "

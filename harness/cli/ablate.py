@@ -29,6 +29,9 @@ def ablate(
     seeds: Annotated[str, typer.Option(help="With commas; the same for every variant. More can be added later.")] = (
         "0,1,2"
     ),
+    only: Annotated[
+        str | None, typer.Option(help="Variants that are to have the seeds, with commas; the base has them, too.")
+    ] = None,
     vary_data: Annotated[bool, typer.Option("--vary-data", help="The seed draws the data's splits, too.")] = False,
     metric: Annotated[str, typer.Option(help="What variants are judged by: val/... or dev/...")] = METRIC,
     workers_per_gang: Annotated[int, typer.Option(min=1, help="Processes that train one variant together.")] = 1,
@@ -45,12 +48,12 @@ def ablate(
 
     Variants share the order of the data, the splits and the initialisation of each seed. The official validation images
     are read once, at the end. The same command goes on where an interrupted one stopped; with more --seeds it trains
-    only what is missing.
+    only what is missing. --only gives further seeds to the variants that matter and to the base.
     """
     with terminal(as_json) as speak:
         task = _prepare(
-            plan, preset, parse_seeds(seeds), vary_data, metric, workers_per_gang, gangs, name, settings or [],
-            storage, tracking_uri,
+            plan, preset, parse_seeds(seeds), only.split(",") if only else [], vary_data, metric, workers_per_gang,
+            gangs, name, settings or [], storage, tracking_uri,
         )  # fmt: skip
         if dry_run:
             _list(task, speak)
@@ -66,6 +69,7 @@ def _prepare(
     plan: str,
     preset: str | None,
     seeds: tuple[int, ...],
+    only: list[str],
     vary_data: bool,
     metric: str,
     workers: int,
@@ -83,7 +87,7 @@ def _prepare(
     found = load_plan(plan)
     chosen = _preset(found, preset)
     folder = named_folder(storage, name or found.name)
-    return prepare(found, chosen, words, seeds, vary_data, metric, folder, tracking_uri, workers, gangs)
+    return prepare(found, chosen, words, seeds, vary_data, metric, folder, tracking_uri, workers, gangs, only)
 
 
 def _preset(plan: AblationPlan, given: str | None) -> str:

@@ -63,10 +63,12 @@ def prepare(
     tracking_uri: str | None,
     workers: int,
     gangs: int | None,
+    only: Sequence[str] = (),
 ) -> Task:
     """Check everything that can be checked before anything starts; what was begun in the folder goes on.
 
     Args:
+        only: variants that are to have the seeds, the base beside them; none: all.
         words: settings of the base config, `path=value`.
 
     Raises:
@@ -82,10 +84,10 @@ def prepare(
     config = base_config(preset, settings)
     check_inputs(config, workers)
     origin = Origin(preset, settings, config, open_splits(config.data).digest)
-    request = make_request(plan, origin, seeds, vary_data)
+    request = make_request(plan, origin, seeds, vary_data, only)
     before = begun(folder, request)
     if before is not None:
-        request = with_seeds(before, seeds)
+        request = with_seeds(before, seeds, only)
     return Task(folder, request, metric, tracking_uri_of(tracking_uri), workers, gangs)
 
 
@@ -151,8 +153,8 @@ def _announce(task: Task, gangs: int, history: History, speak: Terminal) -> None
     request = task.request
     over = sum(trial.state.over for trial in history.trials.values())
     speak.say(
-        f"{task.folder.name}: {len(request.variants)} variants of {request.preset} x {len(request.seeds)} seeds "
-        f"({', '.join(map(str, request.seeds))}) = {len(request.runs)} trainings of {request.config.schedule.steps} "
+        f"{task.folder.name}: {len(request.variants)} variants of {request.preset}, {len(request.seeds)} seeds "
+        f"({', '.join(map(str, request.seeds))}): {len(request.runs)} trainings of {request.config.schedule.steps} "
         f"steps, {len(request.runs) - over} to train; {gangs} gangs x {task.workers} workers"
     )
     speak.say(f"results in {task.folder}, records at {task.tracking_uri}")

@@ -95,6 +95,8 @@ class FolderData(_Drawn):
     """Names of the K classes, in the order of the mask values 0 to K - 1."""
     ignore_values: tuple[int, ...] = (IGNORE,)
     """Mask values that mean 'no label'; they become 255."""
+    labelled_from: str = "*"
+    """Names, as a shell pattern, that a number of labelled images is drawn from: `0006R0_*` are those of one drive."""
     height: int = Field(ge=16, multiple_of=4)
     """Images and masks are resized to this height when read (bilinear, nearest)."""
     width: int = Field(ge=16, multiple_of=4)

@@ -36,6 +36,9 @@ class ModelConfig(Frozen):
     """Channels of the tiny network's first stage."""
     representation_dim: int = Field(64, ge=8, le=1024)
     """D, the size of a pixel's representation (256 in the paper)."""
+    representation_init: Literal["default", "centred"] = "default"
+    """How the last layer of the representation head starts: as PyTorch does, or with rows of mean zero and no bias. Its
+    inputs are not negative, so with the default all representations, and all prototypes, start nearly parallel."""
     norm: Literal["batch", "sync_batch", "group"] = "batch"
     """Normalisation: of the rank's batch, of the batch of all ranks (CUDA only), or of groups of channels."""
 

@@ -57,6 +57,11 @@ def draw_parts(data: FileData, reader: Reader) -> Parts:
             return classes_in(reader.coding, [pairs[name] for name in names])
 
         order = _within(shuffled, training.labelled_from)
+        if len(order) < data.labelled:
+            raise DataError(
+                f"data.labelled={data.labelled} must be at most the training images that it is drawn from, got "
+                f"{len(order)} that are not held back for dev in {data.root}: ask for fewer, or lower data.dev"
+            )
         listed["labelled"] = cover_classes(order, data.labelled, data.classes, classes_of)
     rest = pairs.keys() - {*listed["labelled"], *listed["dev"]}
     return Parts(sorted(listed["labelled"]), sorted(rest), sorted(listed["dev"]))

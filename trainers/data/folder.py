@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
+
 import numpy as np
 
 from trainers.config import IGNORE, FolderData
@@ -53,8 +55,20 @@ class FolderReader:
         return lines
 
     def training(self) -> Training:
-        """Return all pairs of the training folder; labelled and dev images are drawn from those with masks."""
-        return Training(list_pairs(self._data, self._data.train))
+        """Return all pairs of the training folder; labelled images are drawn from those that `labelled_from` matches.
+
+        Raises:
+            DataError: it matches none, or a folder cannot be read.
+        """
+        pairs = list_pairs(self._data, self._data.train)
+        pattern = self._data.labelled_from
+        matched = frozenset(pair.name for pair in pairs if fnmatchcase(pair.name, pattern))
+        if not matched:
+            raise DataError(
+                f"data.labelled_from must match names of training images, {pattern!r} matches none of {len(pairs)}, "
+                f"the first {pairs[0].name}: correct the pattern"
+            )
+        return Training(pairs, labelled_from=None if len(matched) == len(pairs) else matched)
 
     def validation(self) -> tuple[Pair, ...]:
         """Return all pairs of the validation folder."""

@@ -35,7 +35,7 @@ def make_network(config: ModelConfig, num_classes: int, device: torch.device) ->
     """Return the network with random parameters from the global generator, not yet moved to the device."""
     norm = norm_layer(config.norm, device)
     if config.arch == "tiny":
-        return TinySegmenter(config.width, num_classes, config.representation_dim, norm)
+        return TinySegmenter(config, num_classes, norm)
     # Imported here: torchvision takes seconds to import, and the tiny network needs none of it.
     from trainers.models.deeplab import DeepLabV3Plus
 

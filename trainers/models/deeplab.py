@@ -41,9 +41,7 @@ class DeepLabV3Plus(nn.Module):
         low = deep // 8
         self.aspp = Aspp(deep, config.aspp_width, ASPP_RATES[config.output_stride], norm)
         self.low_level = conv(low, LOW_LEVEL_CHANNELS, norm, kernel=1)
-        self.heads = Heads(
-            config.aspp_width + LOW_LEVEL_CHANNELS, config.head_width, num_classes, config.representation_dim, norm
-        )
+        self.heads = Heads(config.aspp_width + LOW_LEVEL_CHANNELS, config.head_width, num_classes, config, norm)
 
     def forward(self, images: Tensor) -> Dense:
         """Map images [N, 3, H, W] in [0, 1] to maps of height H / 4 and width W / 4 (rounded up)."""

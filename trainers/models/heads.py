@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from trainers.config import ModelConfig
 from trainers.errors import ConfigError
 
 Norm = Callable[[int], nn.Module]
@@ -44,6 +45,14 @@ def conv(inputs: int, outputs: int, norm: Norm, kernel: int = 3, stride: int = 1
     )
 
 
+@torch.no_grad()
+def centre(layer: nn.Conv2d) -> None:
+    """Take from each row of a 1x1 convolution its mean, and the bias: what all its inputs share is not passed on."""
+    layer.weight -= layer.weight.mean(dim=1, keepdim=True)
+    if layer.bias is not None:
+        layer.bias.zero_()
+
+
 class Normalise(nn.Module):
     """Centre images in [0, 1] with ImageNet's statistics, so that networks take images as they are stored."""
 
@@ -65,10 +74,14 @@ class Normalise(nn.Module):
 class Heads(nn.Module):
     """Segmentation head g and representation head h, both Conv3x3-norm-ReLU-Conv1x1 on the same features."""
 
-    def __init__(self, inputs: int, hidden: int, num_classes: int, representation_dim: int, norm: Norm) -> None:
+    def __init__(self, inputs: int, hidden: int, num_classes: int, config: ModelConfig, norm: Norm) -> None:
         super().__init__()
         self.segment = nn.Sequential(conv(inputs, hidden, norm), nn.Conv2d(hidden, num_classes, 1))
-        self.represent = nn.Sequential(conv(inputs, hidden, norm), nn.Conv2d(hidden, representation_dim, 1))
+        features = conv(inputs, hidden, norm)
+        last = nn.Conv2d(hidden, config.representation_dim, 1)
+        if config.representation_init == "centred":
+            centre(last)
+        self.represent = nn.Sequential(features, last)
 
     def forward(self, features: Tensor) -> Dense:
         """Map features [N, C, h, w] to logits [N, K, h, w] and representations [N, D, h, w], both float32."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from trainers.config import ModelConfig
 from trainers.models.heads import Dense, Heads, Norm, Normalise, conv
 
 
 class TinySegmenter(nn.Module):
     """Two strided convolutions, three dilated ones (a field of view of 67 pixels), two heads."""
 
-    def __init__(self, width: int, num_classes: int, representation_dim: int, norm: Norm) -> None:
+    def __init__(self, config: ModelConfig, num_classes: int, norm: Norm) -> None:
         super().__init__()
+        width = config.width
         self.encoder = nn.Sequential(
             Normalise(),
             conv(3, width, norm, stride=2),
@@ -20,7 +22,7 @@ class TinySegmenter(nn.Module):
             conv(3 * width, 3 * width, norm, dilation=2),
             conv(3 * width, 3 * width, norm, dilation=2),
         )
-        self.heads = Heads(3 * width, 2 * width, num_classes, representation_dim, norm)
+        self.heads = Heads(3 * width, 2 * width, num_classes, config, norm)
 
     def forward(self, images: Tensor) -> Dense:
         """Map images [N, 3, H, W] in [0, 1] to maps of height H / 4 and width W / 4."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from trainers.config import TrainConfig
 from trainers.errors import ConfigError
-from trainers.presets.camvid import CAMVID_CLASSES, camvid_css
+from trainers.presets.camvid import CAMVID_CLASSES, camvid_css, camvid_two_drives
 from trainers.presets.digits import digits_css, digits_oracle, digits_supervised, supervised
 from trainers.presets.paper import (
     ade20k_css,
@@ -27,6 +27,7 @@ PRESETS: dict[str, Callable[[], TrainConfig]] = {
     "digits_supervised": digits_supervised,
     "digits_oracle": digits_oracle,
     "camvid_css": camvid_css,
+    "camvid_two_drives": camvid_two_drives,
     "voc_css_92": voc_css_92,
     "voc_css_183": voc_css_183,
     "voc_css_366": voc_css_366,

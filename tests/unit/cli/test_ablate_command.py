@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,12 @@ from trainers.presets import load_preset
 SETTINGS = parse_settings(["data.labelled=16", "data.unlabelled=32", "data.dev=16", "model.width=8"])
 
 
-def request_of(plan: str = "css_labels", seeds: tuple[int, ...] = (0, 1), vary_data: bool = False) -> Request:
+def request_of(
+    plan: str = "css_labels", seeds: tuple[int, ...] = (0, 1), vary_data: bool = False, only: Sequence[str] = ()
+) -> Request:
     config = apply_overrides(load_preset("digits_css"), SETTINGS)
     origin = Origin("digits_css", SETTINGS, config, open_splits(config.data).digest)
-    return make_request(load_plan(plan), origin, seeds, vary_data)
+    return make_request(load_plan(plan), origin, seeds, vary_data, only)
 
 
 def found_of(request: Request, score: Callable[[Run], float | None]) -> Ablation:
@@ -107,9 +109,28 @@ def test_seeds_that_are_added_keep_the_numbers_of_the_runs_before() -> None:
     assert {item.seed for item in after.runs[len(before.runs) :]} == {2}
 
 
+def test_further_seeds_can_be_for_one_variant_and_the_base_alone() -> None:
+    before = request_of(seeds=(0, 1))
+    after = with_seeds(before, (1, 2), only=["cross"])
+    assert after.runs == (*before.runs, Run("logit", 2), Run("cross", 2))
+    assert request_of(seeds=(5,), only=["mix"]).runs == (Run("logit", 5), Run("mix", 5))
+
+
+def test_who_leads_is_judged_by_pairs_where_seeds_differ() -> None:
+    """`mix` has two easy seeds more, and so the higher mean; on the seeds of all, `cross` is above it."""
+    request = with_seeds(request_of(seeds=(0, 1)), (2, 3), only=["mix"])
+    above = {"logit": 0.0, "representation": -0.1, "mix": 0.01, "cross": 0.02}
+    outcome = found_of(request, lambda item: 0.5 + above[item.variant] + (0.3 if item.seed > 1 else 0.001 * item.seed))
+    assert outcome.summary("mix", "val/miou").mean > outcome.summary("cross", "val/miou").mean
+    assert outcome.winner == "cross"
+    assert any("read the differences" in said for said in lines(outcome))
+    assert not any("read the differences" in said for said in lines(found()))
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["css_labels", "--only", "mix,mics"], "--only must name variants of the plan (logit, representation, mix"),
         (["css_lables"], "got 'css_lables': did you mean css_labels?"),
         (["css_labels", "--seeds", "1,1"], "--seeds must be different ones, got 1 twice"),
         (["css_labels", "--seeds", "a"], "--seeds must be whole numbers"),

@@ -8,7 +8,7 @@ import pytest
 from trainers.config import FolderData
 from trainers.data.folder import list_pairs
 from trainers.data.splits import open_splits, open_val
-from trainers.presets import CAMVID_CLASSES
+from trainers.presets import CAMVID_CLASSES, load_preset
 
 pytestmark = pytest.mark.skipif("CAMVID_ROOT" not in os.environ, reason="needs CamVid in CAMVID_ROOT")
 
@@ -23,6 +23,18 @@ def data() -> FolderData:
 def test_camvid_has_the_published_numbers_of_images(data: FolderData) -> None:
     assert (len(list_pairs(data, "train")), len(list_pairs(data, "val"))) == (367, 101)
     assert [len(part) for part in open_splits(data)] == [40, 267, 60]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_two_drives_are_labelled_and_the_third_is_that_of_the_validation_images(seed: int) -> None:
+    data = load_preset("camvid_two_drives").data
+    assert isinstance(data, FolderData)
+    splits = open_splits(data.model_copy(update={"seed": seed}))
+    assert [len(part) for part in splits] == [40, 267, 60]
+    assert {name[:6] for name in splits.labelled.names} == {"0001TP", "0006R0"}
+    assert {name[:6] for name in open_val(data).names} == {"0016E5"}
+    labels = splits.labelled.fetch(range(40)).labels
+    assert set(range(11)) <= set(labels.unique().tolist())
 
 
 def test_camvid_reads_as_streets_under_skies(data: FolderData) -> None:

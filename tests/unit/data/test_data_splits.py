@@ -43,6 +43,22 @@ def test_the_parts_are_disjoint_and_complete(root: Path, seed: int) -> None:
     assert [len(part) for part in splits] == [5, 17, 8]
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_labelled_images_can_be_drawn_from_some_names_alone(root: Path, seed: int) -> None:
+    everywhere, some = (open_splits(config(root, seed=seed, labelled_from=names)) for names in ("*", "scene_1*"))
+    assert {name[:7] for name in some.labelled.names} == {"scene_1"}
+    assert (len(some.labelled), len(some.unlabelled)) == (5, 17)
+    assert some.dev.names == everywhere.dev.names
+    assert everywhere.digest == open_splits(config(root, seed=seed)).digest
+
+
+def test_names_that_no_labelled_image_can_have_are_refused(root: Path) -> None:
+    with pytest.raises(DataError, match=r"data.labelled_from must match .* 'drive_\*' matches none of 30"):
+        open_splits(config(root, labelled_from="drive_*"))
+    with pytest.raises(DataError, match=r"data.labelled=10 must be at most .* got \d that are not held back for dev"):
+        open_splits(config(root, labelled_from="scene_1*", labelled=10))
+
+
 def test_more_labelled_images_include_the_fewer_and_leave_dev_alone(root: Path) -> None:
     few, many = open_splits(config(root, labelled=5)), open_splits(config(root, labelled=12))
     assert set(few.labelled.names) < set(many.labelled.names)

@@ -44,7 +44,7 @@ def test_prototypes_are_made_where_a_loss_or_a_label_reads_them(method: str) -> 
     assert step_of(method).prototypes.seen.any() == ("contrast" in LOSSES[method])
 
 
-@pytest.mark.parametrize("preset", ["digits_css", "camvid_css"])
+@pytest.mark.parametrize("preset", ["digits_css", "camvid_css", "camvid_two_drives"])
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_leaves_all_but_its_own_settings(preset: str, method: str) -> None:
     base = load_preset(preset)

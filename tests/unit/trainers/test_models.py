@@ -74,6 +74,24 @@ def test_a_deep_stem_is_three_small_convolutions_of_which_the_first_has_the_stri
     assert found == [(3, 64, (3, 3), (2, 2)), (64, 64, (3, 3), (1, 1)), (64, 128, (3, 3), (1, 1))]
 
 
+@pytest.mark.parametrize("arch", ["tiny", "deeplabv3plus"])
+def test_centred_representations_start_in_all_directions_and_nothing_else_changes(arch: str) -> None:
+    default, centred = (
+        build_model(config_of(arch=arch, representation_dim=64, representation_init=init), K, 0, CPU)
+        for init in ("default", "centred")
+    )
+    different = {name for name, value in default.state_dict().items() if not value.equal(centred.state_dict()[name])}
+    assert different == {"heads.represent.1.weight", "heads.represent.1.bias"}
+
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    cosines = []
+    for network in (default, centred):
+        with torch.no_grad():
+            directions = torch.nn.functional.normalize(network(images).representations, dim=1).mean(dim=(0, 2, 3))
+        cosines.append(float(directions.square().sum()))  # the mean over all pairs of pixels
+    assert cosines[1] < cosines[0] / 10
+
+
 def test_every_norm_of_a_deep_stem_is_the_configured_one() -> None:
     network = make_network(config_of(stem="deep", norm="group"), K, CPU)
     assert [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)] == []
