@@ -17,7 +17,7 @@ from harness.search.ledger import LEDGER, History, read_ledger
 from harness.search.objectives import Objective
 from harness.search.resume import OF_OPTUNA, open_books
 from harness.search.study import JOURNAL, borrowed, open_study
-from harness.tracking.outbox import Outbox
+from harness.tracking.outbox import pending
 from harness.tracking.recorder import STATUS, STOP_REASON, replay
 from harness.tracking.runs import find_runs
 from harness.tracking.stores import OUTBOX
@@ -84,13 +84,9 @@ def study_findings(folder: Path, name: str, objective: Objective, history: Histo
 
 def outbox_findings(folder: Path, tracking_uri: str) -> Iterator[Finding]:
     """Look for records that did not reach MLflow."""
-    if not (folder / OUTBOX).exists():
-        return
-    outbox = Outbox(folder / OUTBOX)
-    pending = outbox.count - outbox.done()
-    outbox.close()
-    if pending:
-        yield Finding(None, f"{pending} records did not reach MLflow", lambda: replay(folder / OUTBOX, tracking_uri))
+    left = pending(folder / OUTBOX)
+    if left:
+        yield Finding(None, f"{left} records did not reach MLflow", lambda: replay(folder / OUTBOX, tracking_uri))
 
 
 def run_findings(name: str, tracking_uri: str, history: History) -> Iterator[Finding]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from harness.lock import HeldError, Lock
 from trainers.errors import UsageError
 
 LOCK = "driver.lock"
@@ -16,22 +14,18 @@ LOCK = "driver.lock"
 
 @contextmanager
 def sole_driver(folder: Path) -> Iterator[None]:
-    """Hold a search's lock; the system lets go of it however this process ends.
+    """Hold a search's lock.
 
     Raises:
         UsageError: another process holds it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise UsageError(
-                f"a search must have one driver, {folder.name} is being run by {file.read().strip() or 'another'}: "
-                "wait for it, or interrupt it"
-            ) from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
+    try:
+        lock = Lock(folder / LOCK)
+    except HeldError as error:
+        raise UsageError(
+            f"a search must have one driver, {folder.name} is being run by {error}: wait for it, or interrupt it"
+        ) from None
+    try:
         yield
+    finally:
+        lock.release()

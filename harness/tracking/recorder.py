@@ -228,7 +228,7 @@ def replay(outbox: Path, tracking_uri: str, timeout_s: float = 600.0) -> Deliver
     """Apply what an outbox still holds, and add nothing to it.
 
     Raises:
-        UsageError: there is no outbox, or a recorder never began it.
+        UsageError: there is no outbox, a recorder never began it, or another process is sending it.
     """
     if not outbox.is_file():
         raise UsageError(f"an outbox must lie at {outbox}, there is none: was anything recorded under this name?")
@@ -236,6 +236,7 @@ def replay(outbox: Path, tracking_uri: str, timeout_s: float = 600.0) -> Deliver
     history = History.read(box)
     opening = history.opening
     if opening is None:
+        box.close()
         raise UsageError(f"an outbox must hold operations, {outbox} is empty: there is nothing to send")
     courier = Courier(box, lambda: MlflowWriter(connect_client(uri), opening).apply)
     for operation, line in history.pending:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,6 +14,8 @@ DATABASE = "mlflow.db"
 ARTIFACTS = "mlartifacts"
 OUTBOX = "outbox.jsonl"
 """In the folder of each search and training."""
+WITH_PASSWORD = re.compile(r"[\w+.-]+://[^:/@]*:[^@]*@")
+"""A database's URI as SQLAlchemy reads it, USER:PASSWORD@ in it."""
 
 
 def default_tracking_uri(folder: Path | None = None) -> str:
@@ -24,8 +27,8 @@ def absolute_uri(tracking_uri: str) -> str:
     """Return the URI with a relative path made absolute, so that every process means the same file or folder.
 
     Raises:
-        UsageError: a server's URI holds a password, which would be shown and written down with it; or it is a folder,
-            and MLflow was not told to take one.
+        UsageError: it holds a password, which would be shown and written down with it; or it is a folder, and MLflow
+            was not told to take one.
     """
     if is_server(tracking_uri):
         if urlsplit(tracking_uri).password is not None:
@@ -34,6 +37,11 @@ def absolute_uri(tracking_uri: str) -> str:
                 "the password into MLFLOW_TRACKING_PASSWORD"
             )
         return tracking_uri
+    if WITH_PASSWORD.match(tracking_uri):
+        raise UsageError(
+            "a tracking URI must hold no password, this one does: leave it out, and put it into ~/.pgpass or PGPASSWORD "
+            "(PostgreSQL), or into a file that the URI names with ?read_default_file=FILE (MySQL)"
+        )
     if ":" not in tracking_uri or tracking_uri.startswith("file:"):
         if os.environ.get(ALLOW_FOLDER, "").lower() not in ("true", "1"):
             raise UsageError(

@@ -1,12 +1,14 @@
 """The outbox survives its driver."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
-from harness.tracking.outbox import Outbox
+from harness.tracking.outbox import Outbox, pending
+from trainers.errors import UsageError
 
 Opener = Callable[[Path], Outbox]
 
@@ -41,7 +43,23 @@ def test_how_far_it_got_is_remembered(opened: Opener, tmp_path: Path) -> None:
     outbox = opened(tmp_path / "outbox.jsonl")
     assert outbox.done() == 0
     outbox.mark_done(7)
+    outbox.close()
     assert opened(tmp_path / "outbox.jsonl").done() == 7
+
+
+def test_one_process_at_a_time_sends_and_the_other_changes_nothing(opened: Opener, tmp_path: Path) -> None:
+    """The other would take a line that is being written for one that a kill cut short."""
+    path = tmp_path / "outbox.jsonl"
+    first = opened(path)
+    first._file.write(b'{"op":"rep')
+    with pytest.raises(UsageError, match=rf"outbox.jsonl is held by process {os.getpid()} on .*: wait for it"):
+        Outbox(path)
+    assert pending(path) == 0
+    first._file.write(b'ort"}\n')
+    assert [operation["op"] for operation in first.operations()] == ["report"]
+    assert pending(path) == 1
+    first.close()
+    assert opened(path).count == 1
 
 
 def test_a_full_disk_costs_the_record_and_not_the_search(opened: Opener, tmp_path: Path) -> None:

@@ -123,10 +123,25 @@ def test_a_wrong_password_keeps_the_records_says_what_to_do_and_sync_sends_them(
     assert not [word for word in ("a-wrong-secret", PASSWORD) if word in written + found + str(delivery)]
 
 
-def test_a_password_in_a_tracking_uri_is_refused_without_being_shown() -> None:
-    with pytest.raises(UsageError, match="must hold no password") as refused:
-        absolute_uri("https://me:hunter2@host:5000")
-    assert "hunter2" not in str(refused.value)
+@pytest.mark.parametrize(
+    ("uri", "instead"),
+    [
+        ("https://me:hunter2@host:5000", "MLFLOW_TRACKING_PASSWORD"),
+        ("postgresql://me:hunter2@host/db", "PGPASSWORD"),
+        ("mysql+pymysql://me:hunter/2@host:3306/db?charset=utf8", "read_default_file"),
+    ],
+)
+def test_a_password_in_a_tracking_uri_is_refused_without_being_shown(uri: str, instead: str) -> None:
+    with pytest.raises(UsageError, match=rf"must hold no password, .*{instead}") as refused:
+        absolute_uri(uri)
+    assert "hunter" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "uri", ["https://host:5000/a@b", "postgresql://me@host:5432/db", "sqlite:////tmp/a:b@c/mlflow.db"]
+)
+def test_what_only_looks_like_a_password_is_taken(uri: str) -> None:
+    assert absolute_uri(uri) == uri
 
 
 def test_a_relative_folder_means_the_same_folder_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
