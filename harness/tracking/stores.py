@@ -39,7 +39,7 @@ def absolute_uri(tracking_uri: str) -> str:
         return tracking_uri
     if WITH_PASSWORD.match(tracking_uri):
         raise UsageError(
-            "a tracking URI must hold no password, this one does: leave it out, and put it into ~/.pgpass or PGPASSWORD "
+            "a tracking URI must hold no password, this one does: leave it out, and put it in ~/.pgpass or PGPASSWORD "
             "(PostgreSQL), or into a file that the URI names with ?read_default_file=FILE (MySQL)"
         )
     if ":" not in tracking_uri or tracking_uri.startswith("file:"):
