@@ -18,7 +18,7 @@ demo: setup  ## a real search of 16 trials on the embedded digits, a few minutes
 test: setup  ## all tests, two at a time; first those that take seconds, then the longest of those that mostly wait
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/unit
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
-	    tests/cluster/test_host_faults.py tests/on_ray tests/gloo tests/browser tests/cluster
+	    tests/cluster/test_host_faults.py tests/on_ray tests/gloo tests/browser tests/cluster/test_two_hosts.py
 
 lint: setup  ## style and types
 	$(BIN)/ruff check .
