@@ -15,10 +15,9 @@ $(VENV)/.ready: pyproject.toml
 demo: setup  ## a real search of 16 trials on the embedded digits, a few minutes on 2 cores
 	$(BIN)/s4 tune --trials 16 --reduction-factor 4
 
-test: setup  ## all tests, two at a time; first those that take seconds, then the longest of those that mostly wait
+test: setup  ## all tests, cheapest first; those without Ray two at a time
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/unit
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
-	    tests/cluster/test_host_faults.py tests/on_ray tests/gloo tests/browser tests/cluster/test_two_hosts.py
+	$(BIN)/python -m pytest tests/gloo tests/browser tests/on_ray tests/cluster
 
 lint: setup  ## style and types
 	$(BIN)/ruff check .
