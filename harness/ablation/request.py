@@ -101,7 +101,6 @@ def make_request(
         UsageError: two variants are the same in this base config, one does not fit it, a seed is there twice, or `only`
             names what is no variant.
     """
-    check_seeds(seeds)
     request = Request(
         **origin.__dict__,
         plan=plan.name,

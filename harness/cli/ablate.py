@@ -52,8 +52,8 @@ def ablate(
     """
     with terminal(as_json) as speak:
         task = _prepare(
-            plan, preset, parse_seeds(seeds), only.split(",") if only else [], vary_data, metric, workers_per_gang,
-            gangs, name, settings or [], storage, tracking_uri,
+            plan, preset, parse_seeds(seeds), only, vary_data, metric, workers_per_gang, gangs, name, settings or [],
+            storage, tracking_uri,
         )  # fmt: skip
         if dry_run:
             _list(task, speak)
@@ -69,7 +69,7 @@ def _prepare(
     plan: str,
     preset: str | None,
     seeds: tuple[int, ...],
-    only: list[str],
+    only: str | None,
     vary_data: bool,
     metric: str,
     workers: int,
@@ -87,7 +87,8 @@ def _prepare(
     found = load_plan(plan)
     chosen = _preset(found, preset)
     folder = named_folder(storage, name or found.name)
-    return prepare(found, chosen, words, seeds, vary_data, metric, folder, tracking_uri, workers, gangs, only)
+    variants = [word.strip() for word in only.split(",")] if only is not None else []
+    return prepare(found, chosen, words, seeds, vary_data, metric, folder, tracking_uri, workers, gangs, variants)
 
 
 def _preset(plan: AblationPlan, given: str | None) -> str:

@@ -8,7 +8,6 @@ from pathlib import Path
 from trainers.config import (
     AugmentConfig,
     CssConfig,
-    EvaluationConfig,
     FolderData,
     LossConfig,
     ModelConfig,
@@ -19,6 +18,7 @@ from trainers.config import (
     TrainConfig,
     WeakAugmentConfig,
 )
+from trainers.overrides import apply_overrides
 
 CAMVID_CLASSES = (
     "sky", "building", "pole", "road", "pavement", "tree", "sign symbol", "fence", "car", "pedestrian", "bicyclist",
@@ -57,25 +57,27 @@ def camvid_two_drives() -> TrainConfig:
     the drives 0001TP and 0006R0 are labelled; the third, of which all official validation images are, is not. Classes
     weigh as the square root of the median of their shares of all training pixels by their own.
     """
-    base = camvid_css()
-    assert isinstance(base.data, FolderData)  # noqa: S101
-    return base.model_copy(
-        update={
-            "data": base.data.model_copy(update={"labelled_from": "000*"}),
-            "model": ModelConfig(arch="tiny", width=24, representation_dim=32, representation_init="centred"),
-            "augment": AugmentConfig(weak=WeakAugmentConfig(flip=0.5, crop=(96, 96)), strong=StrongAugmentConfig()),
-            "loss": LossConfig(
-                class_weights=(0.52, 0.44, 2.14, 0.38, 1.0, 0.68, 1.96, 2.0, 0.87, 2.65, 3.92),
-                unsupervised="image_share",
-                lambda_c=0.02,
-                temperature=0.2,
-                queries=64,
-                negatives=128,
-            ),
-            "optimizer": OptimizerConfig(kind="adamw", lr=0.003),
-            "schedule": ScheduleConfig(
-                steps=2500, evaluate_every=500, labelled_batch=4, unlabelled_batch=4, joint_forward=False
-            ),
-            "evaluation": EvaluationConfig(quality_images=16),
-        }
+    return apply_overrides(
+        camvid_css(),
+        {
+            "data.labelled_from": "000*",
+            "model.arch": "tiny",
+            "model.width": 24,
+            "model.representation_dim": 32,
+            "model.representation_init": "centred",
+            "augment.weak.scale": (1.0, 1.0),
+            "augment.weak.crop": (96, 96),
+            "loss.class_weights": (0.52, 0.44, 2.14, 0.38, 1.0, 0.68, 1.96, 2.0, 0.87, 2.65, 3.92),
+            "loss.unsupervised": "image_share",
+            "loss.lambda_c": 0.02,
+            "loss.temperature": 0.2,
+            "loss.queries": 64,
+            "loss.negatives": 128,
+            "optimizer.kind": "adamw",
+            "optimizer.lr": 0.003,
+            "schedule.steps": 2500,
+            "schedule.evaluate_every": 500,
+            "schedule.joint_forward": False,
+            "evaluation.quality_images": 16,
+        },
     )

@@ -56,7 +56,7 @@ def test_the_identity_moves_nothing_even_where_it_is_computed() -> None:
     assert list(moved) == list(maps)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(down=st.integers(-10, 10), right=st.integers(-10, 10))
 def test_a_shift_moves_whole_pixels_and_ignores_what_comes_from_outside(down: int, right: int) -> None:
     maps = batch()
@@ -96,7 +96,7 @@ def test_a_small_image_lies_inside_its_crop() -> None:
     assert (moved["label"][:, :, :8] == 255).all()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 1000), low=st.floats(0.5, 1.0), high=st.floats(1.0, 3.0))
 def test_label_image_and_confidence_move_together(seed: int, low: float, high: float) -> None:
     g = torch.Generator().manual_seed(seed)
@@ -120,7 +120,7 @@ def padded(maps: Maps, height: int, width: int) -> Maps:
     return {key: F.pad(values, grown) for key, values in maps.items()}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 1000), height=st.integers(24, 40), width=st.integers(32, 45))
 def test_padding_changes_nothing_of_what_an_image_becomes(seed: int, height: int, width: int) -> None:
     g = torch.Generator().manual_seed(seed)

@@ -46,7 +46,7 @@ def test_partners_do_not_depend_on_the_ranks_while_shares_are_even(per_rank: int
     assert torch.equal(torch.cat(shares), partners(8, CPU))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10**6), n=st.integers(2, 7))
 def test_cutmix_pastes_the_partners_box_exactly_in_every_map(seed: int, n: int) -> None:
     maps, index = batch(n), partners(n, CPU)
@@ -65,7 +65,7 @@ def test_cutmix_pastes_the_partners_box_exactly_in_every_map(seed: int, n: int) 
         assert mixed[key].dtype == values.dtype
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10**6), classes=st.integers(1, 9))
 def test_classmix_pastes_half_of_the_partners_classes(seed: int, classes: int) -> None:
     maps = batch(4, classes=classes)

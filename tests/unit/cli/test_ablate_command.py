@@ -131,6 +131,7 @@ def test_who_leads_is_judged_by_pairs_where_seeds_differ() -> None:
     ("words", "message"),
     [
         (["css_labels", "--only", "mix,mics"], "--only must name variants of the plan (logit, representation, mix"),
+        (["css_labels", "--only", ""], "--only must name variants of the plan"),
         (["css_lables"], "got 'css_lables': did you mean css_labels?"),
         (["css_labels", "--seeds", "1,1"], "--seeds must be different ones, got 1 twice"),
         (["css_labels", "--seeds", "a"], "--seeds must be whole numbers"),

@@ -36,7 +36,7 @@ def cover(masks: Masks, count: int) -> list[str]:
 kinds = st.lists(st.sets(st.integers(0, 5), max_size=3), min_size=1, max_size=14)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(kinds=kinds, data=st.data())
 def test_every_class_that_occurs_is_held_by_as_many_images_as_were_asked_for(
     kinds: list[list[int]], data: st.DataObject
@@ -48,7 +48,7 @@ def test_every_class_that_occurs_is_held_by_as_many_images_as_were_asked_for(
     assert frozenset().union(*(masks.kinds[name] for name in chosen)) == frozenset().union(*masks.kinds.values())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(kinds=kinds)
 def test_more_images_include_the_fewer(kinds: list[list[int]]) -> None:
     chosen = [set(cover(Masks(kinds), count)) for count in range(min(6, len(kinds)), len(kinds) + 1)]

@@ -11,7 +11,7 @@ lengths = st.integers(1, 40)
 batches = st.integers(1, 24)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(length=lengths, batch=batches, seed=st.integers(0, 2**31 - 1))
 def test_batches_end_to_end_read_every_image_once_an_epoch(length: int, batch: int, seed: int) -> None:
     steps = -(-3 * length // batch)
@@ -20,7 +20,7 @@ def test_batches_end_to_end_read_every_image_once_an_epoch(length: int, batch: i
         assert sorted(order[epoch * length : (epoch + 1) * length]) == list(range(length))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(length=lengths, batch=batches, step=st.integers(0, 10**6))
 def test_a_step_needs_no_earlier_step(length: int, batch: int, step: int) -> None:
     first = batch_indices(length, batch, 7, "labelled", step)

@@ -114,7 +114,7 @@ shapes = st.builds(
 
 
 @given(shape=shapes, gangs=st.integers(1, 64))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_the_expectation_lies_between_the_bounds(shape: Shape, gangs: int) -> None:
     shape = replace(shape, gangs=min(gangs, shape.trials), grace_steps=min(shape.grace_steps, shape.horizon))
     for least, expected, most in (

@@ -141,7 +141,7 @@ curve = st.lists(st.floats(0, 1), min_size=HORIZON, max_size=HORIZON)
 
 @pytest.mark.parametrize("mode", ["max", "min"])
 @pytest.mark.parametrize("name", [name for name, able in SCHEDULERS.items() if able.remembers])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(curves=st.lists(curve, min_size=8, max_size=8), seed=st.integers(0, 999), cut=st.floats(0, 1))
 def test_decisions_are_those_of_a_driver_that_never_died(
     name: str, mode: Any, curves: list[list[float]], seed: int, cut: float

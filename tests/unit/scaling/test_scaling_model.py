@@ -24,7 +24,7 @@ def weak(counts: tuple[int, ...], compute: float, latency: float, per_byte: floa
     }  # fmt: skip
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     compute=st.floats(1e-3, 10),
     latency=st.floats(1e-6, 1e-3),

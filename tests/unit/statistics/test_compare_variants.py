@@ -4,7 +4,7 @@ import random
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -126,7 +126,6 @@ def test_a_score_that_is_no_number_is_refused(bad: float) -> None:
 
 
 @given(ONE_BASE, TABLE, st.randoms(use_true_random=False))
-@settings(deadline=None)
 def test_neither_seeds_nor_variants_have_an_order(
     base: dict[int, float], variants: dict[str, dict[int, float]], draw: random.Random
 ) -> None:
@@ -138,7 +137,6 @@ def test_neither_seeds_nor_variants_have_an_order(
 
 
 @given(ONE_BASE, TABLE)
-@settings(deadline=None)
 def test_sides_that_change_places_change_signs(base: dict[int, float], variants: dict[str, dict[int, float]]) -> None:
     for scores in variants.values():
         there, back = against(base, scores)[0], against(scores, base)[0]
@@ -148,7 +146,6 @@ def test_sides_that_change_places_change_signs(base: dict[int, float], variants:
 
 
 @given(ONE_BASE, TABLE)
-@settings(deadline=None)
 def test_every_comparison_has_its_line(base: dict[int, float], variants: dict[str, dict[int, float]]) -> None:
     for found in compare(base, variants).values():
         line = in_words(found)

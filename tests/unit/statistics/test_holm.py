@@ -1,7 +1,7 @@
 """Holm's adjustment: a worked example, its laws, and the step-down procedure that it stands for."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.statistics.multiple import holm
@@ -25,26 +25,22 @@ def test_a_worked_example() -> None:
 
 
 @given(PS, ALPHAS)
-@settings(deadline=None)
 def test_what_is_below_alpha_is_what_the_procedure_rejects(ps: list[float], alpha: float) -> None:
     assert {place for place, p in enumerate(holm(ps)) if p is not None and p <= alpha} == step_down(ps, alpha)
 
 
 @given(PS)
-@settings(deadline=None)
 def test_no_p_becomes_smaller(ps: list[float]) -> None:
     assert all(adjusted is not None and p <= adjusted <= 1 for p, adjusted in zip(ps, holm(ps), strict=True))
 
 
 @given(PS)
-@settings(deadline=None)
 def test_the_order_of_ps_is_kept(ps: list[float]) -> None:
     adjusted = [p for _, p in sorted(zip(ps, holm(ps), strict=True))]
     assert adjusted == sorted(adjusted, key=lambda p: p or 0.0)
 
 
 @given(PS, st.randoms(use_true_random=False))
-@settings(deadline=None)
 def test_each_p_is_adjusted_alike_wherever_it_stands(ps: list[float], draw: object) -> None:
     places = list(range(len(ps)))
     draw.shuffle(places)  # type: ignore[attr-defined]
@@ -53,7 +49,6 @@ def test_each_p_is_adjusted_alike_wherever_it_stands(ps: list[float], draw: obje
 
 
 @given(PS, st.integers(0, 3))
-@settings(deadline=None)
 def test_unknown_ps_count_in_the_family_as_1(ps: list[float], unknown: int) -> None:
     assert holm([*ps, *[None] * unknown]) == [*holm([*ps, *[1.0] * unknown])[: len(ps)], *[None] * unknown]
 

@@ -32,14 +32,13 @@ def slowly(a: np.ndarray, b: np.ndarray, resamples: int, seed: int) -> np.ndarra
 
 
 @given(counts(5, 4, 4), counts(5, 4, 4))
-@settings(deadline=None)
 def test_the_difference_is_that_of_the_trainers_scores(a: np.ndarray, b: np.ndarray) -> None:
     found = image_bootstrap(a, b, resamples=2)
     assert found.difference == pytest.approx(miou(a.sum(0)) - miou(b.sum(0)), abs=1e-12)
 
 
 @given(counts(2, 5, 3, 3, most=1), counts(2, 5, 3, 3, most=1))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_the_interval_is_that_of_resampled_images_with_classes_that_come_and_go(a: np.ndarray, b: np.ndarray) -> None:
     found, expected = image_bootstrap(a, b, resamples=50, seed=3), slowly(a, b, 50, 3)
     assert (found.low, found.high) == pytest.approx(tuple(np.quantile(expected, [0.025, 0.975])), abs=1e-12)
@@ -59,7 +58,7 @@ def test_variants_and_seeds_share_their_images() -> None:
 
 
 @given(counts(6, 3, 3), counts(6, 3, 3))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_sides_that_change_places_change_the_sign(a: np.ndarray, b: np.ndarray) -> None:
     there, back = (image_bootstrap(x, y, resamples=40) for x, y in ((a, b), (b, a)))
     assert (there.difference, there.low, there.high) == pytest.approx(
@@ -68,7 +67,7 @@ def test_sides_that_change_places_change_the_sign(a: np.ndarray, b: np.ndarray) 
 
 
 @given(counts(6, 4, 4), counts(6, 4, 4), st.permutations(range(4)))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_classes_have_no_order(a: np.ndarray, b: np.ndarray, order: list[int]) -> None:
     mixed = [side[:, order][:, :, order] for side in (a, b)]
     assert image_bootstrap(*mixed, resamples=40) == pytest.approx(image_bootstrap(a, b, resamples=40), abs=1e-12)

@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -89,20 +89,17 @@ def test_too_few_or_constant_values_have_no_order(pairs: list[tuple[float, float
 
 
 @given(PAIRS, st.integers(2, 4))
-@settings(deadline=None)
 def test_where_less_is_better_signs_turn_and_nothing_else(pairs: list[tuple[float, float]], eta: int) -> None:
     negated = [(-early, -late) for early, late in pairs]
     assert order(pairs, eta) == pytest.approx(order(negated, eta, maximise=False))
 
 
 @given(PAIRS, st.integers(2, 4), st.randoms(use_true_random=False))
-@settings(deadline=None)
 def test_trials_have_no_order(pairs: list[tuple[float, float]], eta: int, draw: random.Random) -> None:
     assert order(draw.sample(pairs, len(pairs)), eta) == pytest.approx(order(pairs, eta))
 
 
 @given(PAIRS, st.integers(2, 4))
-@settings(deadline=None)
 def test_only_ranks_count(pairs: list[tuple[float, float]], eta: int) -> None:
     bent = [(early**3, 2 + late / 7) for early, late in pairs]
     assert order(bent, eta) == pytest.approx(order(pairs, eta))

@@ -4,7 +4,7 @@ import random
 import statistics
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -39,7 +39,6 @@ def test_seeds_that_only_one_side_has_do_not_count() -> None:
 
 
 @given(SCORES, SCORES)
-@settings(deadline=None)
 def test_differences_change_their_sign_with_the_sides(values: dict[int, float], others: dict[int, float]) -> None:
     there, back = differences(values, others), differences(others, values)
     assert there == {seed: -difference for seed, difference in back.items()}
@@ -54,13 +53,11 @@ def test_one_seed_has_a_mean_and_nothing_else(values: list[float], expected: Sum
 
 
 @given(st.lists(SCORE, min_size=2, max_size=8))
-@settings(deadline=None)
 def test_of_several_seeds_the_summary_is_the_interval(values: list[float]) -> None:
     assert summary(values) == (len(values), *t_interval(values))
 
 
 @given(st.lists(SCORE, min_size=2, max_size=8), st.randoms(use_true_random=False))
-@settings(deadline=None)
 def test_the_order_of_seeds_does_not_matter(values: list[float], draw: random.Random) -> None:
     mixed = draw.sample(values, len(values))
     assert t_interval(mixed) == pytest.approx(t_interval(values), abs=1e-12)

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -39,7 +39,6 @@ def test_small_medium_and_large_effects_need_the_known_numbers_of_pairs(effect: 
 
 
 @given(st.floats(0.05, 20), st.sampled_from([1, -1]))
-@settings(deadline=None)
 def test_the_number_is_the_smallest_with_the_power(effect: float, sign: int) -> None:
     seeds = seeds_needed(sign * effect, 1.0)
     assert seeds is not None
@@ -48,7 +47,6 @@ def test_the_number_is_the_smallest_with_the_power(effect: float, sign: int) -> 
 
 
 @given(st.floats(0.05, 3), st.floats(0.01, 100))
-@settings(deadline=None)
 def test_only_the_ratio_to_the_spread_counts(effect: float, std: float) -> None:
     assert seeds_needed(effect * std, std) == pytest.approx(seeds_needed(effect, 1.0), abs=1)
 

@@ -5,7 +5,7 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -33,7 +33,6 @@ def test_p_is_scipys(seed: int) -> None:
 
 
 @given(st.lists(st.integers(-30, 30), min_size=6, max_size=8))
-@settings(deadline=None)
 def test_ties_count_whatever_rounding_makes_of_them(thousandths: list[int]) -> None:
     # 0.61 - 0.6 is not 0.01; with scores of three digits, many sums are equal and few of them to the last bit.
     differences = [(600 + unit) / 1000 - 0.6 for unit in thousandths]
@@ -41,19 +40,16 @@ def test_ties_count_whatever_rounding_makes_of_them(thousandths: list[int]) -> N
 
 
 @given(DIFFERENCES, st.randoms(use_true_random=False))
-@settings(deadline=None)
 def test_the_order_does_not_matter(differences: list[float], draw: random.Random) -> None:
     assert sign_flip(draw.sample(differences, len(differences))).p == sign_flip(differences).p
 
 
 @given(DIFFERENCES)
-@settings(deadline=None)
 def test_neither_side_is_preferred(differences: list[float]) -> None:
     assert sign_flip([-difference for difference in differences]) == sign_flip(differences)
 
 
 @given(DIFFERENCES)
-@settings(deadline=None)
 def test_p_is_never_below_the_smallest(differences: list[float]) -> None:
     found = sign_flip(differences)
     assert found.p is not None

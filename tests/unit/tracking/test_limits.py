@@ -3,7 +3,7 @@
 import math
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mlflow.utils.validation import (
     _validate_metric,
@@ -30,7 +30,6 @@ from harness.tracking.stores import absolute_uri, artifact_location, default_tra
 ANY_TEXT = st.text(st.characters()) | st.text("a/. _-é:", max_size=400)
 
 
-@settings(deadline=None)
 @given(ANY_TEXT)
 def test_any_text_becomes_a_name_that_mlflow_accepts(text: str) -> None:
     _validate_param_name(clean_name(text))
@@ -42,7 +41,6 @@ def test_a_good_name_stays_as_it_is() -> None:
     assert clean_name("dev/miou of class-1.x") == "dev/miou of class-1.x"
 
 
-@settings(deadline=None)
 @given(st.lists(ANY_TEXT, max_size=5, unique=True), st.lists(st.text("x/", min_size=248, max_size=252), unique=True))
 def test_two_names_stay_two(names: list[str], long_names: list[str]) -> None:
     both = set(names + long_names)
@@ -55,7 +53,6 @@ def test_names_that_are_equal_as_far_as_mlflow_reads_them_stay_two() -> None:
     assert (len(cut), len(bent)) == (2, 3)
 
 
-@settings(deadline=None)
 @given(ANY_TEXT)
 def test_any_text_becomes_a_path_inside_of_the_run(text: str) -> None:
     path = clean_path(text)
@@ -66,7 +63,6 @@ def test_a_path_keeps_its_folders_and_its_ending() -> None:
     assert clean_path("/tables/../a*b.md") == "tables/__/a_b.md"
 
 
-@settings(deadline=None)
 @given(st.dictionaries(ANY_TEXT, ANY_TEXT, max_size=4), st.integers(1, 3000))
 def test_any_tags_and_params_are_what_mlflow_takes(texts: dict[str, str], times: int) -> None:
     tags = clean_tags({key: value * times for key, value in texts.items()})
@@ -81,7 +77,6 @@ def test_any_tags_and_params_are_what_mlflow_takes(texts: dict[str, str], times:
         assert len(value) <= PARAM_LENGTH
 
 
-@settings(deadline=None)
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), st.integers(4, 50))
 def test_a_long_value_is_cut_to_the_limit_and_says_so(text: str, limit: int) -> None:
     head, tail = clean_value(text, limit), clean_value(text, limit, keep_end=True)
@@ -101,7 +96,6 @@ def test_what_no_store_takes_in_a_value_is_replaced() -> None:
     assert clean_value("a\0b\ud800", 10) == "a\ufffdb?"
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 50)), st.integers(1, 5), st.integers(1, 100))
 def test_batches_hold_everything_once_in_order_within_size_and_room(weights: list[int], size: int, room: int) -> None:
     found = list(batches(weights, size, room, weigh=lambda weight: weight))
@@ -119,7 +113,6 @@ def test_a_step_of_64_bits_stays_as_it_is(step: int) -> None:
     assert clean_step(step) == step
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from("abcdef"), st.floats() | st.integers() | st.just(10**400)))
 def test_every_metric_is_kept_or_counted(metrics: dict[str, float]) -> None:
     kept, dropped = finite(metrics)

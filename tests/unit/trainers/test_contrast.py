@@ -128,7 +128,7 @@ def test_the_size_of_the_blocks_changes_neither_loss_nor_gradient(
     assert torch.allclose(gradient, other_gradient, atol=1e-6)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10**6), groups=st.integers(1, 4), negatives=st.integers(1, 6))
 def test_the_log_of_the_sum_and_its_gradient_are_those_of_the_formula(seed: int, groups: int, negatives: int) -> None:
     draws = torch.Generator().manual_seed(seed)
@@ -172,7 +172,7 @@ def permuted(of: slow.Case, order: list[int]) -> slow.Case:
     return of._replace(label=label, prototypes={order[c]: value for c, value in of.prototypes.items()})
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(order=st.permutations(range(K)), seed=st.integers(0, 1000), negatives=st.integers(1, 9))
 def test_permuting_the_classes_permutes_a_loss_that_leaves_nothing_to_chance(
     order: list[int], seed: int, negatives: int
@@ -217,7 +217,7 @@ def test_the_order_of_the_pixels_in_a_pool_is_by_class_hard_ones_first() -> None
     assert (pool.offsets.tolist(), pool.counts.tolist(), pool.hard.tolist()) == ([0, 2, 2], [2, 0, 3], [1, 0, 2])
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10**6), ignored=st.sampled_from([0.0, 0.5, 0.95]))
 def test_anchors_are_hard_pixels_of_their_class_and_negatives_are_valid_pixels_of_others(
     seed: int, ignored: float

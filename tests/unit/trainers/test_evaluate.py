@@ -178,7 +178,7 @@ def test_a_window_as_large_as_the_image_sees_what_the_whole_image_shows(window: 
     assert all(torch.equal(one, other) for one, other in zip(sliding, whole, strict=True))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(length=st.integers(1, 3000), window=st.integers(16, 1024), overlap=st.floats(0, 0.95))
 def test_windows_cover_a_side_evenly_with_the_overlap_asked_for_and_none_too_many(
     length: int, window: int, overlap: float

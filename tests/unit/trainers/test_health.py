@@ -78,7 +78,7 @@ def test_the_gap_is_the_length_of_the_difference_over_that_of_the_student() -> N
     assert teacher_student_gap(teacher, student) == pytest.approx(0.25)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(counts=st.lists(st.integers(0, 10**7), min_size=2, max_size=8).filter(any))
 def test_entropy_is_that_of_the_shares_over_its_maximum(counts: list[int]) -> None:
     expected = entropy([count / sum(counts) for count in counts], len(counts))

@@ -77,7 +77,7 @@ def test_images_of_other_modes_are_taken_as_rgb(mode: str) -> None:
     np.testing.assert_array_equal(predict_labels(model, image), predict_labels(model, image.convert("RGB")))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     classes=st.integers(1, 9),
     room=st.integers(1, 5000),

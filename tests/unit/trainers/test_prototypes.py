@@ -32,7 +32,7 @@ def draw(seed: int, ignored: float = 0.2) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(2, D, 3, 4, generator=draws), label
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10**6), ignored=st.sampled_from([0.0, 0.3, 0.9, 1.0]))
 def test_two_updates_are_the_means_and_their_moving_average(seed: int, ignored: float) -> None:
     prototypes, expected = Prototypes.empty(K, D), {}
@@ -120,7 +120,7 @@ def test_the_bound_of_the_indicator_is_reached_by_a_pixel_on_one_prototype_and_o
     assert math.isclose(reached, similarity_bound(classes, temperature), rel_tol=1e-12)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10**6), temperature=st.floats(0.1, 1.0))
 def test_no_indicator_exceeds_its_bound(seed: int, temperature: float) -> None:
     draws = torch.Generator().manual_seed(seed)

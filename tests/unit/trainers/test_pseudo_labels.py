@@ -83,7 +83,7 @@ def draw(seed: int) -> tuple[Dense, Prototypes]:
     return teacher, Prototypes(values, seen)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 10**6))
 def test_logit_labels_have_the_largest_probability_and_confidences_are_it(seed: int) -> None:
     teacher, prototypes = draw(seed)
@@ -94,7 +94,7 @@ def test_logit_labels_have_the_largest_probability_and_confidences_are_it(seed: 
     assert np.allclose(taken(probs, ours.logit_label), probs.max(axis=1), atol=1e-5)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 10**6))
 def test_representation_labels_are_the_nearest_prototypes_and_indicators_their_softmax(seed: int) -> None:
     teacher, prototypes = draw(seed)

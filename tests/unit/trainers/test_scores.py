@@ -30,7 +30,7 @@ def test_scores_are_hits_by_union_and_their_mean_over_the_classes_that_occur(
     assert scores.miou == pytest.approx(miou)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(data=st.data(), classes=st.integers(1, 6))
 def test_permuting_the_classes_permutes_the_scores_and_keeps_the_mean(data: st.DataObject, classes: int) -> None:
     count = st.integers(0, 10**9)

@@ -34,7 +34,7 @@ def draw(seed: int, ignored: float) -> tuple[torch.Tensor, torch.Tensor, torch.T
 
 
 CASES = given(seed=st.integers(0, 10**6), ignored=st.sampled_from([0.0, 0.4, 0.95, 1.0]), threshold=st.floats(0, 1))
-QUICKLY = settings(max_examples=25, deadline=None)
+QUICKLY = settings(max_examples=25)
 NEAR = {"rel_tol": 1e-5, "abs_tol": 1e-6}
 """At most 60 terms of order ten in float32."""
 
