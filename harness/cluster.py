@@ -1,19 +1,29 @@
-"""Ray, started for one command or joined where it runs already."""
+"""A Ray session: started here or joined, its nodes, the slots for workers, and the signals that end it."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
 import os
+import platform
+import signal
 import socket
+import threading
+import time
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NamedTuple
 
 import ray
 import ray.exceptions
 from ray._raylet import GcsClient  # type: ignore[attr-defined]
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from harness.cli.options import cores
 from trainers.errors import UsageError
 
 ENVIRONMENT: Mapping[str, str] = {
@@ -142,3 +152,228 @@ def _first_line(error: Exception) -> str:
 
 
 _QUIET: Mapping[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+
+
+PROGRAMS = ("s4-harness", "torch", "ray", "numpy")
+"""Packages that must be of one version everywhere."""
+SURVEY_TIMEOUT_S = 60.0
+"""How long a node may take to start a process and answer."""
+KNOCK_TIMEOUT_S = 3.0
+"""How long a living node may take to accept a connection."""
+VISIBLE_S = 10.0
+"""How long a file may take to be seen on another node: network file systems cache what folders hold."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node that is alive."""
+
+    id: str
+    address: str
+    resources: Mapping[str, float]
+    leaving: bool = False
+    """Whether it is being drained: it runs what it runs, and will be gone soon."""
+    port: int = 0
+    """At which its raylet listens."""
+
+
+class ClusterNodes(NamedTuple):
+    """The cluster's living nodes at one moment."""
+
+    nodes: tuple[Node, ...]
+
+    @property
+    def ids(self) -> frozenset[str]:
+        """Of the nodes."""
+        return frozenset(node.id for node in self.nodes)
+
+    @property
+    def leaving(self) -> frozenset[str]:
+        """Ids of the nodes that will be gone soon."""
+        return frozenset(node.id for node in self.nodes if node.leaving)
+
+    def slots(self, unit: str) -> int:
+        """Return how many workers of one CPU or GPU each (`unit`) the nodes that stay can hold."""
+        return sum(int(node.resources.get(unit, 0)) for node in self.nodes if not node.leaving)
+
+
+def cluster_nodes() -> ClusterNodes:
+    """Ask the cluster for its nodes; takes milliseconds."""
+    draining = ray._private.state.state.get_draining_nodes()
+    return ClusterNodes(
+        tuple(
+            Node(
+                node["NodeID"],
+                node["NodeManagerAddress"],
+                node["Resources"],
+                node["NodeID"] in draining,
+                node["NodeManagerPort"],
+            )
+            for node in ray.nodes()
+            if node["Alive"]
+        )
+    )
+
+
+def reachable(nodes: ClusterNodes) -> ClusterNodes:
+    """Return the nodes whose raylets take a connection: Ray goes on believing in a node after its death."""
+    return ClusterNodes(tuple(node for node in nodes.nodes if _answers(node)))
+
+
+def _answers(node: Node) -> bool:
+    try:
+        socket.create_connection((node.address, node.port), timeout=KNOCK_TIMEOUT_S).close()
+    except OSError:
+        return False
+    return True
+
+
+def check_nodes(folder: Path) -> None:
+    """Refuse nodes that do not see the storage folder, or run other programs, before anything is trained.
+
+    Nodes without CPUs for work are left out. One node alone needs no check.
+
+    Args:
+        folder: absolute; made if it does not exist.
+
+    Raises:
+        UsageError: which nodes, and what is different there.
+    """
+    here = ray.get_runtime_context().get_node_id()
+    others = [node for node in cluster_nodes().nodes if node.id != here and node.resources.get("CPU", 0) >= 1]
+    if not others:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = folder / f".seen-{uuid.uuid4().hex}"
+    probe.write_text("")
+    try:
+        answers = {node.address: _ask(node, probe) for node in others}
+        _refuse_silent(answers)
+        found = {address: ray.get(answer) for address, answer in answers.items()}
+    finally:
+        for file in folder.glob(f"{probe.name}*"):
+            file.unlink(missing_ok=True)
+    blind = [address for address, answer in found.items() if not answer["sees"]]
+    if blind:
+        raise UsageError(
+            f"all nodes must see the same folder {folder}, {_listed(blind)} cannot read or write this one's files "
+            "there: give --storage a folder of a shared file system, mounted at the same path on every node"
+        )
+    ours = _programs()
+    for address, answer in found.items():
+        for name, version in ours.items():
+            if answer["programs"][name] != version:
+                raise UsageError(
+                    f"all nodes must run the same {name}, {address} has {answer['programs'][name]} and this one "
+                    f"{version}: install the same environment there"
+                )
+
+
+def _ask(node: Node, probe: Path) -> Any:
+    strategy = NodeAffinitySchedulingStrategy(node.id, soft=False)
+    return ray.remote(num_cpus=0, max_retries=0)(_answer).options(scheduling_strategy=strategy).remote(str(probe))
+
+
+def _answer(probe: str) -> dict[str, Any]:
+    """Say what this node sees and runs."""
+    path = Path(probe)
+    deadline = time.monotonic() + VISIBLE_S
+    while not (sees := path.exists()) and path.parent.exists() and time.monotonic() < deadline:
+        time.sleep(0.5)
+    if sees:
+        try:
+            path.with_name(f"{path.name}-{uuid.uuid4().hex}").write_text("")
+        except OSError:
+            sees = False
+    return {"sees": sees, "programs": _programs()}
+
+
+def _programs() -> dict[str, str]:
+    return {"Python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PROGRAMS}}
+
+
+def _refuse_silent(answers: Mapping[str, Any]) -> None:
+    done, _ = ray.wait(list(answers.values()), num_returns=len(answers), timeout=SURVEY_TIMEOUT_S)
+    silent = [address for address, answer in answers.items() if answer not in done]
+    if silent:
+        raise UsageError(
+            f"all nodes must be able to start a Python process, {_listed(silent)} did not within {SURVEY_TIMEOUT_S:g} "
+            "s: look at ray's logs there (/tmp/ray/session_latest/logs), or take the nodes out of the cluster"
+        )
+
+
+def _listed(addresses: list[str]) -> str:
+    return ", ".join(sorted(addresses))
+
+
+INTERRUPTED = "interrupted"
+"""Error of the trials that Ctrl-C ended."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""Ctrl-C, and what Slurm, Kubernetes and systemd send before they kill. (Tune takes SIGUSR1 for itself.)"""
+
+
+@contextmanager
+def interruptible() -> Iterator[threading.Event]:
+    """Turn the first interruption into an event; the next one acts as usual."""
+    interrupted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted
+        return
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
+        interrupted.set()
+        restore()
+
+    for number in SIGNALS:
+        signal.signal(number, on_interrupt)
+    try:
+        yield interrupted
+    finally:
+        restore()
+
+
+@dataclass(frozen=True)
+class Slots:
+    """What workers can be put on."""
+
+    count: int
+    unit: str
+    """`CPU` or `GPU`."""
+
+
+def gang_count(slots: Slots, workers: int, wished: int | None, trials: int) -> int:
+    """Return how many gangs to start: as wished, or as many as fit, but no more than there are trials.
+
+    Raises:
+        UsageError: they do not fit.
+    """
+    fit = slots.count // workers
+    needed = (wished or 1) * workers
+    if needed > slots.count:
+        raise UsageError(
+            f"gangs x workers must be at most the {slots.count} {slots.unit}s there are, got {wished or 1} x {workers} "
+            f"= {needed}: lower --gangs or --workers-per-gang"
+        )
+    return min(wished or fit, trials)
+
+
+def local_slots() -> Slots:
+    """Return this machine's GPUs, or its CPUs where it has none."""
+    import torch
+
+    gpus = torch.cuda.device_count()
+    return Slots(gpus, "GPU") if gpus else Slots(cores(), "CPU")
+
+
+def cluster_slots() -> Slots:
+    """Return the GPUs of the cluster that was joined, or its CPUs where it has none."""
+    import ray
+
+    resources = ray.cluster_resources()
+    gpus = int(resources.get("GPU", 0))
+    return Slots(gpus, "GPU") if gpus else Slots(int(resources.get("CPU", 0)), "CPU")

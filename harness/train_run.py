@@ -15,17 +15,13 @@ from typing import Any
 
 import ray
 
-from harness.cluster import check_fit
+from harness.cluster import INTERRUPTED, check_fit, check_nodes, interruptible
+from harness.event_log import LEDGER, History, Ledger
 from harness.experiment import CssExperiment
-from harness.files import fresh_folder
+from harness.gangs.client import call_with_retry, start_dispatcher
 from harness.gangs.messages import Job, Report
-from harness.gangs.nodes import NodeWatch
-from harness.gangs.pool import GangPool
-from harness.gangs.reconnect import insist, start_dispatcher
-from harness.interrupt import INTERRUPTED, interruptible
-from harness.nodes import check_nodes
-from harness.search.ledger import LEDGER, History, Ledger
-from harness.search.lock import sole_driver
+from harness.gangs.pool import GangPool, NodeMonitor
+from harness.run_folder import fresh_folder, sole_driver
 from harness.trials import Trial, TrialObserver, TrialState
 from trainers.config import TrainConfig
 
@@ -90,9 +86,9 @@ def _train(
     try:
         with pool, interruptible() as interrupted:
             ray.get(dispatcher.submit.remote(job))
-            nodes = NodeWatch(dispatcher, pool)
+            nodes = NodeMonitor(dispatcher, pool)
             while trial.state is TrialState.RUNNING:
-                report = _next_report(dispatcher, pool, interrupted, nodes.look)
+                report = _next_report(dispatcher, pool, interrupted, nodes.check)
                 _take_in(trial, report, experiment.metric, observers)
     finally:
         if trial.state is TrialState.RUNNING:
@@ -117,12 +113,12 @@ def _next_report(
             return ray.get(pending)
         look_at_nodes()
         if pool.broken is not None:
-            insist(dispatcher.abort, pool.broken)
+            call_with_retry(dispatcher.abort, pool.broken)
         elif interrupted.is_set() and deadline is None:
             deadline = time.monotonic() + PATIENCE_S
-            insist(dispatcher.interrupt, INTERRUPTED)
+            call_with_retry(dispatcher.interrupt, INTERRUPTED)
         elif deadline is not None and time.monotonic() > deadline:
-            insist(dispatcher.abort, INTERRUPTED)
+            call_with_retry(dispatcher.abort, INTERRUPTED)
 
 
 def _take_in(trial: Trial, report: Report, metric: str, observers: Sequence[TrialObserver]) -> None:

@@ -1,4 +1,4 @@
-"""What a trial is, and who may watch it: the vocabulary that gangs, search, tracking and terminal share."""
+"""The vocabulary that gangs, search, tracking and terminal share: trials, their observers, experiments, spaces."""
 
 from __future__ import annotations
 
@@ -118,4 +118,26 @@ class Experiment(Protocol):
 
     def train(self, overrides: Mapping[str, Value], run: Run) -> str:
         """Train one trial from `run.restore_from()`, report through `run`, and return the hash of the config used."""
+        ...
+
+
+class SearchSpace(Protocol):
+    """Define-by-run: which parameters a trial has may depend on those drawn before."""
+
+    @property
+    def name(self) -> str:
+        """Name for people and for records."""
+        ...
+
+    @property
+    def baseline_params(self) -> Mapping[str, Value]:
+        """The published baseline as the sampler would have drawn it; always trial 0."""
+        ...
+
+    def suggest(self, trial: Any) -> dict[str, Value]:
+        """Draw every parameter through `trial.suggest_*` of Optuna and return them by name."""
+        ...
+
+    def overrides(self, params: Mapping[str, Value]) -> dict[str, Value]:
+        """Return the dotted config paths that these parameters set, and the values."""
         ...

@@ -27,12 +27,12 @@ from torch.utils.flop_counter import flop_registry
 from trainers.config import TrainConfig
 from trainers.css.prototypes import Prototypes
 from trainers.ema import make_teacher, update_teacher
-from trainers.lesson import Batch, Place
 from trainers.loader import check_batches
 from trainers.models.build import make_network
 from trainers.schedules import loss_weights
 from trainers.state import make_optimizer
 from trainers.step import css_step
+from trainers.targets import Batch, StepContext
 
 ALLOWANCE = 0.2
 """An assumption, not a measurement: what is not counted, as a share of what is."""
@@ -180,11 +180,11 @@ def watch_step(
     watch.hold("weights", [tensor for net in (student, teacher) for tensor in (*net.parameters(), *net.buffers())])
     watch.hold("optimizer", tree_leaves([list(optimizer.state.values()), [p.grad for p in student.parameters()]]))
     watch.hold("batch", [*prototypes, *batch])
-    place = Place(config.seed, 1)
+    context = StepContext(config.seed, 1)
     weights = loss_weights(config.loss, 1, config.schedule.steps)
     with watch:
         for part in css_step(
-            Watched(student, watch, "student"), Watched(teacher, watch, "teacher"), prototypes, batch, config, place
+            Watched(student, watch, "student"), Watched(teacher, watch, "teacher"), prototypes, batch, config, context
         ):
             loss = part.weighted(weights)
             with watch.phase("backward"):
@@ -200,7 +200,7 @@ class StepWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     A tensor counts by its storage, from the operation that returned it until nothing refers to it. What an operation
     allocates and frees within itself is not seen. Being watched, autograd adds gradients into new memory instead of in
-    place, so that a peak in the backward of the losses comes out too large, by less than a map of logits.
+    context, so that a peak in the backward of the losses comes out too large, by less than a map of logits.
     """
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ from trainers.data.sampler import batch_indices, rank_slice
 from trainers.data.source import ImageSource, Samples
 from trainers.data.splits import Splits
 from trainers.errors import ConfigError
-from trainers.lesson import Batch, Place
+from trainers.targets import Batch, StepContext
 
 
 class _Stored(NamedTuple):
@@ -49,7 +49,7 @@ class BatchLoader:
         stored = ahead[1].result() if ahead is not None and ahead[0] == step else self._read(step)
         if step + 1 < self._config.schedule.steps:
             self._ahead = step + 1, self._thread.submit(self._read, step + 1)
-        return _to_batch(stored, self._config, self._place(step), self._device)
+        return _to_batch(stored, self._config, self._context(step), self._device)
 
     def close(self) -> None:
         """End the thread; what it read is dropped, with its error if it met one."""
@@ -62,22 +62,22 @@ class BatchLoader:
         self.close()
 
     def _read(self, step: int) -> _Stored:
-        stored = _read(self._splits, self._config, self._place(step))
+        stored = _read(self._splits, self._config, self._context(step))
         if self._device.type != "cuda":
             return stored
         return _Stored(stored.labelled.pinned(), stored.unlabelled and stored.unlabelled.pinned())
 
-    def _place(self, step: int) -> Place:
-        return Place(self._config.seed, step, self._rank, self._world_size)
+    def _context(self, step: int) -> StepContext:
+        return StepContext(self._config.seed, step, self._rank, self._world_size)
 
 
-def load_batch(splits: Splits, config: TrainConfig, place: Place, device: torch.device) -> Batch:
+def load_batch(splits: Splits, config: TrainConfig, context: StepContext, device: torch.device) -> Batch:
     """Return this rank's share of the global batch of a step, weakly augmented: a pure function of its arguments.
 
     Raises:
         DataError: an image or mask cannot be read or breaks a rule.
     """
-    return _to_batch(_read(splits, config, place), config, place, device)
+    return _to_batch(_read(splits, config, context), config, context, device)
 
 
 def check_batches(config: TrainConfig, world_size: int) -> None:
@@ -111,10 +111,10 @@ def to_images(images: Tensor, device: torch.device) -> Tensor:
     return moved.to(torch.float32, memory_format=torch.channels_last).div_(255.0)
 
 
-def _read(splits: Splits, config: TrainConfig, place: Place) -> _Stored:
+def _read(splits: Splits, config: TrainConfig, context: StepContext) -> _Stored:
     def share(source: ImageSource, batch: int, purpose: str) -> Samples:
-        everyone = batch_indices(len(source), batch, place.seed, purpose, place.step)
-        return source.fetch(rank_slice(everyone, place.rank, place.world_size))
+        everyone = batch_indices(len(source), batch, context.seed, purpose, context.step)
+        return source.fetch(rank_slice(everyone, context.rank, context.world_size))
 
     labelled = share(splits.labelled, config.schedule.labelled_batch, "labelled")
     if not config.uses_unlabelled:
@@ -122,23 +122,25 @@ def _read(splits: Splits, config: TrainConfig, place: Place) -> _Stored:
     return _Stored(labelled, share(splits.unlabelled, config.schedule.unlabelled_batch, "unlabelled"))
 
 
-def _to_batch(stored: _Stored, config: TrainConfig, place: Place, device: torch.device) -> Batch:
-    images, labels = _augment(stored.labelled, "labelled", config, place, device)
+def _to_batch(stored: _Stored, config: TrainConfig, context: StepContext, device: torch.device) -> Batch:
+    images, labels = _augment(stored.labelled, "labelled", config, context, device)
     if stored.unlabelled is None:
         return Batch(images, labels, None)
     # What truth there may be stays here: zeros become 255 outside of the image.
     blank = stored.unlabelled._replace(labels=torch.zeros_like(stored.unlabelled.labels))
-    unlabelled, outside = _augment(blank, "unlabelled", config, place, device)
+    unlabelled, outside = _augment(blank, "unlabelled", config, context, device)
     return Batch(images, labels, unlabelled, outside != IGNORE)
 
 
 def _augment(
-    samples: Samples, purpose: str, config: TrainConfig, place: Place, device: torch.device
+    samples: Samples, purpose: str, config: TrainConfig, context: StepContext, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     maps = {
         "image": to_images(samples.images, device),
         "label": samples.labels.to(device, torch.int64, non_blocking=True),
     }
     sizes = samples.sizes.to(device, torch.float32) if samples.padded else None
-    maps = weak_augment(maps, config.augment.weak, place.seed, purpose, place.step, place.rank, place.world_size, sizes)
+    maps = weak_augment(
+        maps, config.augment.weak, context.seed, purpose, context.step, context.rank, context.world_size, sizes
+    )
     return maps["image"].contiguous(memory_format=torch.channels_last), maps["label"]

@@ -13,12 +13,12 @@ from trainers.data.splits import open_splits
 from trainers.distributed import sum_over_ranks
 from trainers.errors import require_finite
 from trainers.evaluate import evaluate_state
-from trainers.lesson import Place
 from trainers.loader import BatchLoader, check_batches, load_batch
 from trainers.run import Decision, Run
 from trainers.schedules import cross_warmup_steps, loss_weights
 from trainers.state import TrainState
 from trainers.step import StepOutput, css_step
+from trainers.targets import StepContext
 
 
 def train(config: TrainConfig, run: Run) -> TrainState:
@@ -46,10 +46,10 @@ def train(config: TrainConfig, run: Run) -> TrainState:
     state.mark_report()  # states are saved at reports
     with BatchLoader(splits, config, run.rank, run.world_size, run.device) as loader:
         while state.step < steps:
-            place = Place(config.seed, state.step, run.rank, run.world_size, warming_up=state.step < warmup)
+            context = StepContext(config.seed, state.step, run.rank, run.world_size, warming_up=state.step < warmup)
             batch = loader.load(state.step)
             weights = loss_weights(config.loss, state.step, steps)
-            for part in css_step(state.wrapped, state.teacher, state.prototypes, batch, config, place):
+            for part in css_step(state.wrapped, state.teacher, state.prototypes, batch, config, context):
                 loss = part.weighted(weights)
                 # Gradients are averaged over the ranks, losses are parts of a sum.
                 state.accumulate(loss * run.world_size)
@@ -75,10 +75,10 @@ def warm_up(config: TrainConfig, run: Run) -> None:
     splits = open_splits(config.data)
     splits.dev.fetch([0])
     state = TrainState(config, run)
-    place = Place(config.seed, 0, run.rank, run.world_size)
-    batch = load_batch(splits, config, place, run.device)
+    context = StepContext(config.seed, 0, run.rank, run.world_size)
+    batch = load_batch(splits, config, context, run.device)
     weights = loss_weights(config.loss, 0, config.schedule.steps)
-    for part in css_step(state.wrapped, state.teacher, state.prototypes, batch, config, place):
+    for part in css_step(state.wrapped, state.teacher, state.prototypes, batch, config, context):
         state.accumulate(part.weighted(weights))
     state.advance(part.prototypes)
 

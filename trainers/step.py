@@ -1,6 +1,6 @@
 """One training step of CSS: from a batch to named losses, statistics and the next prototypes. It writes nothing.
 
-The teacher looks at the whole batch first (`trainers.lesson`); the student then learns from it, at once or in parts
+The teacher looks at the whole batch first (`trainers.targets`); the student then learns from it, at once or in parts
 whose gradients add up.
 """
 
@@ -35,10 +35,10 @@ from trainers.css.supervision import (
     supervised_loss,
 )
 from trainers.distributed import sum_over_ranks
-from trainers.lesson import Batch, Lesson, Place, map_size, teach, valid_labels
 from trainers.models.forward import forward
 from trainers.models.heads import Dense
 from trainers.randomness import generator
+from trainers.targets import Batch, StepContext, StudentBatch, make_targets, map_size, valid_labels
 
 
 class StepOutput(NamedTuple):
@@ -60,7 +60,12 @@ class StepOutput(NamedTuple):
 
 
 def css_step(
-    student: nn.Module, teacher: nn.Module, prototypes: Prototypes, batch: Batch, config: TrainConfig, place: Place
+    student: nn.Module,
+    teacher: nn.Module,
+    prototypes: Prototypes,
+    batch: Batch,
+    config: TrainConfig,
+    context: StepContext,
 ) -> Iterator[StepOutput]:
     """Yield the step's losses (Eq. 6 to 9) and the next prototypes (Eq. 2, 3) in `schedule.accumulate` parts.
 
@@ -71,65 +76,65 @@ def css_step(
     Nothing here waits for the device: no `.item()`, no data-dependent shapes. Ranks make two collectives for a step of
     one part: K x (D + 1) numbers for the prototypes with two divisors, and K counts of hard pixels with two more sums.
     """
-    lesson = teach(teacher, prototypes, batch, config, place)
+    student_batch = make_targets(teacher, prototypes, batch, config, context)
     parts = config.schedule.accumulate
-    sums = lesson.sums
+    sums = student_batch.sums
     for index in range(parts):
         with _gradients_stay_local(student, index < parts - 1):
-            output, sums = _learn(student, lesson.part(index, parts), prototypes, sums, config, place, index)
+            output, sums = _learn(student, student_batch.part(index, parts), prototypes, sums, config, context, index)
             yield output
 
 
 def _learn(
     student: nn.Module,
-    lesson: Lesson,
+    student_batch: StudentBatch,
     prototypes: Prototypes,
     sums: ClassSums | None,
     config: TrainConfig,
-    place: Place,
+    context: StepContext,
     index: int,
 ) -> tuple[StepOutput, ClassSums | None]:
     """Return the output of one part, and the sums over ranks and parts so far that prototypes are made of."""
-    labelled, parts = lesson.images.shape[0], config.schedule.accumulate
-    seen = _look(student, lesson, config)
-    logits = upsample(seen.logits, map_size(lesson.images))
+    labelled, parts = student_batch.images.shape[0], config.schedule.accumulate
+    seen = _look(student, student_batch, config)
+    logits = upsample(seen.logits, map_size(student_batch.images))
     # A split, whose gradient is put together at once; of slices, each would fill a map of zeros.
     on_labelled, on_strong = torch.split(logits, [labelled, logits.shape[0] - labelled])
 
-    supervised = _supervised(on_labelled, lesson.labels, config)
-    pixels = _find_pixels(seen, lesson, prototypes, config) if config.uses_prototypes else None
-    reduced = _over_ranks(supervised, pixels, config, place)
-    divisor = lesson.supervised_divisor if reduced.supervised is None else reduced.supervised * parts
+    supervised = _supervised(on_labelled, student_batch.labels, config)
+    pixels = _find_pixels(seen, student_batch, prototypes, config) if config.uses_prototypes else None
+    reduced = _over_ranks(supervised, pixels, config, context)
+    divisor = student_batch.supervised_divisor if reduced.supervised is None else reduced.supervised * parts
     losses = {"supervised": supervised.total / _or_one(divisor)}
-    statistics = {"share/labelled": divisor / (lesson.labels.numel() * parts**2 * place.world_size)}
-    if lesson.targets is not None:
-        unsupervised = _unsupervised(on_strong, lesson.targets, config)
-        losses["unsupervised"] = unsupervised.total / _or_one(lesson.unsupervised_divisor)
-        everywhere = lesson.targets.confidence.numel() * parts**2 * place.world_size
-        statistics["share/unsupervised"] = lesson.unsupervised_divisor / everywhere
+    statistics = {"share/labelled": divisor / (student_batch.labels.numel() * parts**2 * context.world_size)}
+    if student_batch.targets is not None:
+        unsupervised = _unsupervised(on_strong, student_batch.targets, config)
+        losses["unsupervised"] = unsupervised.total / _or_one(student_batch.unsupervised_divisor)
+        everywhere = student_batch.targets.confidence.numel() * parts**2 * context.world_size
+        statistics["share/unsupervised"] = student_batch.unsupervised_divisor / everywhere
 
     after = prototypes
     if pixels is not None and reduced.hard is not None and reduced.valid is not None:
         sums = sums if reduced.sums is None else _add(sums, reduced.sums)
         assert sums is not None  # noqa: S101 - of the teacher's representations, or of the student's
         after = update_prototypes(prototypes, sums, config.ema.prototype_momentum)
-        statistics["share/valid"] = reduced.valid / (pixels.valid.numel() * parts * place.world_size)
+        statistics["share/valid"] = reduced.valid / (pixels.valid.numel() * parts * context.world_size)
         statistics["share/hard"] = reduced.hard.sum() / (reduced.valid.clamp(min=1) * parts)
     if pixels is not None and reduced.hard is not None and config.loss.lambda_c > 0:
-        losses["contrast"] = _contrast(seen, pixels.pool, after, reduced.hard, config, place, index)
+        losses["contrast"] = _contrast(seen, pixels.pool, after, reduced.hard, config, context, index)
     else:
         # The representation head has no loss; a graph of weight zero keeps its gradients defined on every rank.
         losses["supervised"] = losses["supervised"] + seen.representations.sum() * 0.0
     return StepOutput(losses, statistics, after), sums
 
 
-def _look(student: nn.Module, lesson: Lesson, config: TrainConfig) -> Dense:
+def _look(student: nn.Module, student_batch: StudentBatch, config: TrainConfig) -> Dense:
     """Return what the student says of the labelled and the strongly augmented images, [N + U, ...]."""
-    if lesson.strong is None:
-        return forward(student, lesson.images, config)
+    if student_batch.strong is None:
+        return forward(student, student_batch.images, config)
     if config.schedule.joint_forward:
-        return forward(student, torch.cat([lesson.images, lesson.strong]), config)
-    labelled, strong = (forward(student, images, config) for images in (lesson.images, lesson.strong))
+        return forward(student, torch.cat([student_batch.images, student_batch.strong]), config)
+    labelled, strong = (forward(student, images, config) for images in (student_batch.images, student_batch.strong))
     return Dense(*(torch.cat(both) for both in zip(labelled, strong, strict=True)))
 
 
@@ -147,7 +152,7 @@ class _Reduced(NamedTuple):
     """Sums over the ranks."""
 
     supervised: Tensor | None
-    """Divisor of this part's L_s; none where the lesson knows the whole batch's."""
+    """Divisor of this part's L_s; none where the student_batch knows the whole batch's."""
     hard: Tensor | None
     """[K]."""
     valid: Tensor | None
@@ -156,9 +161,9 @@ class _Reduced(NamedTuple):
 
 
 @torch.no_grad()
-def _find_pixels(seen: Dense, lesson: Lesson, prototypes: Prototypes, config: TrainConfig) -> _Pixels:
-    assert lesson.targets is not None  # noqa: S101 - prototypes are used with unlabelled images only
-    valid = valid_labels(lesson.labels, lesson.targets, config, map_size(seen.representations))
+def _find_pixels(seen: Dense, student_batch: StudentBatch, prototypes: Prototypes, config: TrainConfig) -> _Pixels:
+    assert student_batch.targets is not None  # noqa: S101 - prototypes are used with unlabelled images only
+    valid = valid_labels(student_batch.labels, student_batch.targets, config, map_size(seen.representations))
     pool = build_pool(valid, _hard_pixels(seen, valid, prototypes, config), config.num_classes)
     from_teacher = config.ema.prototype_source == "teacher"
     return _Pixels(valid, pool, None if from_teacher else class_sums(seen.representations, valid, config.num_classes))
@@ -177,13 +182,13 @@ def _hard_pixels(seen: Dense, valid: Tensor, prototypes: Prototypes, config: Tra
     return own_class(probs, valid) < config.delta_s_probability
 
 
-def _over_ranks(supervised: LossSum, pixels: _Pixels | None, config: TrainConfig, place: Place) -> _Reduced:
+def _over_ranks(supervised: LossSum, pixels: _Pixels | None, config: TrainConfig, context: StepContext) -> _Reduced:
     """Sum over the ranks, in one message, what no rank knows before the student's forward."""
     mining = config.loss.supervised == "ohem"
     local = [supervised.divisor] if mining else []
     if pixels is not None:
         local += [pixels.pool.hard, pixels.pool.counts.sum(), *(pixels.sums or ())]
-    found = iter(sum_over_ranks(local, place.world_size) if local else [])
+    found = iter(sum_over_ranks(local, context.world_size) if local else [])
     divisor = next(found) if mining else None
     if pixels is None:
         return _Reduced(divisor, None, None, None)
@@ -210,16 +215,20 @@ def _contrast(
     prototypes: Prototypes,
     hard: Tensor,
     config: TrainConfig,
-    place: Place,
+    context: StepContext,
     index: int,
 ) -> Tensor:
     """Return this rank's and part's share of L_c: anchors and negatives are its own pixels."""
     parts = config.schedule.accumulate
     draws = generator(
-        place.seed, "contrast", place.step, place.rank + place.world_size * index, device=seen.representations.device
+        context.seed,
+        "contrast",
+        context.step,
+        context.rank + context.world_size * index,
+        device=seen.representations.device,
     )
     per_class = contrastive_loss(
-        seen.representations, pool, prototypes, hard, config.loss, draws, place.world_size * parts
+        seen.representations, pool, prototypes, hard, config.loss, draws, context.world_size * parts
     )
     # Only classes that have hard pixels count; the published code divides by all classes present.
     classes = ((hard > 0) & prototypes.seen).sum().clamp(min=1)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.ablation.request import Request, read_request
-from harness.files import write_whole
+from harness.run_folder import write_whole
 from harness.statistics.compare import Comparison, compare
 from harness.statistics.intervals import Summary, summary
 from trainers.errors import UsageError

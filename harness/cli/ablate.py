@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.ablating import Task, carry_out, prepare
+from harness.ablation.run import Task, carry_out, prepare
 from harness.cli.checks import say_weights
 from harness.cli.fixed_runs import parse_seeds
 from harness.cli.options import Address, Json, Settings, Storage, TrackingUri, named_folder
-from harness.cli.terminal import Terminal, terminal
+from harness.console import Console, open_console
 from trainers.errors import UsageError
 
 if TYPE_CHECKING:
@@ -50,17 +50,17 @@ def ablate(
     are read once, at the end. The same command goes on where an interrupted one stopped; with more --seeds it trains
     only what is missing. --only gives further seeds to the variants that matter and to the base.
     """
-    with terminal(as_json) as speak:
+    with open_console(as_json) as console:
         task = _prepare(
             plan, preset, parse_seeds(seeds), only, vary_data, metric, workers_per_gang, gangs, name, settings or [],
             storage, tracking_uri,
         )  # fmt: skip
         if dry_run:
-            _list(task, speak)
+            _list(task, console)
             return
-        say_weights(task.request.config, speak)
-        found = carry_out(task, address, speak)
-        _show(found, task.folder, speak)
+        say_weights(task.request.config, console)
+        found = carry_out(task, address, console)
+        _show(found, task.folder, console)
     if found.winner is None:
         raise typer.Exit(1)
 
@@ -103,12 +103,12 @@ def _preset(plan: AblationPlan, given: str | None) -> str:
     return chosen
 
 
-def _list(task: Task, speak: Terminal) -> None:
+def _list(task: Task, console: Console) -> None:
     """List every run of the ablation, whether it is done, and what its variant sets."""
     from rich import box
     from rich.table import Table
 
-    from harness.search.ledger import LEDGER, read_ledger
+    from harness.event_log import LEDGER, read_ledger
 
     request = task.request
     trials = read_ledger(task.folder / LEDGER).trials if (task.folder / LEDGER).exists() else {}
@@ -122,20 +122,20 @@ def _list(task: Task, speak: Terminal) -> None:
         words = ", ".join(f"{path}={value}" for path, value in difference.items()) or "-"
         table.add_row(str(number), run.variant, str(run.seed), state, words)
         rows.append({"run": number, "variant": run.variant, "seed": run.seed, "state": state, "difference": difference})
-    speak.console.print(table)
+    console.rich.print(table)
     missing = sum(row["state"] not in ("COMPLETE", "PRUNED", "FAIL") for row in rows)
     steps = request.config.schedule.steps
-    speak.say(f"{task.folder.name}: {len(rows)} trainings of {steps} steps, {missing} of them to train")
-    speak.result({"name": task.folder.name, "plan": request.plan, "runs": rows, "missing": missing, "steps": steps})
+    console.say(f"{task.folder.name}: {len(rows)} trainings of {steps} steps, {missing} of them to train")
+    console.result({"name": task.folder.name, "plan": request.plan, "runs": rows, "missing": missing, "steps": steps})
 
 
-def _show(found: Ablation, folder: Path, speak: Terminal) -> None:
+def _show(found: Ablation, folder: Path, console: Console) -> None:
     from harness.ablation.results import to_json
     from harness.ablation.table import lines, to_table
     from harness.cli.conduct import further
 
-    speak.console.print(to_table(found))
+    console.rich.print(to_table(found))
     for line in lines(found):
-        speak.say(line)
-    speak.say(f"again: {further(folder, found.tracking_uri)}")
-    speak.result({**to_json(found), "folder": str(folder)})
+        console.say(line)
+    console.say(f"again: {further(folder, found.tracking_uri)}")
+    console.result({**to_json(found), "folder": str(folder)})

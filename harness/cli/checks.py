@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.cli.terminal import Terminal
+from harness.console import Console
 
 if TYPE_CHECKING:
     from trainers.config import TrainConfig
@@ -23,7 +23,7 @@ def check_inputs(config: TrainConfig, workers: int) -> None:
     verify(config.data, needs_unlabelled=config.uses_unlabelled)
 
 
-def say_weights(config: TrainConfig, speak: Terminal) -> None:
+def say_weights(config: TrainConfig, console: Console) -> None:
     """Say what of a file of encoder weights fits, where the config names one.
 
     Raises:
@@ -35,4 +35,4 @@ def say_weights(config: TrainConfig, speak: Terminal) -> None:
 
     report = inspect_weights(config.model)
     if report is not None:
-        speak.say(str(report))
+        console.say(str(report))

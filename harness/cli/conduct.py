@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Literal
 
 import yaml
 
-from harness.cli.progress import Tally, show_progress
 from harness.cli.report import show
-from harness.cli.terminal import Terminal
-from harness.search.ledger import History
+from harness.console import Console, Tally, show_progress
+from harness.event_log import History
 from harness.search.objectives import Objective
 from harness.tracking.stores import OUTBOX, absolute_uri, default_tracking_uri
 from harness.tracking.views import Chart
@@ -63,7 +62,7 @@ class Task:
         return self.space.paths if self.space else ()
 
 
-def conduct(task: Task, speak: Terminal, work: Callable[[Sequence[TrialObserver]], object]) -> Results:
+def conduct(task: Task, console: Console, work: Callable[[Sequence[TrialObserver]], object]) -> Results:
     """Run `work` with the observers of the task, and return the results. They are written whatever happens.
 
     Raises:
@@ -92,9 +91,9 @@ def conduct(task: Task, speak: Terminal, work: Callable[[Sequence[TrialObserver]
     try:
         with recorder:
             _record_inputs(recorder, task)
-            recorder.settle(earlier)
+            recorder.close_finished(earlier)
             try:
-                with NodeMetrics(recorder.system), show_progress(speak.console, tally) as progress:
+                with NodeMetrics(recorder.system), show_progress(console, tally) as progress:
                     work([recorder, collector, progress])
             finally:
                 results = Results(
@@ -106,20 +105,20 @@ def conduct(task: Task, speak: Terminal, work: Callable[[Sequence[TrialObserver]
                 )  # fmt: skip
                 write_results(task.folder, results)
                 _record_outputs(recorder, task, results)
-            page = leave_report(task.folder, recorder, speak)
+            page = leave_report(task.folder, recorder, console)
     finally:
         delivery = recorder.close()
         if delivery.note:
-            speak.say(f"tracking: {delivery.note}")
-    show(speak, results)
+            console.say(f"tracking: {delivery.note}")
+    show(console, results)
     if page is not None:
-        speak.say(f"report: {page}")
-    speak.say(f"again: {further(task.folder, task.tracking_uri)}")
-    speak.result({**to_json(results), "folder": str(task.folder)})
+        console.say(f"report: {page}")
+    console.say(f"again: {further(task.folder, task.tracking_uri)}")
+    console.result({**to_json(results), "folder": str(task.folder)})
     return results
 
 
-def leave_report(folder: Path, recorder: MlflowRecorder, speak: Terminal) -> Path | None:
+def leave_report(folder: Path, recorder: MlflowRecorder, console: Console) -> Path | None:
     """Write the report and record its files; return the page, none where it failed: no search is lost for a picture."""
     from harness.reporting.search import report_on
 
@@ -129,7 +128,7 @@ def leave_report(folder: Path, recorder: MlflowRecorder, speak: Terminal) -> Pat
             recorder.file(file, folder=file.parent.relative_to(folder).as_posix())
     except (Exception, KeyboardInterrupt) as error:
         why = " ".join(str(error).split()) or type(error).__name__
-        speak.say(f"no report: {why}; s4 report {folder.name} tries again")
+        console.say(f"no report: {why}; s4 report {folder.name} tries again")
         return None
     return files[0]
 
@@ -184,7 +183,7 @@ def tags(task: Task) -> dict[str, str]:
 
 
 def _record_inputs(recorder: MlflowRecorder, task: Task) -> None:
-    from harness.tracking.data_sets import record_data
+    from harness.tracking.run_logger import record_data
     from trainers.data.splits import open_splits, write_splits
 
     write_splits(open_splits(task.config.data), task.folder / "splits")

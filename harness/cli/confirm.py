@@ -13,8 +13,7 @@ from harness.cli.checks import check_inputs
 from harness.cli.fixed_runs import AGAIN, FixedRuns, parse_seeds, train_runs
 from harness.cli.options import Address, Json, Storage, TrackingUri, cores, named_folder
 from harness.cli.report import unknown_name
-from harness.cli.slots import cluster_slots, local_slots
-from harness.cli.terminal import Terminal, terminal
+from harness.cluster import cluster_slots, local_slots
 from harness.confirm.report import (
     Confirmation,
     collect,
@@ -36,10 +35,11 @@ from harness.confirm.request import (
     write_request,
 )
 from harness.confirm.validate import validate_all
+from harness.console import Console, open_console
 from trainers.errors import UsageError
 
 if TYPE_CHECKING:
-    from harness.search.ledger import History
+    from harness.event_log import History
     from harness.search.manifest import Manifest
     from harness.search.run import SearchPlan
     from harness.tracking.recorder import MlflowRecorder
@@ -90,12 +90,12 @@ def confirm(
     The one with the highest lower bound on dev, and the baseline, are then evaluated on the validation images, once.
     The same command goes on where an interrupted one stopped, and shows what a finished one found.
     """
-    with terminal(as_json) as speak:
+    with open_console(as_json) as console:
         task = _prepare(search, top, parse_seeds(seeds), vary_data, workers, gangs, name, storage, tracking_uri)
         found = read_confirmation(task.folder)
         if found is None or not found.validated:
-            found = _run(task, found, address, speak)
-        _show(found, task.folder, speak)
+            found = _run(task, found, address, console)
+        _show(found, task.folder, console)
     if found.chosen is None:
         raise typer.Exit(1)
 
@@ -144,12 +144,12 @@ def _prepare(
     return Task(folder, request, manifest, tracking_uri_of(tracking_uri), workers, gangs)
 
 
-def _run(task: Task, found: Confirmation | None, address: str, speak: Terminal) -> Confirmation:
+def _run(task: Task, found: Confirmation | None, address: str, console: Console) -> Confirmation:
     """Train, choose, write the choice down, and only then look at the validation images."""
     from harness.cluster import ray_session
-    from harness.search.lock import sole_driver
+    from harness.run_folder import sole_driver
     from harness.search.objectives import Objective
-    from harness.search.resume import open_books
+    from harness.search.study import reconcile
 
     runs = task.runs
     plan = runs.plan(local_slots()) if address == "local" else None
@@ -157,25 +157,25 @@ def _run(task: Task, found: Confirmation | None, address: str, speak: Terminal) 
         ready = plan or runs.plan(cluster_slots())
         write_request(task.folder, task.request)
         with sole_driver(task.folder):
-            history = open_books(task.folder, task.folder.name, Objective(task.request.metric, "max"))
+            history = reconcile(task.folder, task.folder.name, Objective(task.request.metric, "max"))
         recorder = _recorder(task)
         try:
             with recorder:
                 recorder.artifact("request.yaml", yaml.safe_dump(as_plain(task.request), sort_keys=False))
                 if found is None:
-                    found = _train(task, ready, history, recorder, speak)
+                    found = _train(task, ready, history, recorder, console)
                     write_confirmation(task.folder, found)
                 found = _validate(task, found, recorder, ready.use_gpu)
                 write_confirmation(task.folder, found)
                 recorder.artifact("confirm.csv", to_csv(found))
                 recorder.artifact("confirm.md", to_markdown(found))
         except KeyboardInterrupt:
-            speak.say(f"interrupted: {AGAIN}")
+            console.say(f"interrupted: {AGAIN}")
             raise
         finally:
             delivery = recorder.close()
             if delivery.note:
-                speak.say(f"tracking: {delivery.note}")
+                console.say(f"tracking: {delivery.note}")
     return found
 
 
@@ -192,22 +192,22 @@ def _recorder(task: Task) -> MlflowRecorder:
     )
 
 
-def _train(task: Task, plan: SearchPlan, history: History, recorder: MlflowRecorder, speak: Terminal) -> Confirmation:
+def _train(task: Task, plan: SearchPlan, history: History, recorder: MlflowRecorder, console: Console) -> Confirmation:
     """Train every run of the request that is not over."""
     request = task.request
-    speak.say(
+    console.say(
         f"{task.folder.name}: {len(request.configurations)} configurations of {request.search} x {len(request.seeds)} "
         f"seeds = {plan.trials} trainings of {task.manifest.config.schedule.steps} steps; {plan.gangs} gangs x "
         f"{plan.workers_per_gang} workers"
     )
-    speak.say(f"results in {task.folder}, records at {task.tracking_uri}")
-    trials = train_runs(task.runs, plan, history, recorder, speak)
+    console.say(f"results in {task.folder}, records at {task.tracking_uri}")
+    trials = train_runs(task.runs, plan, history, recorder, console)
     return collect(task.folder.name, request, trials, task.tracking_uri)
 
 
 def _validate(task: Task, found: Confirmation, recorder: MlflowRecorder, use_gpu: bool) -> Confirmation:
     """Evaluate the chosen configuration and the baseline on the validation images, and record it with their runs."""
-    from harness.checkpoints import LATEST, checkpoint_folder
+    from harness.run_folder import LATEST, checkpoint_folder
     from harness.trials import Trial
     from trainers.overrides import apply_overrides
 
@@ -229,8 +229,8 @@ def _validate(task: Task, found: Confirmation, recorder: MlflowRecorder, use_gpu
     return found.with_val(scores)
 
 
-def _show(found: Confirmation, folder: Path, speak: Terminal) -> None:
-    speak.console.print(to_table(found))
+def _show(found: Confirmation, folder: Path, console: Console) -> None:
+    console.rich.print(to_table(found))
     for line in lines(found):
-        speak.say(line)
-    speak.result({**to_json(found), "folder": str(folder)})
+        console.say(line)
+    console.result({**to_json(found), "folder": str(folder)})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.options import Json, Preset, Settings, base_config
-from harness.cli.terminal import Terminal, terminal
+from harness.console import Console, open_console
 
 if TYPE_CHECKING:
     from trainers.data.inventory import Inventory
@@ -35,29 +35,29 @@ def check(
     from trainers.overrides import parse_settings
 
     config = base_config(preset, parse_settings(settings or []))
-    with terminal(as_json) as speak:
+    with open_console(as_json) as console:
         found = take_inventory(config.data, decode=decode)
-        show(speak, preset, found)
-        speak.result({"preset": preset, "complete": not found.missing, **found._asdict()})
+        show(console, preset, found)
+        console.result({"preset": preset, "complete": not found.missing, **found._asdict()})
     if found.missing:
         raise typer.Exit(INCOMPLETE)
 
 
-def show(speak: Terminal, preset: str, found: Inventory) -> None:
+def show(console: Console, preset: str, found: Inventory) -> None:
     """Write a short table and, where something is missing, what and where to get it."""
     from rich.table import Table
 
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in rows(preset, found).items():
         table.add_row(name, value)
-    speak.console.print(table, highlight=False, markup=False)
+    console.rich.print(table, highlight=False, markup=False)
     for line in found.missing:
-        speak.say(f"missing: {line}")
+        console.say(f"missing: {line}")
     if found.missing:
-        speak.say(f"get it from: {found.where}")
-        speak.say(f"layout below {found.root}:")
+        console.say(f"get it from: {found.where}")
+        console.say(f"layout below {found.root}:")
         for line in found.layout:
-            speak.say(f"    {line}")
+            console.say(f"    {line}")
 
 
 def rows(preset: str, found: Inventory) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.options import Json, Storage, TrackingUri, named_folder
-from harness.cli.terminal import terminal
+from harness.console import open_console
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,14 +25,14 @@ def doctor(
 ) -> None:
     """Compare what the ledger, Optuna, MLflow and the checkpoints say of a search; exit code 1 if they disagree."""
     from harness.cli.conduct import tracking_uri_of
+    from harness.event_log import LEDGER, read_ledger
+    from harness.run_folder import sole_driver
     from harness.search.doctor import examine
-    from harness.search.ledger import LEDGER, read_ledger
-    from harness.search.lock import sole_driver
     from harness.search.manifest import read_manifest
 
     folder, uri = named_folder(storage, name), tracking_uri_of(tracking_uri)
     manifest = read_manifest(folder)
-    with terminal(as_json) as speak, sole_driver(folder):
+    with open_console(as_json) as console, sole_driver(folder):
         findings = examine(folder, name, manifest.objectives[0], uri)
         mended: list[str] = []
         if fix:
@@ -44,16 +44,16 @@ def doctor(
             mended = [_line(finding) for finding in findings if (finding.trial, finding.what) not in still]
             findings = left
         for line in mended:
-            speak.say(f"mended: {line}")
+            console.say(f"mended: {line}")
         if findings:
-            speak.console.print(to_table(findings))
+            console.rich.print(to_table(findings))
         trials = len(read_ledger(folder / LEDGER).trials)
         mendable = sum(finding.mend is not None for finding in findings)
         if not findings:
-            speak.say(f"{name}: ledger, Optuna, MLflow and checkpoints agree on {trials} trials")
+            console.say(f"{name}: ledger, Optuna, MLflow and checkpoints agree on {trials} trials")
         elif mendable and not fix:
-            speak.say(f"{mendable} of {len(findings)} can be mended: s4 doctor {name} --fix")
-        speak.result({
+            console.say(f"{mendable} of {len(findings)} can be mended: s4 doctor {name} --fix")
+        console.result({
             "name": name,
             "trials": trials,
             "mended": mended,

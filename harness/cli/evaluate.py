@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from harness.cli.options import Json, Storage, TrackingUri
-from harness.cli.terminal import Terminal, terminal
+from harness.console import Console, open_console
 from trainers.errors import UsageError
 
 if TYPE_CHECKING:
     from harness.models.evaluation import Evaluation
     from harness.models.find import TrainedRun
-    from trainers.assess import Assessment
     from trainers.config import TrainConfig
     from trainers.data.source import ImageSource
+    from trainers.image_evaluation import ImageEvaluation
     from trainers.models.served import Segmenter
 
 CONFUSION = "confusion.png"
@@ -62,19 +62,19 @@ def evaluate(
     place = out or found.out / label
     if place.exists() and not place.is_dir():
         raise UsageError(f"--out must be a folder, got the file {place}: choose another")
-    with terminal(as_json) as speak:
+    with open_console(as_json) as console:
         from trainers.local_run import default_device
 
         segmenter = found.load(default_device())
-        evaluation = _assess(found, segmenter, source, label, speak)
+        evaluation = _evaluate(found, segmenter, source, label, console)
         write_evaluation(place, evaluation)
         if not no_pictures:
             _draw(segmenter, source, evaluation, place, pictures)
-        speak.console.print(to_table(evaluation))
-        speak.say(summary(evaluation))
-        speak.say(f"files in {place}")
-        run_id = None if no_record else _record(found, evaluation, place, uri, speak)
-        speak.result({**to_json(evaluation), "folder": str(place), "run_id": run_id})
+        console.rich.print(to_table(evaluation))
+        console.say(summary(evaluation))
+        console.say(f"files in {place}")
+        run_id = None if no_record else _record(found, evaluation, place, uri, console)
+        console.result({**to_json(evaluation), "folder": str(place), "run_id": run_id})
 
 
 def open_source(config: TrainConfig, split: str, folder: Path | None) -> ImageSource:
@@ -83,50 +83,50 @@ def open_source(config: TrainConfig, split: str, folder: Path | None) -> ImageSo
     Raises:
         DataError: they are not there.
     """
-    from trainers.assess import folder_source
     from trainers.data.splits import open_splits, open_val
+    from trainers.image_evaluation import folder_source
 
     if folder is not None:
         return folder_source(config, folder)
     return open_val(config.data) if split == "val" else open_splits(config.data).dev
 
 
-def _assess(found: TrainedRun, segmenter: Segmenter, source: ImageSource, label: str, speak: Terminal) -> Evaluation:
+def _evaluate(found: TrainedRun, segmenter: Segmenter, source: ImageSource, label: str, console: Console) -> Evaluation:
     from rich.progress import Progress
 
     from harness.models.evaluation import Evaluation
-    from trainers.assess import assess
+    from trainers.image_evaluation import evaluate_images
 
-    with Progress(console=speak.console, transient=True, disable=not speak.console.is_terminal) as progress:
+    with Progress(console=console.rich, transient=True, disable=not console.rich.is_terminal) as progress:
         task = progress.add_task(f"{found.title} on {label}", total=len(source))
-        seen: Assessment = assess(segmenter, source, lambda count: progress.advance(task, count))
+        seen: ImageEvaluation = evaluate_images(segmenter, source, lambda count: progress.advance(task, count))
     return Evaluation(found.title, label, segmenter.step, found.config.hash, seen)
 
 
 def _draw(segmenter: Segmenter, source: ImageSource, evaluation: Evaluation, place: Path, count: int) -> None:
-    from harness.models.pictures import draw_confusion, draw_images
+    from harness.models.evaluation import draw_confusion, draw_images
 
     draw_confusion(evaluation.found, place / CONFUSION, f"{evaluation.run} on {evaluation.split}")
     draw_images(segmenter, source, place, count)
 
 
-def _record(found: TrainedRun, evaluation: Evaluation, place: Path, uri: str, speak: Terminal) -> str | None:
+def _record(found: TrainedRun, evaluation: Evaluation, place: Path, uri: str, console: Console) -> str | None:
     """Log the evaluation to the model's run, where it has one, and return the run's id.
 
     A store that does not answer costs the record, not the evaluation. What a training reported of dev stays as it is.
     """
     from harness.models.evaluation import metrics_of
-    from harness.models.records import record_evaluation, run_of
+    from harness.models.registry import record_evaluation, run_of
 
     try:
         run_id = found.run_id or (run_of(uri, *found.origin) if found.origin else None)
         if run_id is None:
-            speak.say(f"not recorded: {uri} has no run of {found.title}")
+            console.say(f"not recorded: {uri} has no run of {found.title}")
             return None
         metrics = {} if evaluation.split == "dev" else metrics_of(evaluation.found, evaluation.split)
         new = record_evaluation(uri, run_id, metrics, evaluation.step, place, f"evaluation/{evaluation.split}")
     except Exception as error:  # whatever a store that is down makes MLflow raise
-        speak.say(f"not recorded: {' '.join(str(error).split())[:200]}; the same command tries again")
+        console.say(f"not recorded: {' '.join(str(error).split())[:200]}; the same command tries again")
         return None
-    speak.say(f"recorded with run {run_id}, {new} metrics new")
+    console.say(f"recorded with run {run_id}, {new} metrics new")
     return run_id

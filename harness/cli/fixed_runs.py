@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from harness.cli.progress import Tally, show_progress
-from harness.cli.slots import Slots, gang_count
-from harness.cli.terminal import Terminal
+from harness.cluster import Slots, gang_count
+from harness.console import Console, Tally, show_progress
 from trainers.errors import UsageError
 
 if TYPE_CHECKING:
-    from harness.search.ledger import History
+    from harness.event_log import History
     from harness.search.run import SearchPlan
     from harness.tracking.recorder import MlflowRecorder
     from harness.trials import Trial, TrialObserver, Value
@@ -70,7 +69,7 @@ class FixedRuns:
 
 
 def train_runs(
-    runs: FixedRuns, plan: SearchPlan, history: History, recorder: MlflowRecorder, speak: Terminal
+    runs: FixedRuns, plan: SearchPlan, history: History, recorder: MlflowRecorder, console: Console
 ) -> list[Trial]:
     """Train every run that is not over, and return all of them; a Ray session must be active.
 
@@ -85,20 +84,20 @@ def train_runs(
 
     experiment = CssExperiment(runs.config)
     earlier = list(history.trials.values())
-    recorder.settle(earlier)
+    recorder.close_finished(earlier)
     tally = Tally(
         plan.trials, experiment.horizon, runs.metric, earlier=earlier, label=lambda number: runs.labels[number]
     )
     space = FixedTrials(runs.title, runs.overrides)
     try:
-        with NodeMetrics(recorder.system), show_progress(speak.console, tally) as progress:
+        with NodeMetrics(recorder.system), show_progress(console, tally) as progress:
             observers: list[TrialObserver] = [recorder, progress]
             end = run_search(plan, experiment, space, observers, history)
     except SearchBrokenError as error:
-        speak.say(f"failed: {error}")
+        console.say(f"failed: {error}")
         raise typer.Exit(1) from None
     if end.reason is not None:
-        speak.say(f"not finished: {end.reason}; {AGAIN}")
+        console.say(f"not finished: {end.reason}; {AGAIN}")
         raise typer.Exit(1)
     return end.trials
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.ablating import Task, carry_out, prepare
+from harness.ablation.run import Task, carry_out, prepare
 from harness.cli.checks import say_weights
 from harness.cli.options import Address, Json, Preset, Settings, Storage, TrackingUri, named_folder
-from harness.cli.terminal import Terminal, terminal
+from harness.console import Console, open_console
 from trainers.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,11 +39,11 @@ def noise(
 
     The same command goes on where an interrupted one stopped; with more --seeds it trains only what is missing.
     """
-    with terminal(as_json) as speak:
+    with open_console(as_json) as console:
         task = _prepare(preset, seeds, vary_data, workers, gangs, name, settings or [], storage, tracking_uri)
-        say_weights(task.request.config, speak)
-        found = carry_out(task, address, speak)
-        _show(found, task.folder, speak)
+        say_weights(task.request.config, console)
+        found = carry_out(task, address, console)
+        _show(found, task.folder, console)
 
 
 def _prepare(
@@ -65,7 +65,7 @@ def _prepare(
     return prepare(plan, preset, words, range(seeds), vary_data, METRICS[0], folder, tracking_uri, workers, gangs)
 
 
-def _show(found: Ablation, folder: Path, speak: Terminal) -> None:
+def _show(found: Ablation, folder: Path, console: Console) -> None:
     """Write the scores, their spread and the table of seeds; of each metric.
 
     Raises:
@@ -82,10 +82,10 @@ def _show(found: Ablation, folder: Path, speak: Terminal) -> None:
             raise UsageError(f"two seeds must reach the horizon for a spread, {len(scores)} did ({failed}): mend that")
         own = spread([*scores.values()])
         needed = seeds_table(spread_of_differences(own), DELTAS)
-        _say(metric, scores, own, speak)
+        _say(metric, scores, own, console)
         if metric == METRICS[0]:
-            speak.console.print(_table(needed))
-            speak.say(
+            console.rich.print(_table(needed))
+            console.say(
                 "for a paired t-test at 0.05 to find the difference with a chance of 0.8, if the seeds of two configs "
                 "have nothing in common (paired seeds may do with fewer); cautious: with a spread that the true one "
                 f"exceeds once in five times, which {own.n} seeds allow"
@@ -96,12 +96,12 @@ def _show(found: Ablation, folder: Path, speak: Terminal) -> None:
             **own._asdict(),
             "needed": [line._asdict() for line in needed],
         }
-    speak.result(data)
+    console.result(data)
 
 
-def _say(metric: str, scores: dict[int, float], own: Spread, speak: Terminal) -> None:
+def _say(metric: str, scores: dict[int, float], own: Spread, console: Console) -> None:
     mean = sum(scores.values()) / len(scores)
-    speak.say(
+    console.say(
         f"{metric}: {mean:.4f}, standard deviation over {own.n} seeds {own.std:.4f} "
         f"(95 % interval {own.low:.4f} to {own.high:.4f}): {' '.join(f'{score:.4f}' for score in scores.values())}"
     )

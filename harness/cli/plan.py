@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 
 from harness.cli.options import Address, Json, Preset, Settings, Storage
-from harness.cli.plan_config import check_memory, make_plan, to_json, to_table
-from harness.cli.plan_search import Caps, Wish, plan_search
-from harness.cli.terminal import terminal
 from harness.cli.wish import Scheduler
+from harness.console import open_console
+from harness.planning.search_cost import Caps, Wish, plan_search
+from harness.planning.training_cost import check_memory, make_plan, to_json, to_table
 from trainers.errors import UsageError
 
 
@@ -43,17 +43,17 @@ def plan(
     """Show what a training costs (counted, without data), or with --space what a search costs (20 steps are timed)."""
     wish = Wish(trials, gangs, workers_per_gang, scheduler, grace_steps, reduction_factor, keep_checkpoints)
     caps = Caps(max_hours, max_device_hours)
-    with terminal(as_json) as speak:
+    with open_console(as_json) as console:
         if space is not None:
             _refuse({"--workers": workers, "--memory": memory}, "of a training", "leave it out, or leave out --space")
-            plan_search(preset, space, settings or [], wish, caps, time, address, storage, speak)
+            plan_search(preset, space, settings or [], wish, caps, time, address, storage, console)
             return
         _refuse({**wish.given, **caps.given}, "of a search", "add --space, for example --space css_quick")
         found = make_plan(preset, settings or [], workers or 1)
         if memory is not None:
             check_memory(found, memory)
-        speak.console.print(to_table(found))
-        speak.result(to_json(found))
+        console.rich.print(to_table(found))
+        console.result(to_json(found))
 
 
 def _refuse(options: Mapping[str, object], what: str, advice: str) -> None:

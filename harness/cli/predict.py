@@ -9,7 +9,7 @@ import typer
 
 from harness.cli.evaluate import Run
 from harness.cli.options import Json, Storage, TrackingUri
-from harness.cli.terminal import terminal
+from harness.console import open_console
 
 
 def predict(
@@ -38,14 +38,14 @@ def predict(
     check_out(files, out)
     found = find_run(run, storage, tracking_uri_of(tracking_uri))
     check_images(files)
-    with terminal(as_json) as speak:
+    with open_console(as_json) as console:
         segmenter = found.load(default_device())
         work = write_predictions(segmenter, files, out, overlays)
         progress = track(
-            work, found.title, len(files), console=speak.console, transient=True, disable=not speak.console.is_terminal
+            work, found.title, len(files), console=console.rich, transient=True, disable=not console.rich.is_terminal
         )
         written = [str(path) for path in progress]
-        speak.say(f"{found.title} at step {segmenter.step}: {len(written)} masks in {out}")
+        console.say(f"{found.title} at step {segmenter.step}: {len(written)} masks in {out}")
         names = ", ".join(f"{value} {name}" for value, name in enumerate(segmenter.classes))
-        speak.say(f"values: {names}")
-        speak.result({"run": found.title, "masks": written, "classes": list(segmenter.classes)})
+        console.say(f"values: {names}")
+        console.result({"run": found.title, "masks": written, "classes": list(segmenter.classes)})

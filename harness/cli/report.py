@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli.options import Json, Storage, named_folder
-from harness.cli.terminal import Terminal, terminal
+from harness.console import Console, open_console
 from trainers.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,18 +29,18 @@ def report(
     folder = named_folder(storage, name)
     if not folder.is_dir():
         raise UsageError(unknown_name(storage, name))
-    with terminal(as_json) as speak:
-        told = _tell(folder, speak)
+    with open_console(as_json) as console:
+        told = _tell(folder, console)
         try:
             page = report_on(folder)[0]
         except OSError as error:
-            speak.say(f"failed: the report cannot be written into {folder}: {error}")
+            console.say(f"failed: the report cannot be written into {folder}: {error}")
             raise typer.Exit(1) from None
-        speak.say(f"report: {page}")
-        speak.result({**told, "report": str(page)})
+        console.say(f"report: {page}")
+        console.result({**told, "report": str(page)})
 
 
-def _tell(folder: Path, speak: Terminal) -> dict[str, Any]:
+def _tell(folder: Path, console: Console) -> dict[str, Any]:
     """Write the table of what is in a folder and what it amounts to; return it as JSON-able values."""
     from harness.ablation.request import REQUEST
 
@@ -50,25 +50,25 @@ def _tell(folder: Path, speak: Terminal) -> dict[str, Any]:
         from harness.reporting.ablation.record import read_ablation
 
         found = read_ablation(folder)
-        speak.console.print(to_table(found))
+        console.rich.print(to_table(found))
         for line in lines(found):
-            speak.say(line)
+            console.say(line)
         return ablation.to_json(found)
     from harness.reporting.records import read_or_rebuild
     from harness.reporting.results import to_json
 
     results = read_or_rebuild(folder)
-    show(speak, results)
+    show(console, results)
     return to_json(results)
 
 
-def show(speak: Terminal, results: Results) -> None:
+def show(console: Console, results: Results) -> None:
     """Write the table and what it amounts to."""
     from harness.reporting.results import summary, to_table
 
-    speak.console.print(to_table(results))
+    console.rich.print(to_table(results))
     for line in summary(results):
-        speak.say(line)
+        console.say(line)
 
 
 def unknown_name(storage: Path, name: str) -> str:

@@ -25,14 +25,14 @@ from harness.cli.options import (
     given_options,
     named_folder,
 )
-from harness.cli.slots import Slots, cluster_slots, local_slots
-from harness.cli.terminal import Terminal, terminal
+from harness.cluster import Slots, cluster_slots, local_slots
+from harness.console import Console, open_console
 from harness.scaling.request import Mode, ScaleRequest, doubling, parse_counts
 from trainers.errors import UsageError
 
 if TYPE_CHECKING:
-    from harness.scaling.outlook import Outlook
-    from harness.scaling.points import Sample
+    from harness.scaling.forecast import Outlook
+    from harness.scaling.model import Sample
     from harness.scaling.report import Scaling
     from harness.scaling.simulate import Faults
 
@@ -85,21 +85,21 @@ def scale(
     With --simulate SEARCH: how long many trials take with G gangs of N workers, and what each failure rate costs.
     """
     _refuse(given_options(context), simulate)
-    with terminal(as_json) as speak:
+    with open_console(as_json) as console:
         if simulate is not None:
             from harness.scaling.simulate import Faults
 
             faults = Faults(restart_s=restart_seconds, checkpoint_s=checkpoint_seconds, retries=retries)
             found = _look_ahead(simulate, storage, trials, gangs, workers_per_gang, failures_per_day, faults, scaling)
-            _show_outlook(found, speak)
+            _show_outlook(found, console)
             return
         counts = parse_counts(workers, "--workers") if workers is not None else ()
         request = _request(preset, settings or [], mode, counts, (steps, blocks, warmup, repeats))
         if address == "local":
             request = _fitting(request, local_slots())
         folder = free_folder(storage, name, f"scale-{preset}")
-        say_weights(request.config, speak)
-        _measure(request, folder, address, tracking_uri, speak)
+        say_weights(request.config, console)
+        _measure(request, folder, address, tracking_uri, console)
 
 
 def _refuse(given: set[str], simulate: str | None) -> None:
@@ -146,27 +146,25 @@ def _fitting(request: ScaleRequest, slots: Slots) -> ScaleRequest:
     return request if request.counts else replace(request, counts=tuple(filter(request.fits, doubling(slots.count))))
 
 
-def _measure(request: ScaleRequest, folder: Path, address: str, tracking_uri: str | None, speak: Terminal) -> None:
+def _measure(request: ScaleRequest, folder: Path, address: str, tracking_uri: str | None, console: Console) -> None:
     """Measure, record and show."""
     from harness.cli.conduct import EXPERIMENT, tracking_uri_of
-    from harness.cluster import ray_session
-    from harness.nodes import census, check_nodes
-    from harness.scaling.record import ScaleRecord
-    from harness.scaling.session import MeasurementError, measure_all
+    from harness.cluster import check_nodes, cluster_nodes, ray_session
+    from harness.scaling.session import MeasurementError, ScaleRecord, measure_all
 
     uri = tracking_uri_of(tracking_uri)
     with ray_session(address, cpus=cores() if address == "local" else None):
         slots = cluster_slots()
         request = _fitting(request, slots)
         check_nodes(folder)
-        hosts = sum(node.resources.get(slots.unit, 0) >= 1 for node in census().nodes)
-        _announce(request, folder, uri, speak)
+        hosts = sum(node.resources.get(slots.unit, 0) >= 1 for node in cluster_nodes().nodes)
+        _announce(request, folder, uri, console)
         record = ScaleRecord(uri, EXPERIMENT, folder, request)
 
         def tell(workers: int, repeat: int, sample: Sample) -> None:
             record.measured(workers, repeat, sample)
             plural = "" if workers == 1 else "s"
-            speak.say(
+            console.say(
                 f"[{repeat + 1}/{request.repeats}] {workers} worker{plural}: {sample['images_per_s']:.1f} images/s"
             )
 
@@ -177,32 +175,30 @@ def _measure(request: ScaleRequest, folder: Path, address: str, tracking_uri: st
                 found = _conclude(request, samples, folder, slots.unit, hosts, uri)
                 record.finish(found, folder)
         except MeasurementError as error:
-            speak.say(f"failed: {error}")
+            console.say(f"failed: {error}")
             raise typer.Exit(1) from None
         finally:
             delivery = record.close()
             if delivery.note:
-                speak.say(f"tracking: {delivery.note}")
-    _show(found, folder, speak)
+                console.say(f"tracking: {delivery.note}")
+    _show(found, folder, console)
 
 
-def _announce(request: ScaleRequest, folder: Path, uri: str, speak: Terminal) -> None:
+def _announce(request: ScaleRequest, folder: Path, uri: str, console: Console) -> None:
     counts = ", ".join(map(str, request.counts))
-    speak.say(
+    console.say(
         f"{folder.name}: {request.mode.value} scaling of {request.preset} over {counts} workers, "
         f"{request.repeats} x {request.total_steps} steps each"
     )
-    speak.say(f"results in {folder}, records at {uri}")
+    console.say(f"results in {folder}, records at {uri}")
 
 
 def _conclude(
     request: ScaleRequest, samples: Mapping[int, Sequence[Sample]], folder: Path, unit: str, hosts: int, uri: str
 ) -> Scaling:
     """Fit, predict, draw, and write the files."""
-    from harness.scaling.curve import draw_curve
-    from harness.scaling.model import PREDICTED, Fit, NotIdentifiedError, fit_all
-    from harness.scaling.points import gather_points
-    from harness.scaling.report import CURVE, Scaling, write
+    from harness.scaling.model import PREDICTED, Fit, NotIdentifiedError, fit_all, gather_points
+    from harness.scaling.report import CURVE, Scaling, draw_curve, write
 
     ahead = [count for count in PREDICTED if count not in samples and request.fits(count)]
     fit: Fit | None = None
@@ -218,14 +214,14 @@ def _conclude(
     return found
 
 
-def _show(found: Scaling, folder: Path, speak: Terminal) -> None:
+def _show(found: Scaling, folder: Path, console: Console) -> None:
     from harness.scaling.report import CURVE, lines, to_json, to_table
 
-    speak.console.print(to_table(found))
+    console.rich.print(to_table(found))
     for line in lines(found):
-        speak.say(line)
-    speak.say(f"curve: {folder / CURVE}")
-    speak.result({**to_json(found), "folder": str(folder)})
+        console.say(line)
+    console.say(f"curve: {folder / CURVE}")
+    console.result({**to_json(found), "folder": str(folder)})
 
 
 def _look_ahead(
@@ -244,8 +240,7 @@ def _look_ahead(
         UsageError: there is no such search, a number is none, or nothing tells the speed of that many workers.
     """
     from harness.cli.report import unknown_name
-    from harness.scaling.durations import read_times
-    from harness.scaling.outlook import look_ahead, step_ratio
+    from harness.scaling.forecast import look_ahead, read_times, step_ratio
 
     counts, rates = parse_counts(gangs, "--gangs"), _rates(failures_per_day)
     folder = named_folder(storage, search)
@@ -279,10 +274,10 @@ def _rates(text: str) -> list[float]:
     return rates
 
 
-def _show_outlook(found: Outlook, speak: Terminal) -> None:
-    from harness.scaling.outlook import lines, to_json, to_table
+def _show_outlook(found: Outlook, console: Console) -> None:
+    from harness.scaling.forecast import lines, to_json, to_table
 
-    speak.console.print(to_table(found))
+    console.rich.print(to_table(found))
     for line in lines(found):
-        speak.say(line)
-    speak.result(to_json(found))
+        console.say(line)
+    console.result(to_json(found))

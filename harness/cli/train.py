@@ -24,8 +24,8 @@ from harness.cli.options import (
     given_options,
     named_folder,
 )
-from harness.cli.slots import cluster_slots
-from harness.cli.terminal import Terminal, terminal
+from harness.cluster import cluster_slots
+from harness.console import Console, open_console
 from trainers.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
@@ -67,12 +67,12 @@ def train(
     once with what is left.
     """
     given = given_options(context)
-    with terminal(as_json) as speak:
+    with open_console(as_json) as console:
         if resume:
             task, sizes = _go_on(preset, method, settings or [], storage, name, tracking_uri, workers, given)
         else:
             task, sizes = _begin(preset, method, settings or [], storage, name, tracking_uri, workers)
-        say_weights(task.config, speak)
+        say_weights(task.config, console)
 
         from harness.cli.conduct import resuming
         from harness.cluster import ray_session
@@ -80,25 +80,25 @@ def train(
         from trainers.data.splits import open_splits
 
         schedule, folder = task.config.schedule, task.folder
-        speak.say(f"{folder.name}: {task.preset}, {schedule.steps} steps, a report every {schedule.evaluate_every}, "
+        console.say(f"{folder.name}: {task.preset}, {schedule.steps} steps, a report every {schedule.evaluate_every}, "
                   f"{workers} workers")  # fmt: skip
-        speak.say(f"results in {folder}, records at {task.tracking_uri}")
+        console.say(f"results in {folder}, records at {task.tracking_uri}")
         digest = open_splits(task.config.data).digest
         with ray_session(address, cpus=max(cores(), sizes[-1]) if address == "local" else None):
             write_origin(folder, Origin(task.preset, task.settings, task.config, digest))
             try:
-                best = _train(task, sizes, speak)
+                best = _train(task, sizes, console)
             except KeyboardInterrupt:
-                speak.say(f"interrupted: what was done is kept; go on with {resuming(task)}")
+                console.say(f"interrupted: what was done is kept; go on with {resuming(task)}")
                 raise
     if not best:
         raise typer.Exit(1)
 
 
-def _train(task: Task, sizes: tuple[int, ...], speak: Terminal) -> bool:
+def _train(task: Task, sizes: tuple[int, ...], console: Console) -> bool:
     """Train, and draw what was learnt; return whether it got to its end."""
-    from harness.checkpoints import LATEST
     from harness.cli.conduct import PICTURE, conduct
+    from harness.run_folder import LATEST
     from harness.train_run import run_train
     from harness.trials import TrialState
     from trainers.figure import draw_checkpoint
@@ -111,9 +111,9 @@ def _train(task: Task, sizes: tuple[int, ...], speak: Terminal) -> bool:
         if trial.state is TrialState.COMPLETE:
             draw_checkpoint(task.config, folder / LATEST, folder / PICTURE)
 
-    results = conduct(task, speak, work)
+    results = conduct(task, console, work)
     if (folder / PICTURE).exists():
-        speak.say(f"picture: {folder / PICTURE}")
+        console.say(f"picture: {folder / PICTURE}")
     return results.best is not None
 
 
@@ -148,7 +148,7 @@ def _go_on(
     Raises:
         UsageError: there is no such training, it would be another one now, or it is over.
     """
-    from harness.search.ledger import LEDGER, read_ledger
+    from harness.event_log import LEDGER, read_ledger
     from harness.search.manifest import check_same_origin, read_origin
     from harness.trials import TrialState
     from trainers.data.splits import open_splits

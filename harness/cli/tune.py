@@ -25,10 +25,10 @@ from harness.cli.options import (
     given_options,
     named_folder,
 )
-from harness.cli.slots import cluster_slots, local_slots
-from harness.cli.terminal import Terminal, terminal
 from harness.cli.wish import LASTING, Sampler, Scheduler, Wish, check_wish, make_plan
-from harness.search.rungs import grace
+from harness.cluster import cluster_slots, local_slots
+from harness.console import Console, open_console
+from harness.search.config import grace
 from trainers.errors import UsageError
 
 if TYPE_CHECKING:
@@ -131,17 +131,17 @@ def tune(
     given = given_options(context)
     from harness.cli.conduct import resuming
 
-    with terminal(as_json) as speak:
+    with open_console(as_json) as console:
         if resume:
             task, wish = _go_on(preset, settings or [], storage, name, tracking_uri, wish, given)
         else:
             task = _begin(preset, settings or [], storage, name, tracking_uri, wish)
-        say_weights(task.config, speak)
+        say_weights(task.config, console)
         again = resuming(task)
         try:
-            results = _search(task, wish, address, speak, again)
+            results = _search(task, wish, address, console, again)
         except KeyboardInterrupt:
-            speak.say(f"interrupted: what was done is kept; go on with {again}")
+            console.say(f"interrupted: what was done is kept; go on with {again}")
             raise
     if not {"COMPLETE", "PRUNED"} & results.counts.keys():
         raise typer.Exit(1)
@@ -177,9 +177,9 @@ def _go_on(
     Raises:
         UsageError: there is no such search, or it would be another one now.
     """
-    from harness.search.lock import sole_driver
+    from harness.run_folder import sole_driver
     from harness.search.manifest import check_same, read_manifest
-    from harness.search.resume import open_books
+    from harness.search.study import reconcile
     from search_spaces import load_space
     from search_spaces.parameters import SpaceError
     from trainers.data.splits import open_splits
@@ -203,7 +203,7 @@ def _go_on(
     check_same(manifest, config, space, open_splits(config.data).digest, lasting, folder)
     task = _task(folder, manifest.preset, settings, config, space, tracking_uri, now)
     with sole_driver(folder):
-        return replace(task, earlier=open_books(folder, folder.name, task.objective)), now
+        return replace(task, earlier=reconcile(folder, folder.name, task.objective)), now
 
 
 def _task(
@@ -226,7 +226,7 @@ def _task(
     return Task("search", folder, preset, config, settings, uri, objectives, wish.trials, space)
 
 
-def _search(task: Task, wish: Wish, address: str, speak: Terminal, again: str) -> Results:
+def _search(task: Task, wish: Wish, address: str, console: Console, again: str) -> Results:
     """Make the plan, print it, and search. The plan for this machine is made before Ray is started."""
     from harness.cli.conduct import conduct
     from harness.cluster import ray_session
@@ -237,9 +237,9 @@ def _search(task: Task, wish: Wish, address: str, speak: Terminal, again: str) -
 
     assert task.space is not None  # noqa: S101  # a search has one
     space, ends = task.space, list[SearchEnd]()
-    plan = make_plan(task, wish, local_slots(), speak) if address == "local" else None
+    plan = make_plan(task, wish, local_slots(), console) if address == "local" else None
     with ray_session(address, cpus=cores() if plan else None):
-        ready = plan or make_plan(task, wish, cluster_slots(), speak)
+        ready = plan or make_plan(task, wish, cluster_slots(), console)
 
         digest = open_splits(task.config.data).digest
         asked = Manifest(task.preset, task.settings, task.config, digest, space, task.objective.metric, asdict(wish))
@@ -249,11 +249,11 @@ def _search(task: Task, wish: Wish, address: str, speak: Terminal, again: str) -
             ends.append(run_search(ready, CssExperiment(task.config), space, observers, task.earlier))
 
         try:
-            results = conduct(task, speak, work)
+            results = conduct(task, console, work)
         except SearchBrokenError as error:
-            speak.say(f"failed: {error}")
-            speak.say(f"once that is mended, go on with {again}")
+            console.say(f"failed: {error}")
+            console.say(f"once that is mended, go on with {again}")
             raise typer.Exit(1) from None
     if ends[0].reason is not None:
-        speak.say(f"ended early: {ends[0].reason}; go on with {again}")
+        console.say(f"ended early: {ends[0].reason}; go on with {again}")
     return results

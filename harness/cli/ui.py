@@ -64,8 +64,8 @@ def _exists(uri: str) -> bool:
 def _links(uri: str, name: str | None) -> Links:
     from mlflow.exceptions import MlflowException
 
-    from harness.tracking.courier import connect_client
     from harness.tracking.links import experiment_link, search_links
+    from harness.tracking.sender import connect_client
 
     if name:
         named_folder(Path(), name)  # refuses what is no name

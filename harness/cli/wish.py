@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from harness.cli.slots import Slots, gang_count
-from harness.cli.terminal import Terminal
-from harness.search.rungs import grace, rungs
+from harness.cluster import Slots, gang_count
+from harness.console import Console
+from harness.search.config import grace, rungs
 from trainers.errors import UsageError
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def check_wish(wish: Wish, default: str) -> None:
         UsageError: with what would do.
     """
     from harness.search.samplers import check_sampler
-    from harness.search.terminate import Limits
+    from harness.search.stopping import Limits
 
     objectives = wish.objectives(default)
     check_sampler(wish.sampler, objectives, bool(wish.constraints()), wish.warm_start is not None)
@@ -121,7 +121,7 @@ def check_wish(wish: Wish, default: str) -> None:
         )
 
 
-def earlier_of(wish: Wish, task: Task, speak: Terminal) -> tuple[FrozenTrial, ...]:
+def earlier_of(wish: Wish, task: Task, console: Console) -> tuple[FrozenTrial, ...]:
     """Return the trials that a new search learns from, and say how many there are.
 
     Raises:
@@ -137,18 +137,18 @@ def earlier_of(wish: Wish, task: Task, speak: Terminal) -> tuple[FrozenTrial, ..
         source = str(named)
     objectives, constraints = task.objectives, wish.constraints()
     earlier = earlier_trials(source, task.space, objectives, constraints, tracking_uri=task.tracking_uri)
-    speak.say(f"warm start from {wish.warm_start}: {earlier.words()}")
+    console.say(f"warm start from {wish.warm_start}: {earlier.words()}")
     return tuple(earlier.trials)
 
 
-def make_plan(task: Task, wish: Wish, slots: Slots, speak: Terminal) -> SearchPlan:
+def make_plan(task: Task, wish: Wish, slots: Slots, console: Console) -> SearchPlan:
     """Return the plan of a search on these slots, and print it.
 
     Raises:
         UsageError: the gangs do not fit, or the search to learn from is none.
     """
     from harness.search.run import SearchPlan
-    from harness.search.terminate import Limits
+    from harness.search.stopping import Limits
 
     schedule = task.config.schedule
     plan = SearchPlan(
@@ -162,7 +162,7 @@ def make_plan(task: Task, wish: Wish, slots: Slots, speak: Terminal) -> SearchPl
         sampler=wish.sampler,
         objectives=task.objectives,
         constraints=wish.constraints(),
-        warm_start=earlier_of(wish, task, speak),
+        warm_start=earlier_of(wish, task, console),
         grace_steps=grace(schedule.steps, schedule.evaluate_every, wish.grace_steps),
         reduction_factor=wish.reduction_factor,
         perturb_steps=wish.perturb_steps,
@@ -178,7 +178,7 @@ def make_plan(task: Task, wish: Wish, slots: Slots, speak: Terminal) -> SearchPl
         max_checkpoint_gib=wish.max_checkpoint_gib,
     )
     for line in describe(plan, task, slots):
-        speak.say(line)
+        console.say(line)
     return plan
 
 

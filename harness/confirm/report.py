@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.confirm.request import BASELINE, Configuration, Request
 from harness.confirm.statistics import choose, verdict
-from harness.files import write_whole
+from harness.run_folder import write_whole
 from harness.statistics.intervals import Interval, paired, t_interval
 from trainers.errors import UsageError
 

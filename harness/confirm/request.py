@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.files import write_whole
+from harness.run_folder import write_whole
 from trainers.errors import UsageError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ trial: `next_report` means go on, `save` means save and wait, `cancel` means sto
 back until the gang has said how the trial ended, so that a trial is never known as complete before it is.
 
 Nothing in it is precious: where its process dies, Ray starts it anew and empty, the search submits its trials again,
-and a gang that reports for a trial that is queued keeps it (`harness.gangs.reconnect`).
+and a gang that reports for a trial that is queued keeps it (`harness.gangs.client`).
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from harness.gangs.messages import CONTINUE, LEAVE, MOVE, SAVE, STOP, Job, Report
-from harness.gangs.records import Entry, GangRecord
+from harness.gangs.messages import CONTINUE, LEAVE, MOVE, SAVE, STOP, Entry, GangRecord, Job, Report
 
 
 class Dispatcher:
@@ -84,7 +83,7 @@ class Dispatcher:
         """Say "go on" to the report that was fetched before, if any, and wait for the next."""
         entry = self._trials[trial]
         self._decide(entry, LEAVE if self._interrupted else CONTINUE)
-        report, entry.undecided = await entry.outbox.get()
+        report, entry.undecided = await entry.reports.get()
         return report
 
     async def save(self, trial: str) -> str | None:
@@ -104,8 +103,8 @@ class Dispatcher:
         entry.cancelled = True
         self._give_up_saving(entry)  # HyperBand stops a trial that it has paused a moment ago and that is being saved
         self._decide(entry, STOP)
-        while not entry.outbox.empty():  # a report that nobody will fetch any more
-            _, waiting = entry.outbox.get_nowait()
+        while not entry.reports.empty():  # a report that nobody will fetch any more
+            _, waiting = entry.reports.get_nowait()
             if waiting is not None and not waiting.done():
                 waiting.set_result(STOP)
         if entry.ended or entry.gang is None:
@@ -173,12 +172,12 @@ class Dispatcher:
     async def nodes_leaving(self, nodes: Sequence[str]) -> None:
         """Have the gangs with processes on these nodes save after their next step: the nodes will be gone soon."""
         for known in self._on(nodes):
-            known.word = SAVE
+            known.command = SAVE
         await self._notify()
 
     async def move(self, gang: int) -> None:
         """Have a gang save after its next step and start anew; its trial goes on then."""
-        self._gang(gang).word = MOVE
+        self._gang(gang).command = MOVE
         await self._notify()
 
     # ---- called by gangs
@@ -186,7 +185,7 @@ class Dispatcher:
     async def introduce(self, gang: int, workers: Sequence[Any], nodes: Sequence[str] = ()) -> None:
         """Learn which processes a gang has, and on which nodes; it is at work from now on."""
         known = self._gang(gang)
-        known.workers, known.nodes, known.word = workers, nodes, ""
+        known.workers, known.nodes, known.command = workers, nodes, ""
         self._to_work(gang)
 
     async def start_gang(self, gang: int) -> bool:
@@ -240,7 +239,7 @@ class Dispatcher:
             return CONTINUE
         entry.last_step = int(metrics["step"])
         decision: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        entry.outbox.put_nowait((Report(dict(metrics)), decision))
+        entry.reports.put_nowait((Report(dict(metrics)), decision))
         return await self._decision(gang, decision)
 
     async def saved(self, gang: int, trial: str, file: str) -> str:
@@ -285,21 +284,21 @@ class Dispatcher:
         if entry is not None:
             await self._requeue(entry)
 
-    async def word(self, gang: int) -> str:
+    async def next_command(self, gang: int) -> str:
         """Wait until the search has something to say before the gang's next report: LEAVE, MOVE or SAVE.
 
         Gangs look at whether this has returned after each step. "" says that another process has taken the gang's
         place.
         """
         known = self._gang(gang)
-        known.listeners += 1
-        mine = known.listeners
+        known.subscribers += 1
+        mine = known.subscribers
         async with self._changed:
-            await self._changed.wait_for(lambda: self._interrupted or known.word or mine != known.listeners)
-        if mine != known.listeners:
+            await self._changed.wait_for(lambda: self._interrupted or known.command or mine != known.subscribers)
+        if mine != known.subscribers:
             return ""
-        word, known.word = LEAVE if self._interrupted else known.word, ""
-        return word
+        command, known.command = LEAVE if self._interrupted else known.command, ""
+        return command
 
     async def meet(self, trial: str, ranks: int) -> bool:
         """Wait for all ranks of a gang after a trial raised; whether all came.
@@ -399,7 +398,7 @@ class Dispatcher:
     def _end(entry: Entry, last: Report) -> None:
         entry.ended = True
         Dispatcher._give_up_saving(entry)
-        entry.outbox.put_nowait((last, None))
+        entry.reports.put_nowait((last, None))
 
     async def _notify(self) -> None:
         async with self._changed:

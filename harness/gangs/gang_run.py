@@ -21,9 +21,9 @@ import torch.distributed as dist
 from ray.exceptions import RayActorError
 from torch import nn
 
-from harness.checkpoints import LATEST, NEXT, PREVIOUS, apart
+from harness.gangs.client import call_with_retry
 from harness.gangs.messages import CONTINUE, LEAVE, SAVE, Job
-from harness.gangs.reconnect import insist
+from harness.run_folder import LATEST, NEXT, PREVIOUS, apart
 from trainers.checkpoint import load_checkpoint, save_checkpoint
 from trainers.errors import DataError, DivergedError
 from trainers.local_run import data_parallel
@@ -75,7 +75,7 @@ class Ranks:
         return box or []
 
 
-class Words:
+class ControlChannel:
     """What the search has to say between two reports; rank 0 looks after every step, which costs nothing."""
 
     def __init__(self, dispatcher: Any, gang: int) -> None:
@@ -83,21 +83,21 @@ class Words:
         self._gang = gang
         self._answer: Future[str] | None = None
 
-    def listen(self) -> None:
+    def subscribe(self) -> None:
         """Ask to be told, unless an answer is awaited already; an answer is lost where the Dispatcher dies."""
-        if self._answer is None or (self._answer.done() and not self.heard()):
-            self._answer = self._dispatcher.word.remote(self._gang).future()
+        if self._answer is None or (self._answer.done() and not self.poll()):
+            self._answer = self._dispatcher.next_command.remote(self._gang).future()
 
-    def heard(self) -> str:
+    def poll(self) -> str:
         """Return what has been said: LEAVE, MOVE or SAVE; "" where nothing was."""
         if self._answer is None or not self._answer.done() or self._answer.exception() is not None:
             return ""
         return self._answer.result()
 
-    def done(self) -> None:
+    def acknowledge(self) -> None:
         """Take what was said as done, and listen again."""
         self._answer = None
-        self.listen()
+        self.subscribe()
 
 
 class GangRun:
@@ -110,7 +110,7 @@ class GangRun:
         gang: int = 0,
         job: Job | None = None,
         save_interval_s: float = 0,
-        words: Words | None = None,
+        channel: ControlChannel | None = None,
     ) -> None:
         self.rank = ranks.rank
         self.world_size = ranks.size
@@ -122,7 +122,7 @@ class GangRun:
         self._gang = gang
         self._job = job
         self._save_interval_s = save_interval_s
-        self._words = words
+        self._channel = channel
         self._steps = 0
         self._saved_at = time.monotonic()
         self._overhead: dict[str, float] = {}
@@ -159,18 +159,18 @@ class GangRun:
     def interrupted(self, state: Checkpointable) -> bool:
         """Return whether the search has asked to leave; the state is saved then, or where it asked for just that."""
         self._steps += 1
-        if self._words is None or (self.world_size > 1 and self._steps % AGREE_EVERY):
+        if self._channel is None or (self.world_size > 1 and self._steps % AGREE_EVERY):
             return False
-        word: str = self._ranks.from_rank_0(self._words.heard())
-        if not word:
+        command: str = self._ranks.from_rank_0(self._channel.poll())
+        if not command:
             return False
         if self.rank == 0:
             self._save(state)
-        if word == SAVE:
+        if command == SAVE:
             if self.rank == 0:
-                self._words.done()
+                self._channel.acknowledge()
             return False
-        self.left = word
+        self.left = command
         return True
 
     def _report_on_rank_0(self, metrics: Mapping[str, float], state: Checkpointable) -> str:
@@ -203,10 +203,10 @@ class GangRun:
         try:
             return str(ray.get(call.remote(self._gang, self._job.trial, *arguments)))
         except RayActorError:
-            insist(self._dispatcher.introduce, self._gang, self._ranks.workers, self._ranks.nodes)
-            if self._words is not None:
-                self._words.listen()
-            return str(insist(call, self._gang, self._job.trial, *arguments))
+            call_with_retry(self._dispatcher.introduce, self._gang, self._ranks.workers, self._ranks.nodes)
+            if self._channel is not None:
+                self._channel.subscribe()
+            return str(call_with_retry(call, self._gang, self._job.trial, *arguments))
 
     def _save(self, state: Checkpointable) -> bool:
         """Save the state and keep the one before; return whether it could be written."""

@@ -1,10 +1,11 @@
-"""What the search, the Dispatcher and the gangs say to each other. Imports next to nothing: every process reads it."""
+"""Messages between the search, the Dispatcher and the gangs, and the Dispatcher's records of trials and gangs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from harness.trials import Value
@@ -47,3 +48,43 @@ class Report:
     error: str | None = None
     interrupted: bool = False
     """The trial did not fail: it can go on from its checkpoint in another session."""
+
+
+@dataclass
+class Entry:
+    """One trial that is queued, or on a gang, or whose last report was not fetched yet."""
+
+    job: Job
+    reports: asyncio.Queue[tuple[Report, asyncio.Future[str] | None]] = field(default_factory=asyncio.Queue)
+    undecided: asyncio.Future[str] | None = None
+    """What the gang waits for; set while the search holds a report that it has not decided on."""
+    saving: asyncio.Future[str] | None = None
+    """What the search waits for: the file that the gang is writing."""
+    gang: int | None = None
+    last_step: int = -1
+    final: Mapping[str, float] | None = None
+    cancelled: bool = False
+    ended: bool = False
+
+
+@dataclass
+class GangRecord:
+    """What is known of a gang."""
+
+    trial: str | None = None
+    turn: int = 0
+    """Number of its calls for a trial: an earlier one comes from a process that died."""
+    starts: int = 0
+    """How often in a row it started without getting as far as asking for a trial."""
+    trials: int = 0
+    """How many trials it was given."""
+    workers: Sequence[Any] = ()
+    """Handles of its processes, by rank."""
+    nodes: Sequence[str] = ()
+    """Ids of the nodes that they are on, by rank."""
+    command: str = ""
+    """What the search has to say to it before its next report; "" where it has been told, or there is nothing."""
+    subscribers: int = 0
+    """Number of its calls for a command: an earlier one comes from a process that died."""
+    busy_since: float | None = None
+    """Monotonic clock at which it last had its say before it went to work; none while it waits."""

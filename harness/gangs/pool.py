@@ -1,4 +1,4 @@
-"""Starts the gangs of a search and ends them."""
+"""The gangs of a search: their start, their nodes and their end."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -16,10 +16,10 @@ import ray
 from ray.train import BackendConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-from harness.gangs.gang import GangSpec, gang_loop
-from harness.gangs.interface import NodeTorchConfig
-from harness.gangs.reconnect import insist
-from harness.nodes import answering, census
+from harness.cluster import ClusterNodes, cluster_nodes, reachable
+from harness.gangs.client import call_with_retry
+from harness.gangs.network import NodeTorchConfig
+from harness.gangs.worker import GangSpec, gang_loop
 from harness.trials import Experiment
 
 CLOSE_TIMEOUT_S = 30.0
@@ -144,7 +144,7 @@ class GangPool:
         self._closing.set()
         if kind is not None and issubclass(kind, KeyboardInterrupt):  # the second Ctrl-C: Ray's end ends the gangs
             return
-        insist(self._dispatcher.close)
+        call_with_retry(self._dispatcher.close)
         for thread in self._threads:
             thread.join(CLOSE_TIMEOUT_S)
 
@@ -162,8 +162,8 @@ class GangPool:
                 return
             runs += 1
             try:
-                closed = insist(self._dispatcher.close_reason)
-                trials = insist(self._dispatcher.trials_of, spec.gang)
+                closed = call_with_retry(self._dispatcher.close_reason)
+                trials = call_with_retry(self._dispatcher.trials_of, spec.gang)
             except Exception as error:
                 closed, trials = f"{name} cannot reach the search: {_in_a_line(error)}", before
             strikes, before = (0 if trials != before else strikes + 1), trials
@@ -181,7 +181,7 @@ class GangPool:
     def _fit(self, spec: GangSpec, name: str) -> str:
         """Run the gang once; return how that ended."""
         if len(self._sizes) > 1:
-            self._size = self._fitting(answering(census()).slots(self.unit))
+            self._size = self._fitting(reachable(cluster_nodes()).slots(self.unit))
             self._moved = time.monotonic()
         try:
             self._trainer(spec, name).fit()
@@ -211,3 +211,43 @@ class GangPool:
 
 def _in_a_line(error: Exception) -> str:
     return " ".join("".join(traceback.format_exception_only(error)).split())
+
+
+LOOK_S = 1.0
+"""Time between two looks at the cluster."""
+
+
+class NodeMonitor:
+    """Compares the cluster with what it was a moment ago. `check` is called often, from the driver's main thread."""
+
+    def __init__(self, dispatcher: Any, pool: GangPool, list_nodes: Callable[[], ClusterNodes] = cluster_nodes) -> None:
+        self._dispatcher = dispatcher
+        self._pool = pool
+        self._list_nodes = list_nodes
+        self._looked = time.monotonic()
+        self._last = list_nodes()
+
+    def check(self) -> None:
+        """Take in what has changed, at most once a second.
+
+        Trials on nodes that died go back to the queue, gangs on nodes that are leaving save, and the pool is told what
+        the cluster can hold now.
+        """
+        now = time.monotonic()
+        if now - self._looked < LOOK_S:
+            return
+        self._looked = now
+        before, self._last = self._last, self._list_nodes()
+        lost = sorted(before.ids - self._last.ids)
+        if lost:
+            log.warning("nodes lost: %s", ", ".join(node.address for node in before.nodes if node.id in lost))
+            self._dispatcher.nodes_lost.remote(lost)
+        leaving = sorted(self._last.leaving - before.leaving)
+        if leaving:
+            self._dispatcher.nodes_leaving.remote(leaving)
+        self._pool.fit_to(self.slots)
+
+    @property
+    def slots(self) -> int:
+        """How many workers the cluster could hold at the last look."""
+        return self._last.slots(self._pool.unit)

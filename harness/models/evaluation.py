@@ -1,4 +1,4 @@
-"""An evaluation of a trained model: its numbers as metrics, JSON, tables and files."""
+"""An evaluation of a trained model: metrics, JSON, tables, files and pictures."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.files import write_whole
+from harness.run_folder import write_whole
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from trainers.assess import Assessment
+    from trainers.data.source import ImageSource
+    from trainers.image_evaluation import ImageEvaluation
+    from trainers.models.served import Segmenter
 
 NONE = "-"
 JSON, PER_CLASS, CONFUSION, PER_IMAGE = "evaluation.json", "per_class.csv", "confusion.csv", "per_image.npz"
@@ -32,7 +34,7 @@ class Evaluation:
     step: int
     """Optimizer steps of the model."""
     config_hash: str
-    found: Assessment
+    found: ImageEvaluation
 
     @property
     def images_digest(self) -> str:
@@ -40,7 +42,7 @@ class Evaluation:
         return hashlib.sha256("\n".join(sorted(self.found.names)).encode()).hexdigest()[:12]
 
 
-def metrics_of(found: Assessment, prefix: str) -> dict[str, float]:
+def metrics_of(found: ImageEvaluation, prefix: str) -> dict[str, float]:
     """Return `PREFIX/miou`, `PREFIX/accuracy` (of pixels) and `PREFIX/iou/CLASS` of the classes that occur."""
     per_class = {
         f"{prefix}/iou/{name}": float(value)
@@ -66,7 +68,7 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def class_rows(found: Assessment) -> list[dict[str, Any]]:
+def class_rows(found: ImageEvaluation) -> list[dict[str, Any]]:
     """Return name, iou, recall, precision and pixels (of the truth) of each class; None where nothing says anything."""
     columns = {"iou": found.iou, "recall": found.recall, "precision": found.precision}
     pixels = found.total.sum(axis=1).tolist()
@@ -80,13 +82,13 @@ def class_rows(found: Assessment) -> list[dict[str, Any]]:
     ]
 
 
-def classes_csv(found: Assessment) -> str:
+def classes_csv(found: ImageEvaluation) -> str:
     """Return a line a class with full precision; missing values are empty."""
     rows = class_rows(found)
     return _csv(["class", *list(rows[0])[1:]], [list(row.values()) for row in rows])
 
 
-def confusion_csv(found: Assessment) -> str:
+def confusion_csv(found: ImageEvaluation) -> str:
     """Return the confusion matrix in pixels, a line a class of the truth."""
     matrix = [[name, *row] for name, row in zip(found.classes, found.total.tolist(), strict=True)]
     return _csv(["truth \\ prediction", *found.classes], matrix)
@@ -121,10 +123,10 @@ def summary(evaluation: Evaluation) -> str:
 
 def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
     """Write the tables, the matrices of the images, and last evaluation.json; each whole or not at all."""
-    from trainers.assess import save_assessment
+    from trainers.image_evaluation import save_image_evaluation
 
     found = evaluation.found
-    save_assessment(folder / PER_IMAGE, found)
+    save_image_evaluation(folder / PER_IMAGE, found)
     write_whole(folder / PER_CLASS, classes_csv(found))
     write_whole(folder / CONFUSION, confusion_csv(found))
     write_whole(folder / JSON, json.dumps(to_json(evaluation), indent=1) + "\n")
@@ -136,3 +138,69 @@ def _csv(head: list[str], rows: list[list[Any]]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([head, *(["" if cell is None else cell for cell in row] for row in rows)])
     return text.getvalue()
+
+
+NAMED, NUMBERED = 40, 21
+"""Most classes whose names fit beside the matrix, and whose shares fit into it."""
+
+
+def draw_confusion(found: ImageEvaluation, path: Path, title: str) -> None:
+    """Write the confusion matrix as a PNG; each row is divided by the pixels that truly are of its class.
+
+    Rows of classes that do not occur are empty.
+    """
+    import numpy as np
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    count = len(found.classes)
+    total = found.total.astype(np.float64)
+    truly = total.sum(axis=1, keepdims=True)
+    shares = np.divide(total, truly, out=np.full_like(total, np.nan), where=truly > 0)
+    side = max(4.5, min(14.0, 0.55 * count + 2))
+    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="viridis", vmin=0, vmax=1)
+    axes.set(xlabel="prediction", ylabel="truth", title=title)
+    if count <= NAMED:
+        axes.set_xticks(range(count), found.classes, rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(count), found.classes)
+    if count <= NUMBERED:
+        for row, column in zip(*np.nonzero(shares >= 0.005), strict=True):
+            value = shares[row, column]
+            colour = "black" if value > 0.6 else "white"
+            axes.text(column, row, f"{value:.2f}"[1:] if value < 0.995 else "1", ha="center", va="center",
+                      color=colour, fontsize=8)  # fmt: skip
+    figure.colorbar(image, ax=axes, label="share of the class's pixels", shrink=0.85)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.part")
+    figure.savefig(draft, dpi=110, format="png")
+    draft.replace(path)
+
+
+def draw_images(segmenter: Segmenter, source: ImageSource, folder: Path, count: int) -> None:
+    """Write masks/NAME.png and overlays/NAME.png of the first `count` images: of the latter the left half is the truth.
+
+    Masks hold class indices, at the size at which the images are stored.
+    """
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    from trainers.data.groups import numbered_groups
+    from trainers.evaluate import predictions
+    from trainers.figure import overlay
+    from trainers.local_run import LocalRun
+    from trainers.predict import mask_image, write_png
+
+    config, classes = segmenter.config, len(segmenter.classes)
+    run = LocalRun(device=segmenter.device)
+    with torch.no_grad():
+        for (index,), (images, truth) in numbered_groups(source, range(min(count, len(source))), 1, run):
+            label = next(predictions(segmenter.network, images, config)).cpu().numpy().astype(np.uint8)
+            image = (images[0] * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+            mask = truth[0].cpu().numpy().astype(np.uint8)
+            write_png(folder / "masks" / f"{source.names[index]}.png", mask_image(label, classes))
+            both = [overlay(image, one, classes) for one in (mask, label)]
+            write_png(folder / "overlays" / f"{source.names[index]}.png", Image.fromarray(np.concatenate(both, axis=1)))

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.checkpoints import LATEST, checkpoint_folder
-from harness.models import records
+from harness.models import registry as records
+from harness.run_folder import LATEST, checkpoint_folder
 from trainers.errors import UsageError
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def local_run(folder: Path, number: int | None = None) -> TrainedRun:
 
 
 def _trial(folder: Path, number: int | None) -> TrainedRun:
-    from harness.search.ledger import LEDGER, read_ledger
+    from harness.event_log import LEDGER, read_ledger
     from trainers.overrides import apply_overrides
 
     base, maximise, searched = _base(folder)

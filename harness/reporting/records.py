@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.files import json_lines
+from harness.event_log import LEDGER, History, read_ledger
 from harness.reporting.results import FILES, Collector, Results, Row, read_results
 from harness.reporting.times import NO_TIMES, Times, read_times
-from harness.search.ledger import LEDGER, History, read_ledger
+from harness.run_folder import json_lines
 from harness.search.manifest import SEARCH, TRAINING, Manifest, Origin, read_manifest, read_origin
 from harness.tracking.stores import OUTBOX
 from harness.trials import Trial, TrialState

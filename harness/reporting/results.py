@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.files import write_whole
+from harness.run_folder import write_whole
 from trainers.errors import UsageError
 
 if TYPE_CHECKING:

@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from harness.planning.arithmetic import Shape, decisions
 from harness.reporting.document import Block, Column, Data, Figure, Note, Section, Table
 from harness.reporting.figures import legend
 from harness.reporting.themes import Theme
-from harness.search.budget import Shape, decisions
-from harness.search.rungs import grace
+from harness.search.config import grace
 from harness.statistics.ranks import FEWEST, Course, RungOrder, rung_orders
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.files import json_lines
+from harness.run_folder import json_lines
 
 
 class Span(NamedTuple):

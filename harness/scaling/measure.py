@@ -1,24 +1,20 @@
-"""What a worker does when scaling is measured: the training loop itself, watched, and a look at the links.
-
-Everything that is measured leaves as one report of numbers (`SAMPLE` names them), so a measurement travels like a
-trial: through the same gangs, the same interface, the same Dispatcher.
-"""
+"""The measured training loop of a scaling run, and the background CPU load beside it."""
 
 from __future__ import annotations
 
+import platform
 import statistics
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from harness.scaling.load import Load, others_cores
 from trainers.config import TrainConfig
 
 if TYPE_CHECKING:
-    from harness.scaling.watch import StepTimes, StepWatch
+    from harness.scaling.step_timer import StepTimes, StepWatch
     from harness.trials import Value
     from trainers.run import Checkpointable, Decision, Run
 
@@ -100,7 +96,7 @@ class ScaleExperiment:
 
     def train(self, overrides: Mapping[str, Value], run: Run) -> str:
         """Train, try the links, and report; return the hash of the config."""
-        from harness.scaling.watch import StepWatch
+        from harness.scaling.step_timer import StepWatch
         from trainers.loop import train
 
         watch = StepWatch(run.device, run.world_size)
@@ -181,7 +177,7 @@ def try_links(run: Run) -> dict[str, float]:
     import torch
     import torch.distributed as dist
 
-    from harness.scaling.watch import Clock
+    from harness.scaling.step_timer import Clock
 
     if run.world_size == 1:
         return {}
@@ -220,3 +216,48 @@ def peak_memory(run: Run) -> int:
         return int(torch.cuda.max_memory_allocated(run.device))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+class Use(NamedTuple):
+    """What a rank's machine did while the rank trained."""
+
+    machine: str
+    """The same for ranks on one kernel, whatever network they live in."""
+    machine_cpu_s: float
+    """Of all processes."""
+    own_cpu_s: float
+    elapsed_s: float
+
+
+class Load:
+    """Looks at the machine from now until `stop`."""
+
+    def __init__(self) -> None:
+        self._begun = self._look()
+
+    def stop(self) -> Use:
+        """Return what happened."""
+        machine, own, now = self._look()
+        return Use(_machine(), machine - self._begun[0], own - self._begun[1], now - self._begun[2])
+
+    def _look(self) -> tuple[float, float, float]:
+        import psutil
+
+        times = psutil.cpu_times()
+        idle = times.idle + getattr(times, "iowait", 0.0)
+        return sum(times[:8]) - idle, time.process_time(), time.perf_counter()  # what follows is counted twice there
+
+
+def others_cores(uses: Sequence[Use]) -> float:
+    """Return how many CPUs were busy with anything but the ranks; of the machine where most were."""
+    machines: dict[str, list[Use]] = {}
+    for use in uses:
+        machines.setdefault(use.machine, []).append(use)
+    return max(
+        (here[0].machine_cpu_s - sum(use.own_cpu_s for use in here)) / here[0].elapsed_s for here in machines.values()
+    )
+
+
+def _machine() -> str:
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    return boot.read_text().strip() if boot.exists() else platform.node()

@@ -1,25 +1,28 @@
-"""Measures one point once: a gang that is started for it, given one job, and ended.
-
-Points take turns, and each turn has new processes: what the machine does besides, and how a process happened to be laid
-out in memory, spreads over all points alike.
-"""
+"""The session of a scaling measurement: a gang for each point, and its record in MLflow."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import ray
+import yaml
 
+from harness.cluster import interruptible
+from harness.gangs.client import call_with_retry, start_dispatcher
 from harness.gangs.messages import Job
 from harness.gangs.pool import GangPool
-from harness.gangs.reconnect import insist, start_dispatcher
-from harness.interrupt import interruptible
 from harness.scaling.measure import ScaleExperiment
-from harness.scaling.points import Sample
+from harness.scaling.model import Sample
+from harness.scaling.report import CURVE, FILES, Scaling
 from harness.scaling.request import ScaleRequest
+from harness.tracking.recorder import Delivery, MlflowRecorder
+from harness.tracking.stores import OUTBOX
+from harness.trials import Trial, TrialState
 
 POLL_S = 0.5
 MAX_RETRIES = 1
@@ -79,5 +82,79 @@ def _wait(dispatcher: Any, pool: GangPool, interrupted: threading.Event) -> Samp
                 raise MeasurementError(report.error)
             return dict(report.metrics)
         if pool.broken is not None:
-            insist(dispatcher.abort, pool.broken)
+            call_with_retry(dispatcher.abort, pool.broken)
     raise KeyboardInterrupt
+
+
+METRIC = "images_per_s"
+SHOWN = (
+    METRIC, "step_s", "communication_s", "transfer_s", "input_s", "bytes_per_step", "peak_memory_bytes",
+    "others_cores",
+)  # fmt: skip
+
+
+class ScaleRecord:
+    """The records of one measurement, as a context manager; what is open when an error leaves it ends as it should."""
+
+    def __init__(self, tracking_uri: str, experiment: str, folder: Path, request: ScaleRequest) -> None:
+        self._request = request
+        tags = {"s4.preset": request.preset, "s4.mode": request.mode.value, "s4.folder": str(folder)}
+        self._recorder = MlflowRecorder(
+            tracking_uri,
+            experiment,
+            "scale",
+            folder.name,
+            tags,
+            folder / OUTBOX,
+            metric=METRIC,
+            trial_tags=lambda trial: {"s4.kind": "point", "s4.workers": str(trial.overrides["workers"])},
+        )
+        self._points: dict[int, Trial] = {}
+
+    def __enter__(self) -> Self:
+        self._recorder.__enter__()
+        asked = yaml.safe_dump(dict(self._request.as_plain()), sort_keys=False)
+        self._recorder.artifact("request.yaml", asked)
+        config = self._request.config.model_dump(mode="json")
+        self._recorder.artifact("config.yaml", yaml.safe_dump(config, sort_keys=False))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._recorder.__exit__(kind, error, trace)
+
+    def close(self) -> Delivery:
+        """Return what became of the records."""
+        return self._recorder.close()
+
+    def measured(self, workers: int, repeat: int, sample: Sample) -> None:
+        """Take in one repeat of a point, at step `repeat` + 1."""
+        trial = self._points.get(workers) or self._start(workers)
+        trial.metrics = {"step": float(repeat + 1), **{f"repeat/{name}": sample[name] for name in SHOWN}}
+        self._recorder.on_report(trial)
+
+    def finish(self, found: Scaling, folder: Path) -> None:
+        """Take in the points, which are medians over their repeats, and the files."""
+        for point in found.points:
+            trial, values = self._points[point.workers], asdict(point)
+            metrics = {name: float(values[name]) for name in (*SHOWN, "efficiency", "compute_s")}
+            trial.take_in({"step": float(point.repeats), **metrics}, point.images_per_s)
+            self._recorder.on_report(trial)
+            trial.state = TrialState.COMPLETE
+            self._recorder.on_end(trial)
+        for name in (*FILES, CURVE):
+            self._recorder.file(folder / name)
+
+    def _start(self, workers: int) -> Trial:
+        config = self._request.config_of(workers)
+        asked: Mapping[str, object] = {**self._request.as_plain(), "workers": workers}
+        trial = self._points[workers] = Trial(
+            number=self._request.counts.index(workers),
+            params={},
+            overrides={"workers": workers},
+            config_hash=config.hash,
+            config={**config.model_dump(mode="json"), "scale": asked},
+        )
+        self._recorder.on_start(trial)
+        return trial

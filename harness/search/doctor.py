@@ -12,15 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.checkpoints import LATEST, checkpoint_folder
-from harness.search.ledger import LEDGER, History, read_ledger
+from harness.event_log import LEDGER, History, pending, read_ledger
+from harness.run_folder import LATEST, checkpoint_folder
 from harness.search.objectives import Objective
-from harness.search.resume import OF_OPTUNA, open_books
-from harness.search.study import JOURNAL, borrowed, open_study
-from harness.tracking.outbox import pending
+from harness.search.study import JOURNAL, OF_OPTUNA, num_imported, open_study, reconcile
 from harness.tracking.recorder import STATUS, STOP_REASON, replay
-from harness.tracking.runs import find_runs
 from harness.tracking.stores import OUTBOX
+from harness.tracking.writer import find_runs
 from harness.trials import Trial, TrialState
 
 if TYPE_CHECKING:
@@ -60,14 +58,14 @@ def study_findings(folder: Path, name: str, objective: Objective, history: Histo
     """Compare the ledger with Optuna's study."""
 
     def mend() -> History:
-        return open_books(folder, name, objective)
+        return reconcile(folder, name, objective)
 
     study = open_study(folder, name)
     if study is None:
         if history.trials:
             yield Finding(None, f"the ledger holds {len(history.trials)} trials, Optuna's {JOURNAL} is missing")
         return
-    first = borrowed(study)
+    first = num_imported(study)
     theirs = {trial.number - first: trial.state for trial in study.get_trials(deepcopy=False)[first:]}
     for number, trial in sorted(history.trials.items()):
         state = theirs.get(number)
@@ -91,7 +89,7 @@ def outbox_findings(folder: Path, tracking_uri: str) -> Iterator[Finding]:
 
 def run_findings(name: str, tracking_uri: str, history: History) -> Iterator[Finding]:
     """Compare the ledger with MLflow's runs."""
-    from harness.tracking.courier import connect_client
+    from harness.tracking.sender import connect_client
 
     client = connect_client(tracking_uri)
     by_trial: dict[int, list[Run]] = defaultdict(list)

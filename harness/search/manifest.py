@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
-from harness.files import write_whole
+from harness.run_folder import write_whole
 from trainers.errors import UsageError
 
 if TYPE_CHECKING:

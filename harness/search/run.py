@@ -1,4 +1,4 @@
-"""Runs a search: gangs, Tune's loop, the searcher and the follower, from start to a clean end."""
+"""Runs a search: gangs, Tune's loop, the searcher and the callback, from start to a clean end."""
 
 from __future__ import annotations
 
@@ -18,28 +18,23 @@ from ray import tune
 from ray.tune.error import TuneError
 from ray.tune.search import ConcurrencyLimiter
 
-from harness.cluster import check_fit
-from harness.files import fresh_folder
+from harness.cluster import INTERRUPTED, check_fit, check_nodes, interruptible
+from harness.event_log import LEDGER, History, Ledger
+from harness.gangs.client import start_dispatcher
 from harness.gangs.pool import GangPool
-from harness.gangs.reconnect import start_dispatcher
-from harness.gangs.trial import ERROR, METRICS, GangTrial
-from harness.interrupt import INTERRUPTED, interruptible
-from harness.nodes import check_nodes
-from harness.search.follower import TrialFollower
-from harness.search.keeper import CheckpointKeeper
-from harness.search.ledger import LEDGER, History, Ledger
-from harness.search.lock import sole_driver
+from harness.gangs.tune_trial import ERROR, METRICS, GangTrial
+from harness.run_folder import fresh_folder, sole_driver
+from harness.search.callback import TuneCallback
+from harness.search.monitor import Clock, Monitor
 from harness.search.objectives import Constraint, Objective
 from harness.search.population import explorer
-from harness.search.resume import open_books
+from harness.search.retention import CheckpointRetention
 from harness.search.samplers import make_sampler
 from harness.search.schedulers import SCHEDULERS, Past, make_scheduler, replay
 from harness.search.searcher import TruthfulOptunaSearch
-from harness.search.space import SearchSpace
-from harness.search.study import JOURNAL, journal, open_study, own_trials
-from harness.search.terminate import Health, Limits
-from harness.search.watch import Clock, Watch
-from harness.trials import Experiment, Trial, TrialObserver
+from harness.search.stopping import Health, Limits
+from harness.search.study import JOURNAL, journal, open_study, own_trials, reconcile
+from harness.trials import Experiment, SearchSpace, Trial, TrialObserver
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +140,7 @@ def run_search(
     closed, and KeyboardInterrupt is raised. A second Ctrl-C waits for nothing; the search can be resumed all the same.
 
     Args:
-        earlier: what `open_books` returned for this folder; none: it is asked here.
+        earlier: what `reconcile` returned for this folder; none: it is asked here.
 
     Raises:
         UsageError: the gangs do not fit the cluster, a node does not see the storage, the ledger cannot be read, or
@@ -156,17 +151,17 @@ def run_search(
     check_fit(plan.gangs, plan.workers_per_gang, plan.use_gpu)
     with sole_driver(plan.folder):
         check_nodes(plan.folder)
-        history = earlier or open_books(plan.folder, plan.name, plan.objective)
+        history = earlier or reconcile(plan.folder, plan.name, plan.objective)
         left = plan.trials - sum(trial.state.over for trial in history.trials.values())
         if left <= 0:
             return SearchEnd([trial for _, trial in sorted(history.trials.items())], None)
         with closing(Ledger(plan.folder / LEDGER, plan.objective.metric)) as ledger:
-            follower, watch = _session(plan, experiment, space, observers, history, ledger, left)
-    if watch.reason == INTERRUPTED:
+            callback, monitor = _session(plan, experiment, space, observers, history, ledger, left)
+    if monitor.reason == INTERRUPTED:
         raise KeyboardInterrupt
-    if watch.broken:
-        raise SearchBrokenError(watch.reason)
-    return SearchEnd(follower.trials, watch.reason)
+    if monitor.broken:
+        raise SearchBrokenError(monitor.reason)
+    return SearchEnd(callback.trials, monitor.reason)
 
 
 def _session(
@@ -177,7 +172,7 @@ def _session(
     history: History,
     ledger: Ledger,
     trials: int,
-) -> tuple[TrialFollower, Watch]:
+) -> tuple[TuneCallback, Monitor]:
     """Start everything, run Tune's loop, and end everything."""
     searcher = _make_searcher(plan, experiment, space, history)
     dispatcher = start_dispatcher(plan.max_trial_retries, plan.hang_timeout_s)
@@ -187,30 +182,30 @@ def _session(
         with pool, interruptible() as interrupted:
             clock = Clock(pool.workers, history)
             limiter = ConcurrencyLimiter(searcher, max_concurrent=plan.gangs)
-            watch = Watch(plan, dispatcher, pool, searcher, limiter, ledger, clock, interrupted)
-            keeper = CheckpointKeeper(
+            monitor = Monitor(plan, dispatcher, pool, searcher, limiter, ledger, clock, interrupted)
+            retention = CheckpointRetention(
                 plan.checkpoints,
                 plan.objective,
                 plan.keep_checkpoints,
                 history.trials.values(),
                 plan.max_checkpoint_gib,
             )
-            follower = TrialFollower(
-                dispatcher, experiment.resolve, [ledger, *observers, keeper], watch.look, history.trials,
+            callback = TuneCallback(
+                dispatcher, experiment.resolve, [ledger, *observers, retention], monitor.check, history.trials,
                 plan.objective.maximise, searcher.note_params, health.reason,
             )  # fmt: skip
-            stopper = Stopper(health, lambda: watch.reason is not None and follower.idle)
+            stopper = Stopper(health, lambda: monitor.reason is not None and callback.idle)
             try:
-                _make_tuner(plan, experiment, searcher, limiter, follower, stopper, dispatcher, history, trials).fit()
+                _make_tuner(plan, experiment, searcher, limiter, callback, stopper, dispatcher, history, trials).fit()
             except (OSError, TuneError) as error:
                 if not any(f"[Errno {code}]" in str(error) for code in (errno.ENOSPC, errno.EDQUOT)):
                     raise  # Tune hands on what a book raised as text, in an error of its own
-                watch.reason = f"the disk of {plan.folder} is full: free some and resume"
+                monitor.reason = f"the disk of {plan.folder} is full: free some and resume"
             finally:
-                _put_away(searcher, follower, watch)
+                _put_away(searcher, callback, monitor)
     finally:
         ray.kill(dispatcher)
-    return follower, watch
+    return callback, monitor
 
 
 class Stopper(tune.Stopper):  # type: ignore[misc]  # ray is untyped
@@ -222,7 +217,7 @@ class Stopper(tune.Stopper):  # type: ignore[misc]  # ray is untyped
 
     def __call__(self, trial_id: str, result: Mapping[str, Any]) -> bool:
         """Return whether a trial is stopped for its health."""
-        return not result.get(ERROR) and self._health.look(trial_id, result[METRICS]) is not None
+        return not result.get(ERROR) and self._health.check(trial_id, result[METRICS]) is not None
 
     def stop_all(self) -> bool:
         """Return whether nothing is to go on: a paused trial would otherwise wait for ever."""
@@ -233,10 +228,10 @@ class Stopper(tune.Stopper):  # type: ignore[misc]  # ray is untyped
         return {}
 
 
-def _put_away(searcher: TruthfulOptunaSearch, follower: TrialFollower, watch: Watch) -> None:
+def _put_away(searcher: TruthfulOptunaSearch, callback: TuneCallback, monitor: Monitor) -> None:
     """Close the books as they stand. Where the disk is full they stay as they are, and a resumed search closes them."""
-    reason = watch.reason or INTERRUPTED
-    for close in (searcher.interrupt_unfinished, lambda: follower.interrupt_unfinished(reason), watch.close):
+    reason = monitor.reason or INTERRUPTED
+    for close in (searcher.interrupt_unfinished, lambda: callback.interrupt_unfinished(reason), monitor.close):
         try:
             close()
         except OSError as error:
@@ -289,7 +284,7 @@ def _make_tuner(
     experiment: Experiment,
     searcher: TruthfulOptunaSearch,
     limiter: ConcurrencyLimiter,
-    follower: TrialFollower,
+    callback: TuneCallback,
     stopper: Stopper,
     dispatcher: Any,
     history: History,
@@ -317,7 +312,7 @@ def _make_tuner(
         run_config=tune.RunConfig(
             name="tune",
             storage_path=str(fresh_folder(plan.folder / "sessions")),
-            callbacks=[follower],
+            callbacks=[callback],
             stop=stopper,
             verbose=0,
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False, num_to_keep=3),

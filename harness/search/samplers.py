@@ -12,9 +12,8 @@ import numpy as np
 import optuna
 
 from harness.search.objectives import Objective
-from harness.search.space import SearchSpace
 from harness.search.study import own_trials
-from harness.trials import Value
+from harness.trials import SearchSpace, Value
 from search_spaces import Parameter, Space
 from trainers.errors import UsageError
 

@@ -15,7 +15,7 @@ from ray.tune.schedulers import (
     TrialScheduler,
 )
 
-from harness.gangs.trial import OBJECTIVE, STEP
+from harness.gangs.tune_trial import OBJECTIVE, STEP
 from harness.search.objectives import Objective
 from harness.search.population import Explore, GangPopulation
 from trainers.errors import UsageError

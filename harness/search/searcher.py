@@ -15,15 +15,14 @@ from optuna.trial import TrialState as OptunaState
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from harness.checkpoints import checkpoint_folder
 from harness.gangs.messages import Job
-from harness.gangs.trial import ERROR, FINISHED, INTERRUPTED, METRICS, OBJECTIVE, STEP
+from harness.gangs.tune_trial import ERROR, FINISHED, INTERRUPTED, METRICS, OBJECTIVE, STEP
+from harness.run_folder import checkpoint_folder
 from harness.search.objectives import Constraint, Objective, values_of
 from harness.search.population import Config
 from harness.search.samplers import CellSampler
-from harness.search.space import SearchSpace
-from harness.search.study import borrowed, own_trials, put_back
-from harness.trials import Trial, TrialState, Value
+from harness.search.study import num_imported, own_trials, requeue
+from harness.trials import SearchSpace, Trial, TrialState, Value
 from trainers.errors import UsageError
 
 Resolve = Callable[[Mapping[str, Value]], tuple[Mapping[str, Any], str]]
@@ -83,7 +82,7 @@ class TruthfulOptunaSearch(OptunaSearch):  # type: ignore[misc]  # ray is untype
             study_name=study_name,
         )
         for zombie in self.study.get_trials(deepcopy=False, states=(OptunaState.RUNNING,)):
-            put_back(self.study, zombie)
+            requeue(self.study, zombie)
         if not self.study.get_trials(deepcopy=False):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -91,7 +90,7 @@ class TruthfulOptunaSearch(OptunaSearch):  # type: ignore[misc]  # ray is untype
             self.study.add_trials(warm)
         if not own_trials(self.study):
             self.study.enqueue_trial(dict(space.baseline_params))
-        self._first = borrowed(self.study)
+        self._first = num_imported(self.study)
 
     @property
     def space(self) -> Any:
@@ -139,7 +138,7 @@ class TruthfulOptunaSearch(OptunaSearch):  # type: ignore[misc]  # ray is untype
         self._last.pop(trial_id, None)
         state = outcome(told, error)
         if state is TrialState.INTERRUPTED:
-            put_back(self.study, trial)
+            requeue(self.study, trial)
         elif state is TrialState.FAIL:
             self.study.tell(trial, state=OptunaState.FAIL)
         else:
@@ -162,7 +161,7 @@ class TruthfulOptunaSearch(OptunaSearch):  # type: ignore[misc]  # ray is untype
     def interrupt_unfinished(self) -> None:
         """Put back every trial that is still RUNNING: the session was cut short."""
         for trial in self._ot_trials.values():
-            put_back(self.study, trial)
+            requeue(self.study, trial)
         self._ot_trials.clear()
 
     def __getstate__(self) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
-from harness.tracking.run_tree import PARENT
 from harness.tracking.views import SHARED, VIEWS, view_key
+from harness.tracking.writer import PARENT
 from trainers.errors import UsageError
 
 if TYPE_CHECKING:

@@ -11,9 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
-from harness.interrupt import INTERRUPTED
-from harness.tracking.courier import Courier, connect_client
-from harness.tracking.history import History
+from harness.cluster import INTERRUPTED
+from harness.event_log import Operation, Outbox, OutboxState, stamped
 from harness.tracking.limits import (
     NAME_LENGTH,
     TAG_LENGTH,
@@ -24,10 +23,9 @@ from harness.tracking.limits import (
     finite,
     flat_params,
 )
-from harness.tracking.notes import Notes
-from harness.tracking.outbox import Operation, Outbox, stamped
-from harness.tracking.provenance import git_sha
-from harness.tracking.stores import absolute_uri, artifact_location
+from harness.tracking.run_logger import RunLogger
+from harness.tracking.sender import Sender, connect_client
+from harness.tracking.stores import absolute_uri, artifact_location, git_sha
 from harness.tracking.writer import MlflowWriter
 from harness.trials import Trial, TrialState, Value
 from trainers.errors import UsageError
@@ -63,7 +61,7 @@ class Delivery(NamedTuple):
     """One line for the user where not all was applied."""
 
 
-class MlflowRecorder(Notes):
+class MlflowRecorder(RunLogger):
     """A `TrialObserver`; close it, or use it as a context manager, and no run is left RUNNING.
 
     `kind` is `search`, `confirm`, `scale` or `ablation` (a parent run and a child a trial; an ablation's trials are its
@@ -103,7 +101,7 @@ class MlflowRecorder(Notes):
         self._overrides: dict[int, dict[str, Value]] = {}
         self._delivery: Delivery | None = None
         self._outbox = Outbox(outbox)
-        self._history = History.read(self._outbox)
+        self._history = OutboxState.read(self._outbox)
         opening = self._history.opening or {
             "experiment": clean_value(experiment, NAME_LENGTH),
             "artifact_location": artifact_location(uri),
@@ -115,7 +113,7 @@ class MlflowRecorder(Notes):
         self._began = opening.get("time", stamped("open")["time"])
         opening = {**opening, **stamped("open")}
         self._kind = opening["kind"]
-        self._courier = Courier(self._outbox, lambda: MlflowWriter(connect_client(uri), opening).apply)
+        self._courier = Sender(self._outbox, lambda: MlflowWriter(connect_client(uri), opening).apply)
         for operation, line in self._history.pending:
             self._courier.send(operation, line)
         self._history.pending.clear()
@@ -159,7 +157,7 @@ class MlflowRecorder(Notes):
         self._end(status, tags, trial=trial.number, step=clean_step(trial.step), metrics=finite(metrics)[0])
         self._show_best(trial)
 
-    def settle(self, trials: Iterable[Trial]) -> None:
+    def close_finished(self, trials: Iterable[Trial]) -> None:
         """End the runs of trials that are over, but that an earlier driver left open."""
         for trial in trials:
             if trial.state.over and trial.number in self._history.open_trials:
@@ -233,12 +231,12 @@ def replay(outbox: Path, tracking_uri: str, timeout_s: float = 600.0) -> Deliver
     if not outbox.is_file():
         raise UsageError(f"an outbox must lie at {outbox}, there is none: was anything recorded under this name?")
     box, uri = Outbox(outbox), absolute_uri(tracking_uri)
-    history = History.read(box)
+    history = OutboxState.read(box)
     opening = history.opening
     if opening is None:
         box.close()
         raise UsageError(f"an outbox must hold operations, {outbox} is empty: there is nothing to send")
-    courier = Courier(box, lambda: MlflowWriter(connect_client(uri), opening).apply)
+    courier = Sender(box, lambda: MlflowWriter(connect_client(uri), opening).apply)
     for operation, line in history.pending:
         courier.send(operation, line)
     everything = courier.close(timeout_s)
@@ -247,7 +245,7 @@ def replay(outbox: Path, tracking_uri: str, timeout_s: float = 600.0) -> Deliver
     return Delivery(courier.applied, pending, courier.rejected, _note(pending, courier, outbox))
 
 
-def _note(pending: int, courier: Courier, outbox: Path) -> str | None:
+def _note(pending: int, courier: Sender, outbox: Path) -> str | None:
     """Return what to tell the user where not all was applied."""
     if pending:
         why = f" ({courier.last_error})" if courier.last_error else ""

@@ -32,10 +32,10 @@ from unittest.mock import patch
 
 from tracking_server import Server
 
-from harness.tracking.courier import connect_client
-from harness.tracking.outbox import Outbox
+from harness.event_log import Outbox
 from harness.tracking.recorder import MlflowRecorder, replay
-from harness.tracking.runs import find_runs
+from harness.tracking.sender import connect_client
+from harness.tracking.writer import find_runs
 from harness.trials import Trial, TrialState
 from trainers.presets import load_preset
 

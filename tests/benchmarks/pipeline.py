@@ -12,8 +12,8 @@ import torch
 from trainers.config import TrainConfig
 from trainers.data.cache import LIMIT_VARIABLE, process_cache
 from trainers.data.splits import open_splits
-from trainers.lesson import Place
 from trainers.loader import load_batch
+from trainers.targets import StepContext
 
 
 class Throughput(NamedTuple):
@@ -47,6 +47,6 @@ def _images_per_second(config: TrainConfig, steps: int) -> float:
     splits = open_splits(config.data)
     started = time.perf_counter()
     for step in range(steps):
-        load_batch(splits, config, Place(config.seed, step), torch.device("cpu"))
+        load_batch(splits, config, StepContext(config.seed, step), torch.device("cpu"))
     images = config.schedule.labelled_batch + config.schedule.unlabelled_batch
     return steps * images / (time.perf_counter() - started)

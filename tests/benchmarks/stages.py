@@ -11,15 +11,16 @@ import torch
 from measuring import Clock
 from torch import Tensor, nn
 
-from trainers import lesson, loader, state, step
+from trainers import loader, state, step
+from trainers import targets as student_batch
 from trainers.config import TrainConfig
 from trainers.data.splits import Splits
-from trainers.lesson import Place
 from trainers.loader import load_batch
 from trainers.models.heads import Dense
 from trainers.schedules import loss_weights
 from trainers.state import TrainState
 from trainers.step import css_step
+from trainers.targets import StepContext
 
 NETWORK = ("teacher, forward", "student, forward", "student, backward", "optimizer")
 OUTSIDE = (
@@ -37,14 +38,14 @@ OUTSIDE = (
 _CALLS = (
     (loader, "_read", "images from the cache"),
     (loader, "weak_augment", "weak augmentation"),
-    (lesson, "forward", "teacher, forward"),
-    (lesson, "pseudo_labels", "pseudo-labels"),
-    (lesson, "collaborate", "pseudo-labels"),
-    (lesson, "valid_labels", "prototypes"),
-    (lesson, "class_sums", "prototypes"),
-    (lesson, "strong_augment", "strong augmentation"),
-    (lesson, "supervised_divisor", "cross-entropies"),
-    (lesson, "unsupervised_divisor", "cross-entropies"),
+    (student_batch, "forward", "teacher, forward"),
+    (student_batch, "pseudo_labels", "pseudo-labels"),
+    (student_batch, "collaborate", "pseudo-labels"),
+    (student_batch, "valid_labels", "prototypes"),
+    (student_batch, "class_sums", "prototypes"),
+    (student_batch, "strong_augment", "strong augmentation"),
+    (student_batch, "supervised_divisor", "cross-entropies"),
+    (student_batch, "unsupervised_divisor", "cross-entropies"),
     (step, "upsample", "cross-entropies"),
     (step, "_supervised", "cross-entropies"),
     (step, "_unsupervised", "cross-entropies"),
@@ -57,10 +58,10 @@ _CALLS = (
 
 def take_step(training: TrainState, splits: Splits, config: TrainConfig) -> None:
     """One step of the training loop, its report left out."""
-    place = Place(config.seed, training.step)
-    batch = load_batch(splits, config, place, torch.device("cpu"))
+    context = StepContext(config.seed, training.step)
+    batch = load_batch(splits, config, context, torch.device("cpu"))
     weights = loss_weights(config.loss, training.step, config.schedule.steps)
-    for part in css_step(training.wrapped, training.teacher, training.prototypes, batch, config, place):
+    for part in css_step(training.wrapped, training.teacher, training.prototypes, batch, config, context):
         training.accumulate(part.weighted(weights))
     training.advance(part.prototypes)
 

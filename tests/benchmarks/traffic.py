@@ -9,13 +9,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from trainers import lesson, step
+from trainers import step
+from trainers import targets as student_batch
 from trainers.config import TrainConfig
 from trainers.css.prototypes import ClassSums
 from trainers.data.splits import Splits
-from trainers.lesson import Place
 from trainers.loader import load_batch
 from trainers.state import TrainState
+from trainers.targets import StepContext
 
 
 class Traffic(NamedTuple):
@@ -46,16 +47,16 @@ def count_traffic(training: TrainState, splits: Splits, config: TrainConfig) -> 
         prototypes += sum(4 * tensor.numel() for tensor in tensors if any(tensor is own for own in sums))
         return original_reduce(tensors, world_size)
 
-    original_sums, original_reduce = lesson.class_sums, lesson.sum_over_ranks
-    place = Place(config.seed, training.step, rank=0, world_size=2)
-    batch = load_batch(splits, config, place._replace(world_size=1), torch.device("cpu"))
+    original_sums, original_reduce = student_batch.class_sums, student_batch.sum_over_ranks
+    context = StepContext(config.seed, training.step, rank=0, world_size=2)
+    batch = load_batch(splits, config, context._replace(world_size=1), torch.device("cpu"))
     with (
         patch.object(dist, "all_reduce", all_reduce),
-        patch.object(lesson, "class_sums", class_sums),
-        patch.object(lesson, "sum_over_ranks", sum_over_ranks),
+        patch.object(student_batch, "class_sums", class_sums),
+        patch.object(student_batch, "sum_over_ranks", sum_over_ranks),
         patch.object(step, "class_sums", class_sums),
         patch.object(step, "sum_over_ranks", sum_over_ranks),
     ):
-        for _ in step.css_step(training.student, training.teacher, training.prototypes, batch, config, place):
+        for _ in step.css_step(training.student, training.teacher, training.prototypes, batch, config, context):
             pass
     return Traffic(prototypes, messages)

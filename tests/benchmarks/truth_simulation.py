@@ -20,7 +20,7 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 from truth_objectives import BASELINE, HORIZON, NAMES, NOISE, REPORT_EVERY, Objective, Optimum
 
-from harness.gangs.trial import FINISHED, OBJECTIVE, STEP
+from harness.gangs.tune_trial import FINISHED, OBJECTIVE, STEP
 from harness.search.searcher import TruthfulOptunaSearch
 
 WORKERS = 4

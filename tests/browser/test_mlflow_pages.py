@@ -21,11 +21,11 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
-from harness.ablation.assess import PICTURE
-from harness.ablation.record import open_recorder, record_begin, record_outcomes
+from harness.ablation.evaluate import PICTURE
 from harness.ablation.request import Request, make_request
 from harness.ablation.results import Ablation, collect
-from harness.checkpoints import checkpoint_folder
+from harness.ablation.tracking import open_recorder, record_begin, record_outcomes
+from harness.run_folder import checkpoint_folder
 from harness.search.manifest import Origin
 from harness.tracking.links import search_links
 from harness.trials import Trial, TrialState

@@ -11,8 +11,8 @@ from typing import Any
 
 from hosts import Host, Hosts, wait_for
 
-from harness.checkpoints import LATEST
-from harness.search.ledger import LEDGER
+from harness.event_log import LEDGER
+from harness.run_folder import LATEST
 from trainers.checkpoint import load_checkpoint
 
 TIMEOUT_S = 240.0

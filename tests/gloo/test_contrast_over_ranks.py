@@ -15,11 +15,11 @@ from trainers.css.contrast import PixelPool, build_pool, contrastive_loss
 from trainers.css.prototypes import Prototypes
 from trainers.data.splits import open_splits
 from trainers.distributed import sum_over_ranks
-from trainers.lesson import Place
 from trainers.loader import load_batch
 from trainers.local_run import LocalRun
 from trainers.randomness import generator
 from trainers.state import TrainState
+from trainers.targets import StepContext
 
 K, D = 5, 6
 LOSS = LossConfig(queries=16, negatives=8, negative_groups=2)
@@ -111,14 +111,14 @@ STILL = {
 def contrast_of_the_same_images(world_size: int, draws: int) -> Tensor:
     """[draws]: this rank's part of the contrastive loss of a step, where every rank holds the same images."""
     config = tiny_config(STILL)
-    batch = load_batch(open_splits(config.data), config, Place(0, 0), CPU)
+    batch = load_batch(open_splits(config.data), config, StepContext(0, 0), CPU)
     state = TrainState(config, LocalRun(device=CPU))
     rank = torch.distributed.get_rank() if world_size > 1 else 0
     values = []
     for seed in range(draws):
-        place = Place(seed, 0, rank, world_size)
+        context = StepContext(seed, 0, rank, world_size)
         with torch.no_grad():
-            output = whole_step(state.student, state.teacher, state.prototypes, batch, config, place)
+            output = whole_step(state.student, state.teacher, state.prototypes, batch, config, context)
         values.append(output.losses["contrast"])
     return torch.stack(values).double()
 

@@ -14,11 +14,11 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from training import CPU, Settings
 
 from trainers.data.splits import open_splits
-from trainers.lesson import Place
 from trainers.loader import load_batch
 from trainers.local_run import LocalRun
 from trainers.state import TrainState
 from trainers.step import css_step
+from trainers.targets import StepContext
 
 K = 11
 OTHERS = [
@@ -59,11 +59,11 @@ def messages_of_a_step(overrides: Settings) -> list[int]:
         raise AssertionError("a step must send by all_reduce alone")
 
     for step in range(2):
-        place = Place(config.seed, step, run.rank, run.world_size)
-        batch = load_batch(splits, config, place, CPU)
+        context = StepContext(config.seed, step, run.rank, run.world_size)
+        batch = load_batch(splits, config, context, CPU)
         sent.clear()
         with patch.multiple(dist, all_reduce=all_reduce, **dict.fromkeys(OTHERS, refuse)):
-            for part in css_step(state.wrapped, state.teacher, state.prototypes, batch, config, place):
+            for part in css_step(state.wrapped, state.teacher, state.prototypes, batch, config, context):
                 state.accumulate(torch.stack(list(part.losses.values())).sum())
             state.advance(part.prototypes)
     return sent
@@ -122,9 +122,9 @@ def gradients_of_a_step(overrides: Settings) -> tuple[int, int]:
         return allreduce_hook(None, bucket)
 
     state.wrapped.register_comm_hook(None, count)
-    place = Place(config.seed, 0, run.rank, run.world_size)
-    batch = load_batch(open_splits(config.data), config, place, CPU)
-    for part in css_step(state.wrapped, state.teacher, state.prototypes, batch, config, place):
+    context = StepContext(config.seed, 0, run.rank, run.world_size)
+    batch = load_batch(open_splits(config.data), config, context, CPU)
+    for part in css_step(state.wrapped, state.teacher, state.prototypes, batch, config, context):
         state.accumulate(torch.stack(list(part.losses.values())).sum())
     return sum(sent), sum(parameter.numel() for parameter in state.student.parameters())
 

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import multiprocessing
 
-from harness.gangs.process_state import is_lost_peer
+from harness.gangs.worker import is_lost_peer
 
 
 def rank_of_two(rank: int, folder: Path) -> None:

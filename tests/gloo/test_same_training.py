@@ -8,9 +8,9 @@ from reference.tiny import differences, tiny_config
 from training import CPU, Settings, Trained, far_apart, reported_otherwise, trained
 
 from trainers.data.splits import open_splits
-from trainers.lesson import Place
 from trainers.loader import load_batch
 from trainers.methods import METHODS
+from trainers.targets import StepContext
 
 SHARED = {
     "model.norm": "group",  # statistics of an image, and not of a rank's images
@@ -67,7 +67,7 @@ def test_at_each_step_of_these_runs_a_rank_lacks_a_class_that_another_holds(worl
     splits = open_splits(config.data)
     for step in range(3):
         held = [
-            set(load_batch(splits, config, Place(0, step, rank, world_size), CPU).labels.unique().tolist())
+            set(load_batch(splits, config, StepContext(0, step, rank, world_size), CPU).labels.unique().tolist())
             for rank in range(world_size)
         ]
         assert any(set.union(*held) - mine for mine in held)

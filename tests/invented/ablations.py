@@ -5,16 +5,16 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.ablation.assess import assessment_file
+from harness.ablation.evaluate import evaluation_file
 from harness.ablation.request import Request, Run, make_request, write_request
 from harness.ablation.results import Ablation, collect, write_results
-from harness.checkpoints import checkpoint_folder
+from harness.event_log import LEDGER, Ledger, read_ledger
 from harness.models.evaluation import metrics_of
-from harness.search.ledger import LEDGER, Ledger, read_ledger
+from harness.run_folder import checkpoint_folder
 from harness.search.manifest import Origin
 from harness.trials import Trial, TrialState
 from search_spaces.ablation import parse_plan
-from trainers.assess import Assessment, load_assessment, save_assessment
+from trainers.image_evaluation import ImageEvaluation, load_image_evaluation, save_image_evaluation
 from trainers.overrides import apply_overrides
 from trainers.presets import load_preset
 
@@ -72,10 +72,10 @@ def made_ablation(
         if not lost:
             trial = checkpoint_folder(folder / "trials", number)
             for split in ("dev", "val"):
-                save_assessment(assessment_file(trial, split), made_look(run, split, request))
-            late[number] = metrics_of(load_assessment(assessment_file(trial, "val")), "val")
+                save_image_evaluation(evaluation_file(trial, split), made_look(run, split, request))
+            late[number] = metrics_of(load_image_evaluation(evaluation_file(trial, "val")), "val")
             if (run.variant, run.seed) in unseen:
-                assessment_file(trial, "val").unlink()
+                evaluation_file(trial, "val").unlink()
     ledger.spent(90.0, 180.0)
     ledger.close()
     outcomes = collect(request, read_ledger(folder / LEDGER).trials, late)
@@ -89,7 +89,7 @@ def right_of(run: Run) -> float:
     return RIGHT.get(run.variant, 0.5) + WOBBLE.get(run.variant, WOBBLE[PLAIN])[run.seed]
 
 
-def made_look(run: Run, split: str, request: Request) -> Assessment:
+def made_look(run: Run, split: str, request: Request) -> ImageEvaluation:
     """Confusion matrices of a run: what is wrong is taken for the class before; of the last class there is nothing."""
     classes = request.config.data.classes
     draw = np.random.default_rng(run.seed + (100 if split == "dev" else 0))
@@ -99,7 +99,7 @@ def made_look(run: Run, split: str, request: Request) -> Assessment:
             hits = round(100 * right_of(run) + draw.uniform(-8, 8))
             image[index, index], image[index, index - 1] = hits, 100 - hits
         image[0, 0] = 200
-    return Assessment(tuple(f"{split}-{index}" for index in range(IMAGES)), tuple(classes), found)
+    return ImageEvaluation(tuple(f"{split}-{index}" for index in range(IMAGES)), tuple(classes), found)
 
 
 def write_training(ledger: Ledger, number: int, run: Run, request: Request, lost: bool) -> None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.cli.wish import Wish
+from harness.event_log import LEDGER, Ledger, read_ledger
 from harness.reporting.results import Collector, Results, write_results
-from harness.search.ledger import LEDGER, Ledger, read_ledger
 from harness.search.manifest import Manifest, Origin, write_manifest, write_origin
 from harness.search.objectives import parse_objectives
 from harness.tracking.stores import OUTBOX

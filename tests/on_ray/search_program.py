@@ -11,8 +11,8 @@ from pathlib import Path
 from analytic import Analytic, Script
 
 from harness.cluster import ray_session
-from harness.search.resume import open_books
 from harness.search.run import SearchPlan, run_search
+from harness.search.study import reconcile
 from harness.tracking.recorder import MlflowRecorder
 
 
@@ -27,14 +27,14 @@ def main(address: str, storage: Path, marks: Path, name: str, trials: int, step_
         patience_s=10,
     )
     script = Script([{"quality": 0.1 + 0.8 * (n * 7 % trials) / trials, "name": f"trial-{n}"} for n in range(trials)])
-    earlier = open_books(plan.folder, plan.name, plan.objective)
+    earlier = reconcile(plan.folder, plan.name, plan.objective)
     with (
         ray_session(address),
         MlflowRecorder(
             f"sqlite:///{storage}/mlflow.db", "s4", "search", name, {}, storage / "searches" / name / "outbox.jsonl"
         ) as recorder,
     ):
-        recorder.settle(earlier.trials.values())
+        recorder.close_finished(earlier.trials.values())
         end = run_search(plan, Analytic(marks, step_s=step_s), script, [recorder], earlier)
     sys.stdout.write(f"ended: {end.reason}\n")
 

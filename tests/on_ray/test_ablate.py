@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from scipy import stats
 
 from harness.cli.main import run
-from trainers.assess import load_assessment
+from trainers.image_evaluation import load_image_evaluation
 
 PLAN = """
 name: small
@@ -111,7 +111,7 @@ def test_its_scores_are_those_of_its_confusion_matrices(ablated: Ablated) -> Non
         if outcome["state"] == "COMPLETE":
             folder = ablated.folder / f"runs/small/trials/{outcome['number']:05d}"
             for split in ("dev", "val"):
-                found = load_assessment(folder / f"{split}.npz")
+                found = load_image_evaluation(folder / f"{split}.npz")
                 assert found.confusion.shape == (16, 11, 11)
                 assert found.miou == pytest.approx(outcome["metrics"][f"{split}/miou"], abs=1e-9)
 

@@ -13,10 +13,10 @@ from analytic import Analytic, Script, Witness
 from optuna.trial import FrozenTrial
 from processes import left_of_a_search
 
-from harness.search.lock import sole_driver
+from harness.run_folder import sole_driver
 from harness.search.run import SearchBrokenError, SearchEnd, SearchPlan, run_search
+from harness.search.stopping import Limits
 from harness.search.study import journal
-from harness.search.terminate import Limits
 from harness.trials import Trial
 from trainers.errors import UsageError
 

@@ -17,8 +17,7 @@ from analytic import Analytic, Script
 from mlflow import MlflowClient
 from processes import left_of_a_search
 
-from harness.scaling.durations import SearchTimes, read_times
-from harness.scaling.outlook import Outlook, look_ahead
+from harness.scaling.forecast import Outlook, SearchTimes, look_ahead, read_times
 from harness.scaling.simulate import Faults
 from harness.search.run import SearchPlan, run_search
 from harness.tracking.recorder import MlflowRecorder

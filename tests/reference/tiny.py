@@ -20,9 +20,9 @@ from trainers.config import (
     WeakAugmentConfig,
 )
 from trainers.css.prototypes import Prototypes
-from trainers.lesson import Batch, Place
 from trainers.overrides import apply_overrides
 from trainers.step import StepOutput, css_step
+from trainers.targets import Batch, StepContext
 
 
 def tiny_config(overrides: Mapping[str, Any] | None = None) -> TrainConfig:
@@ -57,8 +57,13 @@ def differences(one: object, other: object, path: str = "") -> list[str]:
 
 
 def whole_step(
-    student: nn.Module, teacher: nn.Module, prototypes: Prototypes, batch: Batch, config: TrainConfig, place: Place
+    student: nn.Module,
+    teacher: nn.Module,
+    prototypes: Prototypes,
+    batch: Batch,
+    config: TrainConfig,
+    context: StepContext,
 ) -> StepOutput:
     """The step of a config that takes it in one part."""
-    (output,) = css_step(student, teacher, prototypes, batch, config, place)
+    (output,) = css_step(student, teacher, prototypes, batch, config, context)
     return output

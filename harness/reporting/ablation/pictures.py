@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from harness.ablation.assess import PICTURE
+from harness.ablation.evaluate import PICTURE
 from harness.reporting.document import Block, Data, Figure, Note, Section
 from harness.reporting.figures import legend
 

@@ -9,21 +9,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.ablation.assess import assessment_file
+from harness.ablation.evaluate import evaluation_file
 from harness.ablation.request import REQUEST, read_request
 from harness.ablation.results import RESULTS, Ablation, collect, read_results
-from harness.checkpoints import checkpoint_folder
-from harness.files import json_lines
+from harness.event_log import LEDGER, read_ledger
 from harness.models.evaluation import metrics_of
 from harness.reporting.records import Reports, read_reports
 from harness.reporting.times import NO_TIMES, Times, read_times
-from harness.search.ledger import LEDGER, read_ledger
+from harness.run_folder import checkpoint_folder, json_lines
 from harness.tracking.stores import OUTBOX
 from trainers.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from harness.ablation.results import Outcome
-    from trainers.assess import Assessment
+    from trainers.image_evaluation import ImageEvaluation
 
 JUDGED = "val/miou"
 """What variants are judged by where nothing says otherwise."""
@@ -66,9 +65,9 @@ class AblationRecord:
         """Return where the checkpoint and the looks of a run lie."""
         return checkpoint_folder(self.folder / "trials", run.number)
 
-    def looks(self, variant: str) -> dict[int, Assessment]:
+    def looks(self, variant: str) -> dict[int, ImageEvaluation]:
         """Return a variant's confusion matrices of the judged images, by seed, as far as they lie there."""
-        files = {run.seed: assessment_file(self.trial_folder(run), self.split) for run in self.complete[variant]}
+        files = {run.seed: evaluation_file(self.trial_folder(run), self.split) for run in self.complete[variant]}
         seen = {seed: _look(path) for seed, path in files.items()}
         return {seed: look for seed, look in seen.items() if look is not None}
 
@@ -110,7 +109,7 @@ def read_ablation(folder: Path) -> Ablation:
     history = read_ledger(folder / LEDGER)
     late = {}
     for number, trial in history.trials.items():
-        seen = _look(assessment_file(checkpoint_folder(folder / "trials", number), "val"))
+        seen = _look(evaluation_file(checkpoint_folder(folder / "trials", number), "val"))
         if seen is not None and str(trial.state) == "COMPLETE":
             late[number] = metrics_of(seen, "val")
     outcomes = collect(request, history.trials, late)
@@ -145,14 +144,14 @@ def _not_looked_at(record: AblationRecord) -> list[str]:
     return [f"Trained, but without {record.metric}, so not compared: {names}."]
 
 
-def _look(path: Path) -> Assessment | None:
+def _look(path: Path) -> ImageEvaluation | None:
     """Return confusion matrices; none where there is no such file, or no whole one."""
-    from trainers.assess import load_assessment
+    from trainers.image_evaluation import load_image_evaluation
 
     if not path.exists():
         return None
     try:
-        return load_assessment(path)
+        return load_image_evaluation(path)
     except DataError:
         return None
 

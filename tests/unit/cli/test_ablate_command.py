@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from harness.ablation.record import aggregate_metrics
 from harness.ablation.request import Request, Run, make_request, read_request, with_seeds, write_request
 from harness.ablation.results import Ablation, Outcome, read_results, rows, write_results
 from harness.ablation.table import lines
+from harness.ablation.tracking import aggregate_metrics
 from harness.cli.main import run
 from harness.search.manifest import Origin
 from search_spaces.ablation import load_plan, parse_plan

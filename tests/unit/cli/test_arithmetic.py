@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.cli.options import free_folder
-from harness.cli.slots import Slots, gang_count
 from harness.cli.ui import command
-from harness.search.rungs import grace, rungs
+from harness.cluster import Slots, gang_count
+from harness.search.config import grace, rungs
 from trainers.errors import UsageError
 from trainers.overrides import parse_settings
 

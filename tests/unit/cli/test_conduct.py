@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from rich.console import Console
+from rich.console import Console as RichConsole
 
 from harness.cli.conduct import Task, conduct, further, program
-from harness.cli.terminal import Terminal
+from harness.console import Console
 from harness.reporting.results import read_results
 from harness.search.objectives import Objective
 from harness.trials import Trial, TrialObserver, TrialState
@@ -40,7 +40,7 @@ def play(observers: Sequence[TrialObserver]) -> None:
 
 def test_a_search_leaves_results_records_and_words(task: Task) -> None:
     out = io.StringIO()
-    conduct(task, Terminal(Console(file=out, width=200), None), play)
+    conduct(task, Console(RichConsole(file=out, width=200), None), play)
     assert "[1/2] trial 0 COMPLETE at step 900/900" in out.getvalue()
     assert "best: trial 0, dev/miou 0.5000 at step 900, the published baseline" in out.getvalue()
     assert "again: s4 report s-001 --storage" in out.getvalue()
@@ -57,7 +57,7 @@ def test_a_search_leaves_results_records_and_words(task: Task) -> None:
 
 def test_the_report_is_written_named_and_kept_in_mlflow(task: Task) -> None:
     out = io.StringIO()
-    conduct(task, Terminal(Console(file=out, width=200), None), play)
+    conduct(task, Console(RichConsole(file=out, width=200), None), play)
     page = task.folder / "report" / "report.html"
     assert f"report: {page}" in out.getvalue()
     client = MlflowClient(task.tracking_uri)
@@ -74,7 +74,7 @@ def test_a_report_that_fails_loses_no_search(task: Task, monkeypatch: pytest.Mon
 
     monkeypatch.setattr("harness.reporting.search.report_on", broken)
     out = io.StringIO()
-    results = conduct(task, Terminal(Console(file=out, width=200), None), play)
+    results = conduct(task, Console(RichConsole(file=out, width=200), None), play)
     assert results.counts == {"COMPLETE": 1}
     assert "no report: no ink; s4 report s-001 tries again" in out.getvalue()
 
@@ -85,7 +85,7 @@ def test_an_interrupted_search_keeps_what_was_done(task: Task) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        conduct(task, Terminal(Console(file=io.StringIO()), None), interrupted)
+        conduct(task, Console(RichConsole(file=io.StringIO()), None), interrupted)
     assert not (task.folder / "report").exists()  # it would be waited for
     assert len(read_results(task.folder).rows) == 1
     client = MlflowClient(task.tracking_uri)

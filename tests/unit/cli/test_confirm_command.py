@@ -10,7 +10,7 @@ import pytest
 
 from harness.cli import confirm as module
 from harness.cli.main import run
-from harness.cli.slots import Slots
+from harness.cluster import Slots
 from harness.confirm.report import Confirmation, Outcome, write_confirmation
 from harness.confirm.request import BASELINE, Request, make_request, write_request
 from harness.reporting.results import Results, Row, write_results

@@ -9,7 +9,7 @@ import torch
 from torchvision.models import resnet18
 
 from harness.cli.main import run
-from harness.cli.plan_config import GPU_SIZES, Plan, check_memory, to_table
+from harness.planning.training_cost import GPU_SIZES, Plan, check_memory, to_table
 from trainers.config import TrainConfig
 from trainers.cost import Flops, Memory, Parameters, StepCost, Traffic
 from trainers.errors import ConfigError

@@ -9,16 +9,26 @@ from typing import Any
 import pytest
 import torch
 
-from harness.cli import plan_search as module
 from harness.cli.main import run
-from harness.cli.plan_search import REDUCTION_FACTOR, TRIALS, Caps, check_caps, check_disk, counted_bytes
-from harness.cli.search_cost import Disk, SearchCost, to_json, to_table
-from harness.cli.slots import Slots
-from harness.cli.timing import Timing, time_config
 from harness.cli.tune import tune
 from harness.cli.wish import Scheduler
-from harness.search import budget
-from harness.search.budget import Shape
+from harness.cluster import Slots
+from harness.planning import arithmetic as budget
+from harness.planning import search_cost as module
+from harness.planning.arithmetic import Shape
+from harness.planning.measure import Timing, time_config
+from harness.planning.search_cost import (
+    REDUCTION_FACTOR,
+    TRIALS,
+    Caps,
+    Disk,
+    SearchCost,
+    check_caps,
+    check_disk,
+    counted_bytes,
+    to_json,
+    to_table,
+)
 from trainers.errors import UsageError
 from trainers.overrides import apply_overrides, parse_settings
 from trainers.presets import load_preset

@@ -3,9 +3,9 @@
 import io
 
 import pytest
-from rich.console import Console
+from rich.console import Console as RichConsole
 
-from harness.cli.progress import LiveProgress, PlainProgress, Tally, show_progress
+from harness.console import Console, LiveProgress, PlainProgress, Tally, show_progress
 from harness.trials import Trial, TrialObserver, TrialState
 
 
@@ -46,7 +46,7 @@ def end(observer: TrialObserver, trial: Trial, state: TrialState, error: str | N
 
 
 def drawn(progress: LiveProgress) -> str:
-    console = Console(file=io.StringIO(), width=100)
+    console = RichConsole(file=io.StringIO(), width=100)
     console.print(progress.picture())
     return console.file.getvalue()
 
@@ -97,6 +97,6 @@ def test_a_heartbeat_comes_at_most_every_ten_seconds(tally: Tally, clock: Clock)
 
 @pytest.mark.parametrize(("is_terminal", "kind"), [(True, LiveProgress), (False, PlainProgress)])
 def test_the_live_picture_is_for_terminals_only(tally: Tally, is_terminal: bool, kind: type) -> None:
-    console = Console(file=io.StringIO(), force_terminal=is_terminal)
+    console = Console(RichConsole(file=io.StringIO(), force_terminal=is_terminal), None)
     with show_progress(console, tally) as progress:
         assert isinstance(progress, kind)

@@ -9,7 +9,7 @@ import pytest
 
 from harness.cli.main import run
 from harness.cli.train import worker_sizes
-from harness.search.ledger import LEDGER
+from harness.event_log import LEDGER
 from harness.search.manifest import Origin, read_origin, write_origin
 from trainers.data.splits import open_splits
 from trainers.errors import UsageError

@@ -20,8 +20,8 @@ from trainers.config import (
 from trainers.data.source import Samples
 from trainers.data.splits import Splits, open_splits
 from trainers.errors import DataError
-from trainers.lesson import Batch, Place
 from trainers.loader import BatchLoader, load_batch
+from trainers.targets import Batch, StepContext
 
 CPU = torch.device("cpu")
 
@@ -78,7 +78,7 @@ def test_batches_that_are_read_ahead_are_those_of_the_function(order: list[int],
         splits = open_splits(given.data)
         with BatchLoader(splits, given, 0, 1, CPU) as loader:
             for step in order:
-                assert same(loader.load(step), load_batch(splits, given, Place(given.seed, step), CPU))
+                assert same(loader.load(step), load_batch(splits, given, StepContext(given.seed, step), CPU))
 
 
 def test_a_rank_reads_its_own_share_ahead() -> None:
@@ -86,7 +86,7 @@ def test_a_rank_reads_its_own_share_ahead() -> None:
     splits = open_splits(given.data)
     with BatchLoader(splits, given, 1, 2, CPU) as loader:
         for step in range(3):
-            assert same(loader.load(step), load_batch(splits, given, Place(given.seed, step, 1, 2), CPU))
+            assert same(loader.load(step), load_batch(splits, given, StepContext(given.seed, step, 1, 2), CPU))
 
 
 def test_every_step_but_the_first_is_read_by_the_thread_and_none_after_the_last() -> None:
@@ -129,7 +129,7 @@ def test_a_crop_of_an_image_is_that_of_the_image_alone(tmp_path: Path) -> None:
     # The crop is larger than any image: each lies in it as a whole, where the anchor puts its own size.
     given = config(tmp_path)
     splits = open_splits(given.data)
-    batch = load_batch(splits, given, Place(0, 0), CPU)
+    batch = load_batch(splits, given, StepContext(0, 0), CPU)
     stored = splits.labelled.fetch(range(4))
     for image, label in zip(batch.images, batch.labels, strict=True):
         inside = [
@@ -156,8 +156,8 @@ def test_the_batches_of_the_ranks_are_the_batch_of_one_whatever_their_padding(tm
     given = config(tmp_path, scale=(0.6, 1.7), flip=0.5)
     splits: Splits = open_splits(given.data)
     for step in range(3):
-        whole = load_batch(splits, given, Place(0, step), CPU)
-        halves = [load_batch(splits, given, Place(0, step, rank, 2), CPU) for rank in range(2)]
+        whole = load_batch(splits, given, StepContext(0, step), CPU)
+        halves = [load_batch(splits, given, StepContext(0, step, rank, 2), CPU) for rank in range(2)]
         assert torch.equal(torch.cat([half.labels for half in halves]), whole.labels)
         images = torch.cat([half.images for half in halves])
         # Places are rounded in units of the padded size, which differs: up to 1e-5 pixels.

@@ -8,10 +8,9 @@ import optuna
 import pytest
 from optuna.trial import TrialState as OptunaState
 
-from harness.search.ledger import LEDGER, Ledger, read_ledger
+from harness.event_log import LEDGER, Ledger, read_ledger
 from harness.search.objectives import Objective
-from harness.search.resume import open_books
-from harness.search.study import JOURNAL, journal
+from harness.search.study import JOURNAL, journal, reconcile
 from harness.trials import Trial, TrialState
 
 MIOU = Objective("dev/miou", "max")
@@ -49,47 +48,47 @@ def reopened(folder: Path) -> optuna.trial.FrozenTrial:
 @pytest.mark.parametrize("state", [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL])
 def test_optuna_is_told_what_only_the_ledger_knows(tmp_path: Path, study: optuna.Study, state: TrialState) -> None:
     ledger(tmp_path, state)
-    open_books(tmp_path, "s", MIOU)
+    reconcile(tmp_path, "s", MIOU)
     assert reopened(tmp_path).state.name == state
 
 
 def test_optuna_is_told_the_value_of_a_complete_trial(tmp_path: Path, study: optuna.Study) -> None:
     ledger(tmp_path, TrialState.COMPLETE)
-    open_books(tmp_path, "s", MIOU)
+    reconcile(tmp_path, "s", MIOU)
     assert reopened(tmp_path).value == 0.2
 
 
 def test_a_trial_that_waits_can_be_told_too(tmp_path: Path, study: optuna.Study) -> None:
     study._storage.set_trial_state_values(study.trials[0]._trial_id, OptunaState.WAITING)
     ledger(tmp_path, TrialState.PRUNED)
-    open_books(tmp_path, "s", MIOU)
+    reconcile(tmp_path, "s", MIOU)
     assert reopened(tmp_path).state is OptunaState.PRUNED
 
 
 def test_the_ledger_is_told_what_only_optuna_knows(tmp_path: Path, study: optuna.Study) -> None:
     study.tell(0, state=OptunaState.PRUNED)
     ledger(tmp_path)
-    open_books(tmp_path, "s", MIOU)
+    reconcile(tmp_path, "s", MIOU)
     assert read_ledger(tmp_path / LEDGER).trials[0].state is TrialState.PRUNED
 
 
 def test_a_trial_that_nobody_knows_to_be_over_waits_to_go_on(tmp_path: Path, study: optuna.Study) -> None:
     ledger(tmp_path)
-    history = open_books(tmp_path, "s", MIOU)
+    history = reconcile(tmp_path, "s", MIOU)
     assert (reopened(tmp_path).state, history.trials[0].state) == (OptunaState.WAITING, TrialState.INTERRUPTED)
 
 
 def test_a_trial_that_was_drawn_but_never_started_waits(tmp_path: Path, study: optuna.Study) -> None:
-    assert open_books(tmp_path, "s", MIOU).trials == {}
+    assert reconcile(tmp_path, "s", MIOU).trials == {}
     assert reopened(tmp_path).state is OptunaState.WAITING
 
 
 def test_a_journal_that_ends_in_half_a_line_can_be_opened(tmp_path: Path, study: optuna.Study) -> None:
     with (tmp_path / JOURNAL).open("a") as file:
         file.write('{"op_code": 5, "work')
-    open_books(tmp_path, "s", MIOU)
+    reconcile(tmp_path, "s", MIOU)
     assert reopened(tmp_path).intermediate_values == {10: 0.1, 20: 0.2}
 
 
 def test_a_new_folder_has_no_history(tmp_path: Path) -> None:
-    assert open_books(tmp_path, "s", MIOU).trials == {}
+    assert reconcile(tmp_path, "s", MIOU).trials == {}

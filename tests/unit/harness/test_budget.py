@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.schedulers.trial_scheduler import TrialScheduler
 
-from harness.checkpoints import LATEST, NEXT, PREVIOUS
-from harness.search import budget
-from harness.search.budget import Pace, Shape
-from harness.search.keeper import KEPT_APART
+from harness.planning import arithmetic as budget
+from harness.planning.arithmetic import Pace, Shape
+from harness.run_folder import LATEST, NEXT, PREVIOUS
+from harness.search.retention import KEPT_APART
 from harness.search.run import SearchPlan
 
 SHAPE = Shape(

@@ -311,22 +311,22 @@ async def test_gangs_on_a_leaving_node_are_told_to_save() -> None:
     dispatcher = Dispatcher()
     await dispatcher.introduce(0, ["w0"], ["node a"])
     await dispatcher.introduce(1, ["w1"], ["node b"])
-    words = [await started(dispatcher.word(gang)) for gang in (0, 1)]
+    commands = [await started(dispatcher.next_command(gang)) for gang in (0, 1)]
     await dispatcher.nodes_leaving(["node b"])
-    assert await words[1] == SAVE
-    assert not words[0].done()
+    assert await commands[1] == SAVE
+    assert not commands[0].done()
 
 
 async def test_a_word_is_said_once() -> None:
     dispatcher = Dispatcher()
     await dispatcher.move(0)
-    assert await dispatcher.word(0) == MOVE
-    assert not (await started(dispatcher.word(0))).done()
+    assert await dispatcher.next_command(0) == MOVE
+    assert not (await started(dispatcher.next_command(0))).done()
 
 
 async def test_a_dead_gangs_call_takes_no_word_from_its_successor() -> None:
     dispatcher = Dispatcher()
-    dead, alive = await started(dispatcher.word(0)), await started(dispatcher.word(0))
+    dead, alive = await started(dispatcher.next_command(0)), await started(dispatcher.next_command(0))
     await dispatcher.move(0)
     assert await alive == MOVE
     assert await dead == ""
@@ -334,9 +334,9 @@ async def test_a_dead_gangs_call_takes_no_word_from_its_successor() -> None:
 
 async def test_every_gang_is_told_of_an_interruption() -> None:
     dispatcher = Dispatcher()
-    words = [await started(dispatcher.word(gang)) for gang in (0, 1)]
+    commands = [await started(dispatcher.next_command(gang)) for gang in (0, 1)]
     await dispatcher.interrupt("enough")
-    assert [await word for word in words] == [LEAVE, LEAVE]
+    assert [await word for word in commands] == [LEAVE, LEAVE]
 
 
 async def test_the_trial_of_a_gang_that_moved_comes_first() -> None:

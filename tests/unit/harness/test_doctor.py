@@ -10,9 +10,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from optuna.trial import TrialState as OptunaState
 
-from harness.checkpoints import checkpoint_folder
+from harness.event_log import LEDGER, Ledger
+from harness.run_folder import checkpoint_folder
 from harness.search.doctor import Finding, examine
-from harness.search.ledger import LEDGER, Ledger
 from harness.search.objectives import Objective
 from harness.search.study import JOURNAL, journal
 from harness.tracking.recorder import MlflowRecorder

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from harness.gangs.messages import Report
-from harness.gangs.trial import as_result
+from harness.gangs.tune_trial import as_result
 
 
 def test_a_report_becomes_a_result_that_tune_can_decide_on() -> None:
@@ -33,7 +33,7 @@ def test_a_report_without_the_objective_is_a_failure() -> None:
     )
 
 
-@pytest.mark.parametrize("module", ["harness.gangs.trial", "harness.gangs.dispatcher"])
+@pytest.mark.parametrize("module", ["harness.gangs.tune_trial", "harness.gangs.dispatcher"])
 def test_a_thin_actor_starts_without_torch_and_mlflow(module: str) -> None:
     program = f"import sys, {module}; sys.exit('torch' in sys.modules or 'mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

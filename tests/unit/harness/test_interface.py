@@ -6,7 +6,7 @@ from typing import NamedTuple
 import pytest
 import ray
 
-from harness.gangs.interface import SETTINGS, interface_of, use_node_interface
+from harness.gangs.network import SETTINGS, interface_of, use_node_interface
 
 
 class Address(NamedTuple):

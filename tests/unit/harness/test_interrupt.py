@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from harness.interrupt import SIGNALS, interruptible
+from harness.cluster import SIGNALS, interruptible
 
 
 @pytest.mark.parametrize("number", SIGNALS)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.search.ledger import Ledger, read_ledger
+from harness.event_log import Ledger, read_ledger
 from harness.trials import Trial, TrialState
 from trainers.errors import UsageError
 

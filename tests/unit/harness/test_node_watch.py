@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from harness.gangs import nodes
-from harness.gangs.nodes import NodeWatch
-from harness.nodes import Census, Node, answering
+from harness.cluster import ClusterNodes, Node, reachable
+from harness.gangs import pool as nodes
+from harness.gangs.pool import NodeMonitor
 
 
 class Told:
@@ -32,10 +32,10 @@ def node(name: str, cpus: float = 2, leaving: bool = False) -> Node:
     return Node(name, f"address of {name}", {"CPU": cpus}, leaving)
 
 
-def told(*moments: Census) -> list[tuple[str, Any]]:
+def told(*moments: ClusterNodes) -> list[tuple[str, Any]]:
     """Return what is told while the cluster goes through these moments."""
     shown, here = list(moments), Told()
-    watch = NodeWatch(here, here, lambda: shown.pop(0))  # type: ignore[arg-type]
+    watch = NodeMonitor(here, here, lambda: shown.pop(0))  # type: ignore[arg-type]
     while shown:
         watch.look()
     return here.calls
@@ -47,26 +47,29 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_cluster_that_stays_the_same_is_only_fitted_to() -> None:
-    still = Census((node("a"), node("b", 3)))
+    still = ClusterNodes((node("a"), node("b", 3)))
     assert told(still, still) == [("fit_to", 5)]
 
 
 def test_nodes_that_are_gone_are_lost() -> None:
-    assert told(Census((node("a"), node("b"))), Census((node("a"),))) == [("nodes_lost", ["b"]), ("fit_to", 2)]
+    assert told(ClusterNodes((node("a"), node("b"))), ClusterNodes((node("a"),))) == [
+        ("nodes_lost", ["b"]),
+        ("fit_to", 2),
+    ]
 
 
 def test_a_leaving_node_is_told_of_once_and_holds_nothing_new() -> None:
-    leaving = Census((node("a"), node("b", leaving=True)))
-    calls = told(Census((node("a"), node("b"))), leaving, leaving)
+    leaving = ClusterNodes((node("a"), node("b", leaving=True)))
+    calls = told(ClusterNodes((node("a"), node("b"))), leaving, leaving)
     assert calls == [("nodes_leaving", ["b"]), ("fit_to", 2), ("fit_to", 2)]
 
 
 def test_a_node_answers_while_its_raylet_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as raylet:
         here = Node("a", "127.0.0.1", {"CPU": 2}, port=raylet.getsockname()[1])
-        assert answering(Census((here,))).ids == {"a"}
-    assert answering(Census((here,))).ids == set()
+        assert reachable(ClusterNodes((here,))).ids == {"a"}
+    assert reachable(ClusterNodes((here,))).ids == set()
 
 
 def test_slots_are_whole_workers_of_each_node() -> None:
-    assert Census((node("a", 1.5), node("b", 0.5), node("c", 2))).slots("CPU") == 3
+    assert ClusterNodes((node("a", 1.5), node("b", 0.5), node("c", 2))).slots("CPU") == 3

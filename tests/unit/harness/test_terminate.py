@@ -7,7 +7,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from harness.search.terminate import COLLAPSED_ENTROPY, MIN_TRIALS, Health, Limits, stagnates
+from harness.search.stopping import COLLAPSED_ENTROPY, MIN_TRIALS, Health, Limits, stagnates
 from harness.search.warm_start import MARK
 from trainers.errors import UsageError
 

@@ -9,10 +9,10 @@ from PIL import Image
 from trained_runs import TrainedRuns
 
 from harness.cli.main import run
-from harness.models.records import run_of
-from harness.tracking.courier import connect_client
-from trainers.assess import load_assessment
+from harness.models.registry import run_of
+from harness.tracking.sender import connect_client
 from trainers.data.splits import open_splits, open_val
+from trainers.image_evaluation import load_image_evaluation
 
 
 def evaluated(trained: TrainedRuns, capsys: pytest.CaptureFixture[str], out: Path, *words: str) -> dict[str, object]:
@@ -41,7 +41,7 @@ def test_the_table_the_matrix_and_the_images_say_the_same(
     assert {path.name for path in out.iterdir()} == {
         "evaluation.json", "per_class.csv", "confusion.csv", "per_image.npz",
     }  # fmt: skip
-    held = load_assessment(out / "per_image.npz")
+    held = load_image_evaluation(out / "per_image.npz")
     with (out / "confusion.csv").open() as lines:
         matrix = [[int(cell) for cell in row[1:]] for row in list(csv.reader(lines))[1:]]
     with (out / "per_class.csv").open() as lines:

@@ -9,12 +9,12 @@ import torch
 from trained_runs import RATES, TrainedRuns
 
 from harness.ablation.request import Request, Run, write_request
-from harness.checkpoints import LATEST
 from harness.cli.main import run
+from harness.event_log import LEDGER
 from harness.models.find import TrainedRun, find_run
-from harness.models.records import run_of
-from harness.search.ledger import LEDGER
-from harness.tracking.courier import connect_client
+from harness.models.registry import run_of
+from harness.run_folder import LATEST
+from harness.tracking.sender import connect_client
 from search_spaces.ablation import Variant
 from trainers.errors import UsageError
 from trainers.overrides import apply_overrides

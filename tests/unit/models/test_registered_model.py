@@ -10,14 +10,13 @@ import torch
 import yaml
 from trained_runs import TrainedRuns
 
-from harness.checkpoints import LATEST
 from harness.cli.main import run
-from harness.models import logged
-from harness.models.external import log_external
 from harness.models.find import find_run
-from harness.models.records import run_of
-from harness.models.winner import register_winner
-from harness.tracking.courier import connect_client
+from harness.models.registry import run_of
+from harness.run_folder import LATEST
+from harness.tracking import models as logged
+from harness.tracking.models import log_external, register_winner
+from harness.tracking.sender import connect_client
 from trainers.errors import DataError, UsageError
 
 

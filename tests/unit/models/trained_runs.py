@@ -11,8 +11,8 @@ from typing import Any
 
 from reference.tiny import tiny_config
 
-from harness.checkpoints import LATEST, checkpoint_folder
-from harness.search.ledger import LEDGER, Ledger
+from harness.event_log import LEDGER, Ledger
+from harness.run_folder import LATEST, checkpoint_folder
 from harness.search.manifest import Manifest, Origin, write_manifest, write_origin
 from harness.tracking.recorder import MlflowRecorder
 from harness.trials import Trial, TrialState

@@ -10,9 +10,8 @@ import pytest
 from invented.ablations import EVERY, ODD, PLAIN, STRONG, made_ablation, made_request
 from PIL import Image
 
-from harness.ablation.assess import PICTURE
+from harness.ablation.evaluate import PICTURE
 from harness.ablation.results import RESULTS, Ablation
-from harness.checkpoints import checkpoint_folder
 from harness.cli.main import run
 from harness.reporting.ablation.comparison import cautions
 from harness.reporting.ablation.document import ablation_document
@@ -22,6 +21,7 @@ from harness.reporting.ablation.pictures import pictures, same_seed, take_apart
 from harness.reporting.ablation.record import read_record
 from harness.reporting.document import Document, Figure, Note
 from harness.reporting.search import report_on
+from harness.run_folder import checkpoint_folder
 from harness.statistics.power import DELTAS
 from trainers.figure import COLUMNS, GAP, HEADER
 

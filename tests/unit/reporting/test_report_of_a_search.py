@@ -9,6 +9,7 @@ import pytest
 from invented.searches import FAIL, METRIC, PRUNED, SEARCH, SECOND, Course, made_search
 
 from harness.cli.main import run
+from harness.event_log import LEDGER
 from harness.reporting.document import Document, Note, Table
 from harness.reporting.figures import png
 from harness.reporting.overview import duration
@@ -17,7 +18,6 @@ from harness.reporting.results import read_results
 from harness.reporting.search import report_on, search_document
 from harness.reporting.stops import rung_steps
 from harness.reporting.themes import LIGHT
-from harness.search.ledger import LEDGER
 from harness.tracking.stores import OUTBOX
 from harness.trials import TrialState
 

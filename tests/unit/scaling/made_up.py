@@ -1,7 +1,7 @@
 """Samples of made-up machines, whose truth is known."""
 
 from harness.scaling.measure import LINK_BYTES
-from harness.scaling.points import Sample
+from harness.scaling.model import Sample
 
 MESSAGES = {"bytes/message/0": 2868.0, "bytes/message/1": 48.0, "bytes/message/2": 3096.0}
 EXPECTED = {"gradients": 800_000.0, "prototypes": 2860.0, "statistics": 3096.0, "sums": 56.0}

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from harness.scaling.durations import read_times, times_of
+from harness.scaling.forecast import read_times, times_of
 from trainers.errors import UsageError
 
 

@@ -9,10 +9,8 @@ from made_up import sample
 
 from harness.cli.main import run
 from harness.cli.scale import MEASURING, SIMULATING, scale
-from harness.scaling.curve import draw_curve
-from harness.scaling.model import fit_all
-from harness.scaling.points import gather_points
-from harness.scaling.report import FILES, Scaling, lines, write
+from harness.scaling.model import fit_all, gather_points
+from harness.scaling.report import FILES, Scaling, draw_curve, lines, write
 from harness.scaling.request import Mode, ScaleRequest
 from trainers.presets import load_preset
 
@@ -21,7 +19,7 @@ from trainers.presets import load_preset
 def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr("harness.cli.slots.cores", lambda: 2)
+    monkeypatch.setattr("harness.cluster.cores", lambda: 2)
 
 
 WRONG = {

@@ -5,8 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up import COLLECTIVES, SENT, sample
 
-from harness.scaling.model import NotIdentifiedError, fit_all
-from harness.scaling.points import Sample
+from harness.scaling.model import NotIdentifiedError, Sample, fit_all
 from harness.scaling.request import Mode
 
 IMAGES = {8: 128, 64: 1024, 512: 8192}

@@ -4,8 +4,8 @@ import pytest
 from made_up import EXPECTED, SENT, sample
 
 from harness.scaling.measure import summarise
-from harness.scaling.points import gather_points
-from harness.scaling.watch import StepTimes
+from harness.scaling.model import gather_points
+from harness.scaling.step_timer import StepTimes
 
 
 def test_efficiency_pairs_the_repeats() -> None:

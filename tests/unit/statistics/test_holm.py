@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.statistics.multiple import holm
+from harness.statistics.compare import holm
 
 PS = st.lists(st.floats(0, 1), max_size=8)
 ALPHAS = st.floats(0.001, 0.999)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from recorded import Store
 
-from harness.tracking import courier
+from harness.tracking import sender as courier
 
 
 @pytest.fixture(scope="module")

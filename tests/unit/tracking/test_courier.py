@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.tracking.courier import MERGED, Courier
-from harness.tracking.outbox import Operation, Outbox
+from harness.event_log import Operation, Outbox
+from harness.tracking.sender import MERGED, Sender
 
 
 class Applied:
@@ -27,10 +27,10 @@ class Applied:
         self.groups.append([operation["n"] for operation in operations])
 
 
-def delivered(tmp_path: Path, operations: Sequence[Operation]) -> tuple[Applied, Courier, int]:
+def delivered(tmp_path: Path, operations: Sequence[Operation]) -> tuple[Applied, Sender, int]:
     """Let all operations wait behind each other, deliver them, and say how many are noted as done."""
     applied, outbox = Applied(), Outbox(tmp_path / "outbox.jsonl")
-    courier = Courier(outbox, applied.connect)
+    courier = Sender(outbox, applied.connect)
     for n, operation in enumerate(operations):
         courier.send({**operation, "n": n}, outbox.append(operation))
     applied.go.set()
@@ -71,7 +71,7 @@ def test_a_password_that_is_not_taken_is_said_in_one_line_without_it(tmp_path: P
         raise UnknownUserError("<html>\nhttp://me:secret@host")
 
     outbox = Outbox(tmp_path / "outbox.jsonl")
-    courier = Courier(outbox, connect)
+    courier = Sender(outbox, connect)
     courier.send(REPORT, outbox.append(REPORT))
     assert not courier.close(0.5)
     outbox.close()
@@ -93,7 +93,7 @@ def test_what_mlflow_will_never_take_is_not_tried_again(tmp_path: Path, status: 
         raise WrongError
 
     outbox = Outbox(tmp_path / "outbox.jsonl")
-    courier = Courier(outbox, lambda: apply)
+    courier = Sender(outbox, lambda: apply)
     courier.send(END, outbox.append(END))
     assert courier.close(30)
     outbox.close()
@@ -105,7 +105,7 @@ def test_what_keeps_the_client_from_being_made_costs_no_record(tmp_path: Path) -
         raise ValueError("no such kind of store")
 
     outbox = Outbox(tmp_path / "outbox.jsonl")
-    courier = Courier(outbox, connect)
+    courier = Sender(outbox, connect)
     courier.send(END, outbox.append(END))
     assert not courier.close(0.5)
     outbox.close()

@@ -13,8 +13,9 @@ import pytest
 from mlflow import MlflowClient
 from recorded import Store, picture, play, trial
 
-from harness.tracking import courier, recorder
-from harness.tracking.outbox import Outbox
+from harness.event_log import Outbox
+from harness.tracking import recorder
+from harness.tracking import sender as courier
 from harness.tracking.recorder import MlflowRecorder, replay
 from harness.trials import TrialState
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from recorded import Store, play, wait_until_sent
 
-from harness.tracking.data_sets import record_data
+from harness.tracking.run_logger import record_data
 from harness.trials import TrialState
 from trainers.presets import load_preset
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from recorded import Store, picture, play
 
-from harness.tracking import courier
+from harness.tracking import sender as courier
 from harness.tracking.recorder import MlflowRecorder, replay
 from harness.tracking.stores import absolute_uri, artifact_location
 from harness.trials import TrialState

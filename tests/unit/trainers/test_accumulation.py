@@ -12,12 +12,12 @@ from trainers.config import TrainConfig
 from trainers.css.prototypes import Prototypes
 from trainers.data.splits import open_splits
 from trainers.errors import ConfigError
-from trainers.lesson import Place
 from trainers.loader import check_batches, load_batch
 from trainers.local_run import LocalRun
 from trainers.loop import train
 from trainers.state import TrainState
 from trainers.step import css_step
+from trainers.targets import StepContext
 
 K, D = 11, 16
 CPU = torch.device("cpu")
@@ -37,11 +37,11 @@ CASES: list[Mapping[str, Any]] = [
 def gradients(config: TrainConfig, batch_of: TrainConfig) -> tuple[dict[str, Tensor], list[dict[str, float]], Tensor]:
     """Gradients of a step, losses and statistics of its parts, and the next prototypes."""
     state = TrainState(config, LocalRun(device=CPU))
-    place = Place(config.seed, 10)
-    batch = load_batch(open_splits(batch_of.data), batch_of, place, CPU)
+    context = StepContext(config.seed, 10)
+    batch = load_batch(open_splits(batch_of.data), batch_of, context, CPU)
     prototypes = Prototypes(torch.randn(K, D, generator=torch.Generator().manual_seed(0)), torch.arange(K) != 4)
     found = []
-    for part in css_step(state.wrapped, state.teacher, prototypes, batch, config, place):
+    for part in css_step(state.wrapped, state.teacher, prototypes, batch, config, context):
         state.accumulate(torch.stack(list(part.losses.values())).sum())
         found.append({name: value.item() for name, value in {**part.losses, **part.statistics}.items()})
         after = part.prototypes

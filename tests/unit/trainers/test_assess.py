@@ -9,12 +9,18 @@ from PIL import Image
 from reference.tiny import tiny_config
 from sklearn.metrics import confusion_matrix as sklearn_confusion
 
-from trainers.assess import Assessment, assess, folder_source, load_assessment, save_assessment
 from trainers.config import TrainConfig
 from trainers.data.source import padded_samples
 from trainers.data.splits import open_splits
 from trainers.errors import DataError
 from trainers.evaluate import confusion_matrix
+from trainers.image_evaluation import (
+    ImageEvaluation,
+    evaluate_images,
+    folder_source,
+    load_image_evaluation,
+    save_image_evaluation,
+)
 from trainers.local_run import LocalRun
 from trainers.models.served import Segmenter
 
@@ -57,18 +63,18 @@ def segmenter(request: pytest.FixtureRequest) -> Segmenter:
 def test_the_images_sum_to_the_confusion_matrix_exactly(segmenter: Segmenter) -> None:
     source, config = SizesMixed(), segmenter.config
     expected = confusion_matrix(segmenter.network, source, config, LocalRun(device=torch.device("cpu")))
-    found = assess(segmenter, source)
+    found = evaluate_images(segmenter, source)
     np.testing.assert_array_equal(found.total, expected.numpy())
     assert found.confusion.dtype == np.int64
 
 
 def test_each_matrix_is_that_of_the_image_of_its_name(segmenter: Segmenter) -> None:
     source = SizesMixed()
-    found = assess(segmenter, source)
+    found = evaluate_images(segmenter, source)
     assert found.names == source.names
     for index, matrix in enumerate(found.confusion):
         alone = _Only(source, index)
-        np.testing.assert_array_equal(matrix, assess(segmenter, alone).confusion[0])
+        np.testing.assert_array_equal(matrix, evaluate_images(segmenter, alone).confusion[0])
         labelled = source.fetch([index]).labels
         assert matrix.sum() == (labelled != 255).sum()
 
@@ -86,19 +92,19 @@ class _Only:
 
 def test_progress_is_told_of_every_image(segmenter: Segmenter) -> None:
     seen: list[int] = []
-    assess(segmenter, SizesMixed(), seen.append)
+    evaluate_images(segmenter, SizesMixed(), seen.append)
     assert sum(seen) == 7
 
 
 @pytest.fixture
-def made_up() -> Assessment:
+def made_up() -> ImageEvaluation:
     draw = np.random.default_rng(0)
     confusion = draw.integers(0, 50, (5, 4, 4))
     confusion[:, 3] = confusion[:, :, 3] = 0  # a class that does not occur
-    return Assessment(tuple("abcde"), ("sky", "road", "ü", "none"), confusion)
+    return ImageEvaluation(tuple("abcde"), ("sky", "road", "ü", "none"), confusion)
 
 
-def test_scores_follow_from_the_counts(made_up: Assessment) -> None:
+def test_scores_follow_from_the_counts(made_up: ImageEvaluation) -> None:
     total = made_up.confusion.sum(0)[:3, :3]
     hit, truth, said = total.diagonal(), total.sum(1), total.sum(0)
     np.testing.assert_allclose(made_up.iou[:3], hit / (truth + said - hit))
@@ -110,13 +116,13 @@ def test_scores_follow_from_the_counts(made_up: Assessment) -> None:
 
 
 def test_without_a_labelled_pixel_all_shares_are_zero() -> None:
-    empty = Assessment(("a",), ("x", "y"), np.zeros((1, 2, 2), np.int64))
+    empty = ImageEvaluation(("a",), ("x", "y"), np.zeros((1, 2, 2), np.int64))
     assert (empty.miou, empty.pixel_accuracy) == (0.0, 0.0)
 
 
-def test_a_file_gives_back_what_was_put_in(made_up: Assessment, tmp_path: Path) -> None:
-    save_assessment(tmp_path / "new" / "val.npz", made_up)
-    back = load_assessment(tmp_path / "new" / "val.npz")
+def test_a_file_gives_back_what_was_put_in(made_up: ImageEvaluation, tmp_path: Path) -> None:
+    save_image_evaluation(tmp_path / "new" / "val.npz", made_up)
+    back = load_image_evaluation(tmp_path / "new" / "val.npz")
     assert (back.names, back.classes) == (made_up.names, made_up.classes)
     np.testing.assert_array_equal(back.confusion, made_up.confusion)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["val.npz"]
@@ -130,7 +136,7 @@ def test_another_file_is_refused(content: bytes | None, tmp_path: Path) -> None:
     else:
         path.write_bytes(content)
     with pytest.raises(DataError, match="must hold the confusion matrices of an evaluation"):
-        load_assessment(path)
+        load_image_evaluation(path)
 
 
 def as_folder(config: TrainConfig, folder: Path) -> Path:
@@ -164,4 +170,4 @@ def test_a_matrix_is_that_of_scikit_learn() -> None:
     said = model(samples.images / 255.0).argmax(1).flatten().numpy()
     truth = samples.labels.flatten().numpy()
     expected = sklearn_confusion(truth[truth != 255], said[truth != 255], labels=range(11))
-    np.testing.assert_array_equal(assess(model, _Only(SizesMixed(), 0)).confusion[0], expected)
+    np.testing.assert_array_equal(evaluate_images(model, _Only(SizesMixed(), 0)).confusion[0], expected)

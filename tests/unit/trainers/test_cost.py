@@ -12,11 +12,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from trainers.config import TrainConfig
 from trainers.cost import Measured, StepWatch, step_cost, watch_step
 from trainers.errors import ConfigError
-from trainers.lesson import Batch, Place
 from trainers.local_run import LocalRun
 from trainers.schedules import loss_weights
 from trainers.state import TrainState
 from trainers.step import css_step
+from trainers.targets import Batch, StepContext
 
 cost_of = functools.cache(step_cost)
 CPU = torch.device("cpu")
@@ -55,7 +55,9 @@ def batch_of(config: TrainConfig) -> Batch:
 def take_step(state: TrainState, batch: Batch) -> None:
     """As the loop does."""
     weights = loss_weights(state.config.loss, state.step, state.config.schedule.steps)
-    for part in css_step(state.wrapped, state.teacher, state.prototypes, batch, state.config, Place(0, state.step)):
+    for part in css_step(
+        state.wrapped, state.teacher, state.prototypes, batch, state.config, StepContext(0, state.step)
+    ):
         state.accumulate(part.weighted(weights))
     state.advance(part.prototypes)
 
@@ -107,7 +109,7 @@ def test_the_memory_of_a_step_is_what_the_allocator_hands_out(precision: str) ->
     take_step(state, batch)
     found = cost_of(config).memory
     assert found.activations > found.weights
-    # Autograd adds up gradients in place when nobody watches, and kernels use a little memory that nobody sees.
+    # Autograd adds up gradients in context when nobody watches, and kernels use a little memory that nobody sees.
     assert found.peak == pytest.approx(profiled_peak(state, batch), rel=0.05)
 
 

@@ -11,12 +11,12 @@ from reference.tiny import differences, tiny_config
 from trainers import loop
 from trainers.data.splits import Splits, open_splits
 from trainers.errors import ConfigError, DivergedError
-from trainers.lesson import Place
 from trainers.loader import check_batches, load_batch, to_images
 from trainers.local_run import LocalRun
 from trainers.loop import train, warm_up
 from trainers.run import Decision
 from trainers.state import TrainState
+from trainers.targets import StepContext
 
 SHORT = {"schedule.steps": 5, "schedule.evaluate_every": 2}
 
@@ -170,7 +170,9 @@ def test_a_batch_that_the_ranks_cannot_share_is_refused_with_one_that_they_can(n
 def test_a_batch_is_a_function_of_seed_and_step() -> None:
     config = tiny_config()
     splits = open_splits(config.data)
-    one, same, later = (load_batch(splits, config, Place(0, step), torch.device("cpu"))._asdict() for step in (3, 3, 4))
+    one, same, later = (
+        load_batch(splits, config, StepContext(0, step), torch.device("cpu"))._asdict() for step in (3, 3, 4)
+    )
     assert differences(one, same) == []
     assert sorted(differences(one, later)) == ["/images", "/inside", "/labels", "/unlabelled"]
 
@@ -178,8 +180,8 @@ def test_a_batch_is_a_function_of_seed_and_step() -> None:
 def test_the_batches_of_the_ranks_are_the_batch_of_one() -> None:
     config = tiny_config()
     splits = open_splits(config.data)
-    whole = load_batch(splits, config, Place(0, 3), torch.device("cpu"))
-    halves = [load_batch(splits, config, Place(0, 3, rank, 2), torch.device("cpu")) for rank in range(2)]
+    whole = load_batch(splits, config, StepContext(0, 3), torch.device("cpu"))
+    halves = [load_batch(splits, config, StepContext(0, 3, rank, 2), torch.device("cpu")) for rank in range(2)]
     joined = [torch.cat(parts) for parts in zip(*halves, strict=True)]
     assert differences(joined, list(whole)) == []
 

@@ -7,7 +7,6 @@ from reference.tiny import tiny_config, whole_step
 from trainers.css.prototypes import Prototypes
 from trainers.data.splits import open_splits
 from trainers.errors import ConfigError
-from trainers.lesson import Place
 from trainers.loader import load_batch
 from trainers.local_run import LocalRun
 from trainers.methods import METHODS, apply_method
@@ -15,6 +14,7 @@ from trainers.overrides import flatten
 from trainers.presets import load_preset
 from trainers.state import TrainState
 from trainers.step import StepOutput
+from trainers.targets import StepContext
 
 K, D = 11, 16
 LOSSES = {
@@ -30,8 +30,8 @@ LOSSES = {
 def step_of(method: str) -> StepOutput:
     config = apply_method(tiny_config({"thresholds.delta_u": 0.0}), method)
     state = TrainState(config, LocalRun(device=torch.device("cpu")))
-    batch = load_batch(open_splits(config.data), config, Place(config.seed, 10), torch.device("cpu"))
-    return whole_step(state.student, state.teacher, Prototypes.empty(K, D), batch, config, Place(config.seed, 10))
+    batch = load_batch(open_splits(config.data), config, StepContext(config.seed, 10), torch.device("cpu"))
+    return whole_step(state.student, state.teacher, Prototypes.empty(K, D), batch, config, StepContext(config.seed, 10))
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -16,13 +16,13 @@ from trainers.css.prototypes import Prototypes
 from trainers.data.source import ImageSource, Samples
 from trainers.data.splits import open_splits
 from trainers.evaluate import confusion_matrix
-from trainers.lesson import Batch, Place, teach
 from trainers.loader import load_batch
 from trainers.local_run import LocalRun
 from trainers.models.build import build_model
 from trainers.quality import Counts, count_pseudo_labels
 from trainers.scores import iou_scores
 from trainers.step import StepOutput
+from trainers.targets import Batch, StepContext, make_targets
 
 K, D = 11, 16
 CPU = torch.device("cpu")
@@ -58,7 +58,7 @@ class World(NamedTuple):
 def world(overrides: Mapping[str, Any]) -> World:
     """Networks that predict several classes, some pixels with confidence; one class without a prototype."""
     config = tiny_config({"model.norm": "group", "css.indicator_temperature": 0.25, **THRESHOLDS, **overrides})
-    batch = load_batch(open_splits(config.data), config, Place(0, 0), CPU)
+    batch = load_batch(open_splits(config.data), config, StepContext(0, 0), CPU)
     student, teacher = (varied(build_model(config.model, K, seed, CPU), batch.images) for seed in (1, 2))
     values = torch.randn(K, D, generator=torch.Generator().manual_seed(0))
     return World(config, student, teacher, Prototypes(values, torch.arange(K) != 4), batch)
@@ -92,7 +92,7 @@ def permuted(one: World) -> World:
 
 
 def step_of(it: World) -> StepOutput:
-    return whole_step(it.student, it.teacher, it.prototypes, it.batch, it.config, Place(0, 10))
+    return whole_step(it.student, it.teacher, it.prototypes, it.batch, it.config, StepContext(0, 10))
 
 
 class Both(NamedTuple):
@@ -128,7 +128,9 @@ def test_prototypes_are_permuted(overrides: Mapping[str, Any]) -> None:
 def test_pseudo_labels_are_permuted_and_their_indicators_stay(overrides: Mapping[str, Any]) -> None:
     one = world(overrides)
     other = permuted(one)
-    before, after = (teach(it.teacher, it.prototypes, it.batch, it.config, Place(0, 10)).targets for it in (one, other))
+    before, after = (
+        make_targets(it.teacher, it.prototypes, it.batch, it.config, StepContext(0, 10)).targets for it in (one, other)
+    )
     assert before is not None
     assert after is not None
     assert before.logit_target.unique().numel() > 2

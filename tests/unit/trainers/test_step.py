@@ -18,13 +18,13 @@ from trainers.config import TrainConfig
 from trainers.css.prototypes import Prototypes
 from trainers.css.pseudo_labels import downsample_labels, upsample
 from trainers.data.splits import open_splits
-from trainers.lesson import Batch, Place
 from trainers.loader import load_batch
 from trainers.local_run import LocalRun
 from trainers.methods import METHODS
 from trainers.models.heads import Dense
 from trainers.state import TrainState
 from trainers.step import StepOutput, css_step
+from trainers.targets import Batch, StepContext
 
 K, D = 11, 16
 DEVICE = torch.device("cpu")
@@ -46,14 +46,14 @@ def some_prototypes() -> Prototypes:
 
 
 def batch_of(config: TrainConfig, step: int = 0) -> Batch:
-    return load_batch(open_splits(config.data), config, Place(config.seed, step), DEVICE)
+    return load_batch(open_splits(config.data), config, StepContext(config.seed, step), DEVICE)
 
 
 def all_parts(
-    student: Any, teacher: Any, prototypes: Prototypes, batch: Batch, config: TrainConfig, place: Place
+    student: Any, teacher: Any, prototypes: Prototypes, batch: Batch, config: TrainConfig, context: StepContext
 ) -> StepOutput:
     """The sum of the parts of a step."""
-    parts = list(css_step(student, teacher, prototypes, batch, config, place))
+    parts = list(css_step(student, teacher, prototypes, batch, config, context))
     losses, statistics = (
         {name: torch.stack([part[name] for part in column]).sum() for name in column[0]}
         for column in ([part.losses for part in parts], [part.statistics for part in parts])
@@ -69,7 +69,7 @@ def take_step(
     state = TrainState(config, LocalRun(device=DEVICE))
     prototypes = some_prototypes() if prototypes is None else prototypes
     batch = batch or batch_of(config)
-    return state, all_parts(state.wrapped, state.teacher, prototypes, batch, config, Place(config.seed, 10))
+    return state, all_parts(state.wrapped, state.teacher, prototypes, batch, config, StepContext(config.seed, 10))
 
 
 def total(output: StepOutput) -> Tensor:
@@ -117,7 +117,7 @@ def test_a_step_and_its_gradients_never_wait_for_the_device(overrides: Mapping[s
         _, teacher = on_fakes(state.teacher)
         fakes = Batch(*(None if part is None else mode.from_tensor(part) for part in batch))
         prototypes = Prototypes(*(mode.from_tensor(part) for part in some_prototypes()))
-        total(all_parts(student, teacher, prototypes, fakes, config, Place(0, 10))).backward()
+        total(all_parts(student, teacher, prototypes, fakes, config, StepContext(0, 10))).backward()
         missing = [name for name, value in held.items() if value.requires_grad and value.grad is None]
     assert missing == []
 
@@ -147,7 +147,7 @@ def test_no_gradient_reaches_the_teacher_or_the_prototypes(overrides: Mapping[st
     state = TrainState(config, LocalRun(device=DEVICE))
     state.teacher.requires_grad_(True)  # even if it asked for one
     prototypes = Prototypes(some_prototypes().values.requires_grad_(), some_prototypes().seen)
-    output = all_parts(state.wrapped, state.teacher, prototypes, batch_of(config), config, Place(0, 10))
+    output = all_parts(state.wrapped, state.teacher, prototypes, batch_of(config), config, StepContext(0, 10))
     total(output).backward()
     assert prototypes.values.grad is None
     assert all(parameter.grad is None for parameter in state.teacher.parameters())
@@ -247,7 +247,7 @@ def test_prototypes_are_means_of_the_network_that_the_config_names(source: str) 
     with torch.no_grad():
         state.student.heads.represent[1].weight.mul_(-2.0)  # so that student and teacher differ
     batch = batch_of(config)
-    output = whole_step(state.student, state.teacher, Prototypes.empty(K, D), batch, config, Place(0, 10))
+    output = whole_step(state.student, state.teacher, Prototypes.empty(K, D), batch, config, StepContext(0, 10))
     network = {"teacher": state.teacher, "student": state.student}[source]
     with torch.no_grad():
         representations = network(batch.images).representations
@@ -295,8 +295,10 @@ def test_each_step_draws_contrastive_samples_of_its_own() -> None:
     config = tiny_config({"thresholds.delta_s": 0.9, **STILL})
     state = TrainState(config, LocalRun(device=DEVICE))
     batch = batch_of(config)
-    places = (Place(0, 10), Place(0, 11), Place(1, 10))
-    outputs = [whole_step(state.student, state.teacher, some_prototypes(), batch, config, place) for place in places]
+    places = (StepContext(0, 10), StepContext(0, 11), StepContext(1, 10))
+    outputs = [
+        whole_step(state.student, state.teacher, some_prototypes(), batch, config, context) for context in places
+    ]
     assert len({output.losses["contrast"].item() for output in outputs}) == 3
 
 
@@ -328,7 +330,7 @@ def test_the_contrastive_loss_is_the_mean_over_the_classes_that_have_hard_pixels
         }
     )
     prototypes = Prototypes(axes, torch.ones(K, dtype=torch.bool))
-    output = whole_step(Oracle(), Oracle(), prototypes, Batch(images, labels, images), config, Place(0, 10))
+    output = whole_step(Oracle(), Oracle(), prototypes, Batch(images, labels, images), config, StepContext(0, 10))
     # Of 16 negatives each has cosine 0, the positive has cosine 1.
     one_class = math.log(1 + 16 * math.exp(-1 / config.loss.temperature))
     assert math.isclose(output.losses["contrast"].item(), one_class, rel_tol=1e-5)  # float32

@@ -1,0 +1,251 @@
+"""Append-only logs of a run: the ledger of its trials, and the outbox of what MLflow is to be told."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+from harness.run_folder import HeldError, Lock, end_with_a_whole_line, json_lines, write_whole
+from harness.trials import Trial, TrialState
+from trainers.errors import UsageError
+
+LEDGER = "trials.jsonl"
+
+
+@dataclass
+class History:
+    """What a ledger tells."""
+
+    trials: dict[int, Trial] = field(default_factory=dict)
+    """By number; those that a dead driver left open are INTERRUPTED. Their configs are not in the ledger."""
+    elapsed_s: float = 0.0
+    """Wall clock of all sessions of the search so far."""
+    device_s: float = 0.0
+    """The same times the devices that the search held."""
+
+    def unfinished(self) -> list[Trial]:
+        """Return the trials that can go on, by number."""
+        return [trial for _, trial in sorted(self.trials.items()) if not trial.state.over]
+
+
+class Ledger:
+    """A TrialObserver that appends every event to a file.
+
+    Raises:
+        OSError: from any method, where the file cannot be written: a search that cannot be resumed must not go on.
+    """
+
+    def __init__(self, path: Path, metric: str) -> None:
+        """Open the ledger; what it holds stays.
+
+        Args:
+            metric: name of the metric that is the objective.
+        """
+        self._metric = metric
+        path.parent.mkdir(parents=True, exist_ok=True)
+        end_with_a_whole_line(path)
+        self._file: BinaryIO = path.open("ab", buffering=0)
+
+    def on_start(self, trial: Trial) -> None:
+        """Write down what was drawn; once more where a trial goes on."""
+        self._append(
+            "start",
+            trial.number,
+            params=dict(trial.params),
+            overrides=dict(trial.overrides),
+            config_hash=trial.config_hash,
+        )
+
+    def on_report(self, trial: Trial) -> None:
+        """Write down a report."""
+        self._append("report", trial.number, metrics=trial.metrics, value=trial.metrics.get(self._metric))
+
+    def on_end(self, trial: Trial) -> None:
+        """Write down how the trial ended, and see that it is on the disk."""
+        self._append("end", trial.number, state=str(trial.state), error=trial.error)
+        os.fsync(self._file.fileno())
+
+    def spent(self, elapsed_s: float, device_s: float) -> None:
+        """Write down what all sessions so far have cost."""
+        self._append("spent", None, elapsed_s=elapsed_s, device_s=device_s)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _append(self, event: str, number: int | None, **more: object) -> None:
+        line = json.dumps({"event": event, "trial": number, **more}, separators=(",", ":")).encode() + b"\n"
+        start = self._file.tell()
+        try:
+            written = self._file.write(line)
+            if written != len(line):
+                raise OSError(errno.ENOSPC, f"only {written} of {len(line)} bytes of an event could be written")
+        except OSError:
+            os.ftruncate(self._file.fileno(), start)
+            raise
+
+
+def read_ledger(path: Path, maximise: bool = True) -> History:
+    """Return what a ledger tells; an empty history where there is none.
+
+    Args:
+        maximise: whether more of the objective is better, which makes the best report.
+
+    Raises:
+        UsageError: it is not a ledger.
+    """
+    history = History()
+    try:
+        for event in json_lines(path):
+            _follow(history, event, maximise)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} must be the ledger of a search, it is not: {error}") from None
+    for trial in history.unfinished():
+        trial.state = TrialState.INTERRUPTED
+    return history
+
+
+def _follow(history: History, event: Mapping[str, Any], maximise: bool) -> None:
+    if event["event"] == "spent":
+        history.elapsed_s, history.device_s = event["elapsed_s"], event["device_s"]
+        return
+    number = event["trial"]
+    if event["event"] == "start":
+        if number not in history.trials:
+            history.trials[number] = Trial(number, event["params"], event["overrides"], event["config_hash"])
+        trial = history.trials[number]
+        trial.params, trial.overrides, trial.config_hash = event["params"], event["overrides"], event["config_hash"]
+        trial.state, trial.error = TrialState.RUNNING, None
+    elif event["event"] == "report":
+        history.trials[number].take_in(event["metrics"], event["value"], maximise)
+    else:
+        history.trials[number].state, history.trials[number].error = TrialState(event["state"]), event["error"]
+
+
+Operation = dict[str, Any]
+
+log = logging.getLogger(__name__)
+
+
+def stamped(op: str, **more: object) -> Operation:
+    """Return an operation that happens now, in milliseconds since 1970."""
+    return {"op": op, "time": int(time.time() * 1000), **more}
+
+
+def pending(path: Path) -> int:
+    """Return how many operations of an outbox have not been applied, without opening it."""
+    return path.read_bytes().count(b"\n") - _done(path) if path.exists() else 0
+
+
+class Outbox:
+    """A file of operations. Appending never raises: a full disk costs the record, not the search."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the outbox, which is made where there is none.
+
+        Raises:
+            UsageError: another process has it open.
+        """
+        self.path = path
+        try:
+            self._lock = Lock(path.with_name(path.name + ".lock"))
+        except HeldError as error:
+            raise UsageError(
+                f"an outbox must be sent by one process at a time, {path} is held by {error}, which sends it: wait "
+                "for it, or interrupt it"
+            ) from None
+        end_with_a_whole_line(path)
+        self.count = path.read_bytes().count(b"\n") if path.exists() else 0
+        self._file = path.open("ab", buffering=0)
+        self._broken = False
+
+    def append(self, operation: Operation) -> int:
+        """Write the operation down, and return how many operations the file holds now.
+
+        After a failure nothing more is written, so that no line follows a half one.
+        """
+        if self._broken:
+            return self.count
+        try:
+            self._file.write(json.dumps(operation, allow_nan=False, separators=(",", ":")).encode() + b"\n")
+            self.count += 1
+        except OSError as error:
+            log.warning("cannot write %s (%s): tracking goes on without it", self.path, error)
+            self._broken = True
+        return self.count
+
+    def operations(self) -> Iterator[Operation]:
+        """Yield all operations, oldest first; the n-th is line n."""
+        with self.path.open(encoding="utf-8") as lines:
+            yield from map(json.loads, lines)
+
+    def done(self) -> int:
+        """Return how many operations have been applied."""
+        return _done(self.path)
+
+    def mark_done(self, count: int) -> None:
+        """Note that the first `count` operations have been applied."""
+        try:
+            write_whole(_done_path(self.path), str(count))
+        except OSError as error:
+            log.debug("cannot write what was sent of %s: %s", self.path, error)
+
+    def close(self) -> None:
+        """Close the file, and let others open it; what it holds stays."""
+        self._file.close()
+        self._lock.release()
+
+
+def _done_path(path: Path) -> Path:
+    return path.with_name(path.name + ".done")
+
+
+def _done(path: Path) -> int:
+    try:
+        return int(_done_path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return 0
+
+
+@dataclass
+class OutboxState:
+    """What an outbox says about its search, and what an earlier driver did not get done."""
+
+    opening: Operation | None = None
+    """The first operation, which names the search."""
+    open_trials: set[int] = field(default_factory=set)
+    """Started and not ended."""
+    ended: int = 0
+    best: float | None = None
+    """Best value of completed trials, as shown on the parent."""
+    pending: list[tuple[Operation, int]] = field(default_factory=list)
+    """Operations that were not applied, with their lines."""
+
+    @classmethod
+    def read(cls, outbox: Outbox) -> Self:
+        """Return the history in an outbox; empty where it is new."""
+        history, done = cls(), outbox.done()
+        for line, operation in enumerate(outbox.operations(), start=1):
+            history.opening = history.opening or operation
+            if line > done:
+                history.pending.append((operation, line))
+            history.follow(operation)
+        return history
+
+    def follow(self, operation: Operation) -> None:
+        """Take note of one operation."""
+        match operation:
+            case {"op": "start", "trial": number}:
+                self.open_trials.add(number)
+            case {"op": "end", "trial": number}:
+                self.open_trials.discard(number)
+                self.ended += 1
+            case {"op": "report", "best": value}:
+                self.best = value

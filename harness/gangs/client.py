@@ -1,0 +1,47 @@
+"""Calls of the Dispatcher's actor, which may die and be started anew by Ray."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from harness.gangs.dispatcher import Dispatcher
+
+PATIENCE_S = 60.0
+"""How long a restart of the actor may take; it is one process that imports little."""
+PAUSE_S = 0.5
+
+
+def start_dispatcher(max_trial_retries: int, hang_timeout_s: float | None = None) -> Any:
+    """Start the Dispatcher as an actor beside the driver: it must live exactly as long as the search."""
+    here = ray.get_runtime_context().get_node_id()
+    on_this_node = NodeAffinitySchedulingStrategy(here, soft=False)
+    actor = ray.remote(num_cpus=0, max_concurrency=10_000, max_restarts=-1)(Dispatcher)
+    return actor.options(scheduling_strategy=on_this_node).remote(max_trial_retries, hang_timeout_s, kill_worker)
+
+
+def kill_worker(worker: Any) -> None:
+    """End a gang's process at once, whatever it is doing."""
+    with contextlib.suppress(Exception):  # it may be gone already
+        ray.kill(worker, no_restart=True)
+
+
+def call_with_retry(method: Any, *arguments: Any) -> Any:
+    """Call a method of the Dispatcher that may be called twice; where the actor dies, call its successor.
+
+    Raises:
+        RayActorError: it did not come back.
+    """
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return ray.get(method.remote(*arguments))
+        except RayActorError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(PAUSE_S)

@@ -1,0 +1,132 @@
+"""Monitoring of a search while Tune's loop runs: the cluster's nodes, and the reasons to end it."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from ray.tune.search import ConcurrencyLimiter
+
+from harness.cluster import INTERRUPTED
+from harness.event_log import History, Ledger
+from harness.gangs.client import call_with_retry
+from harness.gangs.pool import GangPool, NodeMonitor
+
+if TYPE_CHECKING:
+    from harness.search.run import SearchPlan
+    from harness.search.searcher import TruthfulOptunaSearch
+
+GIB = 2**30
+LOOK_S = 1.0
+"""Time between two looks at clock and disk."""
+SPENT_S = 10.0
+"""Time between two entries of the clock in the ledger: what a killed driver forgets of it at most."""
+
+
+class Clock:
+    """Wall clock and device time of all sessions of a search."""
+
+    def __init__(self, devices: int, earlier: History) -> None:
+        self._devices = devices
+        self._device_s = 0.0
+        self._earlier = earlier
+        self._start = self._since = time.monotonic()
+
+    def hold(self, devices: int) -> None:
+        """Count this many devices from now on."""
+        now = time.monotonic()
+        self._device_s += self._devices * (now - self._since)
+        self._devices, self._since = devices, now
+
+    @property
+    def session_s(self) -> float:
+        """Wall clock of this session."""
+        return time.monotonic() - self._start
+
+    @property
+    def elapsed_s(self) -> float:
+        """Wall clock of all sessions."""
+        return self._earlier.elapsed_s + self.session_s
+
+    @property
+    def device_s(self) -> float:
+        """Devices held, times seconds."""
+        return self._earlier.device_s + self._device_s + self._devices * (time.monotonic() - self._since)
+
+
+class Monitor:
+    """Called at every turn of Tune's loop.
+
+    The first reason to end interrupts the search: trials are saved at their next step and leave. What has not left
+    after `patience_s` is ended where it stands; its last checkpoint stays.
+    """
+
+    def __init__(
+        self,
+        plan: SearchPlan,
+        dispatcher: Any,
+        pool: GangPool,
+        searcher: TruthfulOptunaSearch,
+        limiter: ConcurrencyLimiter,
+        ledger: Ledger,
+        clock: Clock,
+        interrupted: threading.Event,
+    ) -> None:
+        self._plan = plan
+        self._dispatcher = dispatcher
+        self._pool = pool
+        self._nodes = NodeMonitor(dispatcher, pool)
+        self._searcher = searcher
+        self._limiter = limiter
+        self._ledger = ledger
+        self._clock = clock
+        self._interrupted = interrupted
+        self._looked = self._wrote = float("-inf")
+        self._deadline = float("inf")
+        self.reason: str | None = None
+        self.broken = False
+        """Whether the reason is that the gangs cannot go on."""
+
+    def check(self) -> None:
+        """End the search once there is a reason to; every open trial then ends through the usual path."""
+        now = time.monotonic()
+        if self.reason is not None:
+            if now > self._deadline:
+                self._deadline = float("inf")
+                call_with_retry(self._dispatcher.abort, self.reason)
+            return
+        self.reason = self._urgent() or (self._limits(now) if now - self._looked >= LOOK_S else None)
+        if self.reason is None:
+            return
+        self._searcher.finish()
+        self.broken = self._pool.broken is not None
+        if self.broken:
+            call_with_retry(self._dispatcher.abort, self.reason)
+        else:
+            self._deadline = now + self._plan.patience_s
+            call_with_retry(self._dispatcher.interrupt, self.reason)
+
+    def close(self) -> None:
+        """Write down what the session has cost."""
+        self._ledger.spent(self._clock.elapsed_s, self._clock.device_s)
+
+    def _urgent(self) -> str | None:
+        return INTERRUPTED if self._interrupted.is_set() else self._pool.broken
+
+    def _limits(self, now: float) -> str | None:
+        self._looked = now
+        self._nodes.check()
+        self._limiter.max_concurrent = self._pool.gangs
+        self._clock.hold(min(self._pool.workers, self._nodes.slots))
+        if now - self._wrote >= SPENT_S:
+            self._wrote = now
+            self._ledger.spent(self._clock.elapsed_s, self._clock.device_s)
+        free = shutil.disk_usage(self._plan.folder).free
+        if free < self._plan.min_free_gib * GIB:
+            return (
+                f"the disk of {self._plan.folder} is nearly full, {free / GIB:.2f} GiB are free and "
+                f"{self._plan.min_free_gib:g} must be: free some and resume"
+            )
+        return self._plan.limits.why_stop(self._clock.elapsed_s, self._clock.device_s, self._searcher.study)

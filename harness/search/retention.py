@@ -1,0 +1,134 @@
+"""Retention of checkpoints: which of a search's stay on disk."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from harness.run_folder import APART, PREVIOUS, checkpoint_folder
+from harness.search.objectives import Objective
+from harness.trials import Trial, TrialState
+
+GIB = 2**30
+KEPT_APART = 2
+"""States saved apart that a live trial keeps: a clone may still be about to start from the one before the last."""
+MEASURE_S = 30.0
+"""Time between two measurements of the folder while trials run."""
+
+log = logging.getLogger(__name__)
+
+
+class CheckpointRetention:
+    """A TrialObserver that decides which checkpoints stay.
+
+    Live and interrupted trials keep theirs, always: they must be able to go on. Of the complete ones the best stay, and
+    the baseline; pruned and failed trials keep none. Where a size is stated and exceeded, more goes: first what live
+    trials hold besides their latest, then complete trials from the worst up, the best of all last.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        objective: Objective,
+        keep: int,
+        earlier: Iterable[Trial] = (),
+        max_gib: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Make a keeper.
+
+        Args:
+            root: holds a folder for each trial.
+            objective: decides which complete trials are the best, by their last report.
+            keep: how many of them stay.
+            earlier: trials of earlier sessions.
+            max_gib: what all checkpoints together may take; none: as much as they like.
+        """
+        self._root = root
+        self._metric = objective.metric
+        self._keep = keep
+        self._trials = {trial.number: trial for trial in earlier}
+        self._max_gib = max_gib
+        self._sign = 1 if objective.maximise else -1
+        self._clock = clock
+        self._measured = float("-inf")
+        self._warned = False
+
+    def on_start(self, trial: Trial) -> None:
+        """Take note of a trial that needs its checkpoint."""
+        self._trials[trial.number] = trial
+
+    def on_report(self, trial: Trial) -> None:
+        """Measure now and then."""
+        if self._max_gib is not None and self._clock() - self._measured >= MEASURE_S:
+            self._make_room()
+
+    def on_end(self, trial: Trial) -> None:
+        """Delete what is no longer wanted. No gang writes to it any more: it has been told to stop."""
+        self._trials[trial.number] = trial
+        wanted = {kept.number for kept in self._best()[: self._keep]} | {0}
+        for other in self._trials.values():
+            if other.state.over and not (other.state is TrialState.COMPLETE and other.number in wanted):
+                shutil.rmtree(self._folder(other), ignore_errors=True)
+        self._thin(trial)
+        if self._max_gib is not None:
+            self._make_room()
+
+    def _best(self) -> list[Trial]:
+        """Return complete trials, best first; the baseline is kept anyway and takes nobody's place."""
+        complete = [trial for trial in self._trials.values() if trial.state is TrialState.COMPLETE and trial.number]
+        return sorted(complete, key=lambda trial: (-self._sign * trial.metrics[self._metric], trial.number))
+
+    def _make_room(self) -> None:
+        """Delete until the budget holds."""
+        assert self._max_gib is not None  # noqa: S101  # narrows the type; callers have checked
+        self._measured = self._clock()
+        drops = self._drops()
+        while (size := _size(self._root)) > self._max_gib * GIB:
+            drop = next(drops, None)
+            if drop is None:
+                if not self._warned:
+                    log.warning("live checkpoints need %.2f GiB of %g: allow more", size / GIB, self._max_gib)
+                self._warned = True
+                return
+            drop()
+
+    def _drops(self) -> Iterator[Callable[[], None]]:
+        """Yield what can be done to make room, the least harmful first."""
+        for trial in self._trials.values():
+            if not trial.state.over:
+                yield lambda live=trial: self._thin(live, previous=False)  # type: ignore[misc]
+        best = self._best()
+        baseline = [trial for trial in self._trials.values() if trial.number == 0 and trial.state.over]
+        for trial in [*best[:0:-1], *baseline, *best[:1]]:
+            if self._folder(trial).exists():
+                yield lambda done=trial: shutil.rmtree(self._folder(done), ignore_errors=True)  # type: ignore[misc]
+
+    def _thin(self, trial: Trial, previous: bool = True) -> None:
+        """Delete a trial's states besides the latest: old ones that were saved apart, and the previous one if asked."""
+        folder = self._folder(trial)
+        if trial.state.over or not previous:
+            (folder / PREVIOUS).unlink(missing_ok=True)
+        keep = 0 if trial.state.over else KEPT_APART
+        apart = sorted(folder.glob(APART))
+        for path in apart[: len(apart) - keep]:
+            path.unlink(missing_ok=True)
+
+    def _folder(self, trial: Trial) -> Path:
+        return checkpoint_folder(self._root, trial.number)
+
+
+def _size(root: Path) -> int:
+    """Return the bytes of all files below a folder; a file with several names counts once."""
+    seen: dict[tuple[int, int], int] = {}
+    for path in root.rglob("*"):
+        try:
+            status = path.lstat()
+        except FileNotFoundError:  # deleted a moment ago
+            continue
+        if path.is_file():
+            seen[status.st_dev, status.st_ino] = status.st_size
+    return sum(seen.values())

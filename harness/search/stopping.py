@@ -1,0 +1,130 @@
+"""Stopping rules of a search and of its trials. Arithmetic only: the caller measures and acts."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import optuna
+from optuna.trial import TrialState
+
+from harness.search.study import own_trials
+from trainers.errors import UsageError
+
+MIN_TRIALS = 20
+"""Complete trials before Optuna's terminator may console; its own default."""
+STAGNATION = 30
+"""Complete trials without a better one after which it stops; its own default."""
+COLLAPSED_ENTROPY = 0.02
+"""Normalised entropy of the predicted classes below which a teacher counts as collapsed.
+
+Chosen, not measured. With 21 classes it means that about 99.3 % of the pixels are given one class, the rest spread
+evenly; with 11 classes, 99.4 %. Data whose truth is that one-sided need a lower one, or none.
+"""
+RISE = 5.0
+"""How many times the threshold the entropy must have reached, before falling below it is a collapse. Chosen, too."""
+ENTROPY = "health/predicted_entropy"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Hard caps of a search; none means no cap."""
+
+    max_hours: float | None = None
+    """Wall clock, over all drivers of the search."""
+    max_device_hours: float | None = None
+    """Hours that gangs were up, times their workers."""
+    terminator: bool = False
+    """Whether Optuna's terminator may end the search. One objective only."""
+    stagnation: int = STAGNATION
+    """Complete trials without a better one after which the terminator stops."""
+
+    def __post_init__(self) -> None:
+        caps = (("max hours", self.max_hours), ("max device-hours", self.max_device_hours))
+        for name, value in caps:
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise UsageError(f"{name} must be more than 0, got {value}: raise it or leave it away")
+        if self.stagnation < 1:
+            raise UsageError(f"stagnation must be at least 1 trial, got {self.stagnation}: raise it")
+
+    def why_stop(self, elapsed_s: float, device_s: float, study: optuna.Study) -> str | None:
+        """Return why the search must draw no more trials; none while it may.
+
+        Args:
+            elapsed_s: since the search began, the time of earlier drivers included, seconds.
+            device_s: spent by all workers of all gangs so far, seconds.
+        """
+        if self.max_hours is not None and elapsed_s >= 3600 * self.max_hours:
+            return f"the cap of {self.max_hours:g} hours is reached"
+        if self.max_device_hours is not None and device_s >= 3600 * self.max_device_hours:
+            return f"the cap of {self.max_device_hours:g} device-hours is reached"
+        if self.terminator and stagnates(study, self.stagnation):
+            return f"none of the last {self.stagnation} complete trials was better"
+        return None
+
+
+def stagnates(study: optuna.Study, trials: int, min_trials: int = MIN_TRIALS) -> bool:
+    """Return whether the last `trials` complete trials of the search brought nothing better.
+
+    By Optuna's BestValueStagnationEvaluator; its Terminator waits for one trial more than the number that it is given.
+    Its regret bound is not used: that must be told the error of an objective by the scores of a cross-validation,
+    which no trial here has. Trials of an earlier search
+    do not count, neither as better ones nor towards the number.
+
+    Args:
+        min_trials: complete trials before anything can stagnate.
+
+    Raises:
+        UsageError: the study has several objectives, for which there is no best value.
+    """
+    if len(study.directions) > 1:
+        raise UsageError(
+            f"the terminator must have one objective, got {len(study.directions)}: turn it off or name one objective"
+        )
+    complete = [trial for trial in own_trials(study) if trial.state is TrialState.COMPLETE]
+    if len(complete) < max(min_trials, 1):
+        return False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # experimental, and leaves Optuna with version 6
+        from optuna.terminator import BestValueStagnationEvaluator
+
+        evaluator = BestValueStagnationEvaluator(max_stagnation_trials=trials)
+    return bool(evaluator.evaluate(complete, study.direction) <= 0)
+
+
+class Health:
+    """Which trials are beyond saving: those whose teacher has come to predict a single class.
+
+    *Come to*: a young teacher predicts one class too, the background, so a collapse is a fall from what it predicted
+    before. Only the entropy of the predictions is judged. The kept shares (`kept/CLASS`) move earlier, but a threshold
+    on them cannot tell a collapse from a high `delta_u` early in training, when few pixels are sure.
+    """
+
+    def __init__(self, on: bool = True, threshold: float = COLLAPSED_ENTROPY) -> None:
+        """Watch trials.
+
+        Args:
+            threshold: of the normalised entropy, in [0, 1]; it must have been `RISE` times as high before.
+        """
+        self._on = on
+        self._threshold = threshold
+        self._highest: dict[str, float] = {}
+        self._reasons: dict[str, str] = {}
+
+    def check(self, trial_id: str, metrics: Mapping[str, float]) -> str | None:
+        """Return why a trial with these metrics is stopped; none where it is well, or nothing is known of it."""
+        entropy = metrics.get(ENTROPY, math.nan)
+        if not self._on or not math.isfinite(entropy):
+            return None
+        highest = self._highest[trial_id] = max(entropy, self._highest.get(trial_id, 0.0))
+        if entropy < self._threshold and highest >= RISE * self._threshold:
+            self._reasons[trial_id] = (
+                f"the teacher collapsed: {ENTROPY} fell from {highest:.3g} to {entropy:.3g}, below {self._threshold:g}"
+            )
+        return self.reason(trial_id)
+
+    def reason(self, trial_id: str) -> str | None:
+        """Return why a trial was stopped; none where it was not."""
+        return self._reasons.get(trial_id)

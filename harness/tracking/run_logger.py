@@ -1,0 +1,202 @@
+"""Records besides trials: files, tags, late metrics, data sets, summaries of several runs."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from harness.event_log import Operation, stamped
+from harness.tracking.limits import (
+    INPUT_TAG_LENGTH,
+    NAME_LENGTH,
+    clean_name,
+    clean_path,
+    clean_step,
+    clean_tags,
+    clean_value,
+    finite,
+    flat_params,
+)
+from harness.tracking.views import Chart, view_key, view_value
+from harness.trials import Value
+
+if TYPE_CHECKING:
+    from trainers.config import TrainConfig
+
+DATASET_NAME, DATASET_DIGEST, DATASET_SOURCE, DATASET_SCHEMA = 500, 36, 65_535, 1_048_575
+"""Characters that MLflow takes of a data set's fields."""
+
+Context = Literal["training", "dev", "val"]
+
+
+class RunLogger(ABC):
+    """Methods that leave one operation each. None waits, and none changes whether a run is RUNNING.
+
+    `trial` is the number of the trial whose run is meant; none: the search itself. A training is one run, and meant
+    by both.
+    """
+
+    _name: str
+    """Of the search."""
+    _tags: dict[str, str]
+    """Of all its runs."""
+
+    @abstractmethod
+    def _send(self, operation: Operation) -> None: ...
+
+    def artifact(self, file: str, text: str, trial: int | None = None) -> None:
+        """Keep a text as the artifact `file`, which may name folders: `tables/all.md`."""
+        self._send(stamped("artifact", file=clean_path(file) or "_", text=text, **_of(trial)))
+
+    def file(self, path: Path, trial: int | None = None, folder: str = "") -> None:
+        """Keep a file that is already written, such as a picture, as an artifact in a folder below the run."""
+        self._send(stamped("file", path=str(path.absolute()), folder=clean_path(folder), **_of(trial)))
+
+    def tag(self, tags: Mapping[str, object], trial: int | None = None) -> None:
+        """Set tags; one that is there already gets the new value."""
+        self._send(stamped("tag", tags=clean_tags(tags), **_of(trial)))
+
+    def metrics(self, metrics: Mapping[str, float], step: float, trial: int | None = None) -> None:
+        """Log metrics that are known late, such as `val/...` after the end; a run that has ended stays ended."""
+        kept, _ = finite(metrics)
+        self._send(stamped("report", step=clean_step(step), metrics=kept, **_of(trial)))
+
+    def aggregate(
+        self,
+        key: str,
+        name: str,
+        metrics: Mapping[str, float],
+        tags: Mapping[str, object] | None = None,
+        params: Mapping[str, Value] | None = None,
+        step: float = 0,
+    ) -> None:
+        """Summarise several trials, such as the seeds of a variant, in a run beside them.
+
+        Called again with the same key, metrics and tags are updated; params stay what they were first.
+
+        Args:
+            key: finds the run again (tag `s4.aggregate`).
+            name: of the run.
+            params: logged once.
+            step: of the metrics, for example how many trials are summarised.
+        """
+        found = {**self._tags, **clean_tags(tags or {}), "s4.aggregate": clean_name(key), "s4.kind": "aggregate"}
+        values, params = finite(metrics)[0], flat_params(params or {})
+        name = clean_value(name, NAME_LENGTH)
+        self._send(stamped("aggregate", name=name, step=clean_step(step), metrics=values, tags=found, params=params))
+
+    def dataset(
+        self,
+        name: str,
+        digest: str,
+        source: str,
+        *,
+        context: Context,
+        profile: Mapping[str, object] | None = None,
+        schema: Mapping[str, object] | None = None,
+    ) -> None:
+        """Note a data set that the search read; on the parent only, for inputs of many runs make MLflow slow.
+
+        MLflow keeps one context for each name and digest.
+
+        Args:
+            digest: hash of what is in it.
+            source: where it comes from: a folder or an address.
+            context: what it was for.
+            profile: numbers about it, JSON-able.
+            schema: what a row is, JSON-able.
+        """
+        self._send(
+            stamped(
+                "dataset",
+                name=clean_value(name, DATASET_NAME) or "_",
+                digest=clean_value(digest, DATASET_DIGEST) or "_",
+                source=_json({"uri": source}, DATASET_SOURCE),
+                context=clean_value(context, INPUT_TAG_LENGTH),
+                profile=_json(profile or {}, DATASET_SCHEMA),
+                schema=_json(schema or {}, DATASET_SCHEMA),
+            )
+        )
+
+    def view(self, what: str, condition: str, order_by: str, charts: list[Chart]) -> None:
+        """Prepare a view of MLflow's page of runs (`harness.tracking.views`); one that is there is replaced.
+
+        Args:
+            what: one of `VIEWS`.
+            condition: of the runs, besides that they are of this search, in MLflow's words.
+            order_by: metric whose highest values come first.
+            charts: from top to bottom.
+        """
+        mine = f"tags.`s4.search` = '{self._name}' and {condition}"
+        now = stamped("view")
+        value = view_value(f"{self._name}: {what}", mine, order_by, charts, now["time"])
+        self._send({**now, "key": view_key(self._name, what), "value": value})
+
+    def model(
+        self,
+        name: str,
+        uri: str,
+        trial: int | None = None,
+        *,
+        tags: Mapping[str, object] | None = None,
+        metrics: Mapping[str, float] | None = None,
+        step: float = 0,
+    ) -> None:
+        """Make a checkpoint that lies at `uri` a model of the run (`harness.tracking.models.log_external`)."""
+        about = {"name": name, "uri": uri, "step": clean_step(step), **_shown(tags, metrics)}
+        self._send(stamped("model", about=about, **_of(trial)))
+
+    def register(
+        self,
+        name: str,
+        checkpoint: Path,
+        config_file: Path,
+        trial: int | None = None,
+        *,
+        tags: Mapping[str, object] | None = None,
+        metrics: Mapping[str, float] | None = None,
+        alias: str = "champion",
+    ) -> None:
+        """Register the teacher in a checkpoint under an alias (`harness.tracking.models.register_winner`).
+
+        Both files must still be there when MLflow is reached.
+        """
+        files = {"checkpoint": str(checkpoint.absolute()), "config_file": str(config_file.absolute())}
+        about = {"name": name, "alias": alias, **files, **_shown(tags, metrics)}
+        self._send(stamped("register", about=about, **_of(trial)))
+
+
+def _of(trial: int | None) -> dict[str, int]:
+    return {} if trial is None else {"trial": trial}
+
+
+def _shown(tags: Mapping[str, object] | None, metrics: Mapping[str, float] | None) -> Operation:
+    return {"tags": clean_tags(tags or {}), "metrics": finite(metrics or {})[0]}
+
+
+def _json(value: Mapping[str, object], limit: int) -> str:
+    """Return the value as JSON; of one that is too long only that it was, for JSON cannot be cut."""
+    text = json.dumps(value)
+    return text if len(text) <= limit else json.dumps({"left_out": f"{len(text)} characters, {limit} are allowed"})
+
+
+def record_data(notes: RunLogger, config: TrainConfig, *, val: bool = False) -> None:
+    """Note the training images and the dev images, and the validation images where they are read.
+
+    Raises:
+        DataError: folders, lists or numbers of images do not fit.
+    """
+    from trainers.data.splits import open_splits, open_val
+
+    data, splits = config.data, open_splits(config.data)
+    source, schema = str(getattr(data, "root", "embedded in scikit-learn")), {"classes": list(data.classes)}
+    parts = {"labelled": len(splits.labelled), "unlabelled": len(splits.unlabelled)}
+    notes.dataset(f"{data.name} train", splits.digest, source, context="training", profile=parts, schema=schema)
+    images = {"images": len(splits.dev)}
+    notes.dataset(f"{data.name} dev", splits.digest, source, context="dev", profile=images, schema=schema)
+    if val:
+        images = {"images": len(open_val(data))}
+        notes.dataset(f"{data.name} val", splits.digest, source, context="val", profile=images, schema=schema)

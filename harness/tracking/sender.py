@@ -1,0 +1,159 @@
+"""The one thread that talks to MLflow: takes operations in order, applies them, and insists.
+
+MLflow is imported here, for that takes seconds, and everything slow or broken about a tracking server stays here.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from harness.event_log import Operation, Outbox
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
+
+log = logging.getLogger(__name__)
+
+MERGED = 200
+"""Operations that are applied together at most."""
+
+Apply = Callable[[Sequence[Operation]], None]
+"""Applies operations in order."""
+
+
+class RefusedError(Exception):
+    """MLflow will refuse the same operation again."""
+
+
+class Sender:
+    """Applies operations in a daemon thread; the first that cannot reach MLflow is retried until it can, or `close`.
+
+    What waits is applied together, so that what an outage left drains in fewer requests.
+    """
+
+    def __init__(self, outbox: Outbox, connect: Callable[[], Apply]) -> None:
+        """Start the thread. `connect` is called in it, and returns what applies an operation."""
+        self.applied = 0
+        self.rejected = 0
+        self.last_error: str | None = None
+        self._outbox = outbox
+        self._connect = connect
+        self._apply: Apply | None = None
+        self._queue: queue.SimpleQueue[tuple[Operation, int] | None] = queue.SimpleQueue()
+        self._all_done = False
+        self._closing = threading.Event()
+        self._abandoned = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="s4-tracking", daemon=True)
+        self._thread.start()
+
+    def send(self, operation: Operation, line: int) -> None:
+        """Hand over the operation that the outbox holds as its `line`-th; returns at once."""
+        self._queue.put((operation, line))
+
+    def close(self, timeout_s: float) -> bool:
+        """Wait at most this long until everything is applied, stop, and return whether it was."""
+        self._queue.put(None)
+        self._closing.set()
+        self._thread.join(timeout_s)
+        self._abandoned.set()
+        return self._all_done
+
+    def _work(self) -> None:
+        while group := self._next_group():
+            if not self._deliver([operation for operation, _ in group]):
+                return
+            self._outbox.mark_done(group[-1][1])
+        self._all_done = True
+
+    def _next_group(self) -> list[tuple[Operation, int]]:
+        """Wait for something to do, and return what waits, with its lines in the outbox; empty after `close`."""
+        group = [self._queue.get()]
+        while group[-1] is not None and len(group) < MERGED and not self._queue.empty():
+            group.append(self._queue.get())
+        if group[-1] is None and len(group) > 1:
+            self._queue.put(None)
+        return [item for item in group if item is not None]
+
+    def _deliver(self, operations: list[Operation]) -> bool:
+        """Apply operations, skip those that MLflow refuses, and return false when told to give up."""
+        try:
+            return self._apply_with_retry(operations)
+        except RefusedError as error:
+            if len(operations) > 1:  # one of them is wrong
+                return all(self._deliver([operation]) for operation in operations)
+            self.rejected += 1
+            log.warning("MLflow refused %s: %s", operations[0]["op"], error)
+            return True
+
+    def _apply_with_retry(self, operations: list[Operation]) -> bool:
+        """Apply operations, retrying; return false when told to give up.
+
+        Raises:
+            RefusedError: MLflow understood them, and does not take them.
+        """
+        wait_s = FIRST_WAIT_S
+        while not self._abandoned.is_set():
+            try:
+                if self._apply is None:
+                    self._apply = self._connect()
+                self._apply(operations)
+                self.applied += len(operations)
+                return True
+            except Exception as error:
+                self.last_error = _one_line(error)
+                if self._apply is not None and _is_refusal(error):
+                    raise RefusedError(self.last_error) from error
+                log.debug("MLflow cannot be reached, retrying: %s", self.last_error)
+            (self._abandoned if self._closing.is_set() else self._closing).wait(wait_s)
+            wait_s = min(2 * wait_s, LONGEST_WAIT_S) if not self._closing.is_set() else FIRST_WAIT_S
+        return False
+
+
+def connect_client(tracking_uri: str) -> MlflowClient:
+    """Return a client; imports MLflow, and keeps its chatter about tables and links off the open_console.
+
+    A request is sent once: the courier insists by itself, and looks first whether a run was created before the answer
+    was lost; MLflow's own retries would create it twice.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    for name in ("alembic", "mlflow.store", "mlflow.tracking"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    from mlflow import MlflowClient
+
+    for name in ("alembic", "mlflow.store", "mlflow.tracking"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return MlflowClient(tracking_uri)
+
+
+def _one_line(error: Exception) -> str:
+    """Return what to tell the user: what is wrong with the server, rather than what it answered."""
+    status = _status(error)
+    if status in (401, 403):
+        return (
+            f"the server lets in only users it knows (answer {status}): set MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD"
+        )
+    return " ".join(str(error).split())[:300]
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Return whether MLflow will refuse the same operation again: it was understood, and it is wrong."""
+    if isinstance(error, TypeError | KeyError | AttributeError | ValueError):
+        return True
+    status = _status(error)
+    return status is not None and 400 <= status < 500 and status not in (401, 403, 408, 429)
+
+
+def _status(error: Exception) -> int | None:
+    """Return the HTTP status that MLflow gives an error; none where it comes from elsewhere."""
+    known: Callable[[], int] | None = getattr(error, "get_http_status_code", None)
+    return None if known is None else known()

@@ -1,0 +1,162 @@
+"""The teacher's half of a step: targets for the student from a batch. No gradient passes here."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from trainers.augment.pipeline import strong_augment
+from trainers.compiled import as_configured
+from trainers.config import IGNORE, TrainConfig
+from trainers.css.prototypes import ClassSums, Prototypes, class_sums
+from trainers.css.pseudo_labels import Targets, collaborate, downsample_labels, logit_targets, pseudo_labels
+from trainers.css.supervision import supervised_divisor, unsupervised_divisor
+from trainers.distributed import sum_over_ranks
+from trainers.models.forward import forward
+from trainers.models.heads import Dense
+
+
+class Batch(NamedTuple):
+    """A rank's share of a global batch, weakly augmented, on the device."""
+
+    images: Tensor
+    """[N, 3, H, W] in [0, 1], labelled."""
+    labels: Tensor
+    """[N, H, W] int64, 255 ignored."""
+    unlabelled: Tensor | None
+    """[U, 3, H, W] in [0, 1]; none where no loss reads it."""
+    inside: Tensor | None = None
+    """[U, H, W] bool, where `unlabelled` shows its image and not what lies around it; none: everywhere."""
+
+
+class StepContext(NamedTuple):
+    """Where and when a step happens; with the seed, all that its randomness depends on."""
+
+    seed: int
+    step: int
+    rank: int = 0
+    world_size: int = 1
+    warming_up: bool = False
+    """Whether `cross` still takes all labels from the logits."""
+
+
+class StudentBatch(NamedTuple):
+    """A batch as the student sees it, and the sums over the whole batch that its losses are divided by."""
+
+    images: Tensor
+    """[N, 3, H, W], labelled."""
+    labels: Tensor
+    """[N, H, W]."""
+    strong: Tensor | None
+    """Strongly augmented unlabelled images [U, 3, H, W]; none where no loss reads them."""
+    targets: Targets | None
+    """Of the strongly augmented images, in their geometry and mixing."""
+    supervised_divisor: Tensor
+    """Of L_s without OHEM, over all ranks."""
+    unsupervised_divisor: Tensor
+    """Of L_u, over all ranks; zero where there is none."""
+    sums: ClassSums | None
+    """Of the teacher's representations over all ranks; none where prototypes are made of the student's, or none are."""
+
+    def part(self, index: int, parts: int) -> StudentBatch:
+        """Return one of `parts` equal shares of the images, with the divisors and sums of all."""
+        if parts == 1:
+            return self
+
+        def share(maps: Tensor) -> Tensor:
+            return maps.chunk(parts)[index]
+
+        return self._replace(
+            images=share(self.images),
+            labels=share(self.labels),
+            strong=None if self.strong is None else share(self.strong),
+            targets=None if self.targets is None else Targets(*map(share, self.targets)),
+        )
+
+
+@torch.no_grad()
+def make_targets(
+    teacher: nn.Module, prototypes: Prototypes, batch: Batch, config: TrainConfig, context: StepContext
+) -> StudentBatch:
+    """Let the teacher label the unlabelled images, then augment images and labels together.
+
+    All ranks make one collective: two divisors and, where prototypes are the teacher's, K x (D + 1) numbers.
+    """
+    divisor = supervised_divisor(batch.labels, config.loss.class_weights)
+    if batch.unlabelled is None:
+        (divisor,) = sum_over_ranks([divisor], context.world_size)
+        return StudentBatch(batch.images, batch.labels, None, None, divisor, torch.zeros_like(divisor), None)
+    targets, sums = _label(teacher, prototypes, batch, batch.unlabelled, config, context)
+    images, strong = _augment(batch.unlabelled, targets, config, context)
+    local = [divisor, unsupervised_divisor(strong.logit_target, strong.confidence, config)]
+    reduced = sum_over_ranks([*local, *(sums or ())], context.world_size)
+    everywhere = None if sums is None else ClassSums(*reduced[2:])
+    return StudentBatch(batch.images, batch.labels, images, strong, reduced[0], reduced[1], everywhere)
+
+
+def valid_labels(labels: Tensor, targets: Targets, config: TrainConfig, size: tuple[int, int]) -> Tensor:
+    """Return [N + U, h, w]: labels of labelled pixels and of unlabelled ones whose indicator is above delta_w."""
+    trusted = targets.indicator > config.delta_w_probability
+    kept = torch.where(trusted, targets.representation_target, IGNORE)
+    return downsample_labels(torch.cat([labels, kept]), size)
+
+
+def map_size(maps: Tensor) -> tuple[int, int]:
+    """Return height and width."""
+    return maps.shape[-2], maps.shape[-1]
+
+
+def _label(
+    teacher: nn.Module,
+    prototypes: Prototypes,
+    batch: Batch,
+    unlabelled: Tensor,
+    config: TrainConfig,
+    context: StepContext,
+) -> tuple[Targets, ClassSums | None]:
+    """Return targets for the unlabelled images, and this rank's sums of the teacher's representations."""
+    size = map_size(unlabelled)
+    if not config.uses_prototypes:
+        return _only_inside(logit_targets(forward(teacher, unlabelled, config), size), batch.inside), None
+    from_teacher = config.ema.prototype_source == "teacher"
+    seen = forward(teacher, torch.cat([batch.images, unlabelled]) if from_teacher else unlabelled, config)
+    on_unlabelled = Dense(*(maps[-unlabelled.shape[0] :] for maps in seen))
+    label_twice = as_configured(pseudo_labels, config)
+    labels = label_twice(on_unlabelled, prototypes, config.css.indicator_temperature, size)
+    targets = _only_inside(collaborate(labels, config, context.warming_up), batch.inside)
+    if not from_teacher:
+        return targets, None
+    valid = valid_labels(batch.labels, targets, config, map_size(seen.representations))
+    return targets, class_sums(seen.representations, valid, config.num_classes)
+
+
+def _only_inside(targets: Targets, inside: Tensor | None) -> Targets:
+    """Ask for nothing where an image was filled up: 255 and an indicator and confidence of 0."""
+    if inside is None:
+        return targets
+    return Targets(
+        torch.where(inside, targets.logit_target, IGNORE),
+        torch.where(inside, targets.representation_target, IGNORE),
+        targets.confidence * inside,
+        targets.indicator * inside,
+    )
+
+
+def _augment(unlabelled: Tensor, targets: Targets, config: TrainConfig, context: StepContext) -> tuple[Tensor, Targets]:
+    maps = strong_augment(
+        {
+            "image": unlabelled,
+            "label": targets.logit_target,
+            "label_representation": targets.representation_target,
+            "confidence": targets.confidence,
+            "indicator": targets.indicator,
+        },
+        config.augment.strong,
+        context.seed,
+        context.step,
+        context.rank,
+        context.world_size,
+    )
+    return maps["image"], Targets(maps["label"], maps["label_representation"], maps["confidence"], maps["indicator"])
