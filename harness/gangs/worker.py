@@ -92,7 +92,7 @@ def _train(spec: GangSpec, ranks: Ranks, job: Job, channel: ControlChannel) -> s
     """Train a trial; return why it was left, "" where it was not."""
     run = GangRun(ranks, spec.dispatcher, spec.gang, job, spec.save_interval_s, channel)
     try:
-        config_hash = spec.experiment.train(job.overrides, run)
+        config_hash = spec.experiment.train(job.overrides, run) or spec.experiment.resolve(job.overrides)[1]
     except Exception as error:
         if ranks.size > 1 and is_lost_peer(error):
             raise

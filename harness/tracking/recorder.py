@@ -11,7 +11,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
-from harness.cluster import INTERRUPTED
 from harness.event_log import Operation, Outbox, OutboxState, stamped
 from harness.tracking.limits import (
     NAME_LENGTH,
@@ -27,7 +26,7 @@ from harness.tracking.run_logger import RunLogger
 from harness.tracking.sender import Sender, connect_client
 from harness.tracking.stores import absolute_uri, artifact_location, git_sha
 from harness.tracking.writer import MlflowWriter
-from harness.trials import Trial, TrialState, Value
+from harness.trials import INTERRUPTED, Trial, TrialState, Value
 from trainers.errors import UsageError
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]

@@ -14,8 +14,10 @@ from trainers.errors import UsageError
 ALLOW_FOLDER = "MLFLOW_ALLOW_FILE_STORE"
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlartifacts"
+EXPERIMENT = "s4"
+"""Of MLflow, that runs are recorded in."""
 OUTBOX = "outbox.jsonl"
-"""In the folder of each search and training."""
+"""In the folder of each run."""
 WITH_PASSWORD = re.compile(r"[\w+.-]+://[^:/@]*:[^@]*@")
 """A database's URI as SQLAlchemy reads it, USER:PASSWORD@ in it."""
 

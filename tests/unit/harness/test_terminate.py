@@ -100,7 +100,7 @@ def test_the_terminator_refuses_several_objectives() -> None:
 def looks(*entropies: float, on: bool = True) -> list[bool]:
     """Whether a trial that reports these entropies is beyond saving, report by report."""
     health = Health(on)
-    return [health.look("t", {"health/predicted_entropy": entropy}) is not None for entropy in entropies]
+    return [health.check("t", {"health/predicted_entropy": entropy}) is not None for entropy in entropies]
 
 
 def test_a_teacher_that_falls_to_one_class_has_collapsed() -> None:
@@ -121,21 +121,21 @@ def test_the_rule_can_be_turned_off() -> None:
 
 def test_trials_are_judged_apart() -> None:
     health = Health()
-    health.look("a", {"health/predicted_entropy": 0.5})
-    assert health.look("b", {"health/predicted_entropy": 0.0}) is None
+    health.check("a", {"health/predicted_entropy": 0.5})
+    assert health.check("b", {"health/predicted_entropy": 0.0}) is None
 
 
 @pytest.mark.parametrize("metrics", [{}, {"health/predicted_entropy": math.nan}])
 def test_what_is_unknown_is_no_collapse(metrics: dict[str, float]) -> None:
     health = Health()
-    health.look("t", {"health/predicted_entropy": 0.5})
-    assert health.look("t", metrics) is None
+    health.check("t", {"health/predicted_entropy": 0.5})
+    assert health.check("t", metrics) is None
 
 
 def test_the_reason_stays_known() -> None:
     health = Health()
     for entropy in (0.5, 0.01):
-        health.look("t", {"health/predicted_entropy": entropy})
+        health.check("t", {"health/predicted_entropy": entropy})
     assert "fell from 0.5 to 0.01" in str(health.reason("t"))
 
 
