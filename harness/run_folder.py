@@ -9,7 +9,9 @@ import difflib
 import fcntl
 import os
 import re
+import shutil
 import socket
+import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
@@ -72,6 +74,8 @@ class RunInfo:
     """The resolved base config."""
     request: Mapping[str, Any] = field(default_factory=dict)
     """What was asked of this kind of run: the options and the space of a search, the runs of an ablation."""
+    revision: str = ""
+    """Commit of this package's repository, with `-dirty` where it had changes; "" outside one."""
     trainer: str = "css"
     """`css` for this project's trainer, whose checkpoints can be evaluated; else the class of the experiment."""
 
@@ -85,7 +89,7 @@ class RunInfo:
         config, config_hash = experiment.resolve({})
         return cls(
             kind, experiment.name, dict(experiment.settings), experiment.data_digest, metric, experiment.horizon,
-            experiment.report_every, config_hash, config, request, experiment.trainer,
+            experiment.report_every, config_hash, config, request, git_sha() or "", experiment.trainer,
         )  # fmt: skip
 
 
@@ -313,6 +317,27 @@ class Lock:
 
 
 LOCK = "driver.lock"
+
+
+def git_sha(path: Path = Path(__file__)) -> str | None:
+    """Return the commit of the repository that tracks this file, with `-dirty` where it has changes; none outside one.
+
+    An installed copy that only happens to lie below somebody's repository has no commit.
+    """
+    git = shutil.which("git")
+    if git is None:
+        return None
+
+    def ask(*arguments: str) -> str:
+        command = [git, "-C", str(path.parent), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)  # noqa: S603  # fixed words
+        return done.stdout.strip()
+
+    try:
+        ask("ls-files", "--error-unmatch", path.name)
+        return ask("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    except (subprocess.SubprocessError, OSError):
+        return None
 
 
 @contextmanager

@@ -111,7 +111,7 @@ def _train(spec: GangSpec, ranks: Ranks, job: Job, channel: ControlChannel) -> s
 
 
 def _describe(error: Exception) -> str:
-    """Return one line for the errors that console to the user, else the traceback."""
+    """Return one line for the errors that speak to the user, else the traceback."""
     if isinstance(error, (UsageError, DivergedError)):
         return f"{type(error).__name__}: {error}"
     if is_out_of_memory(error):

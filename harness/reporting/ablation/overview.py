@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from harness.reporting.ablation.words import count, listed, signed
 from harness.reporting.document import Block, Column, Facts, Note, Section, Table
 from harness.reporting.overview import duration
-from harness.reporting.times import lanes
+from harness.reporting.records import lanes
 from harness.statistics.compare import Verdict
 from harness.statistics.permutation import ALPHA
 
@@ -128,8 +128,8 @@ def _run_facts(record: AblationRecord) -> list[tuple[str, str]]:
         rows.append(("Begun", datetime.fromtimestamp(times.began_unix, UTC).strftime("%Y-%m-%d %H:%M UTC")))
     if len(times.sessions) > 1:
         rows.append(("Sessions", str(len(times.sessions))))
-    if times.git_sha:
-        rows.append(("Revision", f"`{times.git_sha[:12]}`"))
+    if record.revision:
+        rows.append(("Revision", f"`{record.revision[:12]}`"))
     request = found.request
     return [*rows, ("Data", f"{request.config.data.name}, splits `{request.data_digest}`")]
 

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING
 from harness.ablation.evaluate import evaluation_file
 from harness.ablation.request import REQUEST, read_request
 from harness.ablation.results import RESULTS, Ablation, collect, read_results
-from harness.event_log import LEDGER, read_ledger
+from harness.event_log import LEDGER, Times, json_lines, read_ledger, read_times
 from harness.models.evaluation import metrics_of
 from harness.reporting.records import Reports, read_reports
-from harness.reporting.times import NO_TIMES, Times, read_times
-from harness.run_folder import checkpoint_folder, json_lines
+from harness.run_folder import checkpoint_folder, read_run
 from harness.tracking.stores import OUTBOX
 from trainers.errors import DataError, UsageError
 
@@ -36,7 +35,9 @@ class AblationRecord:
     folder: Path
     reports: Mapping[int, Reports]
     """By the number of the run; empty where there is no ledger."""
-    times: Times = NO_TIMES
+    times: Times = Times()
+    revision: str = ""
+    """Commit of the code that began it; "" where that is not known."""
     missing: Sequence[str] = field(default_factory=list)
     """What could not be read, a sentence each."""
 
@@ -119,18 +120,18 @@ def read_ablation(folder: Path) -> Ablation:
 
 def read_record(found: Ablation, folder: Path) -> AblationRecord:
     """Return what an ablation found with everything beside it; what cannot be read is named in `missing`."""
-    missing, reports, times = list[str](), dict[int, Reports](), NO_TIMES
+    missing, reports, times = list[str](), dict[int, Reports](), Times()
     try:
-        reports = read_reports(folder / LEDGER)
+        reports, times = read_reports(folder / LEDGER), read_times(folder / LEDGER)
     except (OSError, ValueError, KeyError, TypeError) as error:
         missing.append(f"The ledger (`{LEDGER}`) cannot be read, so there are no curves: {error}.")
     if not reports and not missing:
         missing.append(f"There are no reports in the ledger (`{LEDGER}`), so there are no curves.")
     try:
-        times = read_times(folder / OUTBOX)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        missing.append(f"The outbox (`{OUTBOX}`) cannot be read, so its times are missing: {error}.")
-    record = AblationRecord(found, folder, reports, times, missing)
+        revision = read_run(folder).revision
+    except UsageError:
+        revision = ""
+    record = AblationRecord(found, folder, reports, times, revision, missing)
     missing += _not_looked_at(record)
     return record
 
