@@ -29,7 +29,7 @@ from harness.search.run import Search, run_search
 from harness.search.study import reconcile
 from harness.search.warm_start import earlier_trials
 from harness.session import Session, record_session, tracking_uri_of
-from harness.trials import Experiment, Value
+from harness.trials import Experiment, TrialObserver, Value
 from search_spaces import Space, SpaceError, load_space
 from search_spaces.space import parse_space
 from trainers.errors import UsageError
@@ -47,6 +47,8 @@ def search(
     storage: Path | str = "runs",
     tracking_uri: str | None = None,
     address: str = "local",
+    observers: Sequence[TrialObserver] = (),
+    report: bool = True,
     console: Console | None = None,
     quiet: bool = False,
     **options: Any,
@@ -59,6 +61,8 @@ def search(
     Args:
         experiment: what is trained; default: `digits_css`.
         space: a search space, its name or its YAML file; default: `css_quick`.
+        observers: told of everything that happens to trials, in the driver.
+        report: whether the HTML report is written at the end.
         options: of `SearchConfig`: trials, gangs, scheduler, sampler, seed, max_hours, ...
 
     Returns:
@@ -70,17 +74,15 @@ def search(
         KeyboardInterrupt: it was interrupted.
     """
     console = console or make_console(quiet)
-    if isinstance(space, Space):
-        options["space"] = space.name
-    elif space is not None:
-        options["space"] = str(space)
+    if space is not None:
+        options["space"] = str(space) if isinstance(space, str | Path) else space.name
     place, uri = Path(storage), tracking_uri_of(tracking_uri)
     if resume:
         session, config = _resume_search(experiment, space, settings, name, place, uri, console, options)
     else:
         config = SearchConfig.of(**options)
         chosen = _experiment(experiment or "digits_css", settings)
-        drawn = space if isinstance(space, Space) else load_space(config.space)
+        drawn = load_space(config.space) if space is None or isinstance(space, str | Path) else space
         session = _search_session(chosen, drawn, config, free_folder(place, name, drawn.name), uri, console)
     for line in session.experiment.describe():
         console.say(line)
@@ -94,7 +96,7 @@ def search(
         )
         ends: list[str | None] = []
         results = record_session(
-            session, lambda observers: ends.append(run_search(replace(plan, observers=observers)).reason)
+            session, lambda more: ends.append(run_search(replace(plan, observers=[*more, *observers])).reason), report
         )
     return replace(results, reason=ends[0])
 
@@ -149,7 +151,7 @@ def _resume_search(
         raise UsageError(f"{name} must go on with its own experiment, none is given: pass it to harness.search")
     if not isinstance(experiment, Experiment):
         experiment = CssExperiment.of(experiment or before.preset, before.settings if settings is None else settings)
-    if not isinstance(space, Space):
+    if space is None or isinstance(space, str | Path):
         try:
             space = load_space(config.space)
         except SpaceError:

@@ -58,7 +58,7 @@ def make_console(quiet: bool = False) -> Console:
     """Return a console on stdout, or one that writes nowhere."""
     from rich.console import Console as RichConsole
 
-    return Console(RichConsole(quiet=quiet), None)
+    return Console(RichConsole(quiet=quiet, width=None if sys.stdout.isatty() else FILE_WIDTH), None)
 
 
 HEARTBEAT_S = 10.0

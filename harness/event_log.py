@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Self
@@ -68,13 +68,15 @@ class Ledger:
         OSError: from any method, where the file cannot be written: a search that cannot be resumed must not go on.
     """
 
-    def __init__(self, path: Path, metric: str) -> None:
+    def __init__(self, path: Path, metric: str, clock: Callable[[], float] = time.time) -> None:
         """Open the ledger; what it holds stays.
 
         Args:
             metric: name of the metric that is the objective.
+            clock: stamps the events, seconds since 1970.
         """
         self._metric = metric
+        self._clock = clock
         path.parent.mkdir(parents=True, exist_ok=True)
         end_with_a_whole_line(path)
         self._file: BinaryIO = path.open("ab", buffering=0)
@@ -111,7 +113,7 @@ class Ledger:
         self._file.close()
 
     def _append(self, event: str, number: int | None, **more: object) -> None:
-        stamped = {"event": event, "trial": number, "time": round(time.time(), 3), **more}
+        stamped = {"event": event, "trial": number, "time": round(self._clock(), 3), **more}
         line = json.dumps(stamped, separators=(",", ":")).encode() + b"\n"
         start = self._file.tell()
         try:

@@ -93,7 +93,7 @@ def watching(recorder: MlflowRecorder, tally: Tally, console: Console) -> Iterat
         yield progress
 
 
-def record_session(session: Session, work: Callable[[Sequence[TrialObserver]], object]) -> Results:
+def record_session(session: Session, work: Callable[[Sequence[TrialObserver]], object], report: bool = True) -> Results:
     """Run `work` with the observers of a session, and return the results. They are written whatever happens.
 
     Raises:
@@ -122,7 +122,7 @@ def record_session(session: Session, work: Callable[[Sequence[TrialObserver]], o
             )  # fmt: skip
             write_results(folder, results)
             _record_outputs(recorder, session, results)
-        page = leave_report(folder, recorder, console)
+        page = leave_report(folder, recorder, console) if report else None
     show(results, console)
     if page is not None:
         console.say(f"report: {page}")
