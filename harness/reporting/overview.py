@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.formats import duration
 from harness.reporting.document import Block, Column, Commands, Facts, Note, Section, Table
 from harness.reporting.figures import WORDS
 
@@ -145,16 +146,6 @@ def short(paths: Sequence[str]) -> list[str]:
     """Return the last part of each config path, or the whole path where others end alike."""
     leaves = [path.rsplit(".", 1)[-1] for path in paths]
     return [leaf if leaves.count(leaf) == 1 else path for leaf, path in zip(leaves, paths, strict=True)]
-
-
-def duration(seconds: float) -> str:
-    """Return a time in its two largest units."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes, hours = seconds / 60, seconds / 3600
-    if minutes < 100:
-        return f"{int(minutes)} min {round(seconds) % 60} s"
-    return f"{int(hours)} h {int(minutes) % 60} min" if hours < 100 else f"{hours / 24:.1f} days"
 
 
 def storage_option(folder: Path) -> str:
