@@ -1,36 +1,38 @@
-"""`s4 plan`: what a configuration or a search costs, before it runs."""
+"""`s4 plan`: the cost of a configuration or a search, before it runs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from harness.cli.options import Address, Json, Preset, Settings, Storage
+from harness.cli.options import Address, Json, Preset, Settings, Storage, given_options
 from harness.cli.wish import Scheduler
 from harness.console import open_console
-from harness.planning.search_cost import Caps, Wish, plan_search
-from harness.planning.training_cost import check_memory, make_plan, to_json, to_table
 from trainers.errors import UsageError
+
+TRAINING = ("workers", "memory")
+SEARCH = ("trials", "gangs", "workers_per_gang", "scheduler", "grace_steps", "reduction_factor", "keep_checkpoints",
+          "max_hours", "max_device_hours")  # fmt: skip
 
 
 def plan(
+    context: typer.Context,
     preset: Preset = "digits_css",
     settings: Settings = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Of a training: processes that train together; 1.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Of a training: processes that train together.")] = 1,
     memory: Annotated[
         float | None, typer.Option(min=0, metavar="GIB", help="Memory of a worker's GPU; refuse what does not fit.")
     ] = None,
     space: Annotated[str | None, typer.Option(help="Plan a search of this space; all below is about it.")] = None,
-    trials: Annotated[int | None, typer.Option(min=1, help="Configurations to try; 16.")] = None,
+    trials: Annotated[int, typer.Option(min=1, help="Configurations to try.")] = 16,
     gangs: Annotated[int | None, typer.Option(min=1, help="Trials that run at once; default: what fits.")] = None,
-    workers_per_gang: Annotated[int | None, typer.Option(min=1, help="Processes that train one trial; 1.")] = None,
-    scheduler: Annotated[Scheduler | None, typer.Option(help="What stops bad trials early; asha.")] = None,
+    workers_per_gang: Annotated[int, typer.Option(min=1, help="Processes that train one trial.")] = 1,
+    scheduler: Annotated[Scheduler, typer.Option(help="What stops bad trials early.")] = Scheduler.asha,
     grace_steps: Annotated[int | None, typer.Option(min=1, help="Steps before a trial may be stopped.")] = None,
-    reduction_factor: Annotated[int | None, typer.Option(min=2, help="One in this many passes a rung; 3.")] = None,
-    keep_checkpoints: Annotated[int | None, typer.Option(min=0, help="Of the best trials; 5.")] = None,
+    reduction_factor: Annotated[int, typer.Option(min=2, help="One in this many passes a rung.")] = 3,
+    keep_checkpoints: Annotated[int, typer.Option(min=0, help="Of the best trials.")] = 5,
     max_hours: Annotated[float | None, typer.Option(min=0, help="Refuse what is expected to take longer.")] = None,
     max_device_hours: Annotated[
         float | None, typer.Option(min=0, help="Refuse what is expected to hold its devices for longer.")
@@ -41,27 +43,32 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Show what a training costs (counted, without data), or with --space what a search costs (20 steps are timed)."""
-    wish = Wish(trials, gangs, workers_per_gang, scheduler, grace_steps, reduction_factor, keep_checkpoints)
-    caps = Caps(max_hours, max_device_hours)
+    other, kind = (SEARCH, "of a search") if space is None else (TRAINING, "of a training")
+    advice = "add --space, for example --space css_quick" if space is None else "leave it out, or leave out --space"
+    given = [name for name in other if name in given_options(context)]
+    if given:
+        raise UsageError(f"--{given[0].replace('_', '-')} must be in the plan {kind}, got it in another: {advice}")
     with open_console(as_json) as console:
-        if space is not None:
-            _refuse({"--workers": workers, "--memory": memory}, "of a training", "leave it out, or leave out --space")
-            plan_search(preset, space, settings or [], wish, caps, time, address, storage, console)
-            return
-        _refuse({**wish.given, **caps.given}, "of a search", "add --space, for example --space css_quick")
-        found = make_plan(preset, settings or [], workers or 1)
-        if memory is not None:
-            check_memory(found, memory)
-        console.rich.print(to_table(found))
-        console.result(to_json(found))
+        if space is None:
+            from harness.planning import training_cost
 
+            training = training_cost.plan_training(preset, settings or [], workers, memory)
+            table, data = training_cost.to_table(training), training_cost.to_json(training)
+        else:
+            from harness.planning import search_cost
 
-def _refuse(options: Mapping[str, object], what: str, advice: str) -> None:
-    """Refuse options that are about the other kind of plan.
-
-    Raises:
-        UsageError: one of them was given.
-    """
-    for name, value in options.items():
-        if value is not None:
-            raise UsageError(f"{name} must be in the plan {what}, got it in another: {advice}")
+            options = search_cost.SearchOptions(
+                trials,
+                gangs,
+                workers_per_gang,
+                scheduler.value,
+                grace_steps,
+                reduction_factor,
+                keep_checkpoints,
+                max_hours,
+                max_device_hours,
+            )
+            search = search_cost.plan_search(preset, space, settings or [], options, storage, address, time)
+            table, data = search_cost.to_table(search), search_cost.to_json(search)
+        console.rich.print(table)
+        console.result(data)

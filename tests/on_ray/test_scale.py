@@ -17,7 +17,7 @@ from analytic import Analytic, Script, plan_of
 from mlflow import MlflowClient
 from processes import left_of_a_search
 
-from harness.scaling.forecast import Outlook, SearchTimes, look_ahead, read_times
+from harness.scaling.forecast import Forecast, SearchTimes, forecast_search, read_times
 from harness.scaling.simulate import Faults
 from harness.tracking.recorder import MlflowRecorder
 
@@ -124,18 +124,18 @@ def search(ray_here: None, tmp_path_factory: pytest.TempPathFactory) -> SearchTi
     return read_times(plan.folder)
 
 
-def outlook(times: SearchTimes) -> Outlook:
-    return look_ahead("real", times, 1000, [2], 1, Faults(), [0.0])
+def forecast(times: SearchTimes) -> Forecast:
+    return forecast_search(times, 1000, [2], [0.0], Faults())
 
 
 def test_the_simulator_repeats_a_real_search(search: SearchTimes) -> None:
     assert (search.gangs, len(search.trials)) == (2, 12)
     # What it does not know is the pause between two trials of a gang: milliseconds here, more on a busy machine.
-    assert outlook(search).replayed_s / search.elapsed_s == pytest.approx(1, abs=0.25)
+    assert forecast(search).replayed_s / search.elapsed_s == pytest.approx(1, abs=0.25)
 
 
 def test_trials_drawn_from_a_search_take_about_as_long(search: SearchTimes) -> None:
-    found = outlook(search).resampled
+    found = forecast(search).resampled
     assert 0.6 < found.hours * 3600 / search.elapsed_s < 1.6  # 12 trials of two lengths, drawn at random
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from harness.scaling.forecast import read_times, times_of
+from harness.scaling.forecast import outbox_events, read_times, search_times
 from trainers.errors import UsageError
 
 
@@ -31,7 +31,7 @@ STATES = {0: "COMPLETE", 1: "PRUNED", 2: "PRUNED", 3: "COMPLETE"}
 
 
 def test_trials_keep_their_order_and_lengths_and_the_first_do_not_count_their_gangs_start() -> None:
-    times = times_of(TWO_GANGS, STATES)
+    times = search_times(outbox_events(TWO_GANGS), STATES)
     assert [(trial.number, trial.begun_s, trial.seconds) for trial in times.trials] == [
         (0, 0, 10), (1, 0, 5), (2, 15, 6), (3, 20, 10),
     ]  # fmt: skip
@@ -40,21 +40,23 @@ def test_trials_keep_their_order_and_lengths_and_the_first_do_not_count_their_ga
 
 
 def test_trials_that_failed_do_not_count() -> None:
-    assert [trial.number for trial in times_of(TWO_GANGS, {**STATES, 2: "FAIL"}).trials] == [0, 1, 3]
+    assert [trial.number for trial in search_times(outbox_events(TWO_GANGS), {**STATES, 2: "FAIL"}).trials] == [0, 1, 3]
 
 
 def test_a_trial_that_takes_anothers_place_does_not_run_beside_it() -> None:
-    assert times_of([start(0, 0), end(0, 5), start(1, 5), end(1, 9)], {0: "COMPLETE", 1: "COMPLETE"}).gangs == 1
+    operations = [start(0, 0), end(0, 5), start(1, 5), end(1, 9)]
+    times = search_times(outbox_events(operations), {0: "COMPLETE", 1: "COMPLETE"})
+    assert times.gangs == 1
 
 
 def test_a_search_that_was_resumed_is_refused() -> None:
     with pytest.raises(UsageError, match="must name a search that ran in one piece, its trial 0 began twice"):
-        times_of([start(0, 0), end(0, 1), start(0, 50), end(0, 60)], {0: "COMPLETE"})
+        search_times(outbox_events([start(0, 0), end(0, 1), start(0, 50), end(0, 60)]), {0: "COMPLETE"})
 
 
 def test_a_search_without_a_trial_that_counts_is_refused() -> None:
     with pytest.raises(UsageError, match="COMPLETE or PRUNED"):
-        times_of([start(0, 0), end(0, 1)], {0: "FAIL"})
+        search_times(outbox_events([start(0, 0), end(0, 1)]), {0: "FAIL"})
 
 
 def test_a_folder_without_a_search_is_refused(tmp_path: Path) -> None:
