@@ -16,10 +16,9 @@ from harness.cli.ablate import ablate
 from harness.cli.confirm import confirm
 from harness.cli.data import data
 from harness.cli.doctor import doctor
-from harness.cli.evaluate import evaluate
+from harness.cli.models import evaluate, predict
 from harness.cli.noise import noise
 from harness.cli.plan import plan
-from harness.cli.predict import predict
 from harness.cli.report import report
 from harness.cli.scale import scale
 from harness.cli.sync import sync
