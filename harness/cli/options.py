@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast, get_type_hints
 
@@ -38,17 +38,18 @@ def given_options(context: typer.Context) -> set[str]:
 
 
 def options_of(
-    model: type[BaseModel], leave_out: Sequence[str] = (), only: Sequence[str] | None = None
+    model: type[BaseModel], leave_out: Sequence[str] = (), only: Mapping[str, str] | None = None
 ) -> Callable[[Command], Command]:
     """Return a decorator: the parameter `options` of a command becomes an option for each field of a model.
 
     Names, types, bounds, help and metavars are the fields'. The command receives a dictionary of those that were given.
 
     Args:
-        leave_out, only: fields that are no options, or the only ones that are.
+        leave_out: fields that are no options.
+        only: the only ones that are, with their help.
     """
     names = [name for name in only or model.model_fields if name not in leave_out]
-    parameters = [_option(name, model.model_fields[name]) for name in names]
+    parameters = [_option(name, model.model_fields[name], (only or {}).get(name)) for name in names]
 
     def decorate(command: Command) -> Command:
         hints = get_type_hints(command, include_extras=True)
@@ -73,7 +74,7 @@ def options_of(
     return decorate
 
 
-def _option(name: str, about: FieldInfo) -> inspect.Parameter:
+def _option(name: str, about: FieldInfo, text: str | None) -> inspect.Parameter:
     """Return a field as a parameter of a command."""
     extra = about.json_schema_extra if isinstance(about.json_schema_extra, dict) else {}
     bound = next((bound for item in about.metadata if (bound := getattr(item, "ge", None)) is not None), None)
@@ -81,5 +82,7 @@ def _option(name: str, about: FieldInfo) -> inspect.Parameter:
     if kind == tuple[str, ...]:
         kind, default = cast("Any", list[str] | None), None
     flag = [f"--{name.replace('_', '-')}"] if kind is bool and not default else []
-    option = typer.Option(*flag, min=bound, help=about.description, metavar=cast("str | None", extra.get("metavar")))
+    option = typer.Option(
+        *flag, min=bound, help=text or about.description, metavar=cast("str | None", extra.get("metavar"))
+    )
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
