@@ -19,7 +19,6 @@ from processes import left_of_a_search
 
 from harness.scaling.forecast import Forecast, SearchTimes, forecast_search, read_times
 from harness.scaling.simulate import Faults
-from harness.tracking.recorder import MlflowRecorder
 
 SETTINGS = ("data.labelled=16", "data.unlabelled=32", "data.dev=16", "model.width=8", "model.representation_dim=16",
             "loss.queries=16", "loss.negatives=16")  # fmt: skip
@@ -118,9 +117,7 @@ def search(ray_here: None, tmp_path_factory: pytest.TempPathFactory) -> SearchTi
     storage = tmp_path_factory.mktemp("simulated")
     plan = plan_of(storage / "real", trials=12, grace_steps=3, gangs=2)
     qualities = [0.9, 0.2, 0.8, 0.3, 0.95, 0.1, 0.5, 0.4, 0.85, 0.6, 0.05, 0.7]
-    uri = f"sqlite:///{storage / 'mlflow.db'}"
-    with MlflowRecorder(uri, "simulated", "search", "real", {}, plan.folder / "outbox.jsonl") as recorder:
-        plan.run(Analytic(storage, step_s=0.25), Script([{"quality": one} for one in qualities]), [recorder])
+    plan.run(Analytic(storage, step_s=0.25), Script([{"quality": quality} for quality in qualities]))
     return read_times(plan.folder)
 
 

@@ -17,7 +17,6 @@ from harness.planning import arithmetic as budget
 from harness.planning import search_cost as module
 from harness.planning.arithmetic import Shape
 from harness.planning.measure import Timing, time_config
-from harness.search.config import SearchConfig
 from harness.planning.search_cost import (
     Disk,
     SearchCost,
@@ -27,6 +26,7 @@ from harness.planning.search_cost import (
     to_json,
     to_table,
 )
+from harness.search.config import SearchConfig
 from trainers.errors import UsageError
 from trainers.overrides import apply_overrides, parse_settings
 from trainers.presets import load_preset
