@@ -12,6 +12,7 @@ is active already. Lines for people go to `console`; without one to stdout, and 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,18 +22,31 @@ from optuna.trial import FrozenTrial
 
 from harness.cluster import Allocation, Slots, allocate, cluster_slots, cores, local_slots, ray_session
 from harness.console import Console, make_console
+from harness.event_log import LEDGER, History, read_ledger
 from harness.experiment import CssExperiment
+from harness.gangs.jobs import Jobs, run_jobs
 from harness.reporting.results import Results
-from harness.run_folder import RunInfo, check_same, free_folder, named_folder, read_run, sole_driver, write_run
+from harness.run_folder import (
+    COMMANDS,
+    Kind,
+    RunInfo,
+    check_same,
+    free_folder,
+    named_folder,
+    read_run,
+    sole_driver,
+    write_run,
+)
 from harness.search.config import LASTING, SearchConfig, check_space, rungs
+from harness.search.objectives import Objective
 from harness.search.run import Search, run_search
 from harness.search.study import reconcile
 from harness.search.warm_start import earlier_trials
 from harness.session import Session, record_session, tracking_uri_of
-from harness.trials import Experiment, TrialObserver, Value
+from harness.trials import Experiment, TrialObserver, TrialState, Value
 from search_spaces import Space, SpaceError, load_space
 from search_spaces.space import parse_space
-from trainers.errors import UsageError
+from trainers.errors import ConfigError, UsageError
 
 Settings = Mapping[str, Value]
 
@@ -70,7 +84,7 @@ def search(
 
     Raises:
         UsageError: it cannot be done as asked; nothing was started.
-        SearchBrokenError: the gangs could not go on.
+        GangsBrokenError: the gangs could not go on.
         KeyboardInterrupt: it was interrupted.
     """
     console = console or make_console(quiet)
@@ -101,15 +115,131 @@ def search(
     return replace(results, reason=ends[0])
 
 
-def _experiment(given: Experiment | str, settings: Settings | None) -> Experiment:
+def train(
+    experiment: Experiment | str | None = None,
+    *,
+    settings: Settings | None = None,
+    method: str | None = None,
+    workers: int | str = 1,
+    name: str | None = None,
+    resume: bool = False,
+    storage: Path | str = "runs",
+    tracking_uri: str | None = None,
+    address: str = "local",
+    observers: Sequence[TrialObserver] = (),
+    report: bool = True,
+    console: Console | None = None,
+    quiet: bool = False,
+) -> Results:
+    """Train one configuration, recorded like a trial of a search.
+
+    Ctrl-C ends it in order and raises KeyboardInterrupt; `resume=True` with its `name` goes on, after a crash too. Where a
+    node is lost, it goes on from its last checkpoint.
+
+    Args:
+        experiment: what is trained; default: `digits_css`.
+        method: with a preset: `supervised`, `mean_teacher`, `cutmix`, `contrastive`, `css_cross` or `css_mix`.
+        workers: processes that train together, N or `"MIN:MAX"`: as many as the cluster holds now, more or fewer later.
+
+    Returns:
+        One row; its state says whether the horizon was reached.
+
+    Raises:
+        UsageError: it cannot be done as asked; nothing was started.
+        GangsBrokenError: the gang could not go on.
+        KeyboardInterrupt: it was interrupted.
+    """
+    console, place, uri = console or make_console(quiet), Path(storage), tracking_uri_of(tracking_uri)
+    if resume:
+        folder, before = _resumed(place, name, "train")
+        same = method is None and settings is None
+        experiment = _again(experiment, before, before.settings if same else settings, None if same else method)
+    else:
+        experiment = _experiment(experiment or "digits_css", settings, method)
+        folder = free_folder(place, name, experiment.name)
+    info = RunInfo.of("train", experiment, experiment.metric, {})
+    sizes = worker_sizes(workers, experiment)
+    earlier = History()
+    if resume:
+        check_same(before, info, "begin another training with another --name")
+        earlier = read_ledger(folder / LEDGER)
+        if 0 in earlier.trials and earlier.trials[0].state is TrialState.COMPLETE:
+            raise UsageError(f"a training that goes on must not be over, {name} is complete: s4 report {name} shows it")
+    for line in experiment.describe():
+        console.say(line)
+    session = Session(folder, info, experiment, uri, console, (Objective(experiment.metric, "max"),), earlier=earlier)
+    session.announce(
+        f"{folder.name}: {info.preset}, {info.horizon} steps, a report every {info.report_every}, {workers} workers"
+    )
+    with ray_session(address, cpus=max(cores(), sizes[-1]) if address == "local" else None):
+        write_run(folder, info)
+        allocation = Allocation(use_gpu=cluster_slots().unit == "GPU", workers_per_gang=sizes[0])
+
+        def work(more: Sequence[TrialObserver]) -> None:
+            jobs = Jobs(
+                folder, session.experiment, ({},), allocation, sizes, [*more, *observers], earlier, single=True,
+                save_interval_s=0.0, hang_timeout_s=None,
+            )  # fmt: skip
+            if run_jobs(jobs).trials[0].state is TrialState.COMPLETE:
+                session.experiment.draw(folder)
+
+        return record_session(session, work, report)
+
+
+def worker_sizes(workers: int | str, experiment: Experiment) -> tuple[int, ...]:
+    """Return how many workers may train together, ascending: N, or those from MIN to MAX that share the batches.
+
+    Raises:
+        UsageError: it is neither N nor MIN:MAX, or no number in between can train the experiment.
+    """
+    match = re.fullmatch(r"(\d+)(?::(\d+))?", str(workers))
+    least, most = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if not 1 <= least <= most:
+        raise UsageError(
+            f"--workers must be N or MIN:MAX with 1 <= MIN <= MAX, got {workers}: give, for example, 2 or 1:4"
+        )
+    sizes, refused = [], ConfigError("")
+    for size in range(least, most + 1):
+        try:
+            experiment.check(size)
+        except ConfigError as error:
+            refused = error
+        else:
+            sizes.append(size)
+    if not sizes:
+        raise refused
+    return tuple(sizes)
+
+
+def _resumed(storage: Path, name: str | None, kind: Kind) -> tuple[Path, RunInfo]:
+    """Return the folder of a run that goes on, and what it began with."""
+    if name is None:
+        what = COMMANDS[kind][0]
+        raise UsageError(f"--resume must come with the --name of {what}, got none: it is that of its folder")
+    folder = named_folder(storage, name)
+    return folder, read_run(folder, kind)
+
+
+def _again(
+    given: Experiment | str | None, before: RunInfo, settings: Settings | None, method: str | None = None
+) -> Experiment:
+    """Return the experiment that a run goes on with: the given one, or the one it began with."""
+    if isinstance(given, Experiment):
+        return given
+    if given is None and before.trainer != "css":
+        raise UsageError("a run of an own experiment must go on with it, got none: pass the experiment")
+    return CssExperiment.of(given or before.preset, before.settings if settings is None else settings, method)
+
+
+def _experiment(given: Experiment | str, settings: Settings | None, method: str | None = None) -> Experiment:
     """Return the experiment, or that of a preset with settings.
 
     Raises:
         UsageError: there is no such preset, or settings are given for an experiment that has its own.
     """
     if isinstance(given, str):
-        return CssExperiment.of(given, settings)
-    if settings:
+        return CssExperiment.of(given, settings, method)
+    if settings or method:
         raise UsageError("settings must go with the name of a preset, got an experiment: set them in the experiment")
     return given
 
@@ -142,15 +272,9 @@ def _resume_search(
     Raises:
         UsageError: there is no such search, or it would be another one now.
     """
-    if name is None:
-        raise UsageError("--resume must come with the --name of a search, got none: s4 report shows the names")
-    folder = named_folder(storage, name)
-    before = read_run(folder, "search")
+    folder, before = _resumed(storage, name, "search")
     config = SearchConfig.of(**before.request["options"]).replaced(**options)
-    if experiment is None and before.trainer != "css":
-        raise UsageError(f"{name} must go on with its own experiment, none is given: pass it to harness.search")
-    if not isinstance(experiment, Experiment):
-        experiment = CssExperiment.of(experiment or before.preset, before.settings if settings is None else settings)
+    experiment = _again(experiment, before, settings)
     if space is None or isinstance(space, str | Path):
         try:
             space = load_space(config.space)

@@ -21,7 +21,7 @@ from ray.tune.search import ConcurrencyLimiter
 from harness.cluster import Allocation, check_fit, check_nodes, interruptible
 from harness.event_log import LEDGER, Clock, History, Ledger
 from harness.gangs.client import start_dispatcher
-from harness.gangs.pool import GangPool
+from harness.gangs.pool import GangPool, GangsBrokenError
 from harness.gangs.tune_trial import ERROR, METRICS, GangTrial
 from harness.run_folder import GANGS, TRIALS, fresh_folder, sole_driver
 from harness.search.callback import TuneCallback
@@ -67,10 +67,6 @@ class Search:
         return SCHEDULERS[self.config.scheduler].pauses
 
 
-class SearchBrokenError(RuntimeError):
-    """The search ended because its gangs could not go on."""
-
-
 class SearchEnd(NamedTuple):
     """How a search, or a session of it, ended."""
 
@@ -92,7 +88,7 @@ def run_search(search: Search) -> SearchEnd:
     Raises:
         UsageError: the gangs do not fit the cluster, a node does not see the storage, the ledger cannot be read, or
             another driver is at it.
-        SearchBrokenError: the gangs cannot train at all.
+        GangsBrokenError: the gangs cannot train at all.
         KeyboardInterrupt: the search was interrupted.
     """
     folder, objective, gangs = search.folder, search.objectives[0], search.allocation
@@ -109,7 +105,7 @@ def run_search(search: Search) -> SearchEnd:
     if monitor.reason == INTERRUPTED:
         raise KeyboardInterrupt
     if monitor.broken:
-        raise SearchBrokenError(monitor.reason)
+        raise GangsBrokenError(monitor.reason)
     return SearchEnd(callback.trials, monitor.reason)
 
 

@@ -13,8 +13,9 @@ from analytic import Analytic, Script, Witness, plan_of
 from optuna.trial import FrozenTrial
 from processes import left_of_a_search
 
+from harness.gangs.pool import GangsBrokenError
 from harness.run_folder import sole_driver
-from harness.search.run import SearchBrokenError, SearchEnd
+from harness.search.run import SearchEnd
 from harness.search.study import journal
 from harness.trials import Trial
 from trainers.errors import UsageError
@@ -146,7 +147,7 @@ def test_ctrl_c_leaves_no_process(interrupted: CtrlC) -> None:
 
 def test_gangs_that_cannot_warm_up_end_the_search_with_the_reason(tmp_path: Path) -> None:
     plan = plan_of(tmp_path / "broken", trials=3, grace_steps=1)
-    with pytest.raises(SearchBrokenError, match="no data here"):
+    with pytest.raises(GangsBrokenError, match="no data here"):
         plan.run(Analytic(tmp_path, breaks_at_warm_up=True), Script([{}, {}, {}]))
 
 
