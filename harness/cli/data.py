@@ -8,6 +8,7 @@ import typer
 
 from harness.cli.options import Json, Preset, Settings, base_config
 from harness.console import Console, open_console
+from harness.tables import Column, Table
 
 if TYPE_CHECKING:
     from trainers.data.inventory import Inventory
@@ -45,12 +46,7 @@ def check(
 
 def show(console: Console, preset: str, found: Inventory) -> None:
     """Write a short table and, where something is missing, what and where to get it."""
-    from rich.table import Table
-
-    table = Table(show_header=False, box=None, pad_edge=False)
-    for name, value in rows(preset, found).items():
-        table.add_row(name, value)
-    console.rich.print(table, highlight=False, markup=False)
+    console.table(Table("data", "", [Column(""), Column("")], [*rows(preset, found).items()]))
     for line in found.missing:
         console.say(f"missing: {line}")
     if found.missing:
