@@ -66,7 +66,7 @@ def show(console: Console, results: Results) -> None:
     """Write the table and what it amounts to."""
     from harness.reporting.results import summary, to_table
 
-    console.rich.print(to_table(results))
+    console.table(to_table(results))
     for line in summary(results):
         console.say(line)
 
