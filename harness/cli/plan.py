@@ -52,7 +52,7 @@ def plan(
         found = make_plan(preset, settings or [], workers or 1)
         if memory is not None:
             check_memory(found, memory)
-        console.rich.print(to_table(found))
+        console.table(to_table(found))
         console.result(to_json(found))
 
 

@@ -13,19 +13,16 @@ from harness.cli.options import base_config, check_space
 from harness.cli.wish import Scheduler
 from harness.cluster import Slots, cluster_slots, gang_count, local_slots
 from harness.console import Console
+from harness.formats import HOUR_S, byte_size, duration
 from harness.planning import arithmetic as budget
 from harness.planning.arithmetic import Pace, Range, Shape
 from harness.planning.measure import Timing, existing, time_config
 from harness.search.config import grace
+from harness.tables import Table, facts_table
 from trainers.errors import UsageError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from trainers.config import TrainConfig
-
-GIB = 2**30
-HOUR_S = 3600.0
 
 
 class Disk(NamedTuple):
@@ -72,18 +69,9 @@ class SearchCost(NamedTuple):
 
 
 def to_table(cost: SearchCost) -> Table:
-    """Return the plan as a table for people."""
-    from rich.table import Table
-
-    shape = cost.shape
-    table = Table(
-        "", "", title=f"plan of {shape.trials} trials of {cost.preset} in space {cost.space}", show_header=False
-    )
-    for rows in (_rung_rows(cost), _time_rows(cost), _disk_rows(cost)):
-        for name, value in rows:
-            table.add_row(name, value)
-        table.add_section()
-    return table
+    """Return the plan as names and values."""
+    title = f"plan of {cost.shape.trials} trials of {cost.preset} in space {cost.space}"
+    return facts_table("plan", title, [_rung_rows(cost), _time_rows(cost), _disk_rows(cost)])
 
 
 def to_json(cost: SearchCost) -> dict[str, Any]:
@@ -141,10 +129,10 @@ def _time_rows(cost: SearchCost) -> list[tuple[str, str]]:
     return [
         ("timed here", f"{timing.steps} steps in one process on {timing.device}{share}"
                        + ("" if cost.comparable else f"; the gangs will have {cost.slots.unit}s, which is not this")),
-        ("  measured", f"step {_time(timing.step_s)}, evaluation {_time(timing.evaluate_s)}, checkpoint "
-                       f"{_time(timing.save_s)}, start of a trial {_time(timing.start_s)}"),
-        ("a full trial", _time(pace.trial_s(shape.horizon, shape))),
-        ("wall clock", _range(_hours(budget.wall_s(shape, pace)), lambda hours: _time(hours * HOUR_S))),
+        ("  measured", f"step {duration(timing.step_s)}, evaluation {duration(timing.evaluate_s)}, checkpoint "
+                       f"{duration(timing.save_s)}, start of a trial {duration(timing.start_s)}"),
+        ("a full trial", duration(pace.trial_s(shape.horizon, shape))),
+        ("wall clock", _range(_hours(budget.wall_s(shape, pace)), lambda hours: duration(hours * HOUR_S))),
         (f"{cost.slots.unit}-hours", _range(_hours(budget.device_s(shape, pace)), lambda hours: f"{hours:.3g}")),
         ("  not in them", "starting Ray and gangs once; gangs that slow each other down; other hardware than this"),
     ]  # fmt: skip
@@ -156,9 +144,9 @@ def _disk_rows(cost: SearchCost) -> list[tuple[str, str]]:
     return [
         (
             "checkpoints",
-            f"{disk.files} at once at most, {size_text(disk.checkpoint)} each ({how}): {size_text(disk.needed)}",
+            f"{disk.files} at once at most, {byte_size(disk.checkpoint)} each ({how}): {byte_size(disk.needed)}",
         ),
-        ("  free", f"{size_text(disk.free)} in --storage"),
+        ("  free", f"{byte_size(disk.free)} in --storage"),
     ]
 
 
@@ -170,20 +158,6 @@ def _range(found: Range, text: Callable[[float], str]) -> str:
     if found.least == found.most:
         return text(found.expected)
     return f"{text(found.expected)} expected, {text(found.least)} at least, {text(found.most)} if no trial is stopped"
-
-
-def _time(seconds: float) -> str:
-    """Return seconds in the unit that people would use."""
-    if seconds >= 2 * HOUR_S:
-        return f"{seconds / HOUR_S:.1f} h"
-    if seconds >= 120:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
-
-
-def size_text(size: int) -> str:
-    """Return bytes in the unit that people would use."""
-    return f"{size / GIB:.2f} GiB" if size >= GIB else f"{size / 2**20:.1f} MiB"
 
 
 TRIALS, REDUCTION_FACTOR = 16, 3
@@ -257,7 +231,7 @@ def plan_search(
     cost = SearchCost(preset, space.name, shape, slots, disk, timing)
     check_disk(cost, storage)
     check_caps(cost, caps)
-    console.rich.print(to_table(cost))
+    console.table(to_table(cost))
     console.result(to_json(cost))
 
 
@@ -316,9 +290,9 @@ def check_disk(cost: SearchCost, storage: Path) -> None:
     smaller = budget.most_checkpoints(cost.shape, disk.keep) > budget.most_checkpoints(cost.shape, 0)
     advice = f"--keep-checkpoints {room}, " if smaller and room >= 0 else "fewer --gangs, "
     raise UsageError(
-        f"checkpoints must fit in {storage}, {disk.files} of {size_text(disk.checkpoint)} need "
-        f"{size_text(disk.needed)}, and of {size_text(disk.free)} that are free a search leaves "
-        f"{size_text(budget.MIN_FREE)}: {advice}another --storage, or make room"
+        f"checkpoints must fit in {storage}, {disk.files} of {byte_size(disk.checkpoint)} need "
+        f"{byte_size(disk.needed)}, and of {byte_size(disk.free)} that are free a search leaves "
+        f"{byte_size(budget.MIN_FREE)}: {advice}another --storage, or make room"
     )
 
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.cli.options import base_config
+from harness.formats import GIB, big_number, byte_size
+from harness.tables import Table, facts_table
 from trainers.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from trainers.config import TrainConfig
     from trainers.cost import StepCost
     from trainers.models.weights import WeightReport
 
-GIB = 2**30
 GPU_SIZES = (16, 24, 40, 48, 80)
 """Memory of common GPUs, in GiB."""
 
@@ -85,15 +84,9 @@ def check_memory(plan: Plan, memory: float) -> None:
 
 
 def to_table(plan: Plan) -> Table:
-    """Return the plan as a table for people."""
-    from rich.table import Table
-
-    table = Table("", "", title=f"plan of {plan.preset}, workers: {plan.workers}", show_header=False)
-    for rows in (_network_rows(plan), _batch_rows(plan), _memory_rows(plan), _traffic_rows(plan)):
-        for name, value in rows:
-            table.add_row(name, value)
-        table.add_section()
-    return table
+    """Return the plan as names and values."""
+    parts = [_network_rows(plan), _batch_rows(plan), _memory_rows(plan), _traffic_rows(plan)]
+    return facts_table("plan", f"plan of {plan.preset}, workers: {plan.workers}", parts)
 
 
 def to_json(plan: Plan) -> dict[str, Any]:
@@ -142,7 +135,8 @@ def _network_rows(plan: Plan) -> list[tuple[str, str]]:
         ("network", f"{name}, {plan.config.compute.precision}"),
         (
             "parameters",
-            f"{_big(parameters.total)}: encoder {_big(parameters.encoder)}, the rest {_big(parameters.heads)}",
+            f"{big_number(parameters.total)}: encoder {big_number(parameters.encoder)}, the rest "
+            f"{big_number(parameters.heads)}",
         ),
     ]
     return rows if plan.weights is None else [*rows, ("encoder weights", str(plan.weights))]
@@ -156,10 +150,10 @@ def _batch_rows(plan: Plan) -> list[tuple[str, str]]:
     return [
         ("batch", f"{schedule.labelled_batch} labelled + {unlabelled} unlabelled images a step; "
                   f"{each} a worker, {parts}"),
-        ("operations a step", f"{_big(plan.step_flops)}FLOP: " + ", ".join(
-            f"{name} {_big(plan.workers * count)}" for name, count in flops._asdict().items())),
-        ("operations an image", f"{_big(plan.step_flops // plan.images)}FLOP, forward and backward of all"),
-        ("horizon", f"{schedule.steps} steps, {_big(plan.step_flops * schedule.steps)}FLOP"),
+        ("operations a step", f"{big_number(plan.step_flops)}FLOP: " + ", ".join(
+            f"{name} {big_number(plan.workers * count)}" for name, count in flops._asdict().items())),
+        ("operations an image", f"{big_number(plan.step_flops // plan.images)}FLOP, forward and backward of all"),
+        ("horizon", f"{schedule.steps} steps, {big_number(plan.step_flops * schedule.steps)}FLOP"),
     ]  # fmt: skip
 
 
@@ -167,34 +161,16 @@ def _memory_rows(plan: Plan) -> list[tuple[str, str]]:
     from trainers.cost import ALLOWANCE
 
     memory = plan.cost.memory
-    parts = ", ".join(f"{name} {_bytes(size)}" for name, size in memory._asdict().items())
+    parts = ", ".join(f"{name} {byte_size(size)}" for name, size in memory._asdict().items())
     sizes = ", ".join(f"{size} GiB" for size in plan.fits) or "none of these sizes"
     return [
-        ("memory a worker", f"{_bytes(memory.peak)} alive at the peak of a step: {parts}"),
-        ("  with allowance", f"{_bytes(memory.needed)}: {ALLOWANCE:.0%} are assumed for workspaces and fragmentation, "
-                             "which are not counted"),
+        ("memory a worker", f"{byte_size(memory.peak)} alive at the peak of a step: {parts}"),
+        ("  with allowance", f"{byte_size(memory.needed)}: {ALLOWANCE:.0%} are assumed for workspaces and "
+                             "fragmentation, which are not counted"),
         ("  fits GPUs of", f"{sizes} (of {', '.join(map(str, GPU_SIZES))})"),
     ]  # fmt: skip
 
 
 def _traffic_rows(plan: Plan) -> list[tuple[str, str]]:
-    parts = ", ".join(f"{name} {_bytes(size)}" for name, size in plan.cost.traffic._asdict().items())
+    parts = ", ".join(f"{name} {byte_size(size)}" for name, size in plan.cost.traffic._asdict().items())
     return [("network a step", "nothing, one worker" if plan.workers == 1 else f"each worker contributes {parts}")]
-
-
-def _big(number: int) -> str:
-    """Return three digits and a unit: `59.5 M`; `202 `, so that a unit can follow."""
-    value, units = float(number), iter(("", "k", "M", "G", "T", "P"))
-    unit = next(units)
-    while value >= 1000:
-        value, unit = value / 1000, next(units, "E")
-    return f"{value:.3g} {unit}"
-
-
-def _bytes(size: int) -> str:
-    value = float(size)
-    for unit in ("B", "KiB", "MiB"):
-        if value < 1024:
-            return f"{value:.4g} {unit}"
-        value /= 1024
-    return f"{value:.2f} GiB"
