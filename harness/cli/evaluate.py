@@ -70,7 +70,7 @@ def evaluate(
         write_evaluation(place, evaluation)
         if not no_pictures:
             _draw(segmenter, source, evaluation, place, pictures)
-        console.rich.print(to_table(evaluation))
+        console.table(to_table(evaluation))
         console.say(summary(evaluation))
         console.say(f"files in {place}")
         run_id = None if no_record else _record(found, evaluation, place, uri, console)
