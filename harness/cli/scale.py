@@ -217,7 +217,7 @@ def _conclude(
 def _show(found: Scaling, folder: Path, console: Console) -> None:
     from harness.scaling.report import CURVE, lines, to_json, to_table
 
-    console.rich.print(to_table(found))
+    console.table(to_table(found))
     for line in lines(found):
         console.say(line)
     console.say(f"curve: {folder / CURVE}")
@@ -277,7 +277,7 @@ def _rates(text: str) -> list[float]:
 def _show_outlook(found: Outlook, console: Console) -> None:
     from harness.scaling.forecast import lines, to_json, to_table
 
-    console.rich.print(to_table(found))
+    console.table(to_table(found))
     for line in lines(found):
         console.say(line)
     console.result(to_json(found))

@@ -8,22 +8,27 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from harness.event_log import LEDGER, read_ledger
 from harness.scaling.report import FILES
 from harness.scaling.simulate import REPEATS, Cluster, Faults, Forecast, forecast, simulate
-from harness.scaling.tables import numbers_table
+from harness.tables import Cell, Column, Table
 from harness.tracking.stores import OUTBOX
 from trainers.errors import UsageError
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
 COLUMNS = (
-    "gangs", "workers", "failures a worker and day", "hours", "90 % of searches", "more than without failures",
-    "device-hours", "of them lost", "failures", "trials failed",
-)  # fmt: skip
+    Column("gangs"),
+    Column("workers"),
+    Column("failures a worker and day", form="g"),
+    Column("hours", align="right"),
+    Column("90 % of searches", align="right"),
+    Column("more than without failures", align="right"),
+    Column("device-hours", align="right"),
+    Column("of them lost", align="right"),
+    Column("failures", form=".1f"),
+    Column("trials failed", form=".1f"),
+)
 
 
 class Row(NamedTuple):
@@ -128,28 +133,16 @@ def lines(found: Outlook) -> list[str]:
     return said
 
 
-def cells(found: Outlook) -> list[list[str]]:
-    """Return the table as text."""
-    return [
-        [
-            str(row.cluster.gangs),
-            str(row.cluster.workers),
-            f"{row.per_worker_day:g}",
-            _digits(row.forecast.hours),
-            f"{_digits(row.forecast.low)} to {_digits(row.forecast.high)}",
-            f"{100 * row.slowdown:+.1f} %",
-            _digits(row.forecast.device_hours),
-            _digits(row.forecast.lost_device_hours),
-            f"{row.forecast.failures:.1f}",
-            f"{row.forecast.failed_trials:.1f}",
-        ]
-        for row in found.rows
-    ]
-
-
 def to_table(found: Outlook) -> Table:
-    """Return the table for a terminal."""
-    return numbers_table(COLUMNS, cells(found))
+    """Return the table, a row for each number of gangs and each failure rate."""
+    rows: list[list[Cell]] = []
+    for cluster, per_worker_day, expected, slowdown in found.rows:
+        hours, low, high, device_hours, lost = map(_digits, expected[:5])
+        rows.append([
+            cluster.gangs, cluster.workers, per_worker_day, hours, f"{low} to {high}", f"{100 * slowdown:+.1f} %",
+            device_hours, lost, expected.failures, expected.failed_trials,
+        ])  # fmt: skip
+    return Table("forecast", "", COLUMNS, rows)
 
 
 def to_json(found: Outlook) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -12,22 +10,26 @@ from typing import TYPE_CHECKING, Any
 
 from harness.run_folder import write_whole
 from harness.scaling.model import PARTS, Point
-from harness.scaling.tables import numbers_table
+from harness.tables import Cell, Column, Data, Table, table_csv, table_markdown
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from harness.scaling.model import Fit
+    from harness.scaling.model import Fit, Prediction
 
 FILES = ("scale.json", "scale.csv", "scale.md")
 CURVE = "scale.png"
 BUSY_CORES = 0.3
 """CPUs that other processes may keep busy before the table warns."""
 COLUMNS = (
-    "workers", "images/s", "efficiency", "over repeats", "step ms", "compute ms", "communication ms", "transfer ms",
-    "input ms", "bytes a step", "peak memory MiB", "others' cores",
-)  # fmt: skip
-PREDICTED_COLUMNS = ("workers", "images/s", "efficiency", "over repeats", "step ms")
+    Column("workers", align="right"),
+    Column("images/s", form=".1f"),
+    Column("efficiency", form=".3f"),
+    Column("over repeats", align="right"),
+    *(Column(f"{part} ms", form=".2f") for part in ("step", "compute", "communication", "transfer", "input")),
+    Column("bytes a step"),
+    Column("peak memory MiB", form=".0f"),
+    Column("others' cores", form=".2f"),
+)
+PREDICTED_COLUMNS = COLUMNS[:5]
 
 
 @dataclass(frozen=True)
@@ -46,38 +48,6 @@ class Scaling:
     unfitted: str
     """Why there is no fit, "" where there is one."""
     tracking_uri: str
-
-
-def cells(found: Scaling) -> list[list[str]]:
-    """Return the table of the measured points as text, a line a point."""
-    return [
-        [
-            str(point.workers),
-            f"{point.images_per_s:.1f}",
-            f"{point.efficiency:.3f}",
-            _range(point.efficiency_range),
-            *(_ms(seconds) for seconds in
-              (point.step_s, point.compute_s, point.communication_s, point.transfer_s, point.input_s)),
-            f"{point.bytes_per_step}",
-            f"{point.peak_memory_bytes / 2**20:.0f}",
-            f"{point.others_cores:.2f}",
-        ]
-        for point in found.points
-    ]  # fmt: skip
-
-
-def predicted_cells(found: Scaling) -> list[list[str]]:
-    """Return the table of the predictions as text."""
-    return [
-        [
-            str(one.workers),
-            f"{one.images_per_s:.1f}",
-            f"{one.efficiency:.3f}",
-            _range(one.efficiency_range),
-            _ms(one.step_s),
-        ]
-        for one in (found.fit.predictions if found.fit else ())
-    ]
 
 
 def lines(found: Scaling) -> list[str]:
@@ -118,7 +88,7 @@ def _model(fit: Fit) -> list[str]:
     values, model = fit.model.parameters, fit.model
     bandwidth = "none that shows" if model.bandwidth is None else f"{model.bandwidth / 1e9:.3g} GB/s"
     compute = " and ".join(
-        f"{_ms(values[name])} ms ({name[:-2]})" for name in ("fixed_s", "compute_s") if name in values
+        f"{1000 * values[name]:.2f} ms ({name[:-2]})" for name in ("fixed_s", "compute_s") if name in values
     )
     errors = ", ".join(f"{100 * error:+.1f} % at {workers}" for workers, error in fit.errors.items())
     said = [
@@ -133,38 +103,56 @@ def _model(fit: Fit) -> list[str]:
     return said
 
 
+def measured_table(found: Scaling) -> Table:
+    """Return the table of the measured points."""
+    rows = [
+        [*_speeds(point), *(1000 * seconds for seconds in
+                            (point.compute_s, point.communication_s, point.transfer_s, point.input_s)),
+         point.bytes_per_step, point.peak_memory_bytes / 2**20, point.others_cores]
+        for point in found.points
+    ]  # fmt: skip
+    return Table("measured", "", COLUMNS, rows)
+
+
+def predicted_table(found: Scaling) -> Table:
+    """Return the table of the predictions, which may be empty."""
+    return Table(
+        "predicted", "", PREDICTED_COLUMNS, [_speeds(row) for row in (found.fit.predictions if found.fit else ())]
+    )
+
+
+def _speeds(row: Point | Prediction) -> list[Cell]:
+    low, high = row.efficiency_range
+    return [row.workers, row.images_per_s, row.efficiency, f"{low:.3f} to {high:.3f}", 1000 * row.step_s]
+
+
 def to_table(found: Scaling) -> Table:
     """Return the table for a terminal; predictions stand below, and say so."""
-    table = numbers_table(COLUMNS, cells(found))
-    if predicted_cells(found):
-        table.add_section()
-    for workers, *line in predicted_cells(found):
-        table.add_row(f"{workers} (prediction)", *line, style="dim italic")
-    return table
+    measured, count = measured_table(found).rows, len(found.points)
+    empty = [""] * (len(COLUMNS) - len(PREDICTED_COLUMNS))
+    predicted = [[f"{workers} (prediction)", *cells, *empty] for workers, *cells in predicted_table(found).rows]
+    styles = dict.fromkeys(range(count, count + len(predicted)), "dim italic")
+    return Table("scaling", "", COLUMNS, [*measured, *predicted], styles=styles, gaps=frozenset({count}))
 
 
 def to_markdown(found: Scaling) -> str:
     """Return tables and summary as Markdown."""
-    text = f"# {found.name}\n\n{_markdown(COLUMNS, cells(found))}\n"
+    text = f"# {found.name}\n\n{table_markdown(measured_table(found))}\n"
     if found.fit and found.fit.predictions:
-        text += f"\nPredictions, not measured:\n\n{_markdown(PREDICTED_COLUMNS, predicted_cells(found))}\n"
+        text += f"\nPredictions, not measured:\n\n{table_markdown(predicted_table(found))}\n"
     return f"{text}\n![measured and predicted]({CURVE})\n\n" + "".join(f"- {line}\n" for line in lines(found))
 
 
 def to_csv(found: Scaling) -> str:
     """Return a line for each point and each prediction with full precision; what is not known is empty."""
-    text = io.StringIO()
     names = [
         "images_per_s", "efficiency", "step_s", "compute_s", "communication_s", "transfer_s", "input_s",
         "bytes_per_step", "peak_memory_bytes", "others_cores",
     ]  # fmt: skip
-    writer = csv.DictWriter(text, ["workers", "kind", *names], restval="", extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    for point in found.points:
-        writer.writerow({**asdict(point), "kind": "measured"})
-    for one in found.fit.predictions if found.fit else ():
-        writer.writerow({**asdict(one), "kind": "prediction"})
-    return text.getvalue()
+    predictions = found.fit.predictions if found.fit else ()
+    rows = [[row.workers, kind, *(getattr(row, name, None) for name in names)]
+            for kind, rows in (("measured", found.points), ("prediction", predictions)) for row in rows]  # fmt: skip
+    return table_csv(Data(["workers", "kind", *names], rows))
 
 
 def to_json(found: Scaling) -> dict[str, Any]:
@@ -207,21 +195,8 @@ def _fit_json(fit: Fit) -> dict[str, Any]:
     }
 
 
-def _markdown(columns: tuple[str, ...], rows: list[list[str]]) -> str:
-    table = [list(columns), ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(row) + " |" for row in table)
-
-
 def _device(found: Scaling) -> str:
     return "GPU" if found.unit == "GPU" else "CPU thread"
-
-
-def _range(ends: tuple[float, float]) -> str:
-    return f"{ends[0]:.3f} to {ends[1]:.3f}"
-
-
-def _ms(seconds: float) -> str:
-    return f"{1000 * seconds:.2f}"
 
 
 MEASURED, PREDICTED, IDEAL = "#1f6feb", "#d97706", "#9aa4b2"
