@@ -25,7 +25,7 @@ COLUMNS = (
     Column("efficiency", form=".3f"),
     Column("over repeats", align="right"),
     *(Column(f"{part} ms", form=".2f") for part in ("step", "compute", "communication", "transfer", "input")),
-    Column("bytes a step"),
+    Column("bytes a step", align="right"),
     Column("peak memory MiB", form=".0f"),
     Column("others' cores", form=".2f"),
 )
