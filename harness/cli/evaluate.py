@@ -9,6 +9,7 @@ import typer
 
 from harness.cli.options import Json, Storage, TrackingUri
 from harness.console import Console, open_console
+from harness.formats import one_line
 from trainers.errors import UsageError
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def _record(found: TrainedRun, evaluation: Evaluation, place: Path, uri: str, co
         metrics = {} if evaluation.split == "dev" else metrics_of(evaluation.found, evaluation.split)
         new = record_evaluation(uri, run_id, metrics, evaluation.step, place, f"evaluation/{evaluation.split}")
     except Exception as error:  # whatever a store that is down makes MLflow raise
-        console.say(f"not recorded: {' '.join(str(error).split())[:200]}; the same command tries again")
+        console.say(f"not recorded: {one_line(error, 200)}; the same command tries again")
         return None
     console.say(f"recorded with run {run_id}, {new} metrics new")
     return run_id
