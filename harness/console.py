@@ -39,7 +39,9 @@ class Console:
         self.rich.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def table(self, table: Table) -> None:
-        """Write a table."""
+        """Write a table below its caption, if it has one."""
+        if table.caption:
+            self.say(table.caption)
         self.rich.print(table_terminal(table))
 
     def result(self, data: Mapping[str, Any]) -> None:

@@ -16,15 +16,17 @@ def byte_size(size: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a time: below 10 s with three digits, from 100 s on in its two largest units: `2 min 30 s`."""
+    """Return a time: below 10 s with three digits, from 100 s on in its two largest units: `2 min 30 s`, `1 h`."""
     if seconds < 1:
         return f"{1000 * seconds:.3g} ms"
     if seconds < 100:
         return f"{seconds:.3g} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, hours = seconds / 60, seconds / HOUR_S
-    if minutes < 100:
-        return f"{int(minutes)} min {int(seconds) % 60} s"
-    return f"{int(hours)} h {int(minutes) % 60} min" if hours < 100 else f"{hours / 24:.1f} days"
+    if seconds >= 100 * HOUR_S:
+        return f"{seconds / (24 * HOUR_S):.1f} days"
+    large, small, length = ("min", "s", 60) if seconds < 100 * 60 else ("h", "min", 3600)
+    whole, rest = divmod(int(seconds), length)
+    rest //= length // 60
+    return f"{whole} {large} {rest} {small}" if rest else f"{whole} {large}"
 
 
 def big_number(number: float) -> str:

@@ -121,6 +121,15 @@ class Table:
             yield [column.text(cell, nothing) for column, cell in zip(self.columns, row, strict=True)]
 
 
+def facts_table(name: str, caption: str, parts: Iterable[Sequence[tuple[str, str]]]) -> Table:
+    """Return a table of names and values without a head, with a gap between its parts."""
+    rows, gaps = list[tuple[str, str]](), set[int]()
+    for part in parts:
+        gaps.add(len(rows))
+        rows += part
+    return Table(name, caption, [Column(""), Column("")], rows, gaps=frozenset(gaps - {0}))
+
+
 def table_terminal(table: Table) -> rich.table.Table:
     """Return all rows of a table for a terminal."""
     terminal = rich.table.Table(box=box.SIMPLE, pad_edge=False, show_header=any(head.title for head in table.columns))
