@@ -16,37 +16,54 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from optuna.trial import FrozenTrial
 
+from harness.ablation.confirm import confirmation
+from harness.ablation.request import begun, make_request, with_seeds
+from harness.ablation.results import Ablation
+from harness.ablation.run import gather
 from harness.cluster import Allocation, Slots, allocate, cluster_slots, cores, local_slots, ray_session
 from harness.console import Console, make_console
 from harness.event_log import LEDGER, History, read_ledger
 from harness.experiment import CssExperiment
 from harness.gangs.jobs import Jobs, run_jobs
-from harness.reporting.results import Results
+from harness.models.evaluate_model import evaluate_model
+from harness.models.evaluation import Evaluation
+from harness.reporting.results import Results, candidates, read_results
 from harness.run_folder import (
     COMMANDS,
     Kind,
     RunInfo,
     check_same,
+    existing_folder,
     free_folder,
     named_folder,
     read_run,
     sole_driver,
     write_run,
 )
+from harness.scaling.report import Scaling
+from harness.scaling.session import make_request as make_scale_request
+from harness.scaling.session import run_scaling
 from harness.search.config import LASTING, SearchConfig, check_space, rungs
 from harness.search.objectives import Objective
 from harness.search.run import Search, run_search
 from harness.search.study import reconcile
 from harness.search.warm_start import earlier_trials
-from harness.session import Session, record_session, tracking_uri_of
+from harness.session import Session, ablate_session, going_on, record_session, resume_command, tracking_uri_of
 from harness.trials import Experiment, TrialObserver, TrialState, Value
 from search_spaces import Space, SpaceError, load_space
+from search_spaces.ablation import AblationPlan, Variant, load_plan
 from search_spaces.space import parse_space
 from trainers.errors import ConfigError, UsageError
+from trainers.run import Decision, Run
+
+__all__ = [
+    "CssExperiment", "Decision", "Experiment", "Run", "ablate", "confirm", "evaluate", "load_space", "noise", "scale",
+    "search", "train",
+]  # fmt: skip
 
 Settings = Mapping[str, Value]
 
@@ -101,7 +118,8 @@ def search(
     for line in session.experiment.describe():
         console.say(line)
     local = _plan_search(session, config, local_slots()) if address == "local" else None
-    with ray_session(address, cpus=cores() if local else None):
+    again = resume_command(session.folder, "tune", uri)
+    with going_on(console, f"go on with {again}"), ray_session(address, cpus=cores() if local else None):
         allocation, warm = local or _plan_search(session, config, cluster_slots())
         write_run(session.folder, session.info)
         assert session.space is not None  # noqa: S101  # a search has one
@@ -112,6 +130,8 @@ def search(
         results = record_session(
             session, lambda more: ends.append(run_search(replace(plan, observers=[*more, *observers])).reason), report
         )
+    if ends[0] is not None:
+        console.say(f"ended early: {ends[0]}; go on with {again}")
     return replace(results, reason=ends[0])
 
 
@@ -171,7 +191,11 @@ def train(
     session.announce(
         f"{folder.name}: {info.preset}, {info.horizon} steps, a report every {info.report_every}, {workers} workers"
     )
-    with ray_session(address, cpus=max(cores(), sizes[-1]) if address == "local" else None):
+    again = resume_command(folder, "train", uri)
+    with (
+        going_on(console, f"go on with {again}"),
+        ray_session(address, cpus=max(cores(), sizes[-1]) if address == "local" else None),
+    ):
         write_run(folder, info)
         allocation = Allocation(use_gpu=cluster_slots().unit == "GPU", workers_per_gang=sizes[0])
 
@@ -339,3 +363,216 @@ def _warm_start(session: Session, space: Space, config: SearchConfig) -> Sequenc
     earlier = earlier_trials(source, space, session.objectives, config.constraints, tracking_uri=session.tracking_uri)
     session.console.say(f"warm start from {config.warm_start}: {earlier.words()}")
     return earlier.trials
+
+
+def ablate(
+    experiment: Experiment | str | None = None,
+    *,
+    plan: AblationPlan | Mapping[str, Settings] | Path | str = "css_components",
+    seeds: Sequence[int] = (0, 1, 2),
+    only: Sequence[str] = (),
+    vary_data: bool = False,
+    metric: str | None = None,
+    settings: Settings | None = None,
+    name: str | None = None,
+    workers_per_gang: int = 1,
+    gangs: int | None = None,
+    storage: Path | str = "runs",
+    tracking_uri: str | None = None,
+    address: str = "local",
+    dry_run: bool = False,
+    observers: Sequence[TrialObserver] = (),
+    report: bool = True,
+    console: Console | None = None,
+    quiet: bool = False,
+) -> Ablation:
+    """Train variants of a config with the same seeds to the same horizon, and compare them pair by pair.
+
+    The same call goes on where an interrupted one stopped; with more seeds it trains only what is missing.
+
+    Args:
+        experiment: the base; default: the preset of the plan.
+        plan: an ablation plan, its name, its YAML file, or overrides by the names of variants, the base first.
+        only: variants that are to have the seeds, the base beside them; none: all.
+        vary_data: whether the seed draws the data's splits, too.
+        metric: what variants are judged by; default: `val/miou`, and the experiment's metric where it has no evaluation.
+        dry_run: return what would be trained, and train nothing.
+
+    Raises:
+        UsageError: it cannot be done as asked; nothing was started.
+        UnfinishedError: it ended before all were over.
+        KeyboardInterrupt: it was interrupted.
+    """
+    console, uri = console or make_console(quiet), tracking_uri_of(tracking_uri)
+    if isinstance(plan, str | Path):
+        plan = load_plan(plan)
+    elif isinstance(plan, Mapping):
+        variants = tuple(Variant(variant, dict(overrides)) for variant, overrides in plan.items())
+        plan = AblationPlan("ablation", "given in Python", None, variants[0].name, variants, "")
+    if experiment is None and plan.preset is None:
+        raise UsageError(f"an ablation must have a base config, plan {plan.name} names none: give --preset")
+    chosen = _experiment(experiment or plan.preset or "", settings)
+    chosen.check(workers_per_gang)
+    judged = metric or ("val/miou" if chosen.trainer == "css" else chosen.metric)
+    if not judged.startswith(("val/", "dev/")):
+        raise UsageError(f"--metric must be one of an evaluation, val/... or dev/..., got {judged!r}: take val/miou")
+    folder = named_folder(Path(storage), name or plan.name)
+    request = make_request(plan, RunInfo.of("ablation", chosen, chosen.metric, {}), chosen, seeds, vary_data, only)
+    before = begun(folder, request)
+    if before is not None:
+        request = with_seeds(before, seeds, only)
+    if dry_run:
+        return gather(folder, request, judged, uri, {})
+    return ablate_session(
+        folder, request, chosen, judged, uri, console, workers=workers_per_gang, gangs=gangs, address=address,
+        observers=observers, report=report,
+    )  # fmt: skip
+
+
+def noise(
+    experiment: Experiment | str = "digits_css",
+    *,
+    seeds: int = 5,
+    settings: Settings | None = None,
+    name: str | None = None,
+    **options: Any,
+) -> Ablation:
+    """Train one config with several seeds, from 0 on; `harness.ablation.noise.Noise` tells their spread.
+
+    Args:
+        options: of `ablate`: vary_data, workers_per_gang, gangs, storage, tracking_uri, address, console, quiet, ...
+
+    Raises:
+        UsageError, UnfinishedError, KeyboardInterrupt: as `ablate`.
+    """
+    chosen = _experiment(experiment, settings)
+    plan = AblationPlan(
+        f"noise of {chosen.name}", "the config as it is", chosen.name, chosen.name, (Variant(chosen.name, {}),), ""
+    )
+    return ablate(chosen, plan=plan, seeds=range(seeds), name=name or f"noise-{chosen.name}", **options)
+
+
+def confirm(
+    search: str,
+    *,
+    experiment: Experiment | None = None,
+    top: int = 3,
+    seeds: Sequence[int] = (0, 1, 2),
+    vary_data: bool = False,
+    workers: int = 1,
+    gangs: int | None = None,
+    name: str | None = None,
+    storage: Path | str = "runs",
+    tracking_uri: str | None = None,
+    address: str = "local",
+    observers: Sequence[TrialObserver] = (),
+    report: bool = True,
+    console: Console | None = None,
+    quiet: bool = False,
+) -> Ablation:
+    """Train a search's best configurations and the published baseline again, with paired seeds, to the full horizon.
+
+    The one with the highest lower bound on dev, and the baseline, are then evaluated on the validation images, once. The
+    same call goes on where an interrupted one stopped.
+
+    Args:
+        search: its name.
+        experiment: that of the search, where it was an own one.
+        top: how many of the best configurations.
+
+    Raises:
+        UsageError, UnfinishedError, KeyboardInterrupt: as `ablate`.
+    """
+    console, uri, place = console or make_console(quiet), tracking_uri_of(tracking_uri), Path(storage)
+    source = existing_folder(place, search)
+    results = read_results(source)
+    rows = candidates(results, top)
+    before = read_run(source, "search")
+    if not before.metric.startswith("dev/"):
+        raise UsageError(
+            f"a confirmed search must maximise a metric dev/..., {search} has {before.metric}: confirm another"
+        )
+    chosen = _again(experiment, before, None)
+    space = parse_space(before.request["space"])
+    for row in rows:
+        config_hash = chosen.resolve({**space.fixed, **row.values})[1]
+        if config_hash != row.config_hash:
+            raise UsageError(
+                f"trial {row.number} of {search} must be the same now as then, its config had hash {row.config_hash} "
+                f"and has {config_hash}: confirm with the version of s4 that searched"
+            )
+    info = RunInfo.of("confirm", chosen, before.metric, {})
+    baseline = results.baseline.best if results.baseline else None
+    trials = [(row.number, row.best, {**space.fixed, **row.values}) for row in rows]
+    request = confirmation(search, info, chosen, space, baseline, trials, seeds, vary_data)
+    chosen.check(workers)
+    if info.data_digest != before.data_digest:
+        raise UsageError(
+            f"the data must be that of {search}, its splits had digest {before.data_digest} and now have "
+            f"{info.data_digest}: put the files back"
+        )
+    folder = named_folder(place, name or f"{search}-confirm")
+    request = begun(folder, request) or request
+    return ablate_session(
+        folder, request, chosen, "val/" + before.metric.partition("/")[2], uri, console, workers=workers, gangs=gangs,
+        address=address, observers=observers, report=report,
+    )  # fmt: skip
+
+
+def evaluate(
+    run: str,
+    *,
+    split: Literal["val", "dev"] = "val",
+    folder: Path | None = None,
+    out: Path | None = None,
+    pictures: int | None = 8,
+    record: bool = True,
+    storage: Path | str = "runs",
+    tracking_uri: str | None = None,
+    console: Console | None = None,
+    quiet: bool = False,
+) -> Evaluation:
+    """Score the teacher of a training, a trial or a registered model on the validation images, dev images or a folder.
+
+    Args:
+        run: NAME of a training or search (its best trial), NAME/TRIAL, an MLflow run's id or name, `models:/NAME@ALIAS`.
+        pictures: images of which masks and overlays are written; none: no pictures at all.
+        record: whether metrics and files go to the model's MLflow run.
+
+    Raises:
+        UsageError: no such model, images or folder.
+    """
+    console = console or make_console(quiet)
+    return evaluate_model(run, Path(storage), tracking_uri, console, split, folder, out, pictures, record)
+
+
+def scale(
+    experiment: CssExperiment | str = "digits_css",
+    *,
+    workers: Sequence[int] = (),
+    mode: Literal["weak", "strong"] = "weak",
+    steps: int = 20,
+    blocks: int = 5,
+    warmup: int = 10,
+    repeats: int = 3,
+    settings: Settings | None = None,
+    name: str | None = None,
+    storage: Path | str = "runs",
+    tracking_uri: str | None = None,
+    address: str = "local",
+    console: Console | None = None,
+    quiet: bool = False,
+) -> Scaling:
+    """Measure how training scales with workers: speed, efficiency, communication, input, bytes, memory; and predict.
+
+    Args:
+        workers: worker counts, ascending; none: 1, 2, 4, ... as fits.
+        mode: constant batch of each worker (weak), of all together (strong).
+
+    Raises:
+        UsageError: the workers do not fit, or the name is refused.
+        MeasurementError: a point could not be measured.
+    """
+    chosen = CssExperiment.of(experiment, settings) if isinstance(experiment, str) else experiment
+    request = make_scale_request(chosen, mode, tuple(workers), steps, blocks, warmup, repeats)
+    return run_scaling(request, Path(storage), name, address, tracking_uri, console or make_console(quiet))

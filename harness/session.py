@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from harness.ablation.request import Request, write_request
+from harness.ablation.results import RESULTS, Ablation, read_results
+from harness.ablation.results import write_results as write_results_of
+from harness.ablation.noise import caution, needed_table, noise_of
+from harness.ablation.run import evaluate_runs, gather, runs_table
+from harness.ablation.run import lines as ablation_lines
+from harness.ablation.run import to_table as ablation_table
+from harness.ablation.tracking import record_outcomes, run_tags
+from harness.cluster import allocate, cluster_slots, cores, local_slots, ray_session
 from harness.console import Console, Tally, show_progress
-from harness.event_log import History
+from harness.event_log import LEDGER, History, read_ledger
+from harness.formats import counted
+from harness.gangs.jobs import Jobs, run_jobs
 from harness.reporting.results import Collector, Results, summary, to_table, write_results
 from harness.reporting.search import report_on
 from harness.run_folder import PICTURE, RunInfo
@@ -21,7 +34,7 @@ from harness.tracking.node_metrics import NodeMetrics
 from harness.tracking.recorder import MlflowRecorder
 from harness.tracking.stores import EXPERIMENT, OUTBOX, absolute_uri, default_tracking_uri
 from harness.tracking.views import Chart
-from harness.trials import Experiment, TrialObserver
+from harness.trials import Experiment, GangsBrokenError, TrialObserver, UnfinishedError
 from search_spaces import Space
 
 
@@ -126,12 +139,182 @@ def record_session(session: Session, work: Callable[[Sequence[TrialObserver]], o
     show(results, console)
     if page is not None:
         console.say(f"report: {page}")
+    if (folder / PICTURE).exists():
+        console.say(f"picture: {folder / PICTURE}")
+    console.say(f"next: {next_commands(folder, session.tracking_uri)}")
     return results
+
+
+def ablate_session(
+    folder: Path,
+    request: Request,
+    experiment: Experiment,
+    metric: str,
+    tracking_uri: str,
+    console: Console,
+    *,
+    workers: int,
+    gangs: int | None,
+    address: str,
+    observers: Sequence[TrialObserver] = (),
+    report: bool = True,
+) -> Ablation:
+    """Train what is missing of an ablation, evaluate, write down and record what came of it, and show it.
+
+    Raises:
+        UnfinishedError: it ended before all runs were over.
+        KeyboardInterrupt: it was interrupted.
+    """
+    ablation = _finished(folder, request, metric)
+    if ablation is not None:
+        console.say(f"{folder.name} is finished: nothing to train; more seeds can be asked for")
+        return ablation
+    for line in experiment.describe():
+        console.say(line)
+    local = allocate(local_slots(), workers, gangs, len(request.runs)) if address == "local" else None
+    info, again = request.info, "the same command goes on"
+    with going_on(console, again), ray_session(address, cpus=cores() if local else None):
+        allocation = local or allocate(cluster_slots(), workers, gangs, len(request.runs))
+        write_request(folder, request)
+        history = read_ledger(folder / LEDGER)
+        earlier = list(history.trials.values())
+        more = (
+            {"confirms": request.confirms.search} if request.confirms else {"plan": request.plan, "base": request.base}
+        )
+        with recording(
+            folder, info, tracking_uri, tags_of(folder, info, experiment, **more), console, metric=request.watched,
+            trial_tags=lambda trial: run_tags(request, trial),
+            trial_name=lambda trial: request.runs[trial.number].label,
+        ) as recorder:  # fmt: skip
+            experiment.record_inputs(recorder, folder, val=True)
+            recorder.artifact("config.yaml", yaml.safe_dump(dict(info.config), sort_keys=False))
+            recorder.artifact("plan.yaml", request.plan_text)
+            left = len(request.runs) - sum(trial.state.over for trial in earlier)
+            console.say(
+                f"{folder.name}: {counted(len(request.variants), 'variant')} of {info.preset}, "
+                f"{counted(len(request.seeds), 'seed')} ({', '.join(map(str, request.seeds))}): {len(request.runs)} "
+                f"trainings of {info.horizon} steps, {left} to train; {allocation.gangs} gangs x {workers} workers"
+            )
+            console.say(f"results in {folder}, records at {tracking_uri}")
+            recorder.close_finished(earlier)
+            tally = Tally(
+                len(request.runs), info.horizon, request.watched, earlier=earlier,
+                label=lambda number: request.runs[number].label,
+            )  # fmt: skip
+            overrides = [request.overrides(run) for run in request.runs]
+            with watching(recorder, tally, console) as progress:
+                seen = [recorder, progress, *observers]
+                end = run_jobs(Jobs(folder, experiment, overrides, allocation, observers=seen, earlier=history))
+            if end.reason is not None:
+                raise UnfinishedError(f"not finished: {end.reason}; {again}")
+            ablation = gather(folder, request, metric, tracking_uri, {})
+            write_results_of(folder, ablation)  # of a confirmation: its choice, before the validation images are read
+            runs = ablation.to_evaluate
+            late = evaluate_runs(folder, experiment, request, runs, allocation.use_gpu, console)
+            ablation = gather(folder, request, metric, tracking_uri, late)
+            write_results_of(folder, ablation)
+            record_outcomes(recorder, folder, ablation)
+            page = leave_report(folder, recorder, console) if report else None
+    if page is not None:
+        console.say(f"report: {page}")
+    return ablation
+
+
+def _finished(folder: Path, request: Request, metric: str) -> Ablation | None:
+    """Return an ablation of which every run that is asked for is over and was evaluated; else none."""
+    if not (folder / RESULTS).exists():
+        return None
+    ablation = read_results(folder)
+    over = {(run.variant, run.seed) for run in ablation.outcomes if run.state in ("COMPLETE", "PRUNED", "FAIL")}
+    if any((run.variant, run.seed) not in over for run in request.runs):
+        return None
+    if request.confirms is not None and any(metric not in run.metrics for run in ablation.to_evaluate):
+        return None
+    return replace(ablation, metric=metric)
+
+
+def show_ablation(ablation: Ablation, storage: Path, console: Console) -> None:
+    """Write the table of an ablation or a confirmation, what it amounts to, and what may be typed next."""
+    folder = storage.resolve() / ablation.name
+    console.table(ablation_table(ablation))
+    for line in ablation_lines(ablation):
+        console.say(line)
+    console.say(f"next: {next_commands(folder, ablation.tracking_uri)}")
+    console.result({**ablation.to_dict(), "folder": str(folder)})
+
+
+def show_runs(ablation: Ablation, storage: Path, console: Console) -> None:
+    """Write every run of an ablation, whether it is done, and what its variant sets."""
+    request, steps = ablation.request, ablation.request.info.horizon
+    ledger = storage.resolve() / ablation.name / LEDGER
+    trials = read_ledger(ledger).trials
+    console.table(runs_table(request, trials))
+    missing = sum(number not in trials or not trials[number].state.over for number in range(len(request.runs)))
+    console.say(f"{ablation.name}: {len(request.runs)} trainings of {steps} steps, {missing} of them to train")
+    runs = [
+        {"run": number, "variant": run.variant, "seed": run.seed, "difference": request.difference(run.variant),
+         "state": str(trials[number].state) if number in trials else "to train"}
+        for number, run in enumerate(request.runs)
+    ]  # fmt: skip
+    data = {"name": ablation.name, "plan": request.plan, "runs": runs, "missing": missing, "steps": steps}
+    console.result(data)
+
+
+def show_noise(ablation: Ablation, storage: Path, console: Console) -> None:
+    """Write the spread of each metric over seeds, and how many seeds it takes to see a difference."""
+    spreads = [noise_of(ablation, metric) for metric in dict.fromkeys((ablation.metric, ablation.request.watched))]
+    for noise in spreads:
+        console.say(str(noise))
+        if noise is spreads[0]:
+            console.table(needed_table(noise))
+            console.say(caution(noise))
+    folder, metrics = storage.resolve() / ablation.name, {noise.metric: noise.to_dict() for noise in spreads}
+    base = ablation.request.base
+    console.result({"name": ablation.name, "preset": base, "folder": str(folder), "metrics": metrics})
+
+
+@contextmanager
+def going_on(console: Console, again: str) -> Iterator[None]:
+    """Say how to go on where a run ends early."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.say(f"interrupted: what was done is kept; {again}")
+        raise
+    except GangsBrokenError as error:
+        console.say(f"failed: {error}")
+        console.say(f"once that is mended, {again}")
+        raise
+
+
+def next_commands(folder: Path, tracking_uri: str) -> str:
+    """Return the commands that show more of what lies in a folder, as they must be typed here."""
+    s4, name = program(), folder.name
+    return f"{s4} report {name}{_storage(folder)}    records: {s4} ui {name}{_tracking(tracking_uri)}"
+
+
+def resume_command(folder: Path, command: str, tracking_uri: str) -> str:
+    """Return the command that goes on with a run, as it must be typed here."""
+    return f"{program()} {command} --resume --name {folder.name}{_storage(folder)}{_tracking(tracking_uri)}"
+
+
+def _storage(folder: Path) -> str:
+    return "" if folder.parent == Path("runs").resolve() else f" --storage {folder.parent}"
+
+
+def _tracking(tracking_uri: str) -> str:
+    return "" if tracking_uri == default_tracking_uri() else f" --tracking-uri {tracking_uri}"
+
+
+def program() -> str:
+    """Return how this command was called, where it is not found by its name alone: `.venv/bin/s4`."""
+    called = sys.argv[0]
+    return called if Path(called).name == "s4" and shutil.which("s4") != shutil.which(called) else "s4"
 
 
 def show(results: Results, console: Console) -> None:
     """Write the table of results and its summary."""
-    console.rich.print(to_table(results))
+    console.table(to_table(results))
     for line in summary(results):
         console.say(line)
 

@@ -24,6 +24,14 @@ Value = float | int | str | bool | None
 """A scalar that a search can set."""
 
 
+class UnfinishedError(RuntimeError):
+    """A run ended before it was over; the message says why, and it can go on."""
+
+
+class GangsBrokenError(UnfinishedError):
+    """A run ended because its gangs could not go on."""
+
+
 class TrialState(StrEnum):
     """Where a trial stands. Failure is a state, never a score."""
 

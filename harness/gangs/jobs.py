@@ -19,9 +19,9 @@ from harness.cluster import Allocation, check_fit, check_nodes, interruptible
 from harness.event_log import LEDGER, Clock, History, Ledger
 from harness.gangs.client import call_with_retry, start_dispatcher
 from harness.gangs.messages import Job, Report
-from harness.gangs.pool import GangPool, GangsBrokenError, NodeMonitor
+from harness.gangs.pool import GangPool, NodeMonitor
 from harness.run_folder import APART, GANGS, PREVIOUS, TRIALS, checkpoint_folder, fresh_folder, sole_driver
-from harness.trials import INTERRUPTED, Experiment, Trial, TrialObserver, TrialState, Value
+from harness.trials import INTERRUPTED, Experiment, GangsBrokenError, Trial, TrialObserver, TrialState, Value
 
 POLL_S = 0.5
 """Longest wait between two looks at signals, nodes and the clock."""

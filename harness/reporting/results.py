@@ -255,6 +255,33 @@ def summary(results: Results) -> list[str]:
     return lines
 
 
+def candidates(results: Results, top: int) -> list[Row]:
+    """Return the best complete trials of a search that differ from the baseline and from each other.
+
+    Raises:
+        UsageError: results are not those of a search, or it has too few such trials.
+    """
+    if results.kind != "search":
+        raise UsageError(f"a search must be confirmed, {results.name} is a {results.kind}: take one that s4 tune made")
+    hashes = {results.baseline.config_hash} if results.baseline else set()
+    rows = []
+    for row in results.rows:
+        if row.state == "COMPLETE" and row.number != 0 and row.config_hash not in hashes:
+            hashes.add(row.config_hash)
+            rows.append(row)
+    if not rows:
+        raise UsageError(
+            f"a search must have complete trials beside the baseline to be confirmed, {results.name} has none: let it "
+            "go on, with more --trials"
+        )
+    if top > len(rows):
+        raise UsageError(
+            f"--top must be at most the {len(rows)} complete trials of {results.name} that differ from the baseline "
+            f"and each other, got {top}: lower it"
+        )
+    return rows[:top]
+
+
 def write_results(folder: Path, results: Results) -> None:
     """Write results.json, results.csv and results.md into the folder, each whole or not at all."""
     texts = (json.dumps(to_json(results), indent=1) + "\n", table_csv(to_table(results)), to_markdown(results))

@@ -21,7 +21,7 @@ from ray.tune.search import ConcurrencyLimiter
 from harness.cluster import Allocation, check_fit, check_nodes, interruptible
 from harness.event_log import LEDGER, Clock, History, Ledger
 from harness.gangs.client import start_dispatcher
-from harness.gangs.pool import GangPool, GangsBrokenError
+from harness.gangs.pool import GangPool
 from harness.gangs.tune_trial import ERROR, METRICS, GangTrial
 from harness.run_folder import GANGS, TRIALS, fresh_folder, sole_driver
 from harness.search.callback import TuneCallback
@@ -35,7 +35,7 @@ from harness.search.schedulers import SCHEDULERS, Past, make_scheduler, replay
 from harness.search.searcher import TruthfulOptunaSearch
 from harness.search.stopping import Health
 from harness.search.study import JOURNAL, journal, open_study, own_trials, reconcile
-from harness.trials import INTERRUPTED, Experiment, SearchSpace, Trial, TrialObserver
+from harness.trials import INTERRUPTED, Experiment, GangsBrokenError, SearchSpace, Trial, TrialObserver
 
 log = logging.getLogger(__name__)
 

@@ -13,11 +13,10 @@ from analytic import Analytic, Script, Witness, plan_of
 from optuna.trial import FrozenTrial
 from processes import left_of_a_search
 
-from harness.gangs.pool import GangsBrokenError
 from harness.run_folder import sole_driver
 from harness.search.run import SearchEnd
 from harness.search.study import journal
-from harness.trials import Trial
+from harness.trials import GangsBrokenError, Trial
 from trainers.errors import UsageError
 
 pytestmark = pytest.mark.usefixtures("ray_here")

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 
 import pytest
+from harness.reporting.times import Span, lanes
 from hypothesis import given
 from hypothesis import strategies as st
 from invented.searches import COMPLETE, PRUNED, SHA, Course, made_search, made_training
@@ -17,7 +18,6 @@ from harness.reporting.records import read_record
 from harness.reporting.results import short
 from harness.reporting.search import training_document
 from harness.reporting.themes import DARK
-from harness.reporting.times import Span, lanes
 from search_spaces import load_space
 from trainers.errors import UsageError
 
