@@ -47,24 +47,26 @@ def _value(trial: Trial) -> float | None:
 def _history(record: Record) -> Figure:
     results, line = record.results, best_so_far(record)
     metric, best, baseline, so_far = results.metric, results.best, results.baseline, dict(line)
+    states = {number: str(trial.state) for number, trial in record.trials.items()}
+    values = {number: value for number, trial in record.trials.items() if (value := _value(trial)) is not None}
     rows, last = list[list[Cell]](), None
     for number, trial in record.trials.items():
         last = so_far.get(number, last)
-        rows.append([number, str(trial.state), _value(trial), trial.step, last])
+        rows.append([number, states[number], values.get(number), trial.step, last])
     words = "none finished"
     if best is not None and best.best is not None:
         words = f"the best is {best.best:.4f}, of trial {best.number}"
 
     def paint(canvas: Any, theme: Theme) -> None:
         axes = canvas.subplots()
-        for number, trial in record.trials.items():
-            value, state = _value(trial), str(trial.state)
-            style = {"marker": MARKERS[state], "s": 26, "color": theme.states[state]}
-            if value is not None:
-                axes.scatter(number, value, edgecolors=theme.paper, linewidths=0.5, zorder=3, **style)
-            elif state == "FAIL":  # at the lower edge
-                axes.scatter(number, 0.02, transform=axes.get_xaxis_transform(), zorder=4, **style)
-        handles = state_handles([str(trial.state) for trial in record.trials.values()], theme)
+        for state in dict.fromkeys(states.values()):
+            numbers = [number for number in values if states[number] == state]
+            axes.scatter(numbers, [values[number] for number in numbers], marker=MARKERS[state], s=26,
+                         color=theme.states[state], edgecolors=theme.paper, linewidths=0.5, zorder=3)  # fmt: skip
+        lost = [number for number, state in states.items() if state == "FAIL" and number not in values]
+        axes.scatter(lost, [0.02] * len(lost), marker=MARKERS["FAIL"], s=26, color=theme.states["FAIL"],
+                     transform=axes.get_xaxis_transform(), zorder=4)  # fmt: skip
+        handles = state_handles(states.values(), theme)
         if line:
             steps = [*line, (max(record.trials), line[-1][1])]
             handles += axes.step(*zip(*steps, strict=True), where="post", color=theme.best, label="best so far")

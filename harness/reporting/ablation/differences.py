@@ -61,13 +61,11 @@ def forest(record: AblationRecord) -> Section:
         *without_scores(record),
     ]  # fmt: skip
     without = [row.variant for row in drawn if row.images is None]
-    if without and record.metric.endswith("/miou"):
-        blocks.append(Note(
-            f"No interval over images for {', '.join(without)}: confusion matrices of the same images (`{record.split}"
-            ".npz`) are missing for the seeds that it shares with the base.", "missing"))  # fmt: skip
-    elif without:
-        why = f"Intervals over images are those of mIoU; there are none of {record.metric}."
-        blocks.append(Note(why, "missing"))
+    if without:
+        why = (f"No interval over images for {', '.join(without)}: confusion matrices of the same images "
+               f"(`{record.split}.npz`) are missing for the seeds that it shares with the base.")  # fmt: skip
+        other = f"Intervals over images are those of mIoU; there are none of {record.metric}."
+        blocks.append(Note(why if record.metric.endswith("/miou") else other, "missing"))
     return Section(TITLE, blocks)
 
 
@@ -148,17 +146,14 @@ def _forest_figure(record: AblationRecord, rows: Sequence[Difference]) -> Figure
         axes.set_xlim(min(points) - room, max(points) + room)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel(f"difference in {record.metric} to {record.base}")
-        seeds = (
-            {"linestyle": "-", "label": "mean, 95 % over seeds"}
-            if ends
-            else {"linestyle": "", "label": "mean over seeds"}
-        )
-        handles = [Line2D([], [], linestyle="", marker="o", markersize=3.5, color=theme.ink, label="a seed"),
-                   Line2D([], [], marker="o", linewidth=2, color=theme.series[0], **seeds)]  # fmt: skip
+        over = "mean, 95 % over seeds" if ends else "mean over seeds"
+        handles = [
+            Line2D([], [], linestyle="", marker="o", markersize=3.5, color=theme.ink, label="a seed"),
+            Line2D([], [], linestyle="-" if ends else "", marker="o", linewidth=2, color=theme.series[0], label=over),
+        ]
         if any(row.images for row in rows):
-            handles.append(
-                Line2D([], [], marker="s", linewidth=2, color=theme.series[1], label="mean, 95 % over images")
-            )
+            over = "mean, 95 % over images"
+            handles.append(Line2D([], [], marker="s", linewidth=2, color=theme.series[1], label=over))
         legend(canvas, handles)
 
     data: list[list[Cell]] = []
@@ -219,12 +214,12 @@ def classes(record: AblationRecord) -> Section:
         why = f"No complete training has scores of single classes (`{record.split}/iou/...`)."
         return Section("Classes", [Note(why, "missing")])
     blocks: list[Block] = []
-    found = [difference for row in rows for difference in row.difference.values()]
-    if any(difference.mean is not None for difference in found):
-        if any(difference.low is not None for difference in found):
+    every = [difference for row in rows for difference in row.difference.values()]
+    if any(difference.mean is not None for difference in every):
+        if any(difference.low is not None for difference in every):
             blocks.append(Note(
-                f"These are {len(found)} differences, and their intervals are not adjusted for being so many: where no "
-                f"class differs, about {0.05 * len(found):.2g} of them lie beside 0 all the same. They say where to "
+                f"These are {len(every)} differences, and their intervals are not adjusted for being so many: where no "
+                f"class differs, about {0.05 * len(every):.2g} of them lie beside 0 all the same. They say where to "
                 "look, not what is so.", "caution"))  # fmt: skip
         blocks += [_class_figure(record, rows), _class_differences(record, rows)]
     return Section("Classes", [*blocks, _class_scores(record, rows), *without_scores(record)])

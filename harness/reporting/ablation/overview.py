@@ -9,12 +9,11 @@ from datetime import UTC, datetime
 
 from harness.ablation.request import Request
 from harness.ablation.results import Ablation
-from harness.formats import duration
 from harness.reporting.ablation.record import AblationRecord
 from harness.reporting.ablation.style import count, listed, signed
 from harness.reporting.document import Block, Cell, Column, Commands, Facts, Note, Section, Table
-from harness.reporting.overview import storage_option
-from harness.reporting.records import lanes
+from harness.reporting.overview import duration, storage_option
+from harness.reporting.times import lanes
 from harness.statistics.compare import Comparison, Verdict
 from harness.statistics.permutation import ALPHA
 from search_spaces.ablation import list_plans, load_plan
@@ -50,7 +49,8 @@ def lead(ablation: Ablation) -> str:
         if names:
             parts.append(f"{listed(names)} {'is' if len(names) == 1 else 'are'} {verdict} than {base} in {metric}")
     if not parts:
-        return (f"No variant{f' with {metric}' if unscored else ''} differs from {base} by more than the noise of seeds {over}: mean differences in "
+        scored = f" with {metric}" if unscored else ""
+        return (f"No variant{scored} differs from {base} by more than the noise of seeds {over}: mean differences in "
                 f"{metric} lie between {signed(min(gains.values()))} and {signed(max(gains.values()))}.")  # fmt: skip
     noise = [*verdicts.values()].count(Verdict.NOISE)
     rest = f"; {count(noise, 'variant')} {'lies' if noise == 1 else 'lie'} within the noise of seeds" if noise else ""
@@ -120,8 +120,8 @@ def facts(record: AblationRecord) -> list[tuple[str, str]]:
         rows.append(("Begun", datetime.fromtimestamp(times.began_unix, UTC).strftime("%Y-%m-%d %H:%M UTC")))
     if len(times.sessions) > 1:
         rows.append(("Sessions", str(len(times.sessions))))
-    if record.revision:
-        rows.append(("Revision", f"`{record.revision[:12]}`"))
+    if times.git_sha:
+        rows.append(("Revision", f"`{times.git_sha[:12]}`"))
     return [*rows, ("Data", f"{request.config.data.name}, splits `{request.data_digest}`")]
 
 

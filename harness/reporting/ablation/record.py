@@ -11,10 +11,11 @@ from pathlib import Path
 from harness.ablation.evaluate import evaluation_file
 from harness.ablation.request import REQUEST, read_request
 from harness.ablation.results import RESULTS, Ablation, Outcome, collect, read_results
-from harness.event_log import LEDGER, Times, json_lines, read_ledger, read_times
+from harness.event_log import LEDGER, read_ledger
 from harness.models.evaluation import metrics_of
 from harness.reporting.records import Reports, read_reports
-from harness.run_folder import checkpoint_folder, read_run
+from harness.reporting.times import NO_TIMES, Times, read_times
+from harness.run_folder import checkpoint_folder, json_lines
 from harness.tracking.stores import OUTBOX
 from trainers.errors import DataError, UsageError
 from trainers.image_evaluation import ImageEvaluation, load_image_evaluation
@@ -31,9 +32,7 @@ class AblationRecord:
     folder: Path
     reports: Mapping[int, Reports]
     """By the number of the run; empty where there is no ledger."""
-    times: Times = Times()
-    revision: str = ""
-    """Commit of the code that began it; "" where that is not known."""
+    times: Times = NO_TIMES
     missing: Sequence[str] = field(default_factory=list)
     """What could not be read, a sentence each."""
 
@@ -120,18 +119,18 @@ def read_ablation(folder: Path) -> Ablation:
 
 def read_record(ablation: Ablation, folder: Path) -> AblationRecord:
     """Return an ablation with everything beside it; what cannot be read is named in `missing`."""
-    missing, reports, times = list[str](), dict[int, Reports](), Times()
+    missing, reports, times = list[str](), dict[int, Reports](), NO_TIMES
     try:
-        reports, times = read_reports(folder / LEDGER), read_times(folder / LEDGER)
+        reports = read_reports(folder / LEDGER)
     except (OSError, ValueError, KeyError, TypeError) as error:
         missing.append(f"The ledger (`{LEDGER}`) cannot be read, so there are no curves: {error}.")
     if not reports and not missing:
         missing.append(f"There are no reports in the ledger (`{LEDGER}`), so there are no curves.")
     try:
-        revision = read_run(folder).revision
-    except UsageError:
-        revision = ""
-    record = AblationRecord(ablation, folder, reports, times, revision, missing)
+        times = read_times(folder / OUTBOX)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        missing.append(f"The outbox (`{OUTBOX}`) cannot be read, so its times are missing: {error}.")
+    record = AblationRecord(ablation, folder, reports, times, missing)
     runs = [run for runs in record.complete.values() for run in runs if record.metric not in run.metrics]
     names = [run.variant if run.variant in record.unscored else f"{run.variant}, seed {run.seed}" for run in runs]
     if names:

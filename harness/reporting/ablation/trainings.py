@@ -51,8 +51,10 @@ NAMED = 24
 APART = 5
 """Pixels between tiles of a grid."""
 
-Lines = Mapping[str, Mapping[int, Sequence[float]]]
-"""Curves of a metric, by variant: at each step a value a run."""
+Scores = Mapping[int, Sequence[float]]
+"""Of the runs of a variant, by step."""
+Lines = Mapping[str, Scores]
+"""Of a metric, by variant."""
 Pixels = NDArray[np.uint8]
 Rows = Sequence[Mapping[str, Pixels]]
 """Tiles of a picture: an image a row, by the title of the column: [h, w, 3]; all of one size."""
@@ -78,9 +80,8 @@ def quality(record: AblationRecord) -> Section | None:
     ]  # fmt: skip
     caption = ("Shares of pixels, means over seeds: on which both spaces agree and that are kept as labels "
                "(`quality/`), and that losses use (`train/share/`).")  # fmt: skip
-    figures.append(
-        panels(record, "shares", caption, {name: label for name in record.reported if (label := _share(name))})
-    )
+    shares = {name: label for name in record.reported if (label := _share(name))}
+    figures.append(panels(record, "shares", caption, shares))
     blocks = [figure for figure in figures if figure is not None]
     return Section("Pseudo-labels", [*blocks, last_values(record)]) if blocks else None
 
@@ -164,11 +165,8 @@ def panels(
     down = -(-len(moving) // across)
 
     def paint(canvas: Any, theme: Theme) -> None:
-        drawn = [
-            (labels[metric], [_mean(record, variant, curve, theme) for variant, curve in curves[metric].items()])
-            for metric in moving
-        ]
-        paint_panels(canvas, drawn, across, share_y=share_y)
+        lines = {metric: [_mean(record, *line, theme) for line in curves[metric].items()] for metric in moving}
+        paint_panels(canvas, [(labels[metric], lines[metric]) for metric in moving], across, share_y=share_y)
 
     alt = f"Curves of {', '.join(moving)} over optimizer steps, a line a variant."
     return Figure(name, caption, alt, paint, numbers(curves), (7.6, 1.0 + (2.8 if down == 1 else 2.1 * down)))
@@ -180,10 +178,12 @@ def _changes(lines: Lines) -> bool:
 
 def curves_of(record: AblationRecord, metrics: Iterable[str]) -> dict[str, Lines]:
     """Return the curve of each variant, by metric; without metrics of which no variant has two reports."""
-    curves: dict[str, Lines] = {
-        metric: {variant: record.curve(variant, metric) for variant in record.variants} for metric in metrics
-    }
-    return {metric: lines for metric, lines in curves.items() if any(len(curve) > 1 for curve in lines.values())}
+    curves: dict[str, Lines] = {}
+    for metric in metrics:
+        lines = {variant: record.curve(variant, metric) for variant in record.variants}
+        if any(len(curve) > 1 for curve in lines.values()):
+            curves[metric] = lines
+    return curves
 
 
 def numbers(curves: Mapping[str, Lines]) -> Data:
@@ -195,9 +195,7 @@ def numbers(curves: Mapping[str, Lines]) -> Data:
     return Data(["step", "variant", "metric", "seeds", "mean", "lowest", "highest"], rows)
 
 
-def _mean(
-    record: AblationRecord, variant: str, curve: Mapping[int, Sequence[float]], theme: Theme, band: bool = False
-) -> Curve:
+def _mean(record: AblationRecord, variant: str, curve: Scores, theme: Theme, band: bool = False) -> Curve:
     """Return the mean over seeds as a line, and the lowest and the highest of them as its band."""
     points = [(step, statistics.fmean(values)) for step, values in curve.items()]
     ends = [(min(values), max(values)) for values in curve.values()] if band else []

@@ -6,7 +6,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from invented.ablations import ABSENT, IMAGES, ODD, PLAIN, STRONG, made_ablation, made_look, made_request, right_of
+from invented.ablations import (
+    ABSENT,
+    IMAGES,
+    ODD,
+    PLAIN,
+    STRONG,
+    made_ablation,
+    made_evaluation,
+    made_request,
+    right_of,
+)
 from scipy import stats
 
 from harness.ablation.results import Ablation, rows
@@ -64,9 +74,9 @@ def test_the_best_mean_is_bold_where_it_is_better_by_verdict(record: AblationRec
 
 
 def test_the_best_mean_is_not_bold_where_it_is_within_noise_and_the_caption_says_why(tmp_path: Path) -> None:
-    found = made_ablation(tmp_path / "a", failed=[(STRONG, seed) for seed in (0, 1, 2)])
-    table = compared(read_record(found, tmp_path / "a"), METRIC)
-    assert (found.winner, table.bold) == (ODD, frozenset())
+    ablation = made_ablation(tmp_path / "a", failed=[(STRONG, seed) for seed in (0, 1, 2)])
+    table = compared(read_record(ablation, tmp_path / "a"), METRIC)
+    assert (ablation.winner, table.bold) == (ODD, frozenset())
     assert f"No mean is bold: the highest, of {ODD}, is not beyond noise." in table.caption
 
 
@@ -88,7 +98,7 @@ def test_the_forest_shows_each_seed_and_the_interval_over_seeds(record: Ablation
 def test_the_interval_over_images_is_the_bootstrap_of_all_paired_seeds(record: AblationRecord) -> None:
     runs = {(run.variant, run.seed): run for run in record.ablation.request.runs}
     a, b = (
-        np.stack([made_look(runs[name, seed], "val", record.ablation.request).confusion for seed in (0, 1, 2)])
+        np.stack([made_evaluation(runs[name, seed], "val", record.ablation.request).confusion for seed in (0, 1, 2)])
         for name in (STRONG, PLAIN)
     )
     assert image_noise(record, STRONG) == image_bootstrap(a, b)
@@ -102,8 +112,8 @@ def test_both_intervals_are_of_the_same_difference(record: AblationRecord) -> No
 
 
 def test_a_metric_other_than_miou_has_no_interval_over_images(tmp_path: Path) -> None:
-    found = made_ablation(tmp_path / "a", metric="val/accuracy")
-    section = forest(read_record(found, tmp_path / "a"))
+    ablation = made_ablation(tmp_path / "a", metric="val/accuracy")
+    section = forest(read_record(ablation, tmp_path / "a"))
     assert all(row["images"] is None for row in exact_rows(table_of(section, "noise")))
 
 
@@ -182,6 +192,6 @@ def test_scatter_that_is_shared_is_that_of_the_two_way_table(ablation: Ablation)
 
 def test_a_plan_of_six_variants_gets_a_panel_each(tmp_path: Path) -> None:
     levels = "name: l\nsource: nowhere\nlevels: {path: loss.lambda_u, values: [0.5, 1.0, 1.5, 2.0, 2.5, 3.0]}"
-    found = made_ablation(tmp_path / "a", request=made_request((0, 1), plan=levels))
-    figure = figure_of(curves(read_record(found, tmp_path / "a")), "learning-curves")
+    ablation = made_ablation(tmp_path / "a", request=made_request((0, 1), plan=levels))
+    figure = figure_of(curves(read_record(ablation, tmp_path / "a")), "learning-curves")
     assert "The dashed line in every panel is lambda_u=0.5." in figure.caption
