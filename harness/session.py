@@ -13,10 +13,10 @@ from typing import Any
 
 import yaml
 
+from harness.ablation.noise import caution, needed_table, noise_of
 from harness.ablation.request import Request, write_request
 from harness.ablation.results import RESULTS, Ablation, read_results
 from harness.ablation.results import write_results as write_results_of
-from harness.ablation.noise import caution, needed_table, noise_of
 from harness.ablation.run import evaluate_runs, gather, runs_table
 from harness.ablation.run import lines as ablation_lines
 from harness.ablation.run import to_table as ablation_table

@@ -9,11 +9,12 @@ from datetime import UTC, datetime
 
 from harness.ablation.request import Request
 from harness.ablation.results import Ablation
+from harness.formats import duration
 from harness.reporting.ablation.record import AblationRecord
 from harness.reporting.ablation.style import count, listed, signed
 from harness.reporting.document import Block, Cell, Column, Commands, Facts, Note, Section, Table
-from harness.reporting.overview import duration, storage_option
-from harness.reporting.times import lanes
+from harness.reporting.overview import storage_option
+from harness.reporting.records import lanes
 from harness.statistics.compare import Comparison, Verdict
 from harness.statistics.permutation import ALPHA
 from search_spaces.ablation import list_plans, load_plan
@@ -96,7 +97,7 @@ def few_seeds(compared: Mapping[str, Comparison]) -> list[str]:
 def facts(record: AblationRecord) -> list[tuple[str, str]]:
     """Return what was done, what it cost and what it was done with, as names and values, as far as it is known."""
     ablation, request, times = record.ablation, record.ablation.request, record.times
-    schedule, spans = request.config.schedule, times.spans
+    info, spans = request.info, times.spans
     drawn = "initialisation, order and splits" if request.vary_data else "initialisation and order; splits are fixed"
     rows = [
         ("Plan", f"{request.plan}, {count(len(request.variants), 'variant')}"),
@@ -106,7 +107,7 @@ def facts(record: AblationRecord) -> list[tuple[str, str]]:
         ("Seeds", ", ".join(map(str, request.seeds))),
         ("A seed draws", drawn),
         ("Paired", "variants share what a seed draws"),
-        ("Horizon", f"{schedule.steps} steps, a report every {schedule.evaluate_every}"),
+        ("Horizon", f"{info.horizon} steps, a report every {info.report_every}"),
         ("Trainings", _trainings(ablation)),
     ]
     if request.settings:
@@ -120,9 +121,11 @@ def facts(record: AblationRecord) -> list[tuple[str, str]]:
         rows.append(("Begun", datetime.fromtimestamp(times.began_unix, UTC).strftime("%Y-%m-%d %H:%M UTC")))
     if len(times.sessions) > 1:
         rows.append(("Sessions", str(len(times.sessions))))
-    if times.git_sha:
-        rows.append(("Revision", f"`{times.git_sha[:12]}`"))
-    return [*rows, ("Data", f"{request.config.data.name}, splits `{request.data_digest}`")]
+    if record.revision:
+        rows.append(("Revision", f"`{record.revision[:12]}`"))
+    if request.data_digest:
+        rows.append(("Data", f"{request.data}, splits `{request.data_digest}`"))
+    return rows
 
 
 def _trainings(ablation: Ablation) -> str:
