@@ -121,7 +121,7 @@ def conduct(task: Task, console: Console, work: Callable[[Sequence[TrialObserver
 
 def leave_report(folder: Path, recorder: MlflowRecorder, console: Console) -> Path | None:
     """Write the report and record its files; return the page, none where it failed: no search is lost for a picture."""
-    from harness.reporting.search import report_on
+    from harness.reporting.reports import report_on
 
     try:
         files = report_on(folder)

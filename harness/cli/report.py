@@ -24,7 +24,7 @@ def report(
 
     What is still at work, or was killed, is shown as far as it is.
     """
-    from harness.reporting.search import report_on
+    from harness.reporting.reports import report_on
 
     folder = named_folder(storage, name)
     if not folder.is_dir():

@@ -14,8 +14,8 @@ from harness.reporting.document import Table
 from harness.reporting.figures import png
 from harness.reporting.importance import importances, quantile
 from harness.reporting.records import read_record
+from harness.reporting.reports import training_document
 from harness.reporting.results import short
-from harness.reporting.search import training_document
 from harness.reporting.themes import DARK
 from harness.reporting.times import Span, lanes
 from search_spaces import load_space
