@@ -54,7 +54,7 @@ def _tell(folder: Path, console: Console) -> dict[str, Any]:
         for line in lines(found):
             console.say(line)
         return ablation.to_json(found)
-    from harness.reporting.records import read_or_rebuild
+    from harness.reporting.record import read_or_rebuild
     from harness.reporting.results import to_json
 
     results = read_or_rebuild(folder)

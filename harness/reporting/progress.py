@@ -11,7 +11,7 @@ from harness.reporting.figures import baseline_handle, best_handle, best_star, l
 from harness.reporting.themes import MARKERS, Theme
 
 if TYPE_CHECKING:
-    from harness.reporting.records import Record
+    from harness.reporting.record import Record
     from harness.trials import Trial
 
 CROWD = 40

@@ -18,15 +18,15 @@ from harness.ablation.request import REQUEST
 from harness.reporting.ablation.document import ablation_document
 from harness.reporting.ablation.record import read_ablation
 from harness.reporting.document import Document
-from harness.reporting.effort import effort, faults
 from harness.reporting.figures import draw
-from harness.reporting.front import front
 from harness.reporting.overview import go_on, lead, leaderboard, overview
 from harness.reporting.parameters import parameters
+from harness.reporting.pareto import front
 from harness.reporting.progress import progress
-from harness.reporting.records import Record, read_record
-from harness.reporting.stops import rung_steps, stops
+from harness.reporting.pruning import rung_steps, stops
+from harness.reporting.record import Record, read_record
 from harness.reporting.themes import DARK, LIGHT
+from harness.reporting.timing import effort, faults
 from harness.reporting.training import classes, curves, predictions
 from harness.tables import Cell, markdown_inline, markdown_text, spans, table_csv, table_latex, table_markdown
 

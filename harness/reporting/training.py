@@ -12,7 +12,7 @@ from harness.reporting.figures import legend
 from harness.reporting.themes import Theme
 
 if TYPE_CHECKING:
-    from harness.reporting.records import Record, Reports
+    from harness.reporting.record import Record, Reports
 
 PICTURE = "predictions.png"
 """Image, truth, prediction and pseudo-labels; a training leaves one in its folder."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from harness.formats import duration
 from harness.reporting.ablation.words import count, listed, signed
 from harness.reporting.document import Block, Column, Facts, Note, Section, Table
-from harness.reporting.times import lanes
+from harness.reporting.record import lanes
 from harness.statistics.compare import Verdict
 from harness.statistics.permutation import ALPHA
 

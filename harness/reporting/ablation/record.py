@@ -14,8 +14,7 @@ from harness.ablation.request import REQUEST, read_request
 from harness.ablation.results import RESULTS, Ablation, collect, read_results
 from harness.event_log import LEDGER, read_ledger
 from harness.models.evaluation import metrics_of
-from harness.reporting.records import Reports, read_reports
-from harness.reporting.times import NO_TIMES, Times, read_times
+from harness.reporting.record import NO_TIMES, Reports, Times, read_reports, read_times
 from harness.run_folder import checkpoint_folder, json_lines
 from harness.tracking.stores import OUTBOX
 from trainers.errors import DataError, UsageError

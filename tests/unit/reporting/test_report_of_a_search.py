@@ -12,10 +12,10 @@ from harness.cli.main import run
 from harness.event_log import LEDGER
 from harness.reporting.document import Document, Note, Table
 from harness.reporting.figures import png
-from harness.reporting.records import read_record
+from harness.reporting.pruning import rung_steps
+from harness.reporting.record import read_record
 from harness.reporting.reports import report_on, search_document
 from harness.reporting.results import read_results
-from harness.reporting.stops import rung_steps
 from harness.reporting.themes import LIGHT
 from harness.tracking.stores import OUTBOX
 from harness.trials import TrialState
