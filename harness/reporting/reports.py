@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from markupsafe import Markup, escape
 
 from harness.ablation.request import REQUEST
-from harness.reporting.ablation.document import ablation_document
+from harness.reporting.ablation import ablation_document
 from harness.reporting.ablation.record import read_ablation
 from harness.reporting.document import Document
 from harness.reporting.figures import draw

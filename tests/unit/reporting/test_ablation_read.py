@@ -1,4 +1,4 @@
-"""What the report of an ablation is made from: results where they are fresh, the ledger where they are not."""
+"""Sources of the report of an ablation: results where they are fresh, the ledger where they are not."""
 
 import json
 import os
@@ -20,24 +20,24 @@ def make_older(path: Path) -> None:
 
 
 def test_fresh_results_are_taken_as_they_are(tmp_path: Path) -> None:
-    found = made_ablation(tmp_path / "a")
+    ablation = made_ablation(tmp_path / "a")
     data = json.loads((tmp_path / "a" / RESULTS).read_text())
     (tmp_path / "a" / RESULTS).write_text(json.dumps({**data, "elapsed_s": 12345.0}))
-    assert to_json(read_ablation(tmp_path / "a")) == to_json(found) | {"elapsed_s": 12345.0}
+    assert to_json(read_ablation(tmp_path / "a")) == to_json(ablation) | {"elapsed_s": 12345.0}
 
 
 @pytest.mark.parametrize("stale", [True, False])
 def test_results_that_are_older_than_the_ledger_or_missing_are_made_again_from_it(tmp_path: Path, stale: bool) -> None:
-    found = made_ablation(tmp_path / "a", failed=[(ODD, 1)], missing=[(ODD, 2)])
+    ablation = made_ablation(tmp_path / "a", failed=[(ODD, 1)], missing=[(ODD, 2)])
     make_older(tmp_path / "a" / RESULTS) if stale else (tmp_path / "a" / RESULTS).unlink()
-    expected = to_json(found) | ({} if stale else {"tracking_uri": ""})
+    expected = to_json(ablation) | ({} if stale else {"tracking_uri": ""})
     assert to_json(read_ablation(tmp_path / "a")) == expected
 
 
 def test_seeds_that_were_asked_for_after_the_results_are_missing(tmp_path: Path) -> None:
-    found = made_ablation(tmp_path / "a", (0, 1))
+    ablation = made_ablation(tmp_path / "a", (0, 1))
     make_older(tmp_path / "a" / RESULTS)
-    write_request(tmp_path / "a", with_seeds(found.request, (0, 1, 2)))
+    write_request(tmp_path / "a", with_seeds(ablation.request, (0, 1, 2)))
     states = [(run.seed, run.state) for run in read_ablation(tmp_path / "a").outcomes]
     assert states == [(0, "COMPLETE")] * 3 + [(1, "COMPLETE")] * 3 + [(2, "MISSING")] * 3
 
@@ -60,19 +60,19 @@ def test_an_ablation_that_has_trained_nothing_is_refused(tmp_path: Path) -> None
 def test_a_run_that_was_never_looked_at_has_no_score_and_is_named(tmp_path: Path) -> None:
     made_ablation(tmp_path / "a", unseen=[(STRONG, 1)])
     (tmp_path / "a" / RESULTS).unlink()
-    found = read_ablation(tmp_path / "a")
-    assert [*found.scores(STRONG, "val/miou")] == [0, 2]
-    assert any("strong, seed 1" in text for text in read_record(found, tmp_path / "a").missing)
+    ablation = read_ablation(tmp_path / "a")
+    assert [*ablation.scores(STRONG, "val/miou")] == [0, 2]
+    assert any("strong, seed 1" in text for text in read_record(ablation, tmp_path / "a").missing)
 
 
 def test_a_folder_without_a_ledger_has_no_curves_and_says_so(tmp_path: Path) -> None:
-    found = made_ablation(tmp_path / "a")
+    ablation = made_ablation(tmp_path / "a")
     (tmp_path / "a" / LEDGER).unlink()
-    record = read_record(found, tmp_path / "a")
+    record = read_record(ablation, tmp_path / "a")
     assert (record.curve(PLAIN, "dev/miou"), len(record.missing)) == ({}, 1)
 
 
 def test_a_curve_is_over_the_steps_and_seeds_that_all_complete_runs_have(tmp_path: Path) -> None:
-    found = made_ablation(tmp_path / "a", failed=[(PLAIN, 1)])
-    curve = read_record(found, tmp_path / "a").curve(PLAIN, "dev/miou")
+    ablation = made_ablation(tmp_path / "a", failed=[(PLAIN, 1)])
+    curve = read_record(ablation, tmp_path / "a").curve(PLAIN, "dev/miou")
     assert curve == {step: pytest.approx([0.5 * step / 60, 0.52 * step / 60]) for step in (20, 40, 60)}
