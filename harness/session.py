@@ -26,9 +26,11 @@ from harness.console import Console, Tally, show_progress
 from harness.event_log import LEDGER, History, read_ledger
 from harness.formats import counted
 from harness.gangs.jobs import Jobs, run_jobs
+from harness.reporting.ablation.record import read_ablation
+from harness.reporting.record import read_or_rebuild
 from harness.reporting.results import Collector, Results, summary, to_table, write_results
-from harness.reporting.search import report_on
-from harness.run_folder import PICTURE, RunInfo
+from harness.reporting.reports import report_on
+from harness.run_folder import PICTURE, RunInfo, existing_folder, kind_of
 from harness.search.objectives import Objective
 from harness.tracking.node_metrics import NodeMetrics
 from harness.tracking.recorder import MlflowRecorder
@@ -236,11 +238,16 @@ def _finished(folder: Path, request: Request, metric: str) -> Ablation | None:
 def show_ablation(ablation: Ablation, storage: Path, console: Console) -> None:
     """Write the table of an ablation or a confirmation, what it amounts to, and what may be typed next."""
     folder = storage.resolve() / ablation.name
+    show_table(ablation, console)
+    console.say(f"next: {next_commands(folder, ablation.tracking_uri)}")
+    console.result({**ablation.to_dict(), "folder": str(folder)})
+
+
+def show_table(ablation: Ablation, console: Console) -> None:
+    """Write the table of an ablation or a confirmation, and what it amounts to."""
     console.table(ablation_table(ablation))
     for line in ablation_lines(ablation):
         console.say(line)
-    console.say(f"next: {next_commands(folder, ablation.tracking_uri)}")
-    console.result({**ablation.to_dict(), "folder": str(folder)})
 
 
 def show_runs(ablation: Ablation, storage: Path, console: Console) -> None:
@@ -330,6 +337,31 @@ def leave_report(folder: Path, recorder: MlflowRecorder, console: Console) -> Pa
         console.say(f"no report: {why}; s4 report {folder.name} tries again")
         return None
     return files[0]
+
+
+def report_again(storage: Path, name: str, console: Console) -> Path:
+    """Show the results of a run as far as it is, write its report, and return the page.
+
+    Raises:
+        UsageError: there is no such run, or it has no results.
+        UnfinishedError: the report cannot be written.
+    """
+    folder = existing_folder(storage, name)
+    if kind_of(folder) in ("ablation", "confirm"):
+        ablation = read_ablation(folder)
+        show_table(ablation, console)
+        data = ablation.to_dict()
+    else:
+        results = read_or_rebuild(folder)
+        show(results, console)
+        data = results.to_dict()
+    try:
+        page = report_on(folder)[0]
+    except OSError as error:
+        raise UnfinishedError(f"failed: the report cannot be written into {folder}: {error}") from None
+    console.say(f"report: {page}")
+    console.result({**data, "report": str(page)})
+    return page
 
 
 def _record_inputs(recorder: MlflowRecorder, session: Session) -> None:

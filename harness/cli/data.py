@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.options import Json, Preset, Settings, base_config
+from harness.cli.options import Json, Preset, Settings
+from harness.experiment import CssExperiment
 from harness.console import open_console
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def check(
     from trainers.data.inventory import take_inventory
     from trainers.overrides import parse_settings
 
-    config = base_config(preset, parse_settings(settings or []))
+    config = CssExperiment.of(preset, parse_settings(settings or [])).base
     with open_console(as_json) as console:
         inventory = take_inventory(config.data, decode=decode)
         for line in lines(preset, inventory):

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.options import Json, Storage, TrackingUri, named_folder
+from harness.cli.options import Json, Storage, TrackingUri
+from harness.run_folder import named_folder
 from harness.console import open_console
 from harness.tables import Column, Table
 
@@ -23,7 +24,7 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """Compare what the ledger, Optuna, MLflow and the checkpoints say of a search; exit code 1 if they disagree."""
-    from harness.cli.conduct import tracking_uri_of
+    from harness.session import tracking_uri_of
     from harness.event_log import LEDGER, read_ledger
     from harness.run_folder import read_run, sole_driver
     from harness.search.doctor import examine

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import Storage, TrackingUri, named_folder
+from harness.cli.options import Storage, TrackingUri
+from harness.run_folder import named_folder
 
 
 def sync(

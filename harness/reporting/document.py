@@ -5,6 +5,7 @@ Texts are plain, with `code` between backticks. Every table and every figure has
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,11 @@ class Note:
     kind: Literal["remark", "missing", "caution"] = "remark"
     """`missing`: something could not be shown; `caution`: a conclusion that must not be drawn."""
 
+    @property
+    def label(self) -> str:
+        """The kind for people."""
+        return {"remark": "Note", "missing": "Missing", "caution": "Caution"}[self.kind]
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -135,6 +141,15 @@ class Document:
     def pictures(self) -> list[Picture]:
         """All pictures, in order."""
         return [block for block in self._blocks() if isinstance(block, Picture)]
+
+    @property
+    def anchors(self) -> list[str]:
+        """Names of the sections in links; equal titles get numbers."""
+        anchors: list[str] = []
+        for section in self.sections:
+            anchor = re.sub(r"[^a-z0-9]+", "-", section.title.lower()).strip("-") or "section"
+            anchors.append(anchor if anchor not in anchors else f"{anchor}-{len(anchors)}")
+        return anchors
 
     def _blocks(self) -> Iterator[Block]:
         for section in self.sections:

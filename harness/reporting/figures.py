@@ -6,7 +6,7 @@ import io
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 from harness.reporting.themes import MARKERS, THEMES, Theme
 from harness.tables import table_csv
@@ -27,23 +27,13 @@ WORDS = {
 """States for people."""
 
 
-class Drawn(NamedTuple):
-    """Files of a figure."""
-
-    light: Path
-    dark: Path
-    data: Path
-
-
-def draw(figure: Figure, folder: Path) -> Drawn:
-    """Write a figure in both themes and its numbers into a folder, and return the files."""
-    folder.mkdir(parents=True, exist_ok=True)
-    pictures = {theme.name: folder / f"{figure.name}-{theme.name}.png" for theme in THEMES}
-    for theme in THEMES:
-        pictures[theme.name].write_bytes(png(figure.draw, theme, figure.size))
-    data = folder / f"{figure.name}.csv"
-    data.write_text(table_csv(figure.data), encoding="utf-8")
-    return Drawn(pictures["light"], pictures["dark"], data)
+def draw(figure: Figure, folder: Path) -> list[Path]:
+    """Write a figure in both themes and its numbers into a folder; return its pictures, the light one first."""
+    pictures = [folder / f"{figure.name}-{theme.name}.png" for theme in THEMES]
+    for picture, theme in zip(pictures, THEMES, strict=True):
+        picture.write_bytes(png(figure.draw, theme, figure.size))
+    (folder / f"{figure.name}.csv").write_text(table_csv(figure.data), encoding="utf-8")
+    return pictures
 
 
 def png(paint: Callable[[Any, Theme], None], theme: Theme, size: tuple[float, float]) -> bytes:

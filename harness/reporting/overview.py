@@ -13,7 +13,7 @@ from harness.reporting.figures import WORDS
 from harness.reporting.results import to_table
 
 if TYPE_CHECKING:
-    from harness.reporting.records import Record
+    from harness.reporting.record import Record
 
 
 def lead(record: Record) -> str:

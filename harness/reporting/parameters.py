@@ -3,26 +3,41 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.reporting.axes import Axis, axis_of, guessed_axis
 from harness.reporting.document import Block, Data, Figure, Note, Section
 from harness.reporting.figures import baseline_handle, best_handle, best_star, legend, state_handles
-from harness.reporting.importance import FEWEST, Importance, importances
 from harness.reporting.results import short
 from harness.reporting.themes import MARKERS, Theme
 
 if TYPE_CHECKING:
-    from harness.reporting.records import Record
+    from harness.reporting.record import Record
     from harness.reporting.results import Row
+    from harness.trials import Trial
+    from search_spaces import Space
 
+FEWEST = 10
+"""Trials below which nothing is said of importance."""
+TARGET = 5
+"""Trials that count as good ones, at least; Optuna advises it."""
 MOST_AXES = 12
 """Parameters that figures show; of more, the most important ones."""
 CROWD = 100
 """Trials from which on marks are small."""
 ABSENT = -0.14
 """Where an axis shows that a trial does not have the parameter."""
+
+
+class Importance(NamedTuple):
+    """Shares of the importance of all parameters, by config path, highest first."""
+
+    what: str
+    """Which value is explained."""
+    trials: int
+    shares: Mapping[str, float]
 
 
 def parameters(record: Record, rungs: Sequence[int]) -> Section:
@@ -232,3 +247,73 @@ def _slice(panel: Any, record: Record, rows: Sequence[Row], axis: Axis, theme: T
     ticks = axis.ticks()
     panel.set_xticks([place for place, _ in ticks], [label for _, label in ticks])
     panel.set_xlim(-0.05, 1.05)
+
+
+def importances(record: Record, rungs: Sequence[int]) -> list[Importance]:
+    """Return the importances that can be told: at the horizon, and at a rung, which trials that were stopped saw too.
+
+    Args:
+        rungs: optimizer steps at which the scheduler decides. That which most trials reached counts.
+    """
+    space = record.space
+    if space is None:
+        return []
+    ended = [(trial, trial.best.get("value", math.nan)) for trial in record.trials.values()
+             if trial.state == "COMPLETE"]  # fmt: skip
+    found = [("best value of complete trials", _finite(ended))]
+    seen = {rung: _finite((trial, dict(trial.values).get(rung, math.nan)) for trial in record.trials.values())
+            for rung in rungs}  # fmt: skip
+    if seen:
+        rung = max(seen, key=lambda step: (len(seen[step]), step))
+        found.append((f"value at step {rung}", seen[rung]))
+    return [
+        Importance(what, len(pairs), shares)
+        for what, pairs in found
+        if len(pairs) >= FEWEST and (shares := _shares(space, pairs, record.maximise))
+    ]
+
+
+def _finite(pairs: Iterable[tuple[Trial, float]]) -> list[tuple[Trial, float]]:
+    return [(trial, value) for trial, value in pairs if math.isfinite(value)]
+
+
+def _shares(space: Space, pairs: Sequence[tuple[Trial, float]], maximise: bool) -> dict[str, float]:
+    import optuna
+
+    from harness.search.warm_start import distribution_of
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    names = {parameter.name: parameter for parameter in space.parameters}
+    study = optuna.create_study(direction="maximize" if maximise else "minimize")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for trial, value in pairs:
+            params = {name: trial.params[name] for name in names if name in trial.params}
+            distributions = {name: distribution_of(names[name]) for name in params}
+            try:
+                study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=value))
+            except ValueError:  # a scheduler has moved it out of the space
+                continue
+        evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=quantile(len(study.trials)))
+        found = optuna.importance.get_param_importances(
+            study, evaluator=evaluator, params=_varied(study.trials), normalize=False
+        )
+    total = sum(found.values())  # 0 where good trials and others lie alike: Optuna would call that equal shares
+    return {names[name].path: share / total for name, share in found.items()} if total > 0 else {}
+
+
+def _varied(trials: Sequence[Any]) -> list[str]:
+    """Return the parameters that took more than one value; the estimator gives a share to one that never moved.
+
+    It smooths the few good trials more than all of them, so two piles of the same value differ in width.
+    """
+    values: dict[str, set[Any]] = {}
+    for trial in trials:
+        for name, value in trial.params.items():
+            values.setdefault(name, set()).add(value)
+    return [name for name, seen in values.items() if len(seen) > 1]
+
+
+def quantile(trials: int) -> float:
+    """Return the share of trials that count as good ones: a tenth, or more where that would be less than `TARGET`."""
+    return min(0.5, max(0.1, TARGET / max(trials, 1)))

@@ -8,7 +8,7 @@ from typing import Any
 from harness.reporting.curves import Curve, paint_panels
 from harness.reporting.document import Block, Cell, Data, Figure, Note, Section
 from harness.reporting.figures import baseline_handle, best_handle, best_star, legend, state_handles
-from harness.reporting.records import Record
+from harness.reporting.record import Record
 from harness.reporting.themes import MARKERS, Theme
 from harness.trials import Trial
 

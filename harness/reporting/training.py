@@ -10,7 +10,7 @@ from typing import Any
 from harness.reporting.curves import Curve, paint_panels
 from harness.reporting.document import Block, Column, Data, Figure, Note, Picture, Section, Table
 from harness.reporting.figures import best_star
-from harness.reporting.records import Record, Reports
+from harness.reporting.record import Record, Reports
 from harness.reporting.themes import Theme
 
 PICTURE = "predictions.png"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from invented.ablations import made_ablation
 
-from harness.reporting.search import report_on
+from harness.reporting.reports import report_on
 
 pytestmark = pytest.mark.timeout(600)
 WHITE, DARK = "rgb(255, 255, 255)", "rgb(22, 27, 33)"

@@ -29,4 +29,5 @@ def ablation_document(ablation: Ablation, folder: Path) -> Document:
         failures(record),
         next_steps(record),
     ]
-    return Document(ablation.name, "ablation", lead(ablation), [section for section in sections if section is not None])
+    kind = "confirmation" if ablation.request.confirms else "ablation"
+    return Document(ablation.name, kind, lead(ablation), [section for section in sections if section is not None])

@@ -7,14 +7,15 @@ import statistics
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
+from harness.ablation.confirm import confirmation_table, verdict_lines
 from harness.ablation.request import Request
 from harness.ablation.results import Ablation
 from harness.formats import duration
 from harness.reporting.ablation.record import AblationRecord
 from harness.reporting.ablation.style import count, listed, signed
-from harness.reporting.document import Block, Cell, Column, Commands, Facts, Note, Section, Table
+from harness.reporting.document import Block, Cell, Column, Commands, Facts, Note, Section, Table, Text
 from harness.reporting.overview import storage_option
-from harness.reporting.records import lanes
+from harness.reporting.record import lanes
 from harness.statistics.compare import Comparison, Verdict
 from harness.statistics.permutation import ALPHA
 from search_spaces.ablation import list_plans, load_plan
@@ -29,6 +30,9 @@ MORE = 2
 def lead(ablation: Ablation) -> str:
     """Return the result in a sentence, and never more than the seeds allow."""
     base, metric = ablation.request.base, ablation.metric
+    if ablation.request.confirms is not None:
+        said = verdict_lines(ablation)[-1]
+        return f"{said[0].upper()}{said[1:]}."
     if not ablation.others:
         return alone(ablation)
     versus = ablation.compare(metric)
@@ -71,6 +75,9 @@ def overview(record: AblationRecord) -> Section:
     blocks: list[Block] = [Note(text, "missing") for text in record.missing]
     if unfinished(record.ablation):
         blocks.append(Note("Not all trainings are over: everything here is as far as it was when this was written."))
+    if record.ablation.request.confirms is not None:
+        blocks += [Text(line) for line in verdict_lines(record.ablation)]
+        blocks.append(confirmation_table(record.ablation))
     blocks += [Note(text, "caution") for text in few_seeds(record.ablation.compare(record.metric))]
     return Section("Overview", [*blocks, Facts(facts(record)), _variants(record.ablation.request)])
 
@@ -172,7 +179,7 @@ def next_steps(record: AblationRecord) -> Section:
     name, seeds = shlex.quote(record.ablation.name), record.ablation.request.seeds
     more = range(max(seeds) + 1, max(seeds) + 1 + MORE)
     rows = [
-        (again(record, (*seeds, *more)), "train more seeds; those that are there stay"),
+        *([] if record.ablation.request.confirms else [(again(record, (*seeds, *more)), "train more seeds; those that are there stay")]),
         (f"s4 report {name}{storage_option(record.folder)}", "this report again"),
         ("s4 ui", "its records in MLflow"),
     ]
@@ -185,16 +192,19 @@ def again(record: AblationRecord, seeds: Sequence[int]) -> str:
     """Return the command that goes on with the ablation, with these seeds."""
     ablation, request = record.ablation, record.ablation.request
     words = ["s4", "noise", request.preset, "--seeds", str(len(seeds))]
-    if ablation.others:
+    if request.confirms is not None:
+        top, listed_seeds = str(len(ablation.others)), ",".join(map(str, seeds))
+        words = ["s4", "confirm", request.confirms.search, "--top", top, "--seeds", listed_seeds]
+    elif ablation.others:
         # a plan that does not come with the package is in a file, which must be found again
         shipped = request.plan in list_plans() and load_plan(request.plan).text == request.plan_text
         plan = request.plan if shipped else f"{request.plan}.yaml"
         words = ["s4", "ablate", plan, "--preset", request.preset, "--seeds", ",".join(map(str, seeds))]
     if request.vary_data:
         words.append("--vary-data")
-    if ablation.others and ablation.metric != "val/miou":
+    if request.confirms is None and ablation.others and ablation.metric != "val/miou":
         words += ["--metric", ablation.metric]
-    for path, value in request.settings.items():
+    for path, value in request.settings.items() if request.confirms is None else ():
         words += ["--set", f"{path}={value}"]
     if ablation.name != request.plan:
         words += ["--name", ablation.name]

@@ -12,7 +12,7 @@ from harness.ablation.request import read_request
 from harness.ablation.results import RESULTS, Ablation, Outcome, collect, read_results
 from harness.event_log import LEDGER, Times, json_lines, read_ledger, read_times
 from harness.models.evaluation import metrics_of
-from harness.reporting.records import Reports, read_reports
+from harness.reporting.record import Reports, read_reports
 from harness.run_folder import RUN, checkpoint_folder, evaluation_file, read_run
 from harness.tracking.stores import OUTBOX
 from trainers.errors import DataError, UsageError

@@ -22,7 +22,7 @@ from harness.reporting.curves import Curve, paint_panels
 from harness.reporting.document import Block, Cell, Column, Data, Figure, Note, Section, Table, Text
 from harness.reporting.figures import legend
 from harness.reporting.themes import Theme
-from harness.run_folder import PICTURE
+from harness.run_folder import OVERLAYS as PICTURE
 from trainers.figure import COLUMNS, GAP, HEADER, PAPER, palette
 
 WATCHED = "dev/miou"

@@ -72,7 +72,7 @@ def test_a_report_that_fails_loses_no_search(task: Task, monkeypatch: pytest.Mon
     def broken(folder: Path) -> list[Path]:
         raise RuntimeError("no\nink")
 
-    monkeypatch.setattr("harness.reporting.search.report_on", broken)
+    monkeypatch.setattr("harness.reporting.reports.report_on", broken)
     out = io.StringIO()
     results = conduct(task, Console(RichConsole(file=out, width=200), None), play)
     assert results.counts == {"COMPLETE": 1}

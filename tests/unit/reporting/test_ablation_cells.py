@@ -2,12 +2,17 @@
 
 import pytest
 
-from harness.reporting.html import table_html
+from harness.reporting.document import Document, Section
+from harness.reporting.reports import to_html
 from harness.tables import Column, Data, Table, table_latex, table_markdown
 
 EXACT = Data(["variant", "difference", "low", "high"], [["a", -0.0123456789, -0.5, 0.25]])
 TABLE = Table("t", "Caption.", [Column("variant"), Column("difference")], [["a", "-0.0123 [-0.5000, +0.2500]"]],
               bold=frozenset({(0, 1)}), exact=EXACT)  # fmt: skip
+
+
+def table_html(table: Table) -> str:
+    return to_html(Document("d", "kind", "", [Section("s", [table])]), {})
 
 
 def test_a_single_cell_is_bold_in_every_format() -> None:

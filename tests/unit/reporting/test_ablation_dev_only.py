@@ -11,7 +11,7 @@ from harness.reporting.ablation import ablation_document
 from harness.reporting.ablation.overview import lead
 from harness.reporting.ablation.record import read_ablation, read_record
 from harness.reporting.document import Document, Note, Section
-from harness.reporting.search import report_on
+from harness.reporting.reports import report_on
 
 SEEDS = (0, 1, 2)
 LEFT_OUT = "Trained, but not evaluated by val/miou, so without a number here: trial 7, trial 12."

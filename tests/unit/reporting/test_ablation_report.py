@@ -19,7 +19,7 @@ from harness.reporting.ablation.overview import again, lead
 from harness.reporting.ablation.record import read_record
 from harness.reporting.ablation.trainings import pictures, same_seed, take_apart
 from harness.reporting.document import Document, Figure, Note
-from harness.reporting.search import report_on
+from harness.reporting.reports import report_on
 from harness.run_folder import checkpoint_folder
 from harness.statistics.power import DELTAS
 from trainers.figure import COLUMNS, GAP, HEADER
@@ -192,7 +192,7 @@ def test_s4_report_shows_an_unfinished_ablation_and_writes_its_report(
 ) -> None:
     ablation = made_ablation(tmp_path / "first", (0,), missing=[(ODD, 0)])
     (tmp_path / "first" / RESULTS).unlink()
-    monkeypatch.setattr("harness.reporting.search.report_on", lambda folder: [folder / "drawn.html"])
+    monkeypatch.setattr("harness.reporting.reports.report_on", lambda folder: [folder / "drawn.html"])
     assert run(["report", "first", "--storage", str(tmp_path), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["report"] == str(tmp_path / "first" / "drawn.html")

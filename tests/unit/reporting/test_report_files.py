@@ -7,8 +7,8 @@ import pytest
 
 from harness.reporting.document import Column, Data, Document, Figure, Picture, Section, Table
 from harness.reporting.figures import png
+from harness.reporting.reports import write_report
 from harness.reporting.themes import DARK, LIGHT, THEMES, Theme
-from harness.reporting.write import write_report
 
 
 def point(canvas: Any, theme: Theme) -> None:

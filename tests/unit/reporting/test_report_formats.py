@@ -20,8 +20,7 @@ from harness.reporting.document import (
     Table,
     Text,
 )
-from harness.reporting.html import Themed, table_html, to_html
-from harness.reporting.markdown import to_markdown
+from harness.reporting.reports import Looks, to_html, to_markdown
 from harness.tables import table_csv, table_markdown
 
 NASTY = "a<b> & \"c\" | $d_e% {f} ~g^ \\h #i *j* [k](l) 'm' <script>alert(1)</script>"
@@ -64,12 +63,16 @@ def some_table(shown: int = 50) -> Table:
     return Table("some-table", f"Caption with `code_1` and {NASTY}", columns, rows, frozenset({1}), shown=shown)
 
 
+def table_html(table: Table) -> str:
+    return to_html(Document("d", "kind", "", [Section("s", [table])]), {})
+
+
 @pytest.fixture
 def page(tmp_path: Path) -> str:
     (tmp_path / "l.png").write_bytes(b"light")
     (tmp_path / "d.png").write_bytes(b"dark")
-    return to_html(whole(tmp_path), {"fig": Themed(tmp_path / "l.png", tmp_path / "d.png"),
-                                     "pic": Themed(tmp_path / "l.png", tmp_path / "l.png")}, "the `foot`")  # fmt: skip
+    return to_html(whole(tmp_path), {"fig": Looks(tmp_path / "l.png", tmp_path / "d.png"),
+                                     "pic": Looks(tmp_path / "l.png", tmp_path / "l.png")}, "the `foot`")  # fmt: skip
 
 
 def whole(folder: Path) -> Document:

@@ -12,10 +12,10 @@ from harness.cli.main import run
 from harness.event_log import LEDGER
 from harness.reporting.document import Document, Note, Table
 from harness.reporting.figures import png
-from harness.reporting.records import read_record
+from harness.reporting.pruning import rung_steps
+from harness.reporting.record import read_record
+from harness.reporting.reports import report_on, search_document
 from harness.reporting.results import read_results
-from harness.reporting.search import report_on, search_document
-from harness.reporting.stops import rung_steps
 from harness.reporting.themes import LIGHT
 from harness.tracking.stores import OUTBOX
 from harness.trials import TrialState
@@ -235,7 +235,7 @@ def test_s4_report_says_in_one_line_that_nothing_can_be_written(
     def readonly(folder: Path) -> list[Path]:
         raise PermissionError(13, "Permission denied", str(folder))
 
-    monkeypatch.setattr("harness.reporting.search.report_on", readonly)
+    monkeypatch.setattr("harness.reporting.reports.report_on", readonly)
     assert run(["report", "s", "--storage", str(tmp_path)]) == 1
     out = capsys.readouterr().out
     assert "best: trial 1" in out

@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 
 import pytest
-from harness.reporting.times import Span, lanes
+from harness.reporting.record import Span, lanes
 from hypothesis import given
 from hypothesis import strategies as st
 from invented.searches import COMPLETE, PRUNED, SHA, Course, made_search, made_training
@@ -13,10 +13,10 @@ from invented.searches import COMPLETE, PRUNED, SHA, Course, made_search, made_t
 from harness.reporting.axes import Axis, axis_of, guessed_axis
 from harness.reporting.document import Table
 from harness.reporting.figures import png
-from harness.reporting.importance import importances, quantile
-from harness.reporting.records import read_record
+from harness.reporting.parameters import importances, quantile
+from harness.reporting.record import Span, lanes, read_record
+from harness.reporting.reports import training_document
 from harness.reporting.results import short
-from harness.reporting.search import training_document
 from harness.reporting.themes import DARK
 from search_spaces import load_space
 from trainers.errors import UsageError

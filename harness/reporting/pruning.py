@@ -14,7 +14,7 @@ from harness.search.config import grace
 from harness.statistics.ranks import FEWEST, Course, RungOrder, rung_orders
 
 if TYPE_CHECKING:
-    from harness.reporting.records import Record
+    from harness.reporting.record import Record
     from harness.trials import Trial
 
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from harness.formats import duration
 from harness.reporting.document import Block, Column, Data, Facts, Figure, Note, Section, Table
 from harness.reporting.figures import legend, state_handles
-from harness.reporting.records import lanes
+from harness.reporting.record import lanes
 from harness.reporting.themes import Theme
 
 if TYPE_CHECKING:
-    from harness.reporting.records import Record
+    from harness.reporting.record import Record
 
 LABELLED = 60
 """Spans up to which the timeline writes the numbers of trials."""

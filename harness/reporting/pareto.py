@@ -9,7 +9,7 @@ from harness.reporting.figures import legend
 from harness.reporting.themes import MARKERS, Theme
 
 if TYPE_CHECKING:
-    from harness.reporting.records import Record
+    from harness.reporting.record import Record
 
 
 def front(record: Record) -> Section | None:

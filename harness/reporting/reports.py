@@ -1,0 +1,185 @@
+"""Reports of searches, trainings and ablations: their sections, and their folder of page, text, tables and figures."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup, escape
+
+from harness.reporting.ablation import ablation_document
+from harness.reporting.ablation.record import read_ablation
+from harness.reporting.document import Document
+from harness.reporting.figures import draw
+from harness.reporting.overview import go_on, lead, leaderboard, overview
+from harness.reporting.parameters import parameters
+from harness.reporting.pareto import front
+from harness.reporting.progress import progress
+from harness.reporting.pruning import rung_steps, stops
+from harness.reporting.record import Record, read_record
+from harness.reporting.themes import DARK, LIGHT
+from harness.reporting.timing import effort, faults
+from harness.reporting.training import classes, curves, predictions
+from harness.run_folder import kind_of
+from harness.tables import Cell, markdown_inline, markdown_text, spans, table_csv, table_latex, table_markdown
+
+FOLDER = "report"
+"""Of a report, in the folder of what it reports on."""
+PAGE, TEXT = "report.html", "report.md"
+LEADING = re.compile(r"([-+]?\d+(?:\.\d+)?) [±\[]")
+"""The number that cells such as `+0.01 [-0.01, +0.03]` are sorted by."""
+
+
+def report_on(folder: Path) -> list[Path]:
+    """Write the report of the search, training or ablation in a folder, into `FOLDER` there; return its files.
+
+    Raises:
+        UsageError: there are no results.
+        OSError: it cannot be written.
+    """
+    return write_report(_document(folder), folder / FOLDER, f"Written by s4-harness from what lies in `{folder.name}`.")
+
+
+def _document(folder: Path) -> Document:
+    if kind_of(folder) in ("ablation", "confirm"):
+        return ablation_document(read_ablation(folder), folder)
+    record = read_record(folder)
+    return search_document(record) if record.results.kind == "search" else training_document(record)
+
+
+def search_document(record: Record) -> Document:
+    """Return the report of a search."""
+    sections = [overview(record), leaderboard(record), progress(record), front(record),
+                parameters(record, rung_steps(record)), stops(record), effort(record), faults(record),
+                go_on(record)]  # fmt: skip
+    return Document(record.name, "search", lead(record), [section for section in sections if section is not None])
+
+
+def training_document(record: Record) -> Document:
+    """Return the report of a training."""
+    sections = [overview(record), curves(record), classes(record), predictions(record), effort(record), faults(record),
+                go_on(record)]  # fmt: skip
+    return Document(record.name, "training", lead(record), [section for section in sections if section is not None])
+
+
+def write_report(document: Document, folder: Path, foot: str = "") -> list[Path]:
+    """Write a report, in place of the one that the folder holds, and return its files, the page first.
+
+    Readers see the old report or the new one. Where it fails, the old one stays.
+
+    Args:
+        folder: whose last part is the report's own; everything in it is replaced.
+        foot: a line for the end of the page.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        new.chmod(0o755)
+        _fill(new, document, foot)
+        _swap(new, folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return sorted(files, key=lambda path: path.name != PAGE)
+
+
+class Looks(NamedTuple):
+    """PNG files of a figure; the same one twice where it has one look."""
+
+    light: Path
+    dark: Path
+
+
+def _fill(folder: Path, document: Document, foot: str) -> None:
+    (folder / "tables").mkdir()
+    (folder / "figures").mkdir()
+    pictures = {figure.name: Looks(*draw(figure, folder / "figures")) for figure in document.figures}
+    for picture in document.pictures:
+        copy = folder / "figures" / f"{picture.name}.png"
+        shutil.copyfile(picture.path, copy)
+        pictures[picture.name] = Looks(copy, copy)
+    for table in document.tables:
+        (folder / "tables" / f"{table.name}.csv").write_text(table_csv(table), encoding="utf-8")
+        (folder / "tables" / f"{table.name}.tex").write_text(table_latex(table), encoding="utf-8")
+    addresses = {name: f"figures/{looks.light.name}" for name, looks in pictures.items()}
+    (folder / TEXT).write_text(to_markdown(document, addresses), encoding="utf-8")
+    (folder / PAGE).write_text(to_html(document, pictures, foot), encoding="utf-8")
+
+
+def _swap(new: Path, folder: Path) -> None:
+    """Put the new folder in the place of the old one."""
+    old = new.with_name(f"{new.name}-old")
+    if folder.exists():
+        os.replace(folder, old)
+    try:
+        os.replace(new, folder)
+    except OSError:
+        if old.exists():
+            os.replace(old, folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def to_html(document: Document, pictures: Mapping[str, Looks], foot: str = "") -> str:
+    """Return a report as one page that asks nothing of any other file or host.
+
+    Args:
+        pictures: files by the name of the figure; they are put into the page.
+        foot: a line for the end of the page.
+    """
+    template = TEMPLATES.get_template("report.html")
+    return template.render(document=document, pictures=pictures, foot=foot, light=LIGHT, dark=DARK)
+
+
+def to_markdown(document: Document, pictures: Mapping[str, str]) -> str:
+    """Return a report as Markdown.
+
+    Args:
+        pictures: addresses by the name of the figure.
+    """
+    return TEMPLATES.get_template("report.md").render(document=document, pictures=pictures)
+
+
+def html_inline(text: str) -> Markup:
+    """Return a text with its code."""
+    pieces = (Markup("<code>{}</code>").format(piece) if code else escape(piece) for code, piece in spans(text))
+    return Markup("").join(pieces)
+
+
+def sort_value(cell: Cell) -> str | None:
+    """Return the number that a page sorts a cell by, "" for an empty one; none where it sorts texts."""
+    if cell is None:
+        return ""
+    if isinstance(cell, str):
+        first = LEADING.match(cell)
+        return repr(float(first[1])) if first else None
+    return None if isinstance(cell, bool) else repr(cell)
+
+
+def data_uri(path: Path) -> str:
+    """Return a PNG as the address of itself."""
+    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).with_name("templates")),
+    autoescape=select_autoescape(["html"]),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+TEMPLATES.filters |= {
+    "data_uri": data_uri, "inline": html_inline, "markdown_inline": markdown_inline, "markdown_table": table_markdown,
+    "markdown_text": markdown_text, "sort_value": sort_value, "type_name": lambda block: type(block).__name__,
+}  # fmt: skip
