@@ -28,8 +28,8 @@ from harness.formats import counted
 from harness.gangs.jobs import Jobs, run_jobs
 from harness.reporting.ablation.record import read_ablation
 from harness.reporting.record import read_or_rebuild
-from harness.reporting.results import Collector, Results, summary, to_table, write_results
 from harness.reporting.reports import report_on
+from harness.reporting.results import Collector, Results, summary, to_table, write_results
 from harness.run_folder import PICTURE, RunInfo, existing_folder, kind_of
 from harness.search.objectives import Objective
 from harness.tracking.node_metrics import NodeMetrics

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.options import Json, Preset, Settings
-from harness.experiment import CssExperiment
 from harness.console import open_console
+from harness.experiment import CssExperiment
 
 if TYPE_CHECKING:
     from trainers.data.inventory import Inventory

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.options import Json, Storage, TrackingUri
-from harness.run_folder import named_folder
 from harness.console import open_console
+from harness.run_folder import named_folder
 from harness.tables import Column, Table
 
 if TYPE_CHECKING:
@@ -24,11 +24,11 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """Compare what the ledger, Optuna, MLflow and the checkpoints say of a search; exit code 1 if they disagree."""
-    from harness.session import tracking_uri_of
     from harness.event_log import LEDGER, read_ledger
     from harness.run_folder import read_run, sole_driver
     from harness.search.doctor import examine
     from harness.search.objectives import parse_objectives
+    from harness.session import tracking_uri_of
 
     folder, uri = named_folder(storage, name), tracking_uri_of(tracking_uri)
     info = read_run(folder, "search")

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.options import TrackingUri
-from harness.run_folder import named_folder
 from harness.formats import one_line
+from harness.run_folder import named_folder
 from harness.tracking.stores import NO_JOBS, absolute_uri, artifact_location, default_tracking_uri, is_server
 from trainers.errors import UsageError
 

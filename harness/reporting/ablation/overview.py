@@ -179,7 +179,11 @@ def next_steps(record: AblationRecord) -> Section:
     name, seeds = shlex.quote(record.ablation.name), record.ablation.request.seeds
     more = range(max(seeds) + 1, max(seeds) + 1 + MORE)
     rows = [
-        *([] if record.ablation.request.confirms else [(again(record, (*seeds, *more)), "train more seeds; those that are there stay")]),
+        *(
+            []
+            if record.ablation.request.confirms
+            else [(again(record, (*seeds, *more)), "train more seeds; those that are there stay")]
+        ),
         (f"s4 report {name}{storage_option(record.folder)}", "this report again"),
         ("s4 ui", "its records in MLflow"),
     ]
