@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -77,10 +77,7 @@ class SearchCost(NamedTuple):
     def pace(self) -> Pace | None:
         """What a trial costs on a gang: its workers share evaluations as they share the batch."""
         timing = self.timing
-        if timing is None:
-            return None
-        evaluate_s = timing.evaluate_s / self.shape.workers_per_gang
-        return Pace(timing.step_s, evaluate_s, timing.save_s, timing.start_s, timing.checkpoint_bytes)
+        return timing and replace(timing, evaluate_s=timing.evaluate_s / self.shape.workers_per_gang)
 
     @property
     def comparable(self) -> bool:

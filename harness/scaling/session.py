@@ -201,7 +201,6 @@ def run_scaling(
 
         try:
             with record.recorder:
-                record.add_inputs()
                 samples = measure_all(request, folder / "gangs", slots.unit == "GPU", on_sample)
                 shutil.rmtree(folder / "gangs", ignore_errors=True)  # nothing in it is worth keeping
                 scaling = summarise(request, samples, folder.name, slots.unit, hosts, uri)
@@ -298,11 +297,8 @@ class ScaleRecord:
             metric=METRIC,
             trial_tags=lambda trial: {"s4.kind": "point", "s4.workers": str(trial.overrides["workers"])},
         )
-
-    def add_inputs(self) -> None:
-        """Record the request and the base config."""
-        config = self._request.config.model_dump(mode="json")
-        for name, data in (("request.yaml", dict(self._request.as_plain())), ("config.yaml", config)):
+        config = request.config.model_dump(mode="json")
+        for name, data in (("request.yaml", dict(request.as_plain())), ("config.yaml", config)):
             self.recorder.artifact(name, yaml.safe_dump(data, sort_keys=False))
 
     def add_sample(self, workers: int, repeat: int, sample: Sample) -> None:
