@@ -12,10 +12,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
+from harness.formats import last_line
+from harness.tables import table_terminal
+
 if TYPE_CHECKING:
     import rich.console
     from rich.console import Group
 
+    from harness.tables import Table
     from harness.trials import Trial, TrialObserver
 
 FILE_WIDTH = 500
@@ -33,6 +37,12 @@ class Console:
     def say(self, line: str) -> None:
         """Write a line for people."""
         self.rich.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def table(self, table: Table) -> None:
+        """Write a table below its caption, if it has one."""
+        if table.caption:
+            self.say(table.caption)
+        self.rich.print(table_terminal(table))
 
     def result(self, data: Mapping[str, Any]) -> None:
         """Write the JSON object, if it was asked for."""
@@ -211,7 +221,7 @@ class PlainProgress:
         if trial.best:
             words += f", best {self.tally.metric} {trial.best['value']:.4f}"
         if trial.error:
-            words += f": {trial.error.strip().rsplit(chr(10), 1)[-1]}"
+            words += f": {last_line(trial.error)}"
         self._write(f"[{self.tally.ended}/{self.tally.total}] {words}")
 
     def _write(self, line: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.ablation.request import Request, read_request
+from harness.formats import last_line
 from harness.run_folder import write_whole
 from harness.statistics.compare import Comparison, compare
 from harness.statistics.intervals import Summary, summary
@@ -143,7 +144,7 @@ def collect(request: Request, trials: Mapping[int, Trial], late: Mapping[int, Ma
             continue
         whole = str(trial.state) == "COMPLETE"
         metrics = {**trial.metrics, **late.get(number, {})} if whole else {}
-        error = trial.error.strip().rsplit("\n", 1)[-1] if trial.error else None
+        error = last_line(trial.error) if trial.error else None
         outcomes.append(Outcome(number, run.variant, run.seed, str(trial.state), metrics, error))
     return outcomes
 

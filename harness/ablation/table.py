@@ -2,60 +2,35 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from harness.ablation.results import Ablation
 from harness.statistics.compare import Verdict, in_words
+from harness.tables import Cell, Column, Table
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from harness.statistics.compare import Comparison
-
-NONE = "-"
 DECIMALS = 4
 STYLES = {Verdict.BETTER: "bold green", Verdict.WORSE: "red"}
 
 
-def columns(found: Ablation) -> list[str]:
-    """Return the titles of the table's columns."""
-    base = found.request.base
-    return ["variant", "seeds", found.metric, "std", f"- {base}", "95 % interval", "p", "verdict", "dev/miou"]
-
-
-def cells(found: Ablation) -> list[list[str]]:
-    """Return the table's cells as text, a line a variant, in the order of the plan."""
-    compared = found.compare(found.metric)
-    return [_line(found, variant.name, compared.get(variant.name)) for variant in found.request.variants]
-
-
-def _line(found: Ablation, variant: str, versus: Comparison | None) -> list[str]:
-    over, dev = found.summary(variant, found.metric), found.summary(variant, "dev/miou")
-    line = [variant, f"{over.n}/{len(found.request.seeds)}", _number(over.mean), _number(over.std)]
-    if versus is None:
-        line += [NONE, NONE, NONE, "the base"]
-    else:
-        interval = NONE
-        if versus.ci_low is not None and versus.ci_high is not None:
-            interval = f"[{versus.ci_low:+.{DECIMALS}f}, {versus.ci_high:+.{DECIMALS}f}]"
-        p = versus.p if versus.p is not None else versus.p_t
-        line += [_signed(versus.difference), interval, NONE if p is None else f"{p:.2g}", str(versus.verdict)]
-    return [*line, _number(dev.mean)]
-
-
-def to_table(found: Ablation) -> Table:
-    """Return the table for a terminal."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    for title in columns(found):
-        table.add_column(title, justify="left" if title in ("variant", "verdict") else "right", overflow="fold")
-    compared = found.compare(found.metric)
-    for line in cells(found):
-        versus = compared.get(line[0])
-        table.add_row(*line, style=STYLES.get(versus.verdict) if versus else None)
-    return table
+def to_table(ablation: Ablation) -> Table:
+    """Return the table of the metric that variants are judged by, a row a variant, in the order of the plan."""
+    request, metric = ablation.request, ablation.metric
+    columns = [Column("variant"), Column("seeds", align="right"), Column(metric, form=f".{DECIMALS}f"),
+               Column("std", form=f".{DECIMALS}f"), Column(f"- {request.base}", form=f"+.{DECIMALS}f"),
+               Column("95 % interval", align="right"), Column("p", form=".2g"), Column("verdict"),
+               Column("dev/miou", form=f".{DECIMALS}f")]  # fmt: skip
+    compared = ablation.compare(metric)
+    rows, styles = list[list[Cell]](), dict[int, str]()
+    for index, name in enumerate(variant.name for variant in request.variants):
+        over, dev, versus = ablation.summary(name, metric), ablation.summary(name, "dev/miou"), compared.get(name)
+        difference: list[Cell] = [None, None, None, "the base"]
+        if versus is not None:
+            interval = None
+            if versus.ci_low is not None and versus.ci_high is not None:
+                interval = f"[{versus.ci_low:+.{DECIMALS}f}, {versus.ci_high:+.{DECIMALS}f}]"
+            p = versus.p if versus.p is not None else versus.p_t
+            difference = [versus.difference, interval, p, str(versus.verdict)]
+            styles[index] = STYLES.get(versus.verdict, "")
+        rows.append([name, f"{over.n}/{len(request.seeds)}", over.mean, over.std, *difference, dev.mean])
+    return Table("ablation", "", columns, rows, styles=styles)
 
 
 def lines(found: Ablation) -> list[str]:
@@ -88,11 +63,3 @@ def lines(found: Ablation) -> list[str]:
         "device-hours"
     )
     return said
-
-
-def _number(value: float | None) -> str:
-    return NONE if value is None else f"{value:.{DECIMALS}f}"
-
-
-def _signed(value: float | None) -> str:
-    return NONE if value is None else f"{value:+.{DECIMALS}f}"

@@ -105,24 +105,20 @@ def _preset(plan: AblationPlan, given: str | None) -> str:
 
 def _list(task: Task, console: Console) -> None:
     """List every run of the ablation, whether it is done, and what its variant sets."""
-    from rich import box
-    from rich.table import Table
-
     from harness.event_log import LEDGER, read_ledger
+    from harness.tables import Column, Table
 
     request = task.request
     trials = read_ledger(task.folder / LEDGER).trials if (task.folder / LEDGER).exists() else {}
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    for title in ("run", "variant", "seed", "state", f"differs from {request.base} in"):
-        table.add_column(title, overflow="fold")
-    rows = []
+    columns = [Column(title) for title in ("run", "variant", "seed", "state", f"differs from {request.base} in")]
+    rows, cells = [], []
     for number, run in enumerate(request.runs):
         state = str(trials[number].state) if number in trials else "to train"
         difference = request.difference(run.variant)
-        words = ", ".join(f"{path}={value}" for path, value in difference.items()) or "-"
-        table.add_row(str(number), run.variant, str(run.seed), state, words)
+        words = ", ".join(f"{path}={value}" for path, value in difference.items()) or None
+        cells.append((number, run.variant, run.seed, state, words))
         rows.append({"run": number, "variant": run.variant, "seed": run.seed, "state": state, "difference": difference})
-    console.rich.print(table)
+    console.table(Table("runs", "", columns, cells))
     missing = sum(row["state"] not in ("COMPLETE", "PRUNED", "FAIL") for row in rows)
     steps = request.config.schedule.steps
     console.say(f"{task.folder.name}: {len(rows)} trainings of {steps} steps, {missing} of them to train")
@@ -134,7 +130,7 @@ def _show(found: Ablation, folder: Path, console: Console) -> None:
     from harness.ablation.table import lines, to_table
     from harness.cli.conduct import further
 
-    console.rich.print(to_table(found))
+    console.table(to_table(found))
     for line in lines(found):
         console.say(line)
     console.say(f"again: {further(folder, found.tracking_uri)}")

@@ -15,6 +15,7 @@ import yaml
 from harness.cli.report import show
 from harness.console import Console, Tally, show_progress
 from harness.event_log import History
+from harness.formats import one_line
 from harness.search.objectives import Objective
 from harness.tracking.stores import OUTBOX, absolute_uri, default_tracking_uri
 from harness.tracking.views import Chart
@@ -127,7 +128,7 @@ def leave_report(folder: Path, recorder: MlflowRecorder, console: Console) -> Pa
         for file in files:
             recorder.file(file, folder=file.parent.relative_to(folder).as_posix())
     except (Exception, KeyboardInterrupt) as error:
-        why = " ".join(str(error).split()) or type(error).__name__
+        why = one_line(error) or type(error).__name__
         console.say(f"no report: {why}; s4 report {folder.name} tries again")
         return None
     return files[0]

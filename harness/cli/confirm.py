@@ -230,7 +230,7 @@ def _validate(task: Task, found: Confirmation, recorder: MlflowRecorder, use_gpu
 
 
 def _show(found: Confirmation, folder: Path, console: Console) -> None:
-    console.rich.print(to_table(found))
+    console.table(to_table(found))
     for line in lines(found):
         console.say(line)
     console.result({**to_json(found), "folder": str(folder)})

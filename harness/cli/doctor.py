@@ -9,10 +9,9 @@ import typer
 
 from harness.cli.options import Json, Storage, TrackingUri, named_folder
 from harness.console import open_console
+from harness.tables import Column, Table
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from harness.search.doctor import Finding
 
 
@@ -46,7 +45,7 @@ def doctor(
         for line in mended:
             console.say(f"mended: {line}")
         if findings:
-            console.rich.print(to_table(findings))
+            console.table(to_table(findings))
         trials = len(read_ledger(folder / LEDGER).trials)
         mendable = sum(finding.mend is not None for finding in findings)
         if not findings:
@@ -66,17 +65,9 @@ def doctor(
 
 def to_table(findings: list[Finding]) -> Table:
     """Return the findings as a table."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    table.add_column("trial", justify="right")
-    table.add_column("what disagrees", overflow="fold")
-    table.add_column("can be mended")
-    for finding in findings:
-        trial = "-" if finding.trial is None else str(finding.trial)
-        table.add_row(trial, finding.what, "no" if finding.mend is None else "yes")
-    return table
+    columns = [Column("trial", align="right"), Column("what disagrees"), Column("can be mended")]
+    rows = [(finding.trial, finding.what, finding.mend is not None) for finding in findings]
+    return Table("findings", "", columns, rows)
 
 
 def _line(finding: Finding) -> str:

@@ -11,11 +11,10 @@ from harness.ablation.run import Task, carry_out, prepare
 from harness.cli.checks import say_weights
 from harness.cli.options import Address, Json, Preset, Settings, Storage, TrackingUri, named_folder
 from harness.console import Console, open_console
+from harness.tables import Column, Table
 from trainers.errors import UsageError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from harness.ablation.results import Ablation
     from harness.statistics.power import Needed, Spread
 
@@ -84,7 +83,7 @@ def _show(found: Ablation, folder: Path, console: Console) -> None:
         needed = seeds_table(spread_of_differences(own), DELTAS)
         _say(metric, scores, own, console)
         if metric == METRICS[0]:
-            console.rich.print(_table(needed))
+            console.table(_table(needed))
             console.say(
                 "for a paired t-test at 0.05 to find the difference with a chance of 0.8, if the seeds of two configs "
                 "have nothing in common (paired seeds may do with fewer); cautious: with a spread that the true one "
@@ -108,13 +107,8 @@ def _say(metric: str, scores: dict[int, float], own: Spread, console: Console) -
 
 
 def _table(needed: list[Needed]) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    for title in ("difference in mIoU", "seeds", "seeds, cautious"):
-        table.add_column(title, justify="right")
-    for line in needed:
-        counts = ("> 10 000" if count is None else str(count) for count in (line.seeds, line.seeds_upper))
-        table.add_row(f"{line.delta:g}", *counts)
-    return table
+    columns = [Column("difference in mIoU", form="g"), Column("seeds", align="right"),
+               Column("seeds, cautious", align="right")]  # fmt: skip
+    rows = [[line.delta, *("> 10 000" if count is None else count for count in (line.seeds, line.seeds_upper))]
+            for line in needed]  # fmt: skip
+    return Table("seeds-needed", "", columns, rows)

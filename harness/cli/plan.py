@@ -70,5 +70,5 @@ def plan(
             )
             search = search_cost.plan_search(preset, space, settings or [], options, storage, address, time)
             table, data = search_cost.to_table(search), search_cost.to_json(search)
-        console.rich.print(table)
+        console.table(table)
         console.result(data)

@@ -50,7 +50,7 @@ def _tell(folder: Path, console: Console) -> dict[str, Any]:
         from harness.reporting.ablation.record import read_ablation
 
         found = read_ablation(folder)
-        console.rich.print(to_table(found))
+        console.table(to_table(found))
         for line in lines(found):
             console.say(line)
         return ablation.to_json(found)
@@ -66,7 +66,7 @@ def show(console: Console, results: Results) -> None:
     """Write the table and what it amounts to."""
     from harness.reporting.results import summary, to_table
 
-    console.rich.print(to_table(results))
+    console.table(to_table(results))
     for line in summary(results):
         console.say(line)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.options import TrackingUri, named_folder
+from harness.formats import one_line
 from harness.tracking.stores import NO_JOBS, absolute_uri, artifact_location, default_tracking_uri, is_server
 from trainers.errors import UsageError
 
@@ -75,7 +76,7 @@ def _links(uri: str, name: str | None) -> Links:
         client = connect_client(uri)
         return search_links(client, EXPERIMENT, name) if name else experiment_link(client, EXPERIMENT)
     except MlflowException as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise UsageError(f"MLflow must be reachable at {uri}, it is not ({reason}): check --tracking-uri") from None
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -12,17 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from harness.confirm.request import BASELINE, Configuration, Request
 from harness.confirm.statistics import choose, verdict
+from harness.formats import last_line
 from harness.run_folder import write_whole
 from harness.statistics.intervals import Interval, paired, t_interval
+from harness.tables import Cell, Column, Data, Table, table_csv, table_markdown
 from trainers.errors import UsageError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from harness.trials import Trial
 
 FILES = ("confirm.json", "confirm.csv", "confirm.md")
-NONE = "-"
 Scores = Mapping[int, float]
 """By seed."""
 
@@ -104,7 +101,7 @@ def collect(name: str, request: Request, trials: Sequence[Trial], tracking_uri: 
         if trial.state == "COMPLETE":
             dev[configuration.label][seed] = trial.metrics[request.metric]
         else:
-            errors[configuration.label][seed] = (trial.error or str(trial.state)).strip().rsplit("\n", 1)[-1]
+            errors[configuration.label][seed] = last_line(trial.error or str(trial.state))
     outcomes = [Outcome(item, dev[item.label], errors=errors[item.label]) for item in request.configurations]
     return Confirmation(name, request, outcomes, tracking_uri)
 
@@ -132,61 +129,43 @@ def lines(found: Confirmation) -> list[str]:
     return said
 
 
-def columns(found: Confirmation) -> list[str]:
-    """Return the titles of the table's columns."""
-    metric, val = found.request.metric, found.val_metric
-    return ["configuration", "search", "seeds", metric, "std", "lower bound", "- baseline", val, "std", "- baseline"]
-
-
-def cells(found: Confirmation) -> list[list[str]]:
-    """Return the table's cells as text, a line a configuration."""
-    table = []
-    for outcome in found.outcomes:
-        line = [outcome.label, NONE if outcome.configuration.found is None else f"{outcome.configuration.found:.4f}"]
-        line.append(f"{len(outcome.dev)}/{len(found.request.seeds)}")
-        whole = outcome.label in found.whole
-        dev = t_interval([*outcome.dev.values()]) if whole else None
-        val = t_interval([*outcome.val.values()]) if outcome.val else None
-        line += [f"{dev.mean:.4f}", f"{dev.std:.4f}", f"{dev.low:.4f}"] if dev else [NONE] * 3
-        line.append(_interval(found.difference(outcome.label, "dev")))
-        line += [f"{val.mean:.4f}", f"{val.std:.4f}"] if val else [NONE] * 2
-        line.append(_interval(found.difference(outcome.label, "val")))
-        table.append(line)
-    return table
-
-
 def to_table(found: Confirmation) -> Table:
-    """Return the table for a terminal."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    for title in columns(found):
-        table.add_column(title, justify="left" if title == "configuration" else "right", overflow="fold")
-    for line in cells(found):
-        table.add_row(*line, style="bold green" if line[0] == found.chosen else None)
-    return table
+    """Return the table, a row a configuration."""
+    metric, val = found.request.metric, found.val_metric
+    columns = [Column("configuration"), Column("search", form=".4f"), Column("seeds", align="right"),
+               *(Column(title, form=".4f") for title in (metric, "std", "lower bound")),
+               Column("- baseline", align="right"), Column(val, form=".4f"), Column("std", form=".4f"),
+               Column("- baseline", align="right")]  # fmt: skip
+    rows: list[list[Cell]] = []
+    for outcome in found.outcomes:
+        dev = t_interval([*outcome.dev.values()]) if outcome.label in found.whole else None
+        on_val = t_interval([*outcome.val.values()]) if outcome.val else None
+        rows.append([
+            outcome.label, outcome.configuration.found, f"{len(outcome.dev)}/{len(found.request.seeds)}",
+            *((dev.mean, dev.std, dev.low) if dev else (None, None, None)),
+            _interval(found.difference(outcome.label, "dev")),
+            *((on_val.mean, on_val.std) if on_val else (None, None)),
+            _interval(found.difference(outcome.label, "val")),
+        ])  # fmt: skip
+    chosen = frozenset(index for index, outcome in enumerate(found.outcomes) if outcome.label == found.chosen)
+    return Table("confirmation", "", columns, rows, chosen, shown=len(rows))
 
 
 def to_markdown(found: Confirmation) -> str:
     """Return the table and what it amounts to as Markdown."""
-    rows = [columns(found), ["---"] * len(columns(found)), *cells(found)]
-    table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
-    return f"# {found.name}\n\n{table}\n\n" + "".join(f"- {line}\n" for line in lines(found))
+    return f"# {found.name}\n\n{table_markdown(to_table(found))}\n\n" + "".join(f"- {line}\n" for line in lines(found))
 
 
 def to_csv(found: Confirmation) -> str:
     """Return a line for each run with full precision: what was set and what came of it; missing values are empty."""
     paths = list(dict.fromkeys(path for outcome in found.outcomes for path in outcome.configuration.overrides))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["configuration", "trial", "seed", found.request.metric, found.val_metric, "error", *paths])
-    for outcome in found.outcomes:
-        item = outcome.configuration
-        for seed in found.request.seeds:
-            scores = [outcome.dev.get(seed, ""), outcome.val.get(seed, ""), outcome.errors.get(seed, "")]
-            writer.writerow([item.label, item.trial, seed, *scores, *(item.overrides.get(path, "") for path in paths)])
-    return text.getvalue()
+    columns = ["configuration", "trial", "seed", found.request.metric, found.val_metric, "error", *paths]
+    rows = [
+        [outcome.label, outcome.configuration.trial, seed, outcome.dev.get(seed), outcome.val.get(seed),
+         outcome.errors.get(seed), *(outcome.configuration.overrides.get(path) for path in paths)]
+        for outcome in found.outcomes for seed in found.request.seeds
+    ]  # fmt: skip
+    return table_csv(Data(columns, rows))
 
 
 def to_json(found: Confirmation) -> dict[str, Any]:
@@ -259,5 +238,5 @@ def _numbers(interval: Interval | None) -> dict[str, float] | None:
     return None if interval is None else interval._asdict()
 
 
-def _interval(interval: Interval | None) -> str:
-    return NONE if interval is None else f"{interval.mean:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]"
+def _interval(interval: Interval | None) -> str | None:
+    return None if interval is None else f"{interval.mean:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]"

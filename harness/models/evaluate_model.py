@@ -72,7 +72,7 @@ def evaluate_model(
     if pictures is not None:
         draw_confusion(scores, out / CONFUSION, f"{model.title} on {label}")
         draw_images(segmenter, source, out, pictures)
-    console.rich.print(to_table(evaluation))
+    console.table(to_table(evaluation))
     console.say(summary(evaluation))
     console.say(f"files in {out}")
     run_id = _record(model, evaluation, out, uri, console) if record else None

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.run_folder import write_whole
+from harness.tables import Column, Data, Table, table_csv
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from trainers.data.source import ImageSource
     from trainers.image_evaluation import ImageEvaluation
     from trainers.models.served import Segmenter
 
-NONE = "-"
 JSON, PER_CLASS, CONFUSION, PER_IMAGE = "evaluation.json", "per_class.csv", "confusion.csv", "per_image.npz"
 
 
@@ -85,31 +81,24 @@ def class_rows(found: ImageEvaluation) -> list[dict[str, Any]]:
 def classes_csv(found: ImageEvaluation) -> str:
     """Return a line a class with full precision; missing values are empty."""
     rows = class_rows(found)
-    return _csv(["class", *list(rows[0])[1:]], [list(row.values()) for row in rows])
+    return table_csv(Data(["class", *list(rows[0])[1:]], [list(row.values()) for row in rows]))
 
 
 def confusion_csv(found: ImageEvaluation) -> str:
     """Return the confusion matrix in pixels, a line a class of the truth."""
     matrix = [[name, *row] for name, row in zip(found.classes, found.total.tolist(), strict=True)]
-    return _csv(["truth \\ prediction", *found.classes], matrix)
+    return table_csv(Data(["truth \\ prediction", *found.classes], matrix))
 
 
 def to_table(evaluation: Evaluation) -> Table:
-    """Return a row a class for a terminal."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    table.add_column("class")
-    for title in ("IoU", "recall", "precision", "share of pixels"):
-        table.add_column(title, justify="right")
+    """Return a row a class."""
+    columns = [Column("class"), *(Column(title, form=".4f") for title in
+                                  ("IoU", "recall", "precision", "share of pixels"))]  # fmt: skip
     rows = class_rows(evaluation.found)
-    everything = sum(row["pixels"] for row in rows)
-    for row in rows:
-        share = row["pixels"] / everything if everything else 0.0
-        cells = [NONE if row[key] is None else f"{row[key]:.4f}" for key in ("iou", "recall", "precision")]
-        table.add_row(row["name"], *cells, f"{share:.4f}")
-    return table
+    everything = sum(row["pixels"] for row in rows) or 1
+    return Table("classes", "", columns, [
+        [row["name"], row["iou"], row["recall"], row["precision"], row["pixels"] / everything] for row in rows
+    ])  # fmt: skip
 
 
 def summary(evaluation: Evaluation) -> str:
@@ -130,14 +119,6 @@ def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
     write_whole(folder / PER_CLASS, classes_csv(found))
     write_whole(folder / CONFUSION, confusion_csv(found))
     write_whole(folder / JSON, json.dumps(to_json(evaluation), indent=1) + "\n")
-
-
-def _csv(head: list[str], rows: list[list[Any]]) -> str:
-    """Return a table with full precision; missing values are empty."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([head, *(["" if cell is None else cell for cell in row] for row in rows)])
-    return text.getvalue()
 
 
 NAMED, NUMBERED = 40, 21

@@ -5,9 +5,9 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING, Any
 
+from harness.formats import duration
 from harness.reporting.document import Block, Column, Data, Facts, Figure, Note, Section, Table
 from harness.reporting.figures import legend, state_handles
-from harness.reporting.overview import duration
 from harness.reporting.themes import Theme
 from harness.reporting.times import lanes
 

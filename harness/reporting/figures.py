@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from harness.reporting.csv import data_csv
 from harness.reporting.themes import MARKERS, THEMES, Theme
+from harness.tables import table_csv
 
 if TYPE_CHECKING:
     from harness.reporting.document import Figure
@@ -42,7 +42,7 @@ def draw(figure: Figure, folder: Path) -> Drawn:
     for theme in THEMES:
         pictures[theme.name].write_bytes(png(figure.draw, theme, figure.size))
     data = folder / f"{figure.name}.csv"
-    data.write_text(data_csv(figure.data), encoding="utf-8")
+    data.write_text(table_csv(figure.data), encoding="utf-8")
     return Drawn(pictures["light"], pictures["dark"], data)
 
 

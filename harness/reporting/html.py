@@ -9,9 +9,10 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, assert_never
 
-from harness.reporting.document import Commands, Facts, Figure, Note, Picture, Table, Text, spans
+from harness.reporting.document import Commands, Facts, Figure, Note, Picture, Table, Text
 from harness.reporting.markdown import NOTES
 from harness.reporting.page import SCRIPT, STYLE
+from harness.tables import spans
 
 if TYPE_CHECKING:
     from harness.reporting.document import Block, Cell, Column, Document, Section
@@ -75,7 +76,7 @@ def to_html(document: Document, pictures: Mapping[str, Themed], foot: str = "") 
 
 def table_html(table: Table) -> str:
     """Return a table that scrolls by itself where it is too wide, with the values to sort it by."""
-    classes = ["number" if table.numeric(index) else "" for index in range(len(table.columns))]
+    classes = ["number" if table.on_right(index) else "" for index in range(len(table.columns))]
     heads = "".join(f'<th scope="col"{_class(kind)}{_full_name(column)}>{escape(column.title)}</th>'
                     for column, kind in zip(table.columns, classes, strict=True))  # fmt: skip
     body = []

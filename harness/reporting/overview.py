@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.reporting.document import Block, Column, Commands, Facts, Note, Section, Table
+from harness.formats import duration
+from harness.reporting.document import Block, Commands, Facts, Note, Section
 from harness.reporting.figures import WORDS
+from harness.reporting.results import to_table
 
 if TYPE_CHECKING:
-    from harness.reporting.document import Cell
     from harness.reporting.records import Record
-    from harness.reporting.results import Row
 
 
 def lead(record: Record) -> str:
@@ -103,17 +103,11 @@ def _run_facts(record: Record) -> list[tuple[str, str]]:
 
 def leaderboard(record: Record) -> Section:
     """Return the table of all trials, best first."""
-    results, front = record.results, record.results.front
-    columns = [Column("rank"), Column("trial"), Column(results.metric, form=".4f"), Column("at step"), Column("steps"),
-               Column("state"), *(Column(metric) for metric in results.others)]  # fmt: skip
-    if results.others:
-        columns.append(Column("front"))
-    columns += [Column(title, name=path) for title, path in zip(short(results.paths), results.paths, strict=True)]
-    rows = [_line(record, rank, row, front) for rank, row in enumerate(results.rows, start=1)]
-    strong = frozenset(index for index, row in enumerate(results.rows) if row is results.best)
-    order = "Trials that reached the horizon come first, for an early value says little about a late one."
-    table = Table("leaderboard", f"All trials, best first. {order}", columns, rows, strong)
-    return Section("Leaderboard", [table])
+    caption = (
+        "All trials, best first. Trials that reached the horizon come first, for an early value says little about a "
+        "late one."
+    )
+    return Section("Leaderboard", [replace(to_table(record.results), caption=caption)])
 
 
 def go_on(record: Record) -> Section:
@@ -135,36 +129,9 @@ def go_on(record: Record) -> Section:
     return Section("Go on", [Commands(rows)])
 
 
-def short(paths: Sequence[str]) -> list[str]:
-    """Return the last part of each config path, or the whole path where others end alike."""
-    leaves = [path.rsplit(".", 1)[-1] for path in paths]
-    return [leaf if leaves.count(leaf) == 1 else path for leaf, path in zip(leaves, paths, strict=True)]
-
-
-def duration(seconds: float) -> str:
-    """Return a time in its two largest units."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes, hours = seconds / 60, seconds / 3600
-    if minutes < 100:
-        return f"{int(minutes)} min {round(seconds) % 60} s"
-    return f"{int(hours)} h {int(minutes) % 60} min" if hours < 100 else f"{hours / 24:.1f} days"
-
-
 def storage_option(folder: Path) -> str:
     """Return the option that names where this folder lies, where it is not the default."""
     return "" if folder.parent == Path("runs").resolve() else f" --storage {folder.parent}"
-
-
-def _line(record: Record, rank: int, row: Row, front: list[int]) -> list[Cell]:
-    results = record.results
-    ranked = row.best is not None and row.state != "FAIL"
-    label = f"{row.number} (baseline)" if results.baseline is row else str(row.number)
-    cells: list[Cell] = [rank if ranked else None, label, row.best, row.best_step, row.step, row.state]
-    cells += [row.final.get(metric) for metric in results.others]
-    if results.others:
-        cells.append(row.number in front)
-    return [*cells, *(row.values.get(path) for path in results.paths)]
 
 
 def _scheduler(record: Record) -> str:

@@ -10,7 +10,7 @@ from harness.reporting.axes import Axis, axis_of, guessed_axis
 from harness.reporting.document import Block, Data, Figure, Note, Section
 from harness.reporting.figures import baseline_handle, best_handle, best_star, legend, state_handles
 from harness.reporting.importance import FEWEST, Importance, importances
-from harness.reporting.overview import short
+from harness.reporting.results import short
 from harness.reporting.themes import MARKERS, Theme
 
 if TYPE_CHECKING:

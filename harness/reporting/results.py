@@ -5,27 +5,24 @@ Trials that reached the horizon come first, for an early value says little about
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.formats import counted, last_line
 from harness.run_folder import write_whole
+from harness.search.objectives import Objective, pareto_front, parse_objective
+from harness.tables import Cell, Column, Data, Table, table_csv, table_markdown
 from trainers.errors import UsageError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from harness.search.objectives import Objective
     from harness.trials import Trial, Value
 
 ORDER = {"COMPLETE": 0, "PRUNED": 1, "RUNNING": 2, "INTERRUPTED": 3, "FAIL": 4}
-NONE = "-"
 FILES = ("results.json", "results.csv", "results.md")
 
 
@@ -81,8 +78,6 @@ class Results:
         """Numbers of the complete trials that no other one beats in every objective; none for one objective."""
         if not self.others:
             return []
-        from harness.search.objectives import pareto_front, parse_objective
-
         objectives = [parse_objective(text) for text in self.objectives]
         whole = [row for row in self.rows if row.state == "COMPLETE" and len(row.final) == len(objectives)]
         points = [[row.final[objective.metric] for objective in objectives] for row in whole]
@@ -155,7 +150,7 @@ class Collector:
             step=trial.step,
             values={path: trial.overrides[path] for path in paths if path in trial.overrides},
             config_hash=trial.config_hash,
-            error=trial.error.strip().rsplit("\n", 1)[-1] if trial.error else None,
+            error=last_line(trial.error) if trial.error else None,
             start_s=_median(self._overheads.get((trial.number, "start_s"), [])),
             report_s=_median(self._overheads.get((trial.number, "report_s"), [])),
             final={metric: trial.metrics[metric] for metric in metrics if metric in trial.metrics},
@@ -182,79 +177,41 @@ def to_json(results: Results) -> dict[str, Any]:
     return {**asdict(results), **summary}
 
 
-def columns(results: Results) -> list[str]:
-    """Return the titles of the table's columns, with whole config paths."""
-    others = [*results.others, "front"] if results.others else []
-    return ["rank", "trial", results.metric, "at step", "steps", "state", *others, *results.paths]
-
-
-def cells(results: Results) -> list[list[str]]:
-    """Return the table's cells as text, a list a trial."""
-    table, front = [], results.front
-    for rank, row in enumerate(results.rows, start=1):
-        said = row.best is not None and row.state != "FAIL"
-        table.append([
-            str(rank) if said else NONE,
-            f"{row.number} (baseline)" if results.baseline is row else str(row.number),
-            NONE if row.best is None else f"{row.best:.4f}",
-            NONE if row.best_step is None else str(row.best_step),
-            str(row.step),
-            row.state,
-            *_others(results, row, front),
-            *(_text(row.values[path]) if path in row.values else NONE for path in results.paths),
-        ])  # fmt: skip
-    return table
-
-
-def _others(results: Results, row: Row, front: Sequence[int]) -> list[str]:
-    """Return the cells of further objectives, and whether the trial is on the Pareto front."""
-    if not results.others:
-        return []
-    values = [_text(row.final[metric]) if metric in row.final else NONE for metric in results.others]
-    return [*values, "yes" if row.number in front else ""]
-
-
-def to_csv(results: Results) -> str:
-    """Return the table as CSV with full precision; missing values are empty."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*columns(results), "config_hash", "error"])
+def to_table(results: Results) -> Table:
+    """Return the leaderboard: all trials, best first, the best one strong; its CSV has errors and hashes, too."""
     front = results.front
-    for line, row in zip(cells(results), results.rows, strict=True):
-        exact = [
-            "" if row.best is None else row.best,
-            "" if row.best_step is None else row.best_step,
-            row.step,
-            row.state,
-        ]
-        values = [*_others(results, row, front), *(row.values.get(path, "") for path in results.paths)]
-        rank = "" if line[0] == NONE else line[0]
-        writer.writerow([rank, row.number, *exact, *values, row.config_hash, row.error or ""])
-    return text.getvalue()
+    others = [*results.others, "front"] if results.others else []
+    columns = [Column("rank"), Column("trial"), Column(results.metric, form=".4f"), Column("at step"), Column("steps"),
+               Column("state"), *map(Column, others), *map(Column, short(results.paths), results.paths)]  # fmt: skip
+    rows, exact, styles = list[list[Cell]](), list[list[Cell]](), dict[int, str]()
+    for index, row in enumerate(results.rows):
+        rank = index + 1 if row.best is not None and row.state != "FAIL" else None
+        label = f"{row.number} (baseline)" if results.baseline is row else str(row.number)
+        course = [row.best, row.best_step, row.step, row.state, *(row.final.get(metric) for metric in results.others)]
+        if results.others:
+            course.append("yes" if row.number in front else "")
+        values = [row.values.get(path) for path in results.paths]
+        rows.append([rank, label, *course, *values])
+        exact.append([rank, row.number, *course, *values, row.config_hash, row.error])
+        if row.state == "FAIL":
+            styles[index] = "red"
+    strong = frozenset(index for index, row in enumerate(results.rows) if row is results.best)
+    names = [*(column.name or column.title for column in columns), "config_hash", "error"]
+    return Table("leaderboard", "", columns, rows, strong, exact=Data(names, exact), styles=styles)
 
 
 def to_markdown(results: Results) -> str:
-    """Return the table and its summary as Markdown."""
-    lines = [columns(results), ["---"] * len(columns(results)), *cells(results)]
-    table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-    return f"# {results.name}\n\n{table}\n\n" + "".join(f"- {line}\n" for line in summary(results))
+    """Return the table under whole config paths, and its summary, as Markdown."""
+    table = to_table(results)
+    columns = [replace(column, title=column.name or column.title) for column in table.columns]
+    text = table_markdown(replace(table, columns=columns, shown=len(table.rows)))
+    return f"# {results.name}\n\n{text}\n\n" + "".join(f"- {line}\n" for line in summary(results))
 
 
-def to_table(results: Results) -> Table:
-    """Return the table for a terminal; columns are titled by the last part of their path where that is unique."""
-    from rich import box
-    from rich.table import Table
-
-    leaves = [path.rsplit(".", 1)[-1] for path in results.paths]
-    titles = [leaf if leaves.count(leaf) == 1 else path for leaf, path in zip(leaves, results.paths, strict=True)]
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    for title in [*columns(results)[: -len(results.paths) or None], *titles]:
-        table.add_column(title, justify="left" if title in ("trial", "state") else "right", overflow="fold")
-    best = results.best
-    for line, row in zip(cells(results), results.rows, strict=True):
-        style = "bold green" if row is best else "red" if row.state == "FAIL" else None
-        table.add_row(*line, style=style)
-    return table
+def short(paths: Sequence[str]) -> list[str]:
+    """Return the last part of each config path, or the whole path where others end alike."""
+    leaves = [path.rsplit(".", 1)[-1] for path in paths]
+    return [leaf if leaves.count(leaf) == 1 else path for leaf, path in zip(leaves, paths, strict=True)]
 
 
 def summary(results: Results) -> list[str]:
@@ -266,9 +223,8 @@ def summary(results: Results) -> list[str]:
         "INTERRUPTED": "interrupted",
         "FAIL": "failed",
     }
-    counted = ", ".join(f"{count} {words[state]}" for state, count in results.counts.items())
-    many, said = "" if len(results.rows) == 1 else "s", f" ({counted})" if counted else ""
-    lines = [f"{len(results.rows)} trial{many}{said} in {results.elapsed_s:.0f} s"]
+    states = ", ".join(f"{count} {words[state]}" for state, count in results.counts.items())
+    lines = [f"{counted(len(results.rows), 'trial')}{f' ({states})' if states else ''} in {results.elapsed_s:.0f} s"]
     best, baseline = results.best, results.baseline
     if best is not None and best.best is not None:
         line = f"best: trial {best.number}, {results.metric} {best.best:.4f} at step {best.best_step}"
@@ -295,7 +251,7 @@ def summary(results: Results) -> list[str]:
 
 def write_results(folder: Path, results: Results) -> None:
     """Write results.json, results.csv and results.md into the folder, each whole or not at all."""
-    texts = (json.dumps(to_json(results), indent=1) + "\n", to_csv(results), to_markdown(results))
+    texts = (json.dumps(to_json(results), indent=1) + "\n", table_csv(to_table(results)), to_markdown(results))
     for name, text in zip(FILES, texts, strict=True):
         write_whole(folder / name, text)
 
@@ -322,7 +278,3 @@ def read_results(folder: Path) -> Results:
 def _median(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return statistics.median(known) if known else None
-
-
-def _text(value: Value) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -8,11 +8,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.reporting.csv import table_csv
 from harness.reporting.figures import draw
 from harness.reporting.html import Themed, to_html
-from harness.reporting.latex import table_latex
 from harness.reporting.markdown import to_markdown
+from harness.tables import table_csv, table_latex
 
 if TYPE_CHECKING:
     from harness.reporting.document import Document

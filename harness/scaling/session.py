@@ -211,7 +211,7 @@ def run_scaling(
             delivery = record.recorder.close()
             if delivery.note:
                 console.say(f"tracking: {delivery.note}")
-    console.rich.print(to_table(scaling))
+    console.table(to_table(scaling))
     for line in (*lines(scaling), f"curve: {folder / CURVE}"):
         console.say(line)
     console.result({**to_json(scaling), "folder": str(folder)})

@@ -17,6 +17,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from harness.formats import one_line
 from harness.search.objectives import Constraint, Objective, values_of
 from harness.search.study import JOURNAL, MARK
 from harness.tracking.limits import PARAM_LENGTH, TAG_LENGTH, clean_name, clean_value
@@ -157,9 +158,7 @@ def _study(path: Path) -> optuna.Study:
         storage = optuna.storages.JournalStorage(JournalFileBackend(str(path)))
         names = optuna.get_all_study_names(storage)
     except Exception as error:  # whatever a file that is none makes Optuna raise
-        raise UsageError(
-            f"{path} must be an Optuna journal, reading it failed: {' '.join(str(error).split())}"
-        ) from None
+        raise UsageError(f"{path} must be an Optuna journal, reading it failed: {one_line(error)}") from None
     if len(names) != 1:
         raise UsageError(f"{path} must hold one study, it holds {len(names)}: give the journal of one search")
     return optuna.load_study(study_name=names[0], storage=storage)
@@ -233,7 +232,7 @@ def _runs(where: str, tracking_uri: str) -> Iterator[tuple[Mapping[str, str], Ma
             condition += f" and tags.`s4.search` = '{clean_value(search, TAG_LENGTH)}'"
         runs = list(find_runs(client, experiment, condition))
     except MlflowException as error:
-        words = " ".join(str(error).split())
+        words = one_line(error)
         raise UsageError(f"MLflow at {tracking_uri} must give the runs of {where!r}, it answered: {words}") from None
     if not runs:
         raise UsageError(f"{MLFLOW}{where} must hold complete trials, it holds none: start from another search")

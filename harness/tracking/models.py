@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import yaml
 
+from harness.formats import one_line
 from harness.tracking.limits import TAG_LENGTH, clean_name, clean_value, finite, flat_params
 from trainers.errors import UsageError
 
@@ -204,7 +205,7 @@ def read_config(path: Path) -> TrainConfig:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
         return TrainConfig.model_validate(data.get("config", data))
     except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise UsageError(f"{path} must hold a config, it does not ({reason}): give the file of the training") from None
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from harness.event_log import Operation, Outbox
+from harness.formats import one_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -142,7 +143,7 @@ def _one_line(error: Exception) -> str:
             f"the server lets in only users it knows (answer {status}): set MLFLOW_TRACKING_USERNAME and "
             "MLFLOW_TRACKING_PASSWORD"
         )
-    return " ".join(str(error).split())[:300]
+    return one_line(error, 300)
 
 
 def _is_refusal(error: Exception) -> bool:

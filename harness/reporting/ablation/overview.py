@@ -6,9 +6,9 @@ import statistics
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from harness.formats import duration
 from harness.reporting.ablation.words import count, listed, signed
 from harness.reporting.document import Block, Column, Facts, Note, Section, Table
-from harness.reporting.overview import duration
 from harness.reporting.times import lanes
 from harness.statistics.compare import Verdict
 from harness.statistics.permutation import ALPHA

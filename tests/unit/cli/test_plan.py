@@ -90,7 +90,7 @@ def test_a_gpu_fits_that_has_room_for_the_allowance(peak: float, smallest: int) 
 
 def test_where_no_gpu_fits_the_table_says_so() -> None:
     table = to_table(needing(100))
-    assert any("none of these sizes" in str(cell) for column in table.columns for cell in column.cells)
+    assert any("none of these sizes" in str(cell) for row in table.rows for cell in row)
 
 
 def test_what_does_not_fit_is_refused_with_what_to_change() -> None:

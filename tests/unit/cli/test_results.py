@@ -11,13 +11,13 @@ from harness.cli.main import run
 from harness.reporting.results import (
     Collector,
     Results,
-    cells,
     read_results,
     summary,
-    to_csv,
     to_markdown,
+    to_table,
     write_results,
 )
+from harness.tables import table_csv
 from harness.trials import Trial, TrialState
 
 PATHS = ("loss.lambda_u", "css.label_strategy", "css.cross_warmup")
@@ -31,6 +31,11 @@ def trial(number: int, state: TrialState, value: float | None, **overrides: obje
     made.state = state
     made.error = "Traceback\nDivergedError: nan | inf" if state is TrialState.FAIL else None
     return made
+
+
+def cells(results: Results) -> list[list[str]]:
+    """The cells as people see them."""
+    return [*to_table(results).texts("-")]
 
 
 @pytest.fixture
@@ -77,7 +82,7 @@ def test_the_summary_compares_with_the_baseline_and_names_failures(results: Resu
 
 
 def test_csv_keeps_full_precision_under_whole_paths(results: Results) -> None:
-    rows = list(csv.DictReader(io.StringIO(to_csv(results))))
+    rows = list(csv.DictReader(io.StringIO(table_csv(to_table(results)))))
     assert rows[2]["loss.lambda_u"] == "0.123456"
     assert (rows[3]["rank"], rows[3]["dev/miou"], rows[3]["css.cross_warmup"]) == ("", "", "")
     assert rows[3]["error"] == "DivergedError: nan | inf"
@@ -91,7 +96,7 @@ def test_markdown_is_a_table_of_equal_width(results: Results) -> None:
 
 def test_what_was_written_is_read_back(results: Results, tmp_path: Path) -> None:
     write_results(tmp_path, results)
-    assert to_csv(read_results(tmp_path)) == to_csv(results)
+    assert table_csv(to_table(read_results(tmp_path))) == table_csv(to_table(results))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["results.csv", "results.json", "results.md"]
 
 

@@ -10,13 +10,13 @@ import pytest
 from harness.confirm.report import (
     Confirmation,
     Outcome,
-    cells,
     collect,
     lines,
     read_confirmation,
     to_csv,
     to_json,
     to_markdown,
+    to_table,
     write_confirmation,
 )
 from harness.confirm.request import BASELINE, Configuration, Request
@@ -72,7 +72,7 @@ def test_a_configuration_that_failed_with_a_seed_cannot_be_chosen() -> None:
     result = dataclasses.replace(found(), outcomes=[Outcome(ITEMS[0], BASE), Outcome(ITEMS[1], LUCKY), failed])
     assert result.chosen == "trial 9"
     assert "trial 4 failed with seed 2: diverged" in lines(result)
-    assert cells(result)[2][2:4] == ["2/3", "-"]
+    assert to_table(result).rows[2][2:4] == ["2/3", None]
 
 
 def test_without_a_whole_baseline_nothing_is_compared() -> None:

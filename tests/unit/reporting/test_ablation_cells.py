@@ -2,41 +2,18 @@
 
 import pytest
 
-from harness.reporting.csv import table_csv
-from harness.reporting.document import Column, Data, Table
 from harness.reporting.html import table_html
-from harness.reporting.latex import number, table_latex
-from harness.reporting.markdown import table_markdown
+from harness.tables import Column, Data, Table, table_latex, table_markdown
 
 EXACT = Data(["variant", "difference", "low", "high"], [["a", -0.0123456789, -0.5, 0.25]])
 TABLE = Table("t", "Caption.", [Column("variant"), Column("difference")], [["a", "-0.0123 [-0.5000, +0.2500]"]],
               bold=frozenset({(0, 1)}), exact=EXACT)  # fmt: skip
 
 
-def test_the_csv_holds_the_exact_numbers() -> None:
-    assert table_csv(TABLE) == "variant,difference,low,high\na,-0.0123456789,-0.5,0.25\n"
-
-
 def test_a_single_cell_is_bold_in_every_format() -> None:
     assert r"a & \textbf{$-$0.0123 [$-$0.5000, +0.2500]} \\" in table_latex(TABLE)
     assert r"| a | **-0.0123 \[-0.5000, +0.2500\]** |" in table_markdown(TABLE)
     assert '<td>a</td><td class="strong" data-value="-0.0123">' in table_html(TABLE)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("-0.5", "$-$0.5"),
-        ("1e-05", "1e-05"),
-        ("-1e-05", "$-$1e-05"),
-        ("0.61 ± 0.02", r"0.61 $\pm$ 0.02"),
-        ("lr=-1", "lr=-1"),
-        ("2026-11-25 run", "2026-11-25 run"),
-        ("-", "-"),
-    ],
-)
-def test_only_signs_of_numbers_become_minuses(text: str, expected: str) -> None:
-    assert number(text) == expected
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,12 @@
 """The same blocks as HTML, Markdown, CSV and LaTeX: whole, escaped, and asking nothing of any host."""
 
-import csv
-import io
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from harness.reporting.csv import table_csv
 from harness.reporting.document import (
     Column,
     Commands,
@@ -24,11 +19,10 @@ from harness.reporting.document import (
     Section,
     Table,
     Text,
-    spans,
 )
 from harness.reporting.html import Themed, table_html, to_html
-from harness.reporting.latex import table_latex
-from harness.reporting.markdown import table_markdown, to_markdown
+from harness.reporting.markdown import to_markdown
+from harness.tables import table_csv, table_markdown
 
 NASTY = "a<b> & \"c\" | $d_e% {f} ~g^ \\h #i *j* [k](l) 'm' <script>alert(1)</script>"
 
@@ -150,45 +144,6 @@ def test_a_page_says_what_a_table_leaves_out_and_the_csv_holds_it() -> None:
     assert len(table_csv(table).splitlines()) == 4
 
 
-def test_csv_has_full_precision_under_full_names() -> None:
-    rows = list(csv.reader(io.StringIO(table_csv(some_table()))))
-    assert rows[0] == ["name", "a.long.path", "flag", "n"]
-    assert rows[1] == [NASTY, "0.123456789", "True", "3"]
-    assert rows[2] == ["b", "", "False", ""]
-
-
-def test_latex_has_booktabs_rules_and_as_many_cells_a_row_as_columns() -> None:
-    text = table_latex(some_table())
-    lines = text.splitlines()
-    assert [line for line in lines if "rule" in line] == [r"\toprule", r"\midrule", r"\bottomrule"]
-    assert r"\begin{tabular}{lrlr}" in lines
-    assert all(len(re.findall(r"(?<!\\)&", line)) == 3 for line in lines if line.endswith(r"\\"))
-    assert [re.findall(r"\\(begin|end)\{(\w+)\}", line)[0] for line in lines if re.match(r"\\(begin|end)", line)] == [
-        ("begin", "table"), ("begin", "tabular"), ("end", "tabular"), ("end", "table"),
-    ]  # fmt: skip
-
-
-def test_latex_prints_a_minus_and_dashes_where_nothing_is() -> None:
-    text = table_latex(some_table())
-    assert "$-$1.50" in text
-    assert r"\textbf{b} & \textbf{--} & \textbf{no} & \textbf{--} \\" in text
-
-
-@given(st.text())
-def test_latex_leaves_no_special_character_alone(given_text: str) -> None:
-    body = table_latex(Table("t", "c", [Column("a")], [[given_text + "x"]])).split("\\midrule\n")[1].split(" \\\\\n")[0]
-    known = re.sub(r"\\text[a-z]+\{\}|\\[&%$#_{}]|\$(-|\\pm|\\geq|\\leq)\$", "", body)
-    assert not re.search(r"[\\&%$#_{}~^]", known)
-
-
-@given(st.text(), st.text())
-def test_markdown_rows_have_as_many_cells_as_columns(one: str, other: str) -> None:
-    table = Table("t", "c", [Column("a"), Column("b")], [[one, other]])
-    rows = [line for line in table_markdown(table).split("\n\n", 1)[1].split("\n") if line]
-    assert len(rows) == 3
-    assert all(len(re.findall(r"(?<!\\)(?:\\\\)*\|", row)) == 3 for row in rows)
-
-
 def test_markdown_shows_text_as_it_is_and_code_as_code(tmp_path: Path) -> None:
     text = to_markdown(whole(tmp_path), {"fig": "figures/fig-light.png", "pic": "figures/pic.png"})
     assert "text `x_y` a\\<b\\> & " in text
@@ -197,33 +152,9 @@ def test_markdown_shows_text_as_it_is_and_code_as_code(tmp_path: Path) -> None:
     assert "    s4 report x    what it does" in text
 
 
-@pytest.mark.parametrize(
-    ("text", "pieces"),
-    [
-        ("a `b` c", [(False, "a "), (True, "b"), (False, " c")]),
-        ("`b`", [(True, "b")]),
-        ("it`s", [(False, "it`s")]),
-        ("", []),
-    ],
-)
-def test_code_stands_between_two_backticks(text: str, pieces: list[tuple[bool, str]]) -> None:
-    assert list(spans(text)) == pieces
-
-
-@pytest.mark.parametrize("name", ["", "With Spaces", "../up", "under_score", "-dash"])
-def test_a_name_that_is_no_file_name_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="must be lower-case letters"):
-        Table(name, "", [], [])
-
-
 def test_a_figure_without_words_is_refused() -> None:
     with pytest.raises(ValueError, match="alternative text"):
         Figure("f", "caption", " ", nothing, Data([], []))
-
-
-def test_a_row_of_another_length_is_refused() -> None:
-    with pytest.raises(ValueError, match="must have 1 cells, got 2"):
-        Table("t", "", [Column("a")], [[1, 2]])
 
 
 def test_two_tables_of_one_name_are_refused() -> None:

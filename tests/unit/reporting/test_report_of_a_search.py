@@ -12,7 +12,6 @@ from harness.cli.main import run
 from harness.event_log import LEDGER
 from harness.reporting.document import Document, Note, Table
 from harness.reporting.figures import png
-from harness.reporting.overview import duration
 from harness.reporting.records import read_record
 from harness.reporting.results import read_results
 from harness.reporting.search import report_on, search_document
@@ -241,10 +240,3 @@ def test_s4_report_says_in_one_line_that_nothing_can_be_written(
     out = capsys.readouterr().out
     assert "best: trial 1" in out
     assert "failed: the report cannot be written" in out
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"), [(12.4, "12 s"), (150, "2 min 30 s"), (7265, "2 h 1 min"), (9 * 86400, "9.0 days")]
-)
-def test_times_are_told_in_two_units(seconds: float, words: str) -> None:
-    assert duration(seconds) == words

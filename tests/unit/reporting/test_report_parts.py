@@ -13,8 +13,8 @@ from harness.reporting.axes import Axis, axis_of, guessed_axis
 from harness.reporting.document import Table
 from harness.reporting.figures import png
 from harness.reporting.importance import importances, quantile
-from harness.reporting.overview import short
 from harness.reporting.records import read_record
+from harness.reporting.results import short
 from harness.reporting.search import training_document
 from harness.reporting.themes import DARK
 from harness.reporting.times import Span, lanes
