@@ -10,6 +10,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from harness.formats import counted
 from harness.run_folder import write_whole
 from harness.scaling.model import Fit, Point, Prediction
 from harness.tables import Cell, Column, Data, Table, table_csv, table_markdown
@@ -73,13 +74,12 @@ class Scaling:
 
 def lines(scaling: Scaling) -> list[str]:
     """Return what the tables amount to, in a few lines."""
-    device, hosts = "GPU" if scaling.unit == "GPU" else "CPU thread", "host" if scaling.hosts == 1 else "hosts"
+    request, device = scaling.request, "GPU" if scaling.unit == "GPU" else "CPU thread"
     summary = [
-        "{mode} scaling of {preset}: a batch of {labelled_batch} + {unlabelled_batch} images is that of {batch_of}; "
-        "{repeats} repeats of {blocks} blocks of {steps} steps after {warmup} that do not count; ".format_map(
-            scaling.request
-        )
-        + f"one {device} a worker, {scaling.hosts} {hosts}"
+        f"{request['mode']} scaling of {request['preset']}: a batch of {request['labelled_batch']} + "
+        f"{request['unlabelled_batch']} images is that of {request['batch_of']}; {request['repeats']} repeats of "
+        f"{request['blocks']} blocks of {request['steps']} steps after {request['warmup']} that do not count; one "
+        f"{device} a worker, {counted(scaling.hosts, 'host')}"
     ]
     point = next((point for point in scaling.points if point.workers > 1), None)
     if point is not None:
@@ -155,13 +155,10 @@ def to_markdown(scaling: Scaling) -> str:
 
 def to_csv(scaling: Scaling) -> str:
     """Return a line for each point and each prediction with full precision; what is not known is empty."""
+    kinds = ["measured"] * len(scaling.points) + ["prediction"] * len(scaling.predictions)
     rows = [
-        [
-            row.workers,
-            "measured" if isinstance(row, Point) else "prediction",
-            *(getattr(row, name, None) for name in EXACT),
-        ]
-        for row in scaling.rows
+        [row.workers, kind, *(getattr(row, name, None) for name in EXACT)]
+        for kind, row in zip(kinds, scaling.rows, strict=True)
     ]
     return table_csv(Data(["workers", "kind", *EXACT], rows))
 

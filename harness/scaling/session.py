@@ -25,6 +25,7 @@ from harness.cluster import (
     ray_session,
 )
 from harness.console import Console
+from harness.formats import counted
 from harness.gangs.client import call_with_retry, start_dispatcher
 from harness.gangs.messages import Job
 from harness.gangs.pool import GangPool
@@ -196,8 +197,8 @@ def run_scaling(
 
         def on_sample(workers: int, repeat: int, sample: Sample) -> None:
             record.add_sample(workers, repeat, sample)
-            plural = "" if workers == 1 else "s"
-            console.say(f"[{repeat + 1}/{request.repeats}] {workers} worker{plural}: {sample[METRIC]:.1f} images/s")
+            title = f"[{repeat + 1}/{request.repeats}] {counted(workers, 'worker')}"
+            console.say(f"{title}: {sample[METRIC]:.1f} images/s")
 
         try:
             with record.recorder:
