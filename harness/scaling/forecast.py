@@ -52,8 +52,6 @@ class TrialTime(NamedTuple):
     """How long one trial kept a gang."""
 
     number: int
-    begun_s: float
-    """From the first trial's start."""
     seconds: float
     """Without what it waited for its gang's processes to start."""
     state: str
@@ -254,12 +252,10 @@ def search_times(
     # The first trial of each gang waited for processes: its start, less what a start takes later on.
     usual = statistics.median([starts[number] for number in counted[gangs:] if number in starts] or [0.0])
     waits = {number: max(0.0, starts[number] - usual) for number in counted[:gangs] if number in starts}
-    first = begun[counted[0]]
     trials = tuple(
-        TrialTime(number, begun[number] - first, ended[number] - begun[number] - waits.get(number, 0.0), states[number])
-        for number in counted
+        TrialTime(number, ended[number] - begun[number] - waits.get(number, 0.0), states[number]) for number in counted
     )
-    elapsed = max(ended[number] for number in counted) - first
+    elapsed = max(ended[number] for number in counted) - begun[counted[0]]
     return SearchTimes(search, trials, gangs, workers, max(waits.values(), default=0.0), elapsed)
 
 

@@ -42,11 +42,6 @@ class RungOrder(NamedTuple):
     kept: int | None
     """Of these, how many were in the best 1/eta at the rung, equal ones included: the rung would have let them pass."""
 
-    @property
-    def safe(self) -> bool | None:
-        """Whether the rung would have stopped none of the best; none where that is not known."""
-        return None if self.kept is None else self.kept == self.top
-
 
 def rung_orders(courses: Sequence[Course], steps: Sequence[int], eta: int, maximise: bool = True) -> list[RungOrder]:
     """Return how far each rung tells the final order, a line a step.
