@@ -25,20 +25,21 @@ def doctor(
     """Compare what the ledger, Optuna, MLflow and the checkpoints say of a search; exit code 1 if they disagree."""
     from harness.cli.conduct import tracking_uri_of
     from harness.event_log import LEDGER, read_ledger
-    from harness.run_folder import sole_driver
+    from harness.run_folder import read_run, sole_driver
     from harness.search.doctor import examine
-    from harness.search.manifest import read_manifest
+    from harness.search.objectives import parse_objectives
 
     folder, uri = named_folder(storage, name), tracking_uri_of(tracking_uri)
-    manifest = read_manifest(folder)
+    info = read_run(folder, "search")
+    objective = parse_objectives(info.request["options"].get("objective") or [info.metric])[0]
     with open_console(as_json) as console, sole_driver(folder):
-        findings = examine(folder, name, manifest.objectives[0], uri)
+        findings = examine(folder, name, objective, uri)
         mended: list[str] = []
         if fix:
             for finding in findings:
                 if finding.mend is not None:
                     finding.mend()
-            left = examine(folder, name, manifest.objectives[0], uri)
+            left = examine(folder, name, objective, uri)
             still = {(finding.trial, finding.what) for finding in left}
             mended = [_line(finding) for finding in findings if (finding.trial, finding.what) not in still]
             findings = left

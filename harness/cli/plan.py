@@ -3,39 +3,40 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from harness.cli.options import Address, Json, Preset, Settings, Storage, given_options
-from harness.cli.wish import Scheduler
+from harness.cli.options import Address, Json, Preset, Settings, Storage, given_options, options_of
 from harness.console import open_console
+from harness.experiment import CssExperiment
+from harness.search.config import SearchConfig
 from trainers.errors import UsageError
+from trainers.overrides import parse_settings
 
-TRAINING = ("workers", "memory")
-SEARCH = ("trials", "gangs", "workers_per_gang", "scheduler", "grace_steps", "reduction_factor", "keep_checkpoints",
-          "max_hours", "max_device_hours")  # fmt: skip
+SEARCH = {
+    "space": "Plan a search of this space; all below is about it.",
+    "trials": "Configurations to try.",
+    "gangs": "Trials that run at once; default: what fits.",
+    "workers_per_gang": "Processes that train one trial.",
+    "scheduler": "What stops bad trials early.",
+    "grace_steps": "Steps before a trial may be stopped.",
+    "reduction_factor": "One in this many passes a rung.",
+    "keep_checkpoints": "Of the best trials.",
+    "max_hours": "Refuse what is expected to take longer.",
+    "max_device_hours": "Refuse what is expected to hold its devices for longer.",
+}
 
 
+@options_of(SearchConfig, only=SEARCH)
 def plan(
     context: typer.Context,
+    options: dict[str, Any],
     preset: Preset = "digits_css",
     settings: Settings = None,
     workers: Annotated[int, typer.Option(min=1, help="Of a training: processes that train together.")] = 1,
     memory: Annotated[
         float | None, typer.Option(min=0, metavar="GIB", help="Memory of a worker's GPU; refuse what does not fit.")
-    ] = None,
-    space: Annotated[str | None, typer.Option(help="Plan a search of this space; all below is about it.")] = None,
-    trials: Annotated[int, typer.Option(min=1, help="Configurations to try.")] = 16,
-    gangs: Annotated[int | None, typer.Option(min=1, help="Trials that run at once; default: what fits.")] = None,
-    workers_per_gang: Annotated[int, typer.Option(min=1, help="Processes that train one trial.")] = 1,
-    scheduler: Annotated[Scheduler, typer.Option(help="What stops bad trials early.")] = Scheduler.asha,
-    grace_steps: Annotated[int | None, typer.Option(min=1, help="Steps before a trial may be stopped.")] = None,
-    reduction_factor: Annotated[int, typer.Option(min=2, help="One in this many passes a rung.")] = 3,
-    keep_checkpoints: Annotated[int, typer.Option(min=0, help="Of the best trials.")] = 5,
-    max_hours: Annotated[float | None, typer.Option(min=0, help="Refuse what is expected to take longer.")] = None,
-    max_device_hours: Annotated[
-        float | None, typer.Option(min=0, help="Refuse what is expected to hold its devices for longer.")
     ] = None,
     time: Annotated[bool, typer.Option(help="Time 20 real steps of a search's base configuration here.")] = True,
     address: Address = "local",
@@ -43,32 +44,22 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Show what a training costs (counted, without data), or with --space what a search costs (20 steps are timed)."""
-    other, kind = (SEARCH, "of a search") if space is None else (TRAINING, "of a training")
-    advice = "add --space, for example --space css_quick" if space is None else "leave it out, or leave out --space"
-    given = [name for name in other if name in given_options(context)]
-    if given:
-        raise UsageError(f"--{given[0].replace('_', '-')} must be in the plan {kind}, got it in another: {advice}")
+    of_search = "space" in options
+    other, kind, advice = options, "of a search", "add --space, for example --space css_quick"
+    if of_search:
+        other = dict.fromkeys({"workers", "memory"} & given_options(context))
+        kind, advice = "of a training", "leave it out, or leave out --space"
+    for name in other:
+        raise UsageError(f"--{name.replace('_', '-')} must be in the plan {kind}, got it in another: {advice}")
     with open_console(as_json) as console:
-        if space is None:
-            from harness.planning import training_cost
+        from harness.planning import search_cost, training_cost
 
-            training = training_cost.plan_training(preset, settings or [], workers, memory)
-            table, data = training_cost.to_table(training), training_cost.to_json(training)
-        else:
-            from harness.planning import search_cost
-
-            options = search_cost.SearchOptions(
-                trials,
-                gangs,
-                workers_per_gang,
-                scheduler.value,
-                grace_steps,
-                reduction_factor,
-                keep_checkpoints,
-                max_hours,
-                max_device_hours,
-            )
-            search = search_cost.plan_search(preset, space, settings or [], options, storage, address, time)
+        experiment = CssExperiment.of(preset, parse_settings(settings or []))
+        if of_search:
+            search = search_cost.plan_search(experiment, SearchConfig.of(**options), storage, address, time)
             table, data = search_cost.to_table(search), search_cost.to_json(search)
+        else:
+            training = training_cost.plan_training(experiment, workers, memory)
+            table, data = training_cost.to_table(training), training_cost.to_json(training)
         console.table(table)
         console.result(data)

@@ -17,10 +17,12 @@ from harness.cli.options import (
     Storage,
     TrackingUri,
     given_options,
-    named_folder,
 )
 from harness.console import open_console
+from harness.experiment import CssExperiment
+from harness.run_folder import existing_folder, named_folder
 from trainers.errors import UsageError
+from trainers.overrides import parse_settings
 
 SIMULATING = ("trials", "gangs", "workers_per_gang", "failures_per_day", "restart_seconds", "checkpoint_seconds",
               "retries", "scaling")  # fmt: skip
@@ -76,7 +78,9 @@ def scale(
             from harness.scaling.session import MeasurementError, make_request, run_scaling
 
             counts = parse_counts(workers, "--workers") if workers is not None else ()
-            request = make_request(preset, settings or [], mode, counts, steps, blocks, warmup, repeats)
+            request = make_request(
+                CssExperiment.of(preset, parse_settings(settings or [])), mode, counts, steps, blocks, warmup, repeats
+            )
             try:
                 run_scaling(request, storage, name, address, tracking_uri, console)
             except MeasurementError as error:
@@ -88,7 +92,7 @@ def scale(
 
             counts, rates = parse_counts(gangs, "--gangs"), parse_rates(failures_per_day, "--failures-per-day")
             faults = Faults(restart_s=restart_seconds, checkpoint_s=checkpoint_seconds, retries=retries)
-            times = read_times(named_folder(storage, simulate))
+            times = read_times(existing_folder(storage, simulate))
             speeds = named_folder(storage, scaling) if scaling is not None else None
             show(forecast_search(times, trials, counts, rates, faults, workers_per_gang, speeds), console)
 

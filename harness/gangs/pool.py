@@ -36,6 +36,10 @@ MAX_STARTS = 3
 log = logging.getLogger(__name__)
 
 
+class GangsBrokenError(RuntimeError):
+    """A run ended because its gangs could not go on."""
+
+
 class GangTrainer(DataParallelTrainer):  # type: ignore[misc]  # ray is untyped
     """Ray's TorchTrainer without two helper processes a run that gangs have no use for.
 

@@ -169,9 +169,9 @@ def draw_images(segmenter: Segmenter, source: ImageSource, folder: Path, count: 
     import torch
     from PIL import Image
 
-    from trainers.data.groups import numbered_groups
     from trainers.evaluate import predictions
     from trainers.figure import overlay
+    from trainers.loader import numbered_groups
     from trainers.local_run import LocalRun
     from trainers.predict import mask_image, write_png
 

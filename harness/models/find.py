@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.event_log import LEDGER, read_ledger
 from harness.models import registry as records
-from harness.run_folder import LATEST, checkpoint_folder
+from harness.run_folder import EVALUATION, LATEST, RunInfo, checkpoint_folder, read_run, run_names
+from harness.search.objectives import parse_objectives
+from harness.trials import Trial, TrialState
+from trainers.config import TrainConfig
 from trainers.errors import UsageError
+from trainers.overrides import apply_overrides
 
 if TYPE_CHECKING:
     import torch
 
-    from harness.trials import Trial
-    from trainers.config import TrainConfig
     from trainers.models.served import Segmenter
 
-CONFIRMATION = "request.json"
 LOCAL = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,63})(/(?P<trial>\d+))?")
 FORMS = "NAME, NAME/TRIAL, an MLflow run's id or name, or models:/NAME@ALIAS"
 
@@ -89,25 +90,23 @@ def local_run(folder: Path, number: int | None = None) -> TrainedRun:
     Raises:
         UsageError: the folder holds none of them, there is no such trial, or its checkpoint is not there.
     """
-    from harness.search.manifest import TRAINING, read_origin
+    info = read_run(folder)
+    if info.trainer != "css":
+        raise UsageError(f"a model must be one of this project's trainer, {folder.name} was trained by {info.trainer}")
+    base = TrainConfig.model_validate(info.config)
+    if info.kind != "train":
+        return _trial(folder, number, info, base)
+    if number not in (None, 0):
+        raise UsageError(f"a training has no trials, got {folder.name}/{number}: write {folder.name}")
+    if not (folder / LATEST).exists():
+        raise UsageError(f"a training must have a checkpoint, there is none yet in {folder}: wait for its report")
+    return TrainedRun(folder.name, base, folder / EVALUATION, folder / LATEST, origin=(folder, 0))
 
-    if (folder / TRAINING).exists():
-        if number not in (None, 0):
-            raise UsageError(f"a training has no trials, got {folder.name}/{number}: write {folder.name}")
-        checkpoint = folder / LATEST
-        if not checkpoint.exists():
-            raise UsageError(f"a training must have a checkpoint, there is none yet in {folder}: wait for its report")
-        return TrainedRun(
-            folder.name, read_origin(folder).config, folder / "evaluation", checkpoint, origin=(folder, 0)
-        )
-    return _trial(folder, number)
 
-
-def _trial(folder: Path, number: int | None) -> TrainedRun:
-    from harness.event_log import LEDGER, read_ledger
-    from trainers.overrides import apply_overrides
-
-    base, maximise, searched = _base(folder)
+def _trial(folder: Path, number: int | None, info: RunInfo, base: TrainConfig) -> TrainedRun:
+    searched = info.kind == "search"
+    objectives = info.request.get("options", {}).get("objective") if searched else None
+    maximise = parse_objectives(objectives or [info.metric])[0].maximise
     trials = read_ledger(folder / LEDGER, maximise).trials
     kept = [one for one in sorted(trials) if (checkpoint_folder(folder / "trials", one) / LATEST).exists()]
     has = f"{folder.name} keeps the checkpoints of {_listed(kept)}"
@@ -128,36 +127,11 @@ def _trial(folder: Path, number: int | None) -> TrainedRun:
             f"and has {config.hash}: use the version of s4 that trained it"
         )
     checkpoint = checkpoint_folder(folder / "trials", number) / LATEST
-    out = folder / "evaluation" / f"trial-{number:03d}"
+    out = folder / EVALUATION / f"trial-{number:03d}"
     return TrainedRun(f"{folder.name}/{number}", config, out, checkpoint, origin=(folder, number))
 
 
-def _base(folder: Path) -> tuple[TrainConfig, bool, bool]:
-    """Return the config that trials override, whether more is better, and whether the folder is a search's.
-
-    Raises:
-        UsageError: nothing with trials began in the folder.
-    """
-    from harness.ablation import request as ablation
-    from harness.search.manifest import SEARCH, read_manifest
-
-    if (folder / SEARCH).exists():
-        manifest = read_manifest(folder)
-        return manifest.config, manifest.objectives[0].maximise, True
-    if (folder / ablation.REQUEST).exists():
-        return ablation.read_request(folder).config, True, False
-    if (folder / CONFIRMATION).exists():
-        try:
-            search = json.loads((folder / CONFIRMATION).read_text(encoding="utf-8"))["search"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"{folder / CONFIRMATION} must be what s4 confirm wrote, it is not: {error}") from None
-        return read_manifest(folder.parent / search).config, True, False
-    raise UsageError(f"a model must come from a training or a search, {folder} holds neither: check RUN and --storage")
-
-
 def _best(trials: Iterable[Trial], maximise: bool) -> int | None:
-    from harness.trials import TrialState
-
     sign = -1 if maximise else 1
     complete = [trial for trial in trials if trial.state is TrialState.COMPLETE and trial.best]
     return min(complete, key=lambda trial: (sign * trial.best["value"], trial.number)).number if complete else None
@@ -190,12 +164,7 @@ def _registered(uri: str, storage: Path, tracking_uri: str) -> TrainedRun:
 
 
 def _unknown(word: str, storage: Path, tracking_uri: str) -> str:
-    from harness.ablation.request import REQUEST as ABLATION
-    from harness.search.manifest import SEARCH, TRAINING
-
-    begun = (SEARCH, TRAINING, ABLATION, CONFIRMATION)
-    names = {path.parent.name for file in begun for path in storage.glob(f"*/{file}")}
-    known = sorted(names | records.run_names(tracking_uri))
+    known = sorted({*run_names(storage)} | records.run_names(tracking_uri))
     near = difflib.get_close_matches(word.partition("/")[0], known, n=3)
     hint = (
         f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known[:5])}" if known else "train first"

@@ -3,44 +3,24 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.cli.checks import check_inputs
-from harness.cli.options import base_config, check_space
 from harness.cluster import Slots, cluster_slots, gang_count, local_slots, ray_session
+from harness.experiment import CssExperiment
 from harness.formats import HOUR_S, byte_size, duration
 from harness.planning import arithmetic as budget
 from harness.planning.arithmetic import Pace, Range, Shape
 from harness.planning.measure import Timing, existing, time_config
 from harness.planning.training_cost import Rows
-from harness.search.config import grace
+from harness.search.config import SearchConfig, check_space
 from harness.tables import Table, facts_table
 from search_spaces import load_space
 from trainers.config import TrainConfig
 from trainers.cost import step_cost
 from trainers.errors import UsageError
-from trainers.overrides import parse_settings
-
-
-@dataclass(frozen=True)
-class SearchOptions:
-    """Options of a search that its cost depends on, as `s4 tune` has them, and caps."""
-
-    trials: int = 16
-    gangs: int | None = None
-    """None: as many as fit."""
-    workers_per_gang: int = 1
-    scheduler: str = "asha"
-    grace_steps: int | None = None
-    """None: a sixth of the horizon."""
-    reduction_factor: int = 3
-    keep_checkpoints: int = budget.KEEP
-    max_hours: float | None = None
-    """What is expected to take longer is refused, as with the next one."""
-    max_device_hours: float | None = None
 
 
 class Disk(NamedTuple):
@@ -84,18 +64,12 @@ class SearchCost(NamedTuple):
 
 
 def plan_search(
-    preset: str,
-    space_name: str,
-    settings: Sequence[str],
-    options: SearchOptions,
-    storage: Path,
-    address: str = "local",
-    timed: bool = True,
+    experiment: CssExperiment, options: SearchConfig, storage: Path, address: str = "local", timed: bool = True
 ) -> SearchCost:
     """Plan a search.
 
     Args:
-        settings: `PATH=VALUE`.
+        options: of the search; its caps of hours are compared with what is expected.
         storage: the folder of its checkpoints; nothing is left there.
         address: of the cluster; `local`: this machine.
         timed: whether steps of the base configuration are timed here.
@@ -106,27 +80,25 @@ def plan_search(
     for option, cap in (("--max-hours", options.max_hours), ("--max-device-hours", options.max_device_hours)):
         if cap is not None and not timed:
             raise UsageError(f"{option} must be compared with times, got --no-time: leave one of them out")
-    values = parse_settings(settings)
-    config, space = base_config(preset, values), load_space(space_name)
-    check_space(space, config, values)
-    schedule, workers = config.schedule, options.workers_per_gang
-    grace_steps = grace(schedule.steps, schedule.evaluate_every, options.grace_steps)
-    check_inputs(config, workers)
+    space, workers = load_space(options.space), options.workers_per_gang
+    check_space(space, experiment)
+    grace_steps = options.grace(experiment)
+    experiment.check(workers)
     slots = slots_at(address)
     shape = Shape(
         trials=options.trials,
         gangs=gang_count(slots, workers, options.gangs, options.trials),
         workers_per_gang=workers,
-        horizon=schedule.steps,
-        every=schedule.evaluate_every,
+        horizon=experiment.horizon,
+        every=experiment.report_every,
         scheduler=options.scheduler,
         grace_steps=grace_steps,
         reduction_factor=options.reduction_factor,
     )
-    timing = time_config(config, workers, storage) if timed else None
-    size, keep = timing.checkpoint_bytes if timing else counted_bytes(config), options.keep_checkpoints
+    timing = time_config(experiment.base, workers, storage) if timed else None
+    size, keep = timing.checkpoint_bytes if timing else counted_bytes(experiment.base), options.keep_checkpoints
     disk = Disk(size, keep, budget.most_checkpoints(shape, keep), shutil.disk_usage(existing(storage)).free)
-    cost = SearchCost(preset, space.name, shape, slots, disk, timing)
+    cost = SearchCost(experiment.name, space.name, shape, slots, disk, timing)
     check_disk(cost, storage)
     check_caps(cost, options.max_hours, options.max_device_hours)
     return cost

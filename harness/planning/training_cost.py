@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from harness.cli.options import base_config
+from harness.experiment import CssExperiment
 from harness.formats import GIB, big_number, byte_size
 from harness.tables import Table, facts_table
 from trainers.config import TrainConfig
 from trainers.cost import ALLOWANCE, StepCost, step_cost
 from trainers.errors import ConfigError
 from trainers.models.weights import WeightReport, inspect_weights
-from trainers.overrides import parse_settings
 
 GPU_SIZES = (16, 24, 40, 48, 80)
 """Memory of common GPUs, in GiB."""
@@ -47,19 +45,18 @@ class TrainingCost(NamedTuple):
         return [size for size in GPU_SIZES if self.cost.memory.needed <= size * GIB]
 
 
-def plan_training(preset: str, settings: Sequence[str], workers: int = 1, memory: float | None = None) -> TrainingCost:
+def plan_training(experiment: CssExperiment, workers: int = 1, memory: float | None = None) -> TrainingCost:
     """Count what a step costs.
 
     Args:
-        settings: `PATH=VALUE`.
         memory: of a worker's GPU, in GiB; what does not fit is refused.
 
     Raises:
-        ConfigError, DataError: the preset, a setting, the workers or the encoder's weights are refused.
+        ConfigError, DataError: the workers or the encoder's weights are refused.
     """
-    config = base_config(preset, parse_settings(settings))
+    config = experiment.base
     weights = inspect_weights(config.model) if config.model.arch == "deeplabv3plus" else None
-    plan = TrainingCost(preset, config, workers, step_cost(config, workers), weights)
+    plan = TrainingCost(experiment.name, config, workers, step_cost(config, workers), weights)
     if memory is not None:
         check_memory(plan, memory)
     return plan

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from harness.formats import duration
 from harness.reporting.document import Block, Column, Data, Facts, Figure, Note, Section, Table
 from harness.reporting.figures import legend, state_handles
+from harness.reporting.records import lanes
 from harness.reporting.themes import Theme
-from harness.reporting.times import lanes
 
 if TYPE_CHECKING:
     from harness.reporting.records import Record

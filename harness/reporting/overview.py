@@ -49,7 +49,7 @@ def overview(record: Record) -> Section:
 
 def unfinished(record: Record) -> bool:
     """Return whether trials are missing or can go on."""
-    rows, asked = record.results.rows, record.plan.get("trials")
+    rows, asked = record.results.rows, record.options.get("trials")
     return any(row.state in ("RUNNING", "INTERRUPTED") for row in rows) or bool(asked and len(rows) < asked)
 
 
@@ -58,15 +58,20 @@ def facts(record: Record) -> list[tuple[str, str]]:
     results = record.results
     found = [("Preset", results.preset), *(_search_facts(record) if results.kind == "search" else ())]
     found.append(("Objective" if len(results.objectives) < 2 else "Objectives", _objectives(record)))
-    found.append(("Horizon", f"{results.horizon} steps" + (f", a report every {record.every}" if record.every else "")))
-    if record.origin is not None and record.origin.settings:
-        found.append(("Set by hand", ", ".join(f"{path} = {value}" for path, value in record.origin.settings.items())))
+    found.append(
+        (
+            "Horizon",
+            f"{results.horizon} steps" + (f", a report every {record.info.report_every}" if record.info else ""),
+        )
+    )
+    if record.info is not None and record.info.settings:
+        found.append(("Set by hand", ", ".join(f"{path} = {value}" for path, value in record.info.settings.items())))
     return [*found, *_run_facts(record)]
 
 
 def _search_facts(record: Record) -> list[tuple[str, str]]:
     """Return what a training has not."""
-    results, plan = record.results, record.plan
+    results, plan = record.results, record.options
     counted = ", ".join(f"{count} {WORDS[state]}" for state, count in results.counts.items())
     asked, many = plan.get("trials"), f"{len(results.rows)}"
     if asked and asked != len(results.rows):
@@ -94,10 +99,11 @@ def _run_facts(record: Record) -> list[tuple[str, str]]:
         found.append(("Begun", datetime.fromtimestamp(times.began_unix, UTC).strftime("%Y-%m-%d %H:%M UTC")))
     if len(times.sessions) > 1:
         found.append(("Sessions", str(len(times.sessions))))
-    if times.git_sha:
-        found.append(("Revision", f"`{times.git_sha[:12]}`"))
-    if record.origin is not None:
-        found.append(("Data", f"{record.origin.config.data.name}, splits `{record.origin.data_digest}`"))
+    if record.info is not None and record.info.revision:
+        found.append(("Revision", f"`{record.info.revision[:12]}`"))
+    if record.info is not None and record.info.data_digest:
+        name = record.info.config.get("data", {}).get("name", "own")
+        found.append(("Data", f"{name}, splits `{record.info.data_digest}`"))
     return found
 
 
@@ -135,7 +141,7 @@ def storage_option(folder: Path) -> str:
 
 
 def _scheduler(record: Record) -> str:
-    plan, name = record.plan, str(record.plan["scheduler"])
+    plan, name = record.options, str(record.options["scheduler"])
     if name in ("asha", "hyperband"):
         return f"{name}, keeps 1 in {plan['reduction_factor']}"
     return name

@@ -67,6 +67,12 @@ class Results:
     """Best first."""
     objectives: Sequence[str] = ()
     """As `METRIC:max` or `METRIC:min`, the primary one first; none: `metric` is maximised."""
+    reason: str | None = None
+    """Why the session ended before all trials were over; none where they are."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the results with their summary as JSON-able values."""
+        return to_json(self)
 
     @property
     def others(self) -> list[str]:

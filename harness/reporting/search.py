@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.ablation.request import REQUEST
-from harness.reporting.ablation.document import ablation_document
+from harness.reporting.ablation import ablation_document
 from harness.reporting.ablation.record import read_ablation
 from harness.reporting.document import Document, Section
 from harness.reporting.effort import effort, faults

@@ -1,18 +1,17 @@
-"""What a report shows of a single training: its curves, its classes, its picture."""
+"""Sections on a single training: its curves, its classes, its picture."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from harness.reporting.curves import Curve, paint_panels
 from harness.reporting.document import Block, Column, Data, Figure, Note, Picture, Section, Table
-from harness.reporting.figures import legend
+from harness.reporting.figures import best_star
+from harness.reporting.records import Record, Reports
 from harness.reporting.themes import Theme
-
-if TYPE_CHECKING:
-    from harness.reporting.records import Record, Reports
 
 PICTURE = "predictions.png"
 """Image, truth, prediction and pseudo-labels; a training leaves one in its folder."""
@@ -41,20 +40,18 @@ def curves(record: Record) -> Section:
 def classes(record: Record) -> Section | None:
     """Return the section on single classes; none where nothing tells of them."""
     reports = record.reports.get(0, {})
-    metric = record.results.metric
-    prefix = f"{metric.partition('/')[0]}/iou/"
+    split = record.results.metric.partition("/")[0]
+    prefix = f"{split}/iou/"
     known = [step for step, metrics in reports.items() if any(name.startswith(prefix) for name in metrics)]
     if not known:
         return None
-    best_row = record.results.rows[0] if record.results.rows else None
-    at_best = best_row.best_step if best_row is not None and best_row.best_step in known else known[-1]
+    best = record.results.rows[0].best_step if record.results.rows else None
+    at_best = best if best in known else known[-1]
     names = [name for name in _names(reports) if name.startswith(prefix)]
     rows = [[name.removeprefix(prefix), reports[at_best].get(name), reports[known[-1]].get(name)] for name in names]
     columns = [Column("class"), Column(f"at step {at_best} (best)", name="best", form=".4f"),
                Column(f"at step {known[-1]} (last)", name="last", form=".4f")]  # fmt: skip
-    caption = (
-        f"Intersection over union of each class on {prefix.partition('/')[0]}; classes that do not occur have none."
-    )
+    caption = f"Intersection over union of each class on {split}; classes that do not occur have none."
     return Section("Classes", [Table("classes", caption, columns, rows, shown=200)])
 
 
@@ -73,7 +70,7 @@ def _names(reports: Reports) -> list[str]:
     return list(dict.fromkeys(name for metrics in reports.values() for name in metrics))
 
 
-def _points(reports: Reports, name: str) -> list[tuple[int, float]]:
+def _points(reports: Reports, name: str) -> list[tuple[float, float]]:
     return [(step, metrics[name]) for step, metrics in reports.items() if math.isfinite(metrics.get(name, math.nan))]
 
 
@@ -85,51 +82,39 @@ def _objective(record: Record, reports: Reports) -> Figure:
     words = f"the best is {best[1]:.4f} at step {best[0]}" if best else "no value is a number"
 
     def paint(canvas: Any, theme: Theme) -> None:
-        axes = canvas.subplots()
+        style = {"color": theme.series[0], "marker": "o", "markersize": 3.5, "linewidth": 1.8}
+        [axes] = paint_panels(canvas, [("", [Curve(points, style)])], y_label=metric)
         if best is not None:
-            axes.plot(*zip(*points, strict=True), color=theme.series[0], marker="o", markersize=3.5, linewidth=1.8)
-            axes.scatter(*best, marker="*", s=150, color=theme.best, edgecolors=theme.paper, zorder=5)
+            best_star(axes, *best, theme)
             axes.annotate(f"{best[1]:.4f}", best, (0, 9), textcoords="offset points", ha="center", color=theme.ink)
-        axes.set_xlabel("optimizer step")
-        axes.set_ylabel(metric)
-        axes.set_xlim(left=0)
         axes.margins(y=0.18)
 
     return Figure("objective", f"{metric} at each report; {words}.", f"Curve of {metric} over steps; {words}.", paint,
-                  Data(["step", metric], [list(point) for point in points]))  # fmt: skip
+                  Data(["step", metric], points))  # fmt: skip
 
 
 def _panels(name: str, caption: str, metrics: Sequence[str], reports: Reports, prefix: str) -> Figure:
     """Return a figure with a panel for each last part of the metrics' names: accuracies together, shares together."""
-    panels: dict[str, list[str]] = {}
+    titles: dict[str, list[str]] = {}
     for metric in metrics:
         parts = metric.removeprefix(prefix).split("/")
         together = len(parts) == 1 and prefix.startswith("train/")
-        panels.setdefault("" if together else parts[-1], []).append(metric)
-    labels = dict.fromkeys(metric.removeprefix(prefix).split("/")[0] for metric in metrics)
-    columns = min(2, len(panels))
-    height = -(-len(panels) // columns)
+        titles.setdefault("" if together else parts[-1].replace("_", " "), []).append(metric)
+    labels = {metric: metric.removeprefix(prefix).split("/")[0] for metric in metrics}
+    alone = len(titles) == len(metrics) > 1
+    across = min(2, len(titles))
+    down = -(-len(titles) // across)
 
     def paint(canvas: Any, theme: Theme) -> None:
-        grid = canvas.subplots(height, columns, squeeze=False).ravel()
-        colours = dict(zip(labels, itertools.cycle(theme.series), strict=False))
-        handles: dict[str, Any] = {}
-        for panel, (leaf, names) in zip(grid, panels.items(), strict=False):
-            for metric in names:
-                points = _points(reports, metric)
-                label = metric.removeprefix(prefix).split("/")[0]
-                if points:
-                    [line] = panel.plot(*zip(*points, strict=True), color=colours[label], label=label, marker="o",
-                                        markersize=2.5)  # fmt: skip
-                    handles.setdefault(label, line)
-            panel.set_title(leaf.replace("_", " "))
-            panel.set_xlim(left=0)
-            panel.set_xlabel("optimizer step", fontsize=8)
-        for panel in grid[len(panels) :]:
-            panel.remove()
-        alone = all(len(names) == 1 for names in panels.values()) and len(panels) > 1
-        legend(canvas, [] if alone else [*handles.values()])
+        colours = dict(zip(dict.fromkeys(labels.values()), itertools.cycle(theme.series), strict=False))
+
+        def curve(metric: str) -> Curve:
+            style = {"color": colours[labels[metric]], "marker": "o", "markersize": 2.5}
+            return Curve(_points(reports, metric), style, "" if alone else labels[metric])
+
+        panels = [(title, [curve(metric) for metric in names]) for title, names in titles.items()]
+        paint_panels(canvas, panels, across)
 
     rows = [(step, *(values.get(metric) for metric in metrics)) for step, values in reports.items()]
     return Figure(name, caption, f"Curves of {', '.join(metrics)} over optimizer steps.", paint,
-                  Data(["step", *metrics], rows), (7.6, 0.7 + (3.1 if height == 1 else 2.3 * height)))  # fmt: skip
+                  Data(["step", *metrics], rows), (7.6, 0.7 + (3.1 if down == 1 else 2.3 * down)))  # fmt: skip

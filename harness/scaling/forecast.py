@@ -11,14 +11,12 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.cli.report import unknown_name
 from harness.console import Console
-from harness.event_log import LEDGER, read_ledger
+from harness.event_log import LEDGER, json_lines, read_ledger
+from harness.run_folder import kind_of, read_run
 from harness.scaling.report import FILES
 from harness.scaling.simulate import REPEATS, Cluster, Faults, Simulations, simulate, simulate_many
-from harness.search.manifest import SEARCH, read_manifest
 from harness.tables import Cell, Column, Table
-from harness.tracking.stores import OUTBOX
 from trainers.errors import UsageError
 
 COLUMNS = (
@@ -189,33 +187,34 @@ def read_times(folder: Path) -> SearchTimes:
     Raises:
         UsageError: the folder holds no search, a trial of it is open, or it was interrupted in between.
     """
-    if not folder.is_dir():
-        raise UsageError(unknown_name(folder.parent, folder.name))
-    ledger, outbox = folder / LEDGER, folder / OUTBOX
-    if not ledger.exists() or not outbox.exists():
-        raise UsageError(
-            f"--simulate must name a search with {LEDGER} and {OUTBOX} in its folder, {folder} lacks them: run s4 tune"
-        )
+    ledger = folder / LEDGER
+    if not ledger.exists():
+        raise UsageError(f"--simulate must name a search with a {LEDGER} in its folder, {folder} lacks it: run s4 tune")
     states = {number: str(trial.state) for number, trial in read_ledger(ledger).trials.items()}
     if "INTERRUPTED" in states.values():
         raise UsageError(
             f"--simulate must name a search whose trials are over, {folder.name} has some that are not: wait, or go on "
             f"with s4 tune --resume --name {folder.name}"
         )
-    workers = read_manifest(folder).plan.get("workers_per_gang") if (folder / SEARCH).exists() else 1
-    try:
-        operations = [json.loads(line) for line in outbox.read_bytes().splitlines() if line.strip()]
-    except ValueError as error:
-        raise UsageError(f"{outbox} must be the outbox of a search, it is not: {error}") from None
-    return search_times(outbox_events(operations), states, int(workers or 1), folder.name)
+    options = read_run(folder).request.get("options", {}) if kind_of(folder) else {}
+    return search_times(ledger_events(ledger), states, int(options.get("workers_per_gang") or 1), folder.name)
 
 
-def outbox_events(operations: Iterable[Mapping[str, Any]]) -> Iterator[TrialEvent]:
-    """Yield the events of trials among the operations of an outbox, in order."""
-    for operation in operations:
-        if operation.get("trial") is not None:
-            start_s = operation.get("metrics", {}).get("overhead/start_s")
-            yield TrialEvent(operation["op"], operation["trial"], operation["time"] / 1000, start_s)
+def ledger_events(ledger: Path) -> Iterator[TrialEvent]:
+    """Yield the events of trials in a ledger, in order.
+
+    Raises:
+        UsageError: version 0.1 wrote it, without times.
+    """
+    for event in json_lines(ledger):
+        if event["trial"] is not None:
+            if "time" not in event:
+                raise UsageError(
+                    f"--simulate must name a search whose ledger holds times, {ledger.parent.name} is of version 0.1: "
+                    "search again"
+                )
+            start_s = event.get("metrics", {}).get("overhead/start_s")
+            yield TrialEvent(event["event"], event["trial"], event["time"], start_s)
 
 
 def search_times(

@@ -8,7 +8,6 @@ import statistics
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,10 +15,11 @@ import psutil
 import torch
 import torch.distributed as dist
 
+from harness.experiment import CssExperiment
 from harness.scaling.step_timer import Clock, StepTimer, StepTimes
 from harness.trials import Value
 from trainers.config import TrainConfig
-from trainers.loop import train, warm_up
+from trainers.loop import train
 from trainers.run import Checkpointable, Decision, Run
 
 LINK_BYTES = (8, 1024, 16 * 1024, 256 * 1024, 4 * 1024 * 1024)
@@ -67,34 +67,21 @@ class EmptyState:
         return {}
 
 
-@dataclass(frozen=True)
-class ScaleExperiment:
-    """Implements `harness.trials.Experiment`: one repeat of one point."""
+class ScaleExperiment(CssExperiment):
+    """One repeat of one point: the median over timed blocks of images a second."""
 
-    base: TrainConfig
-    images: int
-    """Of a step, over all workers."""
-    steps: int
-    blocks: int
-    warmup: int
+    def __init__(self, config: TrainConfig, images: int, steps: int, blocks: int, warmup: int) -> None:
+        """Make the experiment of a point.
 
-    @property
-    def horizon(self) -> int:
-        """Optimizer steps that are taken."""
-        return self.warmup + self.steps * self.blocks
-
-    @property
-    def metric(self) -> str:
-        """Median over the blocks."""
-        return "images_per_s"
-
-    def resolve(self, overrides: Mapping[str, Value]) -> tuple[Mapping[str, Any], str]:
-        """Return the config and its hash; nothing is overridden."""
-        return self.base.model_dump(mode="json"), self.base.hash
-
-    def warm_up(self, run: Run) -> None:
-        """Read the data and take one step that is thrown away."""
-        warm_up(self.base, run)
+        Args:
+            images: of a step, over all workers.
+            steps: in a timed block.
+            warmup: steps before the first block.
+        """
+        super().__init__(config)
+        self.images, self.steps, self.warmup = images, steps, warmup
+        self.horizon = warmup + steps * blocks
+        self.metric = "images_per_s"
 
     def train(self, overrides: Mapping[str, Value], run: Run) -> str:
         """Train, try the links, and report; return the hash of the config."""

@@ -12,33 +12,33 @@ from typing import Any
 import ray
 import yaml
 
-from harness.cli.checks import check_inputs, say_weights
-from harness.cli.conduct import EXPERIMENT
-from harness.cli.options import base_config, cores, free_folder
 from harness.cluster import (
     Slots,
     check_nodes,
     cluster_nodes,
     cluster_slots,
+    cores,
     interruptible,
     local_slots,
     ray_session,
 )
 from harness.console import Console
+from harness.experiment import CssExperiment
 from harness.formats import counted
 from harness.gangs.client import call_with_retry, start_dispatcher
 from harness.gangs.messages import Job
 from harness.gangs.pool import GangPool
+from harness.run_folder import free_folder
 from harness.scaling.measure import ScaleExperiment
 from harness.scaling.model import PREDICTED, Fit, Mode, NotIdentifiedError, Sample, fit_all, gather_points
 from harness.scaling.report import CURVE, FILES, Scaling, draw_curve, lines, to_json, to_table, write
 from harness.tracking.recorder import MlflowRecorder
-from harness.tracking.stores import OUTBOX, absolute_uri, default_tracking_uri
+from harness.tracking.stores import EXPERIMENT, OUTBOX, absolute_uri, default_tracking_uri
 from harness.trials import Trial, TrialState
 from trainers.config import TrainConfig
 from trainers.errors import ConfigError, UsageError
 from trainers.loader import check_batches
-from trainers.overrides import apply_overrides, parse_settings
+from trainers.overrides import apply_overrides
 
 POLL_S = 0.5
 MAX_RETRIES = 1
@@ -133,19 +133,18 @@ class ScaleRequest:
         return self.config.schedule.unlabelled_batch if self.config.uses_unlabelled else 0
 
 
-def make_request(preset: str, settings: list[str], mode: Mode, counts: tuple[int, ...], *lengths: int) -> ScaleRequest:
-    """Return a request whose config, batches and data are checked.
+def make_request(experiment: CssExperiment, mode: Mode, counts: tuple[int, ...], *lengths: int) -> ScaleRequest:
+    """Return a request whose batches and data are checked.
 
     Args:
-        settings: `PATH=VALUE`.
         lengths: steps, blocks, warmup, repeats.
 
     Raises:
-        ConfigError, DataError: the preset, a setting, the batch or the data is refused.
+        ConfigError, DataError: the batch or the data is refused.
     """
-    request = ScaleRequest(preset, base_config(preset, parse_settings(settings)), mode, counts, *lengths)
+    request = ScaleRequest(experiment.name, experiment.base, mode, counts, *lengths)
     for workers in counts or (1,):
-        check_inputs(request.config_of(workers), workers)
+        CssExperiment(request.config_of(workers)).check(workers)
     return request
 
 
@@ -181,7 +180,8 @@ def run_scaling(
     if address == "local":
         request = fit_to_slots(request, local_slots())
     folder = free_folder(storage, name, f"scale-{request.preset}")
-    say_weights(request.config, console)
+    for line in CssExperiment(request.config).describe():
+        console.say(line)
     uri = absolute_uri(tracking_uri or default_tracking_uri())
     with ray_session(address, cpus=cores() if address == "local" else None):
         slots = cluster_slots()

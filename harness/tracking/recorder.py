@@ -11,8 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
-from harness.cluster import INTERRUPTED
 from harness.event_log import Operation, Outbox, OutboxState, stamped
+from harness.run_folder import git_sha
 from harness.tracking.limits import (
     NAME_LENGTH,
     TAG_LENGTH,
@@ -25,9 +25,9 @@ from harness.tracking.limits import (
 )
 from harness.tracking.run_logger import RunLogger
 from harness.tracking.sender import Sender, connect_client
-from harness.tracking.stores import absolute_uri, artifact_location, git_sha
+from harness.tracking.stores import absolute_uri, artifact_location
 from harness.tracking.writer import MlflowWriter
-from harness.trials import Trial, TrialState, Value
+from harness.trials import INTERRUPTED, Trial, TrialState, Value
 from trainers.errors import UsageError
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]

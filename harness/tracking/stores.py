@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,8 +12,10 @@ from trainers.errors import UsageError
 ALLOW_FOLDER = "MLFLOW_ALLOW_FILE_STORE"
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlartifacts"
+EXPERIMENT = "s4"
+"""Of MLflow, that runs are recorded in."""
 OUTBOX = "outbox.jsonl"
-"""In the folder of each search and training."""
+"""In the folder of each run."""
 WITH_PASSWORD = re.compile(r"[\w+.-]+://[^:/@]*:[^@]*@")
 """A database's URI as SQLAlchemy reads it, USER:PASSWORD@ in it."""
 
@@ -78,24 +78,3 @@ def artifact_location(tracking_uri: str) -> str | None:
 NO_JOBS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 """Environment of a tracking server (MLflow 3.17): else it keeps some ten processes that poll for jobs of language-model
 evaluation."""
-
-
-def git_sha(path: Path = Path(__file__)) -> str | None:
-    """Return the commit of the repository that tracks this file, with `-dirty` where it has changes; none outside one.
-
-    An installed copy that only happens to lie below somebody's repository has no commit.
-    """
-    git = shutil.which("git")
-    if git is None:
-        return None
-
-    def ask(*arguments: str) -> str:
-        command = [git, "-C", str(path.parent), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)  # noqa: S603  # fixed words
-        return done.stdout.strip()
-
-    try:
-        ask("ls-files", "--error-unmatch", path.name)
-        return ask("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
-    except (subprocess.SubprocessError, OSError):
-        return None

@@ -1,129 +1,277 @@
-"""The tables of an ablation: each variant's mean and its paired difference to the base, and every single score."""
+"""Scores of an ablation's variants: means and paired differences in tables, and what seeds do to them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-from harness.ablation.results import rows
-from harness.reporting.ablation.words import DECIMALS, plus_minus, with_interval
-from harness.reporting.document import Block, Column, Data, Note, Section, Table
+from harness.ablation.results import Ablation, rows
+from harness.reporting.ablation.record import AblationRecord
+from harness.reporting.ablation.style import DECIMALS, count, line_style, plus_minus, short, with_interval
+from harness.reporting.document import Block, Cell, Column, Data, Facts, Figure, Note, Section, Table
+from harness.reporting.themes import Theme
+from harness.statistics import power
 from harness.statistics.compare import Verdict
-
-if TYPE_CHECKING:
-    from harness.ablation.results import Ablation
-    from harness.reporting.ablation.record import AblationRecord
-    from harness.reporting.document import Cell
+from harness.statistics.intervals import differences
 
 EXACT = ("variant", "n", "mean", "std", "pairs", "difference", "ci_low", "ci_high", "p_t", "p", "smallest_p", "verdict")
 """Columns of the CSV, as `harness.ablation.results.rows` names them."""
 SPLITS = {"val": "the official validation images, looked at once, after training",
           "dev": "the images held back from training for development"}  # fmt: skip
+UNSCORED = "not evaluated"
+"""In place of the verdict on a variant that was trained and has no score."""
+FEWEST_CORRELATED = 3
+"""Seeds below which a correlation is 1 or -1 whatever happens."""
 
 
 def comparison(record: AblationRecord) -> Section:
-    """Return the section."""
-    found = record.found
+    """Return the section of all scores."""
+    ablation = record.ablation
     blocks: list[Block] = []
-    for metric in dict.fromkeys([found.metric, "val/miou", "dev/miou"]):
-        if any(found.scores(variant, metric) for variant in record.variants):
-            blocks.append(compared(found, metric))
+    for metric in dict.fromkeys([record.metric, "val/miou", "dev/miou"]):
+        if any(ablation.scores(variant, metric) for variant in record.variants):
+            blocks.append(compared(record, metric))
         else:
             blocks.append(Note(f"No complete training has a value of {metric}.", "missing"))
-    blocks += [Note(text, "caution") for text in cautions(found)]
-    blocks.append(scores(found))
+    blocks += [Note(text, "caution") for text in cautions(ablation)]
+    blocks += without_scores(record)
+    blocks.append(scores(ablation, record.metric))
+    if record.unscored and record.metric != "dev/miou":
+        blocks.append(scores(ablation, "dev/miou"))
     return Section("Comparison", blocks)
 
 
-def cautions(found: Ablation) -> list[str]:
+def cautions(ablation: Ablation) -> list[str]:
     """Return conclusions that must not be drawn from the tables."""
-    versus = found.compare(found.metric)
-    said = []
-    if any(one.n > 1 for one in versus.values()):
-        if len(versus) > 1:
-            said.append(f"Intervals are those of single differences. Verdicts are not: p is adjusted for {len(versus)} "
-                        "variants, so an interval may lie beside 0 and its verdict be within noise.")  # fmt: skip
-        if not found.request.vary_data:
-            said.append("All seeds train on the same labelled images. What other images would have shown, intervals "
-                        "over seeds do not tell; with `--vary-data` seeds draw the splits, too.")  # fmt: skip
-    return said
+    versus = [*ablation.compare(ablation.metric).values()]
+    texts = []
+    if any(one.n > 1 for one in versus):
+        if versus[0].family > 1:
+            texts.append(f"Intervals are those of single differences. Verdicts are not: p is adjusted for "
+                         f"{versus[0].family} variants, so an interval may lie beside 0 and its verdict be within "
+                         "noise.")  # fmt: skip
+        if not ablation.request.vary_data:
+            texts.append("All seeds train on the same labelled images. What other images would have shown, intervals "
+                         "over seeds do not tell; with `--vary-data` seeds draw the splits, too.")  # fmt: skip
+    return texts
 
 
-def compared(found: Ablation, metric: str) -> Table:
+def without_scores(record: AblationRecord) -> list[Block]:
+    """Return a note on variants that a section leaves out since they have no score; none where all have some."""
+    if not record.unscored:
+        return []
+    text = f"Trained, but not evaluated by {record.metric}, so without a number here: {', '.join(record.unscored)}."
+    return [Note(text, "missing")]
+
+
+def compared(record: AblationRecord, metric: str) -> Table:
     """Return the table of a metric, as one would print it; its CSV holds `rows` in full."""
-    lines, base = rows(found, metric), found.request.base
+    ablation, lines = record.ablation, rows(record.ablation, metric)
     exact_test = any(row["p"] is not None for row in lines)
     columns = [
         Column("variant"),
         Column("seeds", name="n"),
         Column(f"{metric}, mean ± std", name="mean"),
-        Column(f"difference to {base}, 95 % interval", name="difference"),
+        Column(f"difference to {record.base}, 95 % interval", name="difference"),
         Column("p (t-test)", name="p_t", form=".3g"),
         *([Column("p (sign-flip)", name="p", form=".3g")] if exact_test else []),
         Column("verdict"),
     ]
-    cells = [_line(row, base, exact_test) for row in lines]
-    best = highest(lines)
+    cells: list[list[Cell]] = []
+    for row in lines:
+        verdict = "the base" if row["variant"] == record.base else row["verdict"]
+        if not row["n"] and row["variant"] in record.unscored:
+            verdict = UNSCORED
+        difference = with_interval(row["difference"], row["ci_low"], row["ci_high"])
+        p = [row["p_t"], row["p"]] if exact_test else [row["p_t"]]
+        cells.append([row["variant"], row["n"], plus_minus(row["mean"], row["std"]), difference, *p, verdict])
+    best = max((row for row in lines if row["mean"] is not None), key=lambda row: row["mean"], default=None)
     stands_out = best is not None and beyond_noise(lines, best)
-    bold = frozenset({(best, 2)}) if best is not None and stands_out else frozenset()
-    judged = metric == found.metric
+    caption = _caption(ablation, metric)
+    if best is not None and ablation.others:
+        caption += (" Bold: the highest mean, which is more than noise." if stands_out
+                    else f" No mean is bold: the highest, of {best['variant']}, is not beyond noise.")  # fmt: skip
+    bold = frozenset({(lines.index(best), 2)}) if best is not None and stands_out else frozenset()
     exact = Data(EXACT, [[row[key] for key in EXACT] for row in lines])
-    name = "comparison" if judged else f"comparison-{metric.replace('/', '-').replace('_', '-').lower()}"
-    return Table(name, _caption(found, metric, best, stands_out), columns, cells, bold=bold, exact=exact)
+    return Table(_name("comparison", ablation, metric), caption, columns, cells, bold=bold, exact=exact)
 
 
-def highest(lines: list[dict[str, Any]]) -> int | None:
-    """Return the row with the highest mean; none where there is no mean."""
-    known = [(row["mean"], -index) for index, row in enumerate(lines) if row["mean"] is not None]
-    return -max(known)[1] if known else None
-
-
-def beyond_noise(lines: list[dict[str, Any]], best: int) -> bool:
-    """Return whether the best mean is better by verdict: than the base, or, as the base, than all others."""
-    verdict = lines[best]["verdict"]
-    if verdict is not None:
-        return bool(verdict == Verdict.BETTER)
-    others = [row["verdict"] for row in lines if row["verdict"] is not None]
+def beyond_noise(lines: Sequence[Mapping[str, Any]], best: Mapping[str, Any]) -> bool:
+    """Return whether the best mean is better by verdict: than the base, or, as the base, than all others with one."""
+    if best["verdict"] is not None:
+        return bool(best["verdict"] == Verdict.BETTER)
+    others = [row["verdict"] for row in lines if row["verdict"] is not None and row["mean"] is not None]
     return bool(others) and all(verdict == Verdict.WORSE for verdict in others)
 
 
-def scores(found: Ablation) -> Table:
+def scores(ablation: Ablation, metric: str) -> Table:
     """Return the table of single scores: a row a variant, a column a seed."""
-    seeds = found.request.seeds
-    cells: list[list[Cell]] = []
-    for variant in found.request.variants:
-        by_seed = found.scores(variant.name, found.metric)
-        cells.append([variant.name, *(by_seed.get(seed) for seed in seeds)])
-    form = f".{DECIMALS}f"
-    columns = [Column("variant"), *(Column(f"seed {seed}", form=form) for seed in seeds)]
-    caption = f"{found.metric} of every training. Scores in a column share a seed, and with it all that it draws."
-    return Table("scores", caption, columns, cells)
+    seeds = ablation.request.seeds
+    by_seed = {variant.name: ablation.scores(variant.name, metric) for variant in ablation.request.variants}
+    cells: list[list[Cell]] = [[name, *(values.get(seed) for seed in seeds)] for name, values in by_seed.items()]
+    columns = [Column("variant"), *(Column(f"seed {seed}", form=f".{DECIMALS}f") for seed in seeds)]
+    caption = f"{metric} of every training. Scores in a column share a seed, and with it all that it draws."
+    return Table(_name("scores", ablation, metric), caption, columns, cells)
 
 
-def _line(row: dict[str, Any], base: str, exact_test: bool) -> list[Cell]:
-    is_base = row["variant"] == base
-    return [
-        row["variant"],
-        row["n"],
-        plus_minus(row["mean"], row["std"]),
-        with_interval(row["difference"], row["ci_low"], row["ci_high"]),
-        row["p_t"],
-        *([row["p"]] if exact_test else []),
-        "the base" if is_base else row["verdict"],
-    ]
+def _name(kind: str, ablation: Ablation, metric: str) -> str:
+    return kind if metric == ablation.metric else f"{kind}-{metric.replace('/', '-').replace('_', '-').lower()}"
 
 
-def _caption(found: Ablation, metric: str, best: int | None, stands_out: bool) -> str:
-    split = metric.partition("/")[0]
-    judged = "" if metric == found.metric else f" Variants are judged by {found.metric}, not by this."
-    where = f"{metric} on {SPLITS[split]}.{judged}" if split in SPLITS else f"{metric}.{judged}"
-    family = len(found.others)
-    how = (
-        f" Differences are paired by seed; p is two-sided and adjusted for {family} variants (Holm)." if family else ""
+def _caption(ablation: Ablation, metric: str) -> str:
+    split, family = metric.partition("/")[0], max((one.family for one in ablation.compare(metric).values()), default=0)
+    where = f"{metric} on {SPLITS[split]}." if split in SPLITS else f"{metric}."
+    judged = "" if metric == ablation.metric else f" Variants are judged by {ablation.metric}, not by this."
+    how = f" Differences are paired by seed; p is two-sided and adjusted for {family} variants (Holm)."
+    return where + judged + (how if family else "")
+
+
+class Pairing(NamedTuple):
+    """What pairing by seed does for a variant, over the seeds that it shares with the base."""
+
+    variant: str
+    n: int
+    difference: float
+    std: float
+    """Of the differences."""
+    unpaired_std: float
+    """What it would be if scores with the same seed had nothing in common: root of the sum of both variances."""
+    correlation: float | None
+    """Of the scores of both, over seeds; none with less than 3, or where one of them does not scatter."""
+    needed: int | None
+    """Seeds that would show such a difference with power 0.8, if the scatter is as estimated; none above 10 000."""
+    needed_upper: int | None
+    """The same if the scatter is its upper bound."""
+
+
+def seeds(record: AblationRecord) -> Section:
+    """Return the section on seeds: how far scores scatter, what pairing takes out of it, how many would be needed."""
+    scores = {name: record.ablation.scores(name, record.metric) for name in record.variants}
+    scores = {name: by_seed for name, by_seed in scores.items() if by_seed}
+    if not scores:
+        return Section("Seeds", [Note("No complete training has a score.", "missing")])
+    blocks: list[Block] = [_seeds_figure(record, scores), *without_scores(record)]
+    pairs = pairings(record.ablation)
+    if not record.ablation.others:
+        blocks.append(_seeds_alone(scores[record.base]))
+    elif not pairs:
+        why = "What seeds do can be told from two seeds on that a variant and the base both have."
+        blocks.append(Note(why, "missing"))
+    else:
+        share = shared_scatter([*scores.values()])
+        if share is not None:
+            blocks.append(Facts([("Scatter that variants share by seed", f"{share:.0%}"),
+                                 ("Share that chance alone would give", f"{1 / len(scores):.0%}")]))  # fmt: skip
+        blocks += [_seeds_needed(record, pairs), Note(
+            "Differences that few seeds found are often larger than they are, so the numbers of seeds are rather too "
+            "small. They tell what to plan, not what was shown.", "caution")]  # fmt: skip
+    return Section("Seeds", blocks)
+
+
+def _seeds_alone(scores: Mapping[int, float]) -> Block:
+    """Return how many seeds it takes to see differences from a configuration that was trained by itself."""
+    if len(scores) < 2:
+        return Note("How far seeds scatter can be told from two on.", "missing")
+    needed = power.seeds_table(power.spread_of_differences(power.spread([*scores.values()])), power.DELTAS)
+    caption = (
+        "Seeds with which a paired t-test at 0.05 finds a difference with a chance of 0.8, if the seeds of two "
+        "configurations have nothing in common; cautious: with the upper bound (80 %) of the scatter."
     )
-    if best is None or not family:
-        return where + how
-    name = found.request.variants[best].name
-    return f"{where}{how} " + (
-        "Bold: the highest mean, which is more than noise." if stands_out
-        else f"No mean is bold: the highest, of {name}, is not beyond noise."
-    )  # fmt: skip
+    return Table("seeds-needed", caption, [Column("difference"), Column("seeds"), Column("seeds, cautious")], needed)
+
+
+def pairings(ablation: Ablation) -> list[Pairing]:
+    """Return what pairing does for each variant that shares two seeds or more with the base."""
+    base = ablation.scores(ablation.request.base, ablation.metric)
+    pairs = []
+    for name in ablation.others:
+        scores = ablation.scores(name, ablation.metric)
+        shared = sorted(scores.keys() & base.keys())
+        if len(shared) >= 2:
+            between = [*differences(scores, base).values()]
+            ours, theirs = [scores[seed] for seed in shared], [base[seed] for seed in shared]
+            scatter, mean = power.spread(between), statistics.fmean(between)
+            unpaired = math.hypot(statistics.stdev(ours), statistics.stdev(theirs))
+            needed = [power.seeds_needed(mean, std) if mean else None for std in (scatter.std, scatter.upper)]
+            pairs.append(Pairing(name, len(shared), mean, scatter.std, unpaired, correlation(ours, theirs), *needed))
+    return pairs
+
+
+def correlation(values: Sequence[float], others: Sequence[float]) -> float | None:
+    """Return Pearson's correlation; none with less than 3 pairs, or where one side is constant."""
+    if len(values) < FEWEST_CORRELATED or len(set(values)) == 1 or len(set(others)) == 1:
+        return None
+    return statistics.correlation(values, others)
+
+
+def shared_scatter(scores: Sequence[Mapping[int, float]]) -> float | None:
+    """Return which share of the scatter within variants is that of the seeds' means, in [0, 1].
+
+    Of V variants and S seeds, over the seeds that all have: sum of squares between seeds over those between seeds plus
+    the rest, of a two-way table without repetition. With nothing shared it is 1 / V on average, with nothing else 1.
+    None for less than two variants or seeds, or where nothing scatters.
+    """
+    common = sorted(set.intersection(*map(set, scores))) if scores else []
+    if len(scores) < 2 or len(common) < 2:
+        return None
+    table = [[by_seed[seed] for seed in common] for by_seed in scores]
+    centred = [[value - statistics.fmean(row) for value in row] for row in table]
+    within = sum(value**2 for row in centred for value in row)
+    means = [statistics.fmean(column) for column in zip(*centred, strict=True)]
+    return len(scores) * sum(mean**2 for mean in means) / within if within > 0 else None
+
+
+def _seeds_needed(record: AblationRecord, pairs: Sequence[Pairing]) -> Table:
+    form = f".{DECIMALS}f"
+    columns = [
+        Column("variant"),
+        Column("seeds", name="n"),
+        Column("difference", form=f"+{form}"),
+        Column("its std, paired", name="std", form=form),
+        Column("unpaired", name="unpaired_std", form=form),
+        Column("correlation", form="+.2f"),
+        Column("seeds needed", name="needed"),
+        Column("to be safe", name="needed_upper"),
+    ]
+    cells: list[list[Cell]] = []
+    for pair in pairs:
+        endless = f"> {power.MOST_SEEDS}" if pair.difference else None
+        cells.append([*pair[:6], pair.needed or endless, pair.needed_upper or endless])
+    caption = (f"What pairing by seed does, and how many seeds would show a difference in {record.metric} as large as "
+               f"the one found, {power.POWER:.0%} of the time, in a single paired t-test at 0.05; to be safe: if the "
+               "scatter is the upper bound that holds four times in five.")  # fmt: skip
+    return Table("seeds-needed", caption, columns, cells, exact=Data(Pairing._fields, pairs))
+
+
+def _seeds_figure(record: AblationRecord, scores: Mapping[str, Mapping[int, float]]) -> Figure:
+    names, seeds = [*scores], sorted({seed for by_seed in scores.values() for seed in by_seed})
+    rows = [(name, *point) for name, by_seed in scores.items() for point in sorted(by_seed.items())]
+    caption = (f"{record.metric} of every training; bars are means. A line joins the trainings of a seed: where lines "
+               "run side by side, seeds do the same to all variants, and pairing takes it out.")  # fmt: skip
+
+    def paint(canvas: Any, theme: Theme) -> None:
+        axes = canvas.subplots()
+        for seed in seeds:
+            values = [scores[name].get(seed, math.nan) for name in names]  # a line breaks where a training is missing
+            axes.plot(values, color=theme.muted, linewidth=0.9, alpha=0.75, zorder=2)
+            last = max(place for place, value in enumerate(values) if not math.isnan(value))
+            axes.annotate(str(seed), (last, values[last]), (7, 0), textcoords="offset points", va="center",
+                          fontsize=7.5, color=theme.muted)  # fmt: skip
+        for place, name in enumerate(names):
+            style, values = line_style(record, name, theme), [*scores[name].values()]
+            axes.scatter([place] * len(values), values, s=30, color=style["color"], marker=style["marker"],
+                         edgecolors=theme.paper, linewidths=0.6, zorder=3)  # fmt: skip
+            mean = statistics.fmean(values)
+            axes.plot([place - 0.22, place + 0.22], [mean, mean], color=style["color"], linewidth=2.4)
+        turned = sum(len(short(name)) for name in names) > 70
+        axes.set_xticks(range(len(names)), map(short, names), rotation=25 if turned else 0,
+                        ha="right" if turned else "center", rotation_mode="anchor")  # fmt: skip
+        axes.tick_params(axis="x", length=0, labelcolor=theme.ink)
+        axes.set_xlim(-0.5, len(names) - 0.5)
+        axes.grid(axis="x", visible=False)
+        axes.set_ylabel(record.metric)
+
+    alt = f"Scores of {count(len(names), 'variant')}, lines join those of the same of {count(len(seeds), 'seed')}."
+    return Figure("seeds", caption, alt, paint, Data(["variant", "seed", record.metric], rows), (7.6, 3.9))

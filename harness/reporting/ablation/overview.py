@@ -1,126 +1,118 @@
-"""What the report of an ablation says first: what came of it, and what must be kept in mind with it."""
+"""Result of an ablation in a sentence, its facts, its failures, and commands for next steps."""
 
 from __future__ import annotations
 
+import shlex
 import statistics
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
+from harness.ablation.request import Request
+from harness.ablation.results import Ablation
 from harness.formats import duration
-from harness.reporting.ablation.words import count, listed, signed
-from harness.reporting.document import Block, Column, Facts, Note, Section, Table
-from harness.reporting.times import lanes
-from harness.statistics.compare import Verdict
+from harness.reporting.ablation.record import AblationRecord
+from harness.reporting.ablation.style import count, listed, signed
+from harness.reporting.document import Block, Cell, Column, Commands, Facts, Note, Section, Table
+from harness.reporting.overview import storage_option
+from harness.reporting.records import lanes
+from harness.statistics.compare import Comparison, Verdict
 from harness.statistics.permutation import ALPHA
-
-if TYPE_CHECKING:
-    from harness.ablation.results import Ablation
-    from harness.reporting.ablation.record import AblationRecord
-    from harness.statistics.compare import Comparison
+from search_spaces.ablation import list_plans, load_plan
 
 STATES = {"COMPLETE": "complete", "PRUNED": "stopped", "FAIL": "failed", "INTERRUPTED": "unfinished",
           "RUNNING": "unfinished", "MISSING": "missing"}  # fmt: skip
 """Of trainings, for people."""
+MORE = 2
+"""Seeds that are proposed beside those that there are."""
 
 
-def alone(found: Ablation) -> str:
+def lead(ablation: Ablation) -> str:
+    """Return the result in a sentence, and never more than the seeds allow."""
+    base, metric = ablation.request.base, ablation.metric
+    if not ablation.others:
+        return alone(ablation)
+    versus = ablation.compare(metric)
+    gains = {name: one.difference for name, one in versus.items() if one.difference is not None}
+    unscored = any(run.state == "COMPLETE" and metric not in run.metrics for run in ablation.outcomes)
+    if not gains:
+        needed = metric if unscored else "a complete training"
+        return f"No variant can be compared yet: it takes {needed} of it and of {base} with the same seed."
+    seeds = sorted({versus[name].n for name in gains} - {1})
+    if not seeds:
+        far = max(gains, key=lambda name: abs(gains[name]))
+        return (f"One seed each: {far} is furthest from {base}, by {signed(gains[far])} {metric}, and whether that is "
+                "more than the noise of seeds nobody can say.")  # fmt: skip
+    over = f"over {' to '.join(map(str, dict.fromkeys([seeds[0], seeds[-1]])))} paired seeds"
+    verdicts = {name: versus[name].verdict for name in gains}
+    parts = []
+    for verdict in (Verdict.BETTER, Verdict.WORSE):
+        names = [f"{name} ({signed(gains[name])})" for name, own in verdicts.items() if own == verdict]
+        if names:
+            parts.append(f"{listed(names)} {'is' if len(names) == 1 else 'are'} {verdict} than {base} in {metric}")
+    if not parts:
+        return (f"No variant{f' with {metric}' if unscored else ''} differs from {base} by more than the noise of seeds {over}: mean differences in "
+                f"{metric} lie between {signed(min(gains.values()))} and {signed(max(gains.values()))}.")  # fmt: skip
+    noise = [*verdicts.values()].count(Verdict.NOISE)
+    rest = f"; {count(noise, 'variant')} {'lies' if noise == 1 else 'lie'} within the noise of seeds" if noise else ""
+    return f"{' and '.join(parts)}, {over}{rest}."
+
+
+def alone(ablation: Ablation) -> str:
     """Return what one configuration by itself says: how far its seeds scatter."""
-    base, over = found.request.base, found.summary(found.request.base, found.metric)
+    base, over = ablation.request.base, ablation.summary(ablation.request.base, ablation.metric)
     if over.mean is None or over.std is None:
         return f"Two complete trainings of {base} with different seeds are needed to see how far seeds scatter."
-    return f"{base} reaches {found.metric} {over.mean:.4f}, and its {over.n} seeds scatter by {over.std:.4f}."
-
-
-def lead(found: Ablation) -> str:
-    """Return the result in a sentence, and never more than the seeds allow."""
-    base, metric = found.request.base, found.metric
-    if not found.others:
-        return alone(found)
-    compared = {name: versus for name, versus in found.compare(metric).items() if versus.difference is not None}
-    if not compared:
-        return f"No variant can be compared yet: it takes a complete training of it and of {base} with the same seed."
-    if all(versus.n < 2 for versus in compared.values()):
-        far, versus = max(compared.items(), key=lambda pair: abs(pair[1].difference or 0.0))
-        return (f"One seed each: {far} is furthest from {base}, by {signed(versus.difference or 0.0)} {metric}, and "
-                "whether that is more than the noise of seeds nobody can say.")  # fmt: skip
-    better, worse, noise = (
-        [f"{name} ({signed(versus.difference or 0.0)})" for name, versus in compared.items() if versus.verdict == kind]
-        for kind in (Verdict.BETTER, Verdict.WORSE, Verdict.NOISE)
-    )
-    over = f"over {_seeds([versus.n for versus in compared.values() if versus.n > 1])}"
-    if not better and not worse:
-        low, high = (
-            min((v.difference or 0.0) for v in compared.values()),
-            max((v.difference or 0.0) for v in compared.values()),
-        )
-        return (f"No variant differs from {base} by more than the noise of seeds {over}: mean differences in {metric} "
-                f"lie between {signed(low)} and {signed(high)}.")  # fmt: skip
-    parts = [f"{listed(names)} {'is' if len(names) == 1 else 'are'} {word} than {base} in {metric}"
-             for names, word in ((better, "better"), (worse, "worse")) if names]  # fmt: skip
-    rest = ""
-    if noise:
-        rest = f"; {count(len(noise), 'variant')} {'lies' if len(noise) == 1 else 'lie'} within the noise of seeds"
-    return f"{' and '.join(parts)}, {over}{rest}."
+    return f"{base} reaches {ablation.metric} {over.mean:.4f}, and its {over.n} seeds scatter by {over.std:.4f}."
 
 
 def overview(record: AblationRecord) -> Section:
     """Return the facts, and what must be kept in mind with them."""
     blocks: list[Block] = [Note(text, "missing") for text in record.missing]
-    if unfinished(record.found):
+    if unfinished(record.ablation):
         blocks.append(Note("Not all trainings are over: everything here is as far as it was when this was written."))
-    blocks += [Note(text, "caution") for text in few_seeds(record.found)]
-    return Section("Overview", [*blocks, Facts(facts(record)), _variants(record.found)])
+    blocks += [Note(text, "caution") for text in few_seeds(record.ablation.compare(record.metric))]
+    return Section("Overview", [*blocks, Facts(facts(record)), _variants(record.ablation.request)])
 
 
-def unfinished(found: Ablation) -> bool:
+def unfinished(ablation: Ablation) -> bool:
     """Return whether trainings are missing or can go on."""
-    return any(run.state in ("MISSING", "RUNNING", "INTERRUPTED") for run in found.outcomes)
+    return any(run.state in ("MISSING", "RUNNING", "INTERRUPTED") for run in ablation.outcomes)
 
 
-def few_seeds(found: Ablation) -> list[str]:
-    """Return what so few seeds cannot show; nothing where they are many."""
-    compared = found.compare(found.metric)
-    if not found.others:
-        return []
+def few_seeds(compared: Mapping[str, Comparison]) -> list[str]:
+    """Return what so few seeds cannot show; nothing where they are many, or where nothing is compared."""
     most = max((versus.n for versus in compared.values()), default=0)
+    if not compared or any(versus.p is not None for versus in compared.values()):
+        return []
     if most < 2:
         return ["Without two seeds that a variant and the base both have, there are no intervals and no verdicts: "
                 "differences here may be chance alone."]  # fmt: skip
-    return [_normal(compared, most)] if all(versus.p is None for versus in compared.values()) else []
-
-
-def _normal(compared: dict[str, Comparison], most: int) -> str:
     smallest = min(versus.smallest_p for versus in compared.values())
-    return (f"Verdicts rest on the paired t-test, which supposes that differences scatter normally. The sign-flip "
+    return [f"Verdicts rest on the paired t-test, which supposes that differences scatter normally. The sign-flip "
             f"test, which does not, cannot fall below p = {smallest:.2g} with {most} seeds, and below {ALPHA} only "
-            "with six or more.")  # fmt: skip
+            "with six or more."]  # fmt: skip
 
 
 def facts(record: AblationRecord) -> list[tuple[str, str]]:
-    """Return what was done, as names and values; what is not known is left out."""
-    found, request = record.found, record.found.request
-    schedule = request.config.schedule
+    """Return what was done, what it cost and what it was done with, as names and values, as far as it is known."""
+    ablation, request, times = record.ablation, record.ablation.request, record.times
+    schedule, spans = request.config.schedule, times.spans
     drawn = "initialisation, order and splits" if request.vary_data else "initialisation and order; splits are fixed"
     rows = [
         ("Plan", f"{request.plan}, {count(len(request.variants), 'variant')}"),
         ("Preset", request.preset),
         ("Base", request.base),
-        ("Judged by", found.metric),
+        ("Judged by", ablation.metric),
         ("Seeds", ", ".join(map(str, request.seeds))),
         ("A seed draws", drawn),
         ("Paired", "variants share what a seed draws"),
         ("Horizon", f"{schedule.steps} steps, a report every {schedule.evaluate_every}"),
-        ("Trainings", _trainings(found)),
+        ("Trainings", _trainings(ablation)),
     ]
     if request.settings:
         rows.append(("Set by hand", ", ".join(f"{path} = {value}" for path, value in request.settings.items())))
-    return [*rows, *_run_facts(record)]
-
-
-def _run_facts(record: AblationRecord) -> list[tuple[str, str]]:
-    """Return what it cost, and what it was done with."""
-    found, times, spans = record.found, record.times, record.times.spans
-    rows = [("Wall clock", duration(found.elapsed_s)), ("Devices held", f"{found.device_s / 3600:.3g} device-hours")]
+    rows.append(("Wall clock", duration(ablation.elapsed_s)))
+    rows.append(("Devices held", f"{ablation.device_s / 3600:.3g} device-hours"))
     if spans:
         rows.append(("Trainings at once, at most", str(max(lanes(spans)) + 1)))
         rows.append(("A training, median", duration(statistics.median(span.end_s - span.start_s for span in spans))))
@@ -128,20 +120,18 @@ def _run_facts(record: AblationRecord) -> list[tuple[str, str]]:
         rows.append(("Begun", datetime.fromtimestamp(times.began_unix, UTC).strftime("%Y-%m-%d %H:%M UTC")))
     if len(times.sessions) > 1:
         rows.append(("Sessions", str(len(times.sessions))))
-    if times.git_sha:
-        rows.append(("Revision", f"`{times.git_sha[:12]}`"))
-    request = found.request
+    if record.revision:
+        rows.append(("Revision", f"`{record.revision[:12]}`"))
     return [*rows, ("Data", f"{request.config.data.name}, splits `{request.data_digest}`")]
 
 
-def _trainings(found: Ablation) -> str:
-    states = [STATES[run.state] for run in found.outcomes]
+def _trainings(ablation: Ablation) -> str:
+    states = [STATES[run.state] for run in ablation.outcomes]
     counted = [f"{states.count(state)} {state}" for state in dict.fromkeys(STATES.values()) if state in states]
     return f"{len(states)}, all {states[0]}" if len(counted) == 1 else f"{len(states)}: {', '.join(counted)}"
 
 
-def _variants(found: Ablation) -> Table:
-    request = found.request
+def _variants(request: Request) -> Table:
     rows = []
     for variant in request.variants:
         words = ", ".join(f"{path} = {value}" for path, value in request.difference(variant.name).items())
@@ -150,6 +140,59 @@ def _variants(found: Ablation) -> Table:
     return Table("variants", f"What is compared; other settings are those of {request.preset}.", columns, rows)
 
 
-def _seeds(numbers: list[int]) -> str:
-    low, high = min(numbers), max(numbers)
-    return f"{low} paired seeds" if low == high else f"{low} to {high} paired seeds"
+def failures(record: AblationRecord) -> Section:
+    """Return the section on trainings that have no score, and why."""
+    rows: list[list[Cell]] = []
+    lost = [run for run in record.ablation.outcomes if run.state != "COMPLETE"]
+    for run in lost:
+        last = max(record.reports.get(run.number, {}), default=None)
+        reason = run.error or ("it was not trained yet" if run.state == "MISSING" else None)
+        rows.append([run.number, run.variant, run.seed, STATES[run.state], last, reason])
+    if not rows:
+        return Section("Failures", [Note("No training failed, and none is missing.")])
+    columns = [Column(title) for title in ("run", "variant", "seed", "state", "at step", "reason")]
+    caption = "Trainings without a score. What failed is never trained again and counts in no mean."
+    blocks: list[Block] = [Table("failures", caption, columns, rows, shown=200)]
+    if any(run.variant == record.base for run in lost):
+        blocks.append(
+            Note(f"{record.base}, the base, lacks trainings: no variant has a pair for these seeds.", "caution")
+        )
+    uneven = [name for name, runs in record.complete.items() if 0 < len(runs) < len(record.ablation.request.seeds)]
+    if uneven:
+        blocks.append(Note(f"Means of {listed(uneven)} are over fewer seeds than others; differences are over the "
+                           "seeds that both have.", "caution"))  # fmt: skip
+    return Section("Failures", blocks)
+
+
+def next_steps(record: AblationRecord) -> Section:
+    """Return commands that lead further."""
+    name, seeds = shlex.quote(record.ablation.name), record.ablation.request.seeds
+    more = range(max(seeds) + 1, max(seeds) + 1 + MORE)
+    rows = [
+        (again(record, (*seeds, *more)), "train more seeds; those that are there stay"),
+        (f"s4 report {name}{storage_option(record.folder)}", "this report again"),
+        ("s4 ui", "its records in MLflow"),
+    ]
+    if unfinished(record.ablation):
+        rows.insert(0, (again(record, seeds), "train what is missing"))
+    return Section("Go on", [Commands(rows)])
+
+
+def again(record: AblationRecord, seeds: Sequence[int]) -> str:
+    """Return the command that goes on with the ablation, with these seeds."""
+    ablation, request = record.ablation, record.ablation.request
+    words = ["s4", "noise", request.preset, "--seeds", str(len(seeds))]
+    if ablation.others:
+        # a plan that does not come with the package is in a file, which must be found again
+        shipped = request.plan in list_plans() and load_plan(request.plan).text == request.plan_text
+        plan = request.plan if shipped else f"{request.plan}.yaml"
+        words = ["s4", "ablate", plan, "--preset", request.preset, "--seeds", ",".join(map(str, seeds))]
+    if request.vary_data:
+        words.append("--vary-data")
+    if ablation.others and ablation.metric != "val/miou":
+        words += ["--metric", ablation.metric]
+    for path, value in request.settings.items():
+        words += ["--set", f"{path}={value}"]
+    if ablation.name != request.plan:
+        words += ["--name", ablation.name]
+    return shlex.join(words) + storage_option(record.folder)

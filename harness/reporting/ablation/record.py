@@ -1,4 +1,4 @@
-"""What an ablation left in its folder, read for its report, also while its driver is at work or when it died."""
+"""Contents of an ablation's folder for its report, also while its driver is at work or after it died."""
 
 from __future__ import annotations
 
@@ -7,22 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from harness.ablation.evaluate import evaluation_file
 from harness.ablation.request import REQUEST, read_request
-from harness.ablation.results import RESULTS, Ablation, collect, read_results
-from harness.event_log import LEDGER, read_ledger
+from harness.ablation.results import RESULTS, Ablation, Outcome, collect, read_results
+from harness.event_log import LEDGER, Times, json_lines, read_ledger, read_times
 from harness.models.evaluation import metrics_of
 from harness.reporting.records import Reports, read_reports
-from harness.reporting.times import NO_TIMES, Times, read_times
-from harness.run_folder import checkpoint_folder, json_lines
+from harness.run_folder import checkpoint_folder, read_run
 from harness.tracking.stores import OUTBOX
 from trainers.errors import DataError, UsageError
-
-if TYPE_CHECKING:
-    from harness.ablation.results import Outcome
-    from trainers.image_evaluation import ImageEvaluation
+from trainers.image_evaluation import ImageEvaluation, load_image_evaluation
 
 JUDGED = "val/miou"
 """What variants are judged by where nothing says otherwise."""
@@ -32,18 +27,20 @@ JUDGED = "val/miou"
 class AblationRecord:
     """Everything that the report of an ablation is made from."""
 
-    found: Ablation
+    ablation: Ablation
     folder: Path
     reports: Mapping[int, Reports]
     """By the number of the run; empty where there is no ledger."""
-    times: Times = NO_TIMES
+    times: Times = Times()
+    revision: str = ""
+    """Commit of the code that began it; "" where that is not known."""
     missing: Sequence[str] = field(default_factory=list)
     """What could not be read, a sentence each."""
 
     @property
     def metric(self) -> str:
         """What variants are judged by."""
-        return self.found.metric
+        return self.ablation.metric
 
     @property
     def split(self) -> str:
@@ -51,25 +48,35 @@ class AblationRecord:
         return self.metric.partition("/")[0]
 
     @property
+    def base(self) -> str:
+        """The variant that others are compared with."""
+        return self.ablation.request.base
+
+    @property
     def variants(self) -> list[str]:
         """Names of all variants, the base among them, in the order of the table."""
-        return [variant.name for variant in self.found.request.variants]
+        return [variant.name for variant in self.ablation.request.variants]
 
     @cached_property
     def complete(self) -> dict[str, list[Outcome]]:
         """Runs of each variant that reached the horizon, by seed in the order of training."""
-        whole = [run for run in self.found.outcomes if run.state == "COMPLETE"]
-        return {name: [run for run in whole if run.variant == name] for name in self.variants}
+        runs = [run for run in self.ablation.outcomes if run.state == "COMPLETE"]
+        return {name: [run for run in runs if run.variant == name] for name in self.variants}
+
+    @cached_property
+    def unscored(self) -> list[str]:
+        """Variants that were trained and have no score on the judged images: nobody evaluated them there."""
+        return [name for name, runs in self.complete.items() if runs and not self.ablation.scores(name, self.metric)]
 
     def trial_folder(self, run: Outcome) -> Path:
-        """Return where the checkpoint and the looks of a run lie."""
+        """Return where the checkpoint and the evaluations of a run lie."""
         return checkpoint_folder(self.folder / "trials", run.number)
 
-    def looks(self, variant: str) -> dict[int, ImageEvaluation]:
+    def evaluations(self, variant: str) -> dict[int, ImageEvaluation]:
         """Return a variant's confusion matrices of the judged images, by seed, as far as they lie there."""
         files = {run.seed: evaluation_file(self.trial_folder(run), self.split) for run in self.complete[variant]}
-        seen = {seed: _look(path) for seed, path in files.items()}
-        return {seed: look for seed, look in seen.items() if look is not None}
+        evaluations = {seed: _evaluation(path) for seed, path in files.items()}
+        return {seed: evaluation for seed, evaluation in evaluations.items() if evaluation is not None}
 
     def curve(self, variant: str, metric: str) -> dict[int, list[float]]:
         """Return values by step, one a complete run; only steps at which all of them that report it have a value."""
@@ -79,84 +86,68 @@ class AblationRecord:
             for run in reports
         ]
         points = [run for run in points if run]
-        steps = sorted(set.intersection(*(set(run) for run in points))) if points else []
+        steps = sorted(set.intersection(*map(set, points))) if points else []
         return {step: [run[step] for run in points] for step in steps}
 
     @cached_property
     def reported(self) -> list[str]:
         """Names of all metrics in the reports of complete runs, in the order in which they first came."""
-        whole = [run.number for runs in self.complete.values() for run in runs]
-        return list(
-            dict.fromkeys(
-                name for number in whole for metrics in self.reports.get(number, {}).values() for name in metrics
-            )
-        )
+        reports = [self.reports.get(run.number, {}) for runs in self.complete.values() for run in runs]
+        return list(dict.fromkeys(name for steps in reports for metrics in steps.values() for name in metrics))
 
 
 def read_ablation(folder: Path) -> Ablation:
-    """Return what an ablation found; where its driver is at work or was killed, what it found so far.
+    """Return an ablation; where its driver is at work or was killed, as far as it is.
 
     Raises:
         UsageError: it has not begun to train, or its files are something else.
     """
     written = folder / RESULTS
-    books = [path for path in (folder / LEDGER, folder / REQUEST) if path.exists()]
-    if written.exists() and all(path.stat().st_mtime <= written.stat().st_mtime for path in books):
+    sources = [path for path in (folder / LEDGER, folder / REQUEST) if path.exists()]
+    if written.exists() and all(path.stat().st_mtime <= written.stat().st_mtime for path in sources):
         return read_results(folder)
     request = read_request(folder)
     if not (folder / LEDGER).exists():
         return read_results(folder)
     history = read_ledger(folder / LEDGER)
-    late = {}
-    for number, trial in history.trials.items():
-        seen = _look(evaluation_file(checkpoint_folder(folder / "trials", number), "val"))
-        if seen is not None and str(trial.state) == "COMPLETE":
-            late[number] = metrics_of(seen, "val")
+    whole = [number for number, trial in history.trials.items() if trial.state == "COMPLETE"]
+    files = {number: evaluation_file(checkpoint_folder(folder / "trials", number), "val") for number in whole}
+    late = {number: metrics_of(val, "val") for number, path in files.items() if (val := _evaluation(path))}
+    metric, uri = _judged_by(folder)
     outcomes = collect(request, history.trials, late)
-    metric, uri = _asked(folder)
     return Ablation(folder.name, request, outcomes, metric, uri, history.elapsed_s, history.device_s)
 
 
-def read_record(found: Ablation, folder: Path) -> AblationRecord:
-    """Return what an ablation found with everything beside it; what cannot be read is named in `missing`."""
-    missing, reports, times = list[str](), dict[int, Reports](), NO_TIMES
+def read_record(ablation: Ablation, folder: Path) -> AblationRecord:
+    """Return an ablation with everything beside it; what cannot be read is named in `missing`."""
+    missing, reports, times = list[str](), dict[int, Reports](), Times()
     try:
-        reports = read_reports(folder / LEDGER)
+        reports, times = read_reports(folder / LEDGER), read_times(folder / LEDGER)
     except (OSError, ValueError, KeyError, TypeError) as error:
         missing.append(f"The ledger (`{LEDGER}`) cannot be read, so there are no curves: {error}.")
     if not reports and not missing:
         missing.append(f"There are no reports in the ledger (`{LEDGER}`), so there are no curves.")
     try:
-        times = read_times(folder / OUTBOX)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        missing.append(f"The outbox (`{OUTBOX}`) cannot be read, so its times are missing: {error}.")
-    record = AblationRecord(found, folder, reports, times, missing)
-    missing += _not_looked_at(record)
+        revision = read_run(folder).revision
+    except UsageError:
+        revision = ""
+    record = AblationRecord(ablation, folder, reports, times, revision, missing)
+    runs = [run for runs in record.complete.values() for run in runs if record.metric not in run.metrics]
+    names = [run.variant if run.variant in record.unscored else f"{run.variant}, seed {run.seed}" for run in runs]
+    if names:
+        missing.append(f"Trained, but without {record.metric}, so not compared: {'; '.join(dict.fromkeys(names))}.")
     return record
 
 
-def _not_looked_at(record: AblationRecord) -> list[str]:
-    """Return in a sentence which complete runs have no score on the judged images; none: an empty list."""
-    runs = [run for runs in record.complete.values() for run in runs if record.metric not in run.metrics]
-    if not runs:
-        return []
-    names = "; ".join(f"{run.variant}, seed {run.seed}" for run in runs)
-    return [f"Trained, but without {record.metric}, so not compared: {names}."]
-
-
-def _look(path: Path) -> ImageEvaluation | None:
+def _evaluation(path: Path) -> ImageEvaluation | None:
     """Return confusion matrices; none where there is no such file, or no whole one."""
-    from trainers.image_evaluation import load_image_evaluation
-
-    if not path.exists():
-        return None
     try:
-        return load_image_evaluation(path)
+        return load_image_evaluation(path) if path.exists() else None
     except DataError:
         return None
 
 
-def _asked(folder: Path) -> tuple[str, str]:
+def _judged_by(folder: Path) -> tuple[str, str]:
     """Return the metric that variants are judged by, and where records go, as far as any file tells."""
     try:
         before = read_results(folder)

@@ -10,12 +10,10 @@ from invented.ablations import ABSENT, IMAGES, ODD, PLAIN, STRONG, made_ablation
 from scipy import stats
 
 from harness.ablation.results import Ablation, rows
-from harness.reporting.ablation.classes import by_class, classes
-from harness.reporting.ablation.comparison import EXACT, compared, scores
-from harness.reporting.ablation.curves import curves
-from harness.reporting.ablation.forest import forest, image_noise, measured
+from harness.reporting.ablation.comparison import EXACT, compared, correlation, pairings, scores, shared_scatter
+from harness.reporting.ablation.differences import by_class, classes, forest, image_noise, measured
 from harness.reporting.ablation.record import AblationRecord, read_record
-from harness.reporting.ablation.seeds import correlation, pairings, shared_scatter
+from harness.reporting.ablation.trainings import curves
 from harness.reporting.document import Figure, Section, Table
 from harness.statistics.bootstrap import image_bootstrap
 from harness.statistics.power import seeds_needed
@@ -30,8 +28,8 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> AblationRecord:
 
 
 @pytest.fixture
-def found(record: AblationRecord) -> Ablation:
-    return record.found
+def ablation(record: AblationRecord) -> Ablation:
+    return record.ablation
 
 
 def table_of(section: Section, name: str) -> Table:
@@ -48,49 +46,49 @@ def exact_rows(table: Table) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("metric", ["val/miou", "dev/miou"])
-def test_the_csv_of_the_comparison_is_that_of_the_results(found: Ablation, metric: str) -> None:
-    expected = [{key: row[key] for key in EXACT} for row in rows(found, metric)]
-    assert exact_rows(compared(found, metric)) == expected
+def test_the_csv_of_the_comparison_is_that_of_the_results(record: AblationRecord, metric: str) -> None:
+    expected = [{key: row[key] for key in EXACT} for row in rows(record.ablation, metric)]
+    assert exact_rows(compared(record, metric)) == expected
 
 
-def test_cells_of_the_comparison_are_the_same_numbers_rounded(found: Ablation) -> None:
-    row = next(row for row in rows(found, METRIC) if row["variant"] == STRONG)
-    cells = compared(found, METRIC).rows[1]
+def test_cells_of_the_comparison_are_the_same_numbers_rounded(record: AblationRecord) -> None:
+    row = next(row for row in rows(record.ablation, METRIC) if row["variant"] == STRONG)
+    cells = compared(record, METRIC).rows[1]
     assert cells[2] == f"{row['mean']:.4f} ± {row['std']:.4f}"
     assert cells[3] == f"{row['difference']:+.4f} [{row['ci_low']:+.4f}, {row['ci_high']:+.4f}]"
 
 
-def test_the_best_mean_is_bold_where_it_is_better_by_verdict(found: Ablation) -> None:
-    assert found.compare(METRIC)[STRONG].verdict == "better"
-    assert compared(found, METRIC).bold == {(1, 2)}
+def test_the_best_mean_is_bold_where_it_is_better_by_verdict(record: AblationRecord) -> None:
+    assert record.ablation.compare(METRIC)[STRONG].verdict == "better"
+    assert compared(record, METRIC).bold == {(1, 2)}
 
 
 def test_the_best_mean_is_not_bold_where_it_is_within_noise_and_the_caption_says_why(tmp_path: Path) -> None:
     found = made_ablation(tmp_path / "a", failed=[(STRONG, seed) for seed in (0, 1, 2)])
-    table = compared(found, METRIC)
+    table = compared(read_record(found, tmp_path / "a"), METRIC)
     assert (found.winner, table.bold) == (ODD, frozenset())
     assert f"No mean is bold: the highest, of {ODD}, is not beyond noise." in table.caption
 
 
-def test_single_scores_stand_below_their_seed(found: Ablation) -> None:
-    table = scores(found)
+def test_single_scores_stand_below_their_seed(ablation: Ablation) -> None:
+    table = scores(ablation, METRIC)
     assert [column.title for column in table.columns] == ["variant", "seed 0", "seed 1", "seed 2"]
-    assert table.rows[2] == [ODD, *(found.scores(ODD, METRIC)[seed] for seed in (0, 1, 2))]
+    assert table.rows[2] == [ODD, *(ablation.scores(ODD, METRIC)[seed] for seed in (0, 1, 2))]
 
 
 def test_the_forest_shows_each_seed_and_the_interval_over_seeds(record: AblationRecord) -> None:
     figure = figure_of(forest(record), "forest")
     mine = [row[1:] for row in figure.data.rows if row[0] == STRONG]
-    base, strong = (record.found.scores(name, METRIC) for name in (PLAIN, STRONG))
-    versus = record.found.compare(METRIC)[STRONG]
+    base, strong = (record.ablation.scores(name, METRIC) for name in (PLAIN, STRONG))
+    versus = record.ablation.compare(METRIC)[STRONG]
     assert mine[:3] == [["seed", seed, strong[seed] - base[seed], None, None] for seed in (0, 1, 2)]
     assert mine[3] == ["seeds", None, versus.difference, versus.ci_low, versus.ci_high]
 
 
 def test_the_interval_over_images_is_the_bootstrap_of_all_paired_seeds(record: AblationRecord) -> None:
-    runs = {(run.variant, run.seed): run for run in record.found.request.runs}
+    runs = {(run.variant, run.seed): run for run in record.ablation.request.runs}
     a, b = (
-        np.stack([made_look(runs[name, seed], "val", record.found.request).confusion for seed in (0, 1, 2)])
+        np.stack([made_look(runs[name, seed], "val", record.ablation.request).confusion for seed in (0, 1, 2)])
         for name in (STRONG, PLAIN)
     )
     assert image_noise(record, STRONG) == image_bootstrap(a, b)
@@ -111,7 +109,7 @@ def test_a_metric_other_than_miou_has_no_interval_over_images(tmp_path: Path) ->
 
 def test_class_differences_have_the_paired_t_interval(record: AblationRecord) -> None:
     between = by_class(record)[3].difference[STRONG]
-    ours, base = (record.found.scores(name, "val/iou/2") for name in (STRONG, PLAIN))
+    ours, base = (record.ablation.scores(name, "val/iou/2") for name in (STRONG, PLAIN))
     values = [ours[seed] - base[seed] for seed in (0, 1, 2)]
     low, high = stats.ttest_1samp(values, 0).confidence_interval(0.95)
     assert (between.mean, between.low, between.high) == pytest.approx((statistics.fmean(values), low, high))
@@ -119,7 +117,7 @@ def test_class_differences_have_the_paired_t_interval(record: AblationRecord) ->
 
 def test_classes_that_never_occur_have_no_row(record: AblationRecord) -> None:
     names = [row[0] for row in table_of(classes(record), "classes").rows]
-    assert names == [name for name in record.found.request.config.data.classes if name != ABSENT]
+    assert names == [name for name in record.ablation.request.config.data.classes if name != ABSENT]
 
 
 def test_class_differences_are_bold_where_their_interval_lies_beside_zero(record: AblationRecord) -> None:
@@ -133,20 +131,20 @@ def test_class_differences_are_bold_where_their_interval_lies_beside_zero(record
 def test_learning_curves_are_means_with_the_lowest_and_the_highest_seed(record: AblationRecord) -> None:
     data = figure_of(curves(record), "learning-curves").data
     last = next(row for row in data.rows if row[:3] == [60, ODD, "dev/miou"])
-    values = [right_of(run) for run in record.found.request.runs if run.variant == ODD]
+    values = [right_of(run) for run in record.ablation.request.runs if run.variant == ODD]
     assert last[3:] == [3, pytest.approx(statistics.fmean(values)), min(values), max(values)]
 
 
-def test_pairing_is_measured_by_the_spreads_and_the_correlation_of_scipy(found: Ablation) -> None:
-    pair = next(one for one in pairings(found) if one.variant == ODD)
-    ours, base = ([found.scores(name, METRIC)[seed] for seed in (0, 1, 2)] for name in (ODD, PLAIN))
+def test_pairing_is_measured_by_the_spreads_and_the_correlation_of_scipy(ablation: Ablation) -> None:
+    pair = next(one for one in pairings(ablation) if one.variant == ODD)
+    ours, base = ([ablation.scores(name, METRIC)[seed] for seed in (0, 1, 2)] for name in (ODD, PLAIN))
     assert pair.std == pytest.approx(np.std(np.subtract(ours, base), ddof=1))
-    assert pair.unpaired**2 == pytest.approx(np.var(ours, ddof=1) + np.var(base, ddof=1))
+    assert pair.unpaired_std**2 == pytest.approx(np.var(ours, ddof=1) + np.var(base, ddof=1))
     assert pair.correlation == pytest.approx(stats.pearsonr(ours, base).statistic)
 
 
-def test_seeds_needed_are_those_of_the_difference_that_was_found(found: Ablation) -> None:
-    for pair in pairings(found):
+def test_seeds_needed_are_those_of_the_difference_that_was_found(ablation: Ablation) -> None:
+    for pair in pairings(ablation):
         assert pair.needed == seeds_needed(pair.difference, pair.std)
         assert pair.needed_upper is not None
         assert pair.needed is not None
@@ -174,11 +172,11 @@ def test_unrelated_variants_share_one_part_in_their_number_on_average() -> None:
     assert np.mean(np.array(shares, float)) == pytest.approx(1 / 5, abs=0.01)
 
 
-def test_scatter_that_is_shared_is_that_of_the_two_way_table(found: Ablation) -> None:
-    table = np.array([[found.scores(name, METRIC)[seed] for seed in (0, 1, 2)] for name in (PLAIN, STRONG, ODD)])
+def test_scatter_that_is_shared_is_that_of_the_two_way_table(ablation: Ablation) -> None:
+    table = np.array([[ablation.scores(name, METRIC)[seed] for seed in (0, 1, 2)] for name in (PLAIN, STRONG, ODD)])
     centred = table - table.mean(axis=1, keepdims=True)
     between = len(table) * ((table.mean(axis=0) - table.mean()) ** 2).sum()
-    known = [found.scores(name, METRIC) for name in (PLAIN, STRONG, ODD)]
+    known = [ablation.scores(name, METRIC) for name in (PLAIN, STRONG, ODD)]
     assert shared_scatter(known) == pytest.approx(between / (centred**2).sum())
 
 

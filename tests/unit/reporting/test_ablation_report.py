@@ -13,12 +13,11 @@ from PIL import Image
 from harness.ablation.evaluate import PICTURE
 from harness.ablation.results import RESULTS, Ablation
 from harness.cli.main import run
+from harness.reporting.ablation import ablation_document
 from harness.reporting.ablation.comparison import cautions
-from harness.reporting.ablation.document import ablation_document
-from harness.reporting.ablation.further import again
-from harness.reporting.ablation.overview import lead
-from harness.reporting.ablation.pictures import pictures, same_seed, take_apart
+from harness.reporting.ablation.overview import again, lead
 from harness.reporting.ablation.record import read_record
+from harness.reporting.ablation.trainings import pictures, same_seed, take_apart
 from harness.reporting.document import Document, Figure, Note
 from harness.reporting.search import report_on
 from harness.run_folder import checkpoint_folder
@@ -158,18 +157,18 @@ def test_pictures_put_the_columns_of_variants_side_by_side(tmp_path: Path) -> No
     found = made_ablation(tmp_path / "a")
     picture_of(tmp_path / "a", found, 40)
     record = read_record(found, tmp_path / "a")
-    seed, runs = same_seed(record)
-    assert (seed, [run.variant for run in runs]) == (0, [PLAIN, STRONG, ODD])
-    tiles = take_apart(record.trial_folder(runs[1]) / PICTURE, runs[1])
+    runs = same_seed(record)
+    assert [(run.seed, run.variant) for run in runs] == [(0, PLAIN), (0, STRONG), (0, ODD)]
+    tiles = take_apart(record.trial_folder(runs[1]) / PICTURE)
     assert tiles is not None
-    assert [row["prediction"].shape for row in tiles.rows] == [(20, 30, 3)] * 2
-    assert {int(row["prediction"].max()) for row in tiles.rows} == {40 + 10 * COLUMNS.index("prediction") + 1}
+    assert [row["prediction"].shape for row in tiles] == [(20, 30, 3)] * 2
+    assert {int(row["prediction"].max()) for row in tiles} == {40 + 10 * COLUMNS.index("prediction") + 1}
 
 
 def test_pictures_are_of_the_seed_that_most_variants_have(tmp_path: Path) -> None:
     found = made_ablation(tmp_path / "a", failed=[(STRONG, 0)])
     picture_of(tmp_path / "a", found, 40)
-    assert same_seed(read_record(found, tmp_path / "a"))[0] == 1
+    assert {run.seed for run in same_seed(read_record(found, tmp_path / "a"))} == {1}
 
 
 def test_a_picture_of_another_kind_is_left_out_and_named(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ WRONG = {
     "scale digits_css --simulate taken": "PRESET must be left out with --simulate",
     "scale --simulate taken --set seed=1": "--set must be left out with --simulate",
     "scale --simulate nothing": "got 'nothing'",
-    "scale --simulate taken": "lacks them: run s4 tune",
+    "scale --simulate taken": "lacks it: run s4 tune",
     "scale --simulate taken --gangs 8,8": "--gangs must be whole numbers from 1 on, ascending",
     "scale --simulate taken --failures-per-day x": "--failures-per-day must be numbers from 0 on",
     "scale --simulate taken --failures-per-day -1": "--failures-per-day must be numbers from 0 on",
@@ -46,14 +46,14 @@ WRONG = {
 
 def write_search(folder: Path) -> None:
     folder.mkdir(parents=True)
-    ledger, outbox = [], []
+    ledger = []
     for number in range(4):
-        ledger.append({"event": "start", "trial": number, "params": {}, "overrides": {}, "config_hash": ""})
-        ledger.append({"event": "end", "trial": number, "state": "COMPLETE", "error": None})
-        outbox.append({"op": "start", "trial": number, "time": 10_000 * (number // 2)})
-        outbox.append({"op": "end", "trial": number, "time": 10_000 * (number // 2 + 1)})
+        begun = 10.0 * (number // 2)
+        ledger.append(
+            {"event": "start", "trial": number, "time": begun, "params": {}, "overrides": {}, "config_hash": ""}
+        )
+        ledger.append({"event": "end", "trial": number, "time": begun + 10, "state": "COMPLETE", "error": None})
     (folder / "trials.jsonl").write_text("".join(json.dumps(line) + "\n" for line in ledger))
-    (folder / "outbox.jsonl").write_text("".join(json.dumps(line) + "\n" for line in outbox))
 
 
 def measured(mode: Mode = "weak", counts: tuple[int, ...] = (1, 2), name: str = "made-up") -> Scaling:
