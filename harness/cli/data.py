@@ -10,6 +10,7 @@ import typer
 from harness.cli.options import Json, Preset, Settings
 from harness.console import open_console
 from harness.experiment import CssExperiment
+from trainers.overrides import parse_settings
 
 if TYPE_CHECKING:
     from trainers.data.inventory import Inventory
@@ -34,7 +35,6 @@ def check(
 ) -> None:
     """Say what there is of a preset's data, what is missing, and where to get it. Exit code 2 if it is incomplete."""
     from trainers.data.inventory import take_inventory
-    from trainers.overrides import parse_settings
 
     config = CssExperiment.of(preset, parse_settings(settings or [])).base
     with open_console(as_json) as console:

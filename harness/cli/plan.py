@@ -61,5 +61,5 @@ def plan(
         else:
             training = training_cost.plan_training(experiment, workers, memory)
             table, data = training_cost.to_table(training), training_cost.to_json(training)
-        console.rich.print(table)
+        console.table(table)
         console.result(data)

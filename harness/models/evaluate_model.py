@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.progress import Progress, track
 
 from harness.console import Console
+from harness.formats import one_line
 from harness.models.evaluation import (
     Evaluation,
     draw_confusion,
@@ -72,7 +73,7 @@ def evaluate_model(
     if pictures is not None:
         draw_confusion(scores, out / CONFUSION, f"{model.title} on {label}")
         draw_images(segmenter, source, out, pictures)
-    console.rich.print(to_table(evaluation))
+    console.table(to_table(evaluation))
     console.say(summary(evaluation))
     console.say(f"files in {out}")
     run_id = _record(model, evaluation, out, uri, console) if record else None
@@ -105,7 +106,7 @@ def _record(model: TrainedRun, evaluation: Evaluation, files: Path, uri: str, co
         metrics = {} if split == "dev" else metrics_of(evaluation.found, split)
         new = record_evaluation(uri, run_id, metrics, evaluation.step, files, f"evaluation/{split}")
     except Exception as error:  # whatever a store that is down makes MLflow raise
-        console.say(f"not recorded: {' '.join(str(error).split())[:200]}; the same command tries again")
+        console.say(f"not recorded: {one_line(error, 200)}; the same command tries again")
         return None
     console.say(f"recorded with run {run_id}, {new} metrics new")
     return run_id

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from harness.planning.arithmetic import Pace
 from trainers.checkpoint import save_checkpoint
 from trainers.config import TrainConfig
 from trainers.data.splits import open_splits
@@ -25,18 +26,11 @@ STEPS = 20
 
 
 @dataclass(frozen=True)
-class Timing:
-    """Measured times."""
+class Timing(Pace):
+    """Measured times of one process; a step's is a mean."""
 
     steps: int
     """Steps that were timed, after one that was not."""
-    step_s: float
-    """Mean."""
-    evaluate_s: float
-    save_s: float
-    start_s: float
-    """Building the state of a training where another was built before."""
-    checkpoint_bytes: int
     device: str
     """What the steps ran on: the name of a GPU, or `1 CPU thread`."""
     unit: str
@@ -84,7 +78,7 @@ def time_config(config: TrainConfig, workers: int, storage: Path) -> Timing:
     finally:
         torch.set_num_threads(threads)
     device, unit = (torch.cuda.get_device_name(run.device), "GPU") if cuda else ("1 CPU thread", "CPU")
-    return Timing(steps, report["time/step_s"], evaluate_s, save_s, start_s, size, device, unit)
+    return Timing(report["time/step_s"], evaluate_s, save_s, start_s, size, steps, device, unit)
 
 
 def _save(state: TrainState, run: LocalRun, storage: Path) -> tuple[float, int]:

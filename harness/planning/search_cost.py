@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.table import Table
-
 from harness.cluster import Slots, cluster_slots, gang_count, local_slots, ray_session
 from harness.experiment import CssExperiment
+from harness.formats import HOUR_S, byte_size, duration
 from harness.planning import arithmetic as budget
 from harness.planning.arithmetic import Pace, Range, Shape
 from harness.planning.measure import Timing, existing, time_config
-from harness.planning.training_cost import Rows, sections_table, size_text
+from harness.planning.training_cost import Rows
 from harness.search.config import SearchConfig, check_space
+from harness.tables import Table, facts_table
 from search_spaces import load_space
 from trainers.config import TrainConfig
 from trainers.cost import step_cost
 from trainers.errors import UsageError
-
-HOUR_S = 3600.0
 
 
 class Disk(NamedTuple):
@@ -57,10 +55,7 @@ class SearchCost(NamedTuple):
     def pace(self) -> Pace | None:
         """What a trial costs on a gang: its workers share evaluations as they share the batch."""
         timing = self.timing
-        if timing is None:
-            return None
-        evaluate_s = timing.evaluate_s / self.shape.workers_per_gang
-        return Pace(timing.step_s, evaluate_s, timing.save_s, timing.start_s, timing.checkpoint_bytes)
+        return timing and replace(timing, evaluate_s=timing.evaluate_s / self.shape.workers_per_gang)
 
     @property
     def comparable(self) -> bool:
@@ -142,9 +137,9 @@ def check_disk(cost: SearchCost, storage: Path) -> None:
     smaller = budget.most_checkpoints(cost.shape, disk.keep) > live
     advice = f"--keep-checkpoints {room}, " if smaller and room >= 0 else "fewer --gangs, "
     raise UsageError(
-        f"checkpoints must fit in {storage}, {disk.files} of {size_text(disk.checkpoint)} need "
-        f"{size_text(disk.needed)}, and of {size_text(disk.free)} that are free a search leaves "
-        f"{size_text(budget.MIN_FREE)}: {advice}another --storage, or make room"
+        f"checkpoints must fit in {storage}, {disk.files} of {byte_size(disk.checkpoint)} need "
+        f"{byte_size(disk.needed)}, and of {byte_size(disk.free)} that are free a search leaves "
+        f"{byte_size(budget.MIN_FREE)}: {advice}another --storage, or make room"
     )
 
 
@@ -205,9 +200,9 @@ def to_json(cost: SearchCost) -> dict[str, Any]:
 
 
 def to_table(cost: SearchCost) -> Table:
-    """Return the plan as a table for people."""
+    """Return the plan as names and values."""
     title = f"plan of {cost.shape.trials} trials of {cost.preset} in space {cost.space}"
-    return sections_table(title, (_rung_rows(cost), _time_rows(cost), _disk_rows(cost)))
+    return facts_table("plan", title, [_rung_rows(cost), _time_rows(cost), _disk_rows(cost)])
 
 
 def _rung_rows(cost: SearchCost) -> Rows:
@@ -238,10 +233,10 @@ def _time_rows(cost: SearchCost) -> Rows:
     return [
         ("timed here", f"{timing.steps} steps in one process on {timing.device}{share}"
                        + ("" if cost.comparable else f"; the gangs will have {cost.slots.unit}s, which is not this")),
-        ("  measured", f"step {_time(timing.step_s)}, evaluation {_time(timing.evaluate_s)}, checkpoint "
-                       f"{_time(timing.save_s)}, start of a trial {_time(timing.start_s)}"),
-        ("a full trial", _time(pace.trial_s(shape.horizon, shape))),
-        ("wall clock", _range(budget.wall_s(shape, pace), _time)),
+        ("  measured", f"step {duration(timing.step_s)}, evaluation {duration(timing.evaluate_s)}, checkpoint "
+                       f"{duration(timing.save_s)}, start of a trial {duration(timing.start_s)}"),
+        ("a full trial", duration(pace.trial_s(shape.horizon, shape))),
+        ("wall clock", _range(budget.wall_s(shape, pace), duration)),
         (f"{cost.slots.unit}-hours", _range(_hours(budget.device_s(shape, pace)), lambda hours: f"{hours:.3g}")),
         ("  not in them", "starting Ray and gangs once; gangs that slow each other down; other hardware than this"),
     ]  # fmt: skip
@@ -249,10 +244,10 @@ def _time_rows(cost: SearchCost) -> Rows:
 
 def _disk_rows(cost: SearchCost) -> Rows:
     disk, how = cost.disk, "measured" if cost.timing else "counted"
-    checkpoint, needed = size_text(disk.checkpoint), size_text(disk.needed)
+    checkpoint, needed = byte_size(disk.checkpoint), byte_size(disk.needed)
     return [
         ("checkpoints", f"{disk.files} at once at most, {checkpoint} each ({how}): {needed}"),
-        ("  free", f"{size_text(disk.free)} in --storage"),
+        ("  free", f"{byte_size(disk.free)} in --storage"),
     ]
 
 
@@ -265,12 +260,3 @@ def _range(values: Range, text: Callable[[float], str]) -> str:
     if values.least == values.most:
         return expected
     return f"{expected} expected, {least} at least, {most} if no trial is stopped"
-
-
-def _time(seconds: float) -> str:
-    """Return seconds in the unit that people would use."""
-    if seconds >= 2 * HOUR_S:
-        return f"{seconds / HOUR_S:.1f} h"
-    if seconds >= 120:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from rich.table import Table
-
 from harness.experiment import CssExperiment
+from harness.formats import GIB, big_number, byte_size
+from harness.tables import Table, facts_table
 from trainers.config import TrainConfig
 from trainers.cost import ALLOWANCE, StepCost, step_cost
 from trainers.errors import ConfigError
 from trainers.models.weights import WeightReport, inspect_weights
 
-GIB = 2**30
 GPU_SIZES = (16, 24, 40, 48, 80)
 """Memory of common GPUs, in GiB."""
 Rows = list[tuple[str, str]]
@@ -111,19 +109,9 @@ def to_json(plan: TrainingCost) -> dict[str, Any]:
 
 
 def to_table(plan: TrainingCost) -> Table:
-    """Return the plan as a table for people."""
-    title = f"plan of {plan.preset}, workers: {plan.workers}"
-    return sections_table(title, (_network_rows(plan), _batch_rows(plan), _memory_rows(plan), _traffic_rows(plan)))
-
-
-def sections_table(title: str, sections: Iterable[Rows]) -> Table:
-    """Return a table of names and values, with a line between sections."""
-    table = Table("", "", title=title, show_header=False)
-    for rows in sections:
-        for name, value in rows:
-            table.add_row(name, value)
-        table.add_section()
-    return table
+    """Return the plan as names and values."""
+    parts = [_network_rows(plan), _batch_rows(plan), _memory_rows(plan), _traffic_rows(plan)]
+    return facts_table("plan", f"plan of {plan.preset}, workers: {plan.workers}", parts)
 
 
 def _network_rows(plan: TrainingCost) -> Rows:
@@ -132,10 +120,10 @@ def _network_rows(plan: TrainingCost) -> Rows:
     if model.arch == "deeplabv3plus":
         stem = ", deep stem" if model.stem == "deep" else ""
         network = f"{model.arch} on {model.backbone}{stem}, output stride {model.output_stride}"
-    counts = f"encoder {number_text(parameters.encoder)}, the rest {number_text(parameters.heads)}"
+    counts = f"encoder {big_number(parameters.encoder)}, the rest {big_number(parameters.heads)}"
     rows = [
         ("network", f"{network}, {plan.config.compute.precision}"),
-        ("parameters", f"{number_text(parameters.total)}: {counts}"),
+        ("parameters", f"{big_number(parameters.total)}: {counts}"),
     ]
     return rows if plan.weights is None else [*rows, ("encoder weights", str(plan.weights))]
 
@@ -145,13 +133,13 @@ def _batch_rows(plan: TrainingCost) -> Rows:
     unlabelled = plan.images - schedule.labelled_batch
     each = f"{schedule.labelled_batch // plan.workers} + {unlabelled // plan.workers}"
     parts = "at once" if schedule.accumulate == 1 else f"in {schedule.accumulate} parts"
-    counts = ", ".join(f"{name} {number_text(plan.workers * count)}" for name, count in flops._asdict().items())
-    horizon = f"{schedule.steps} steps, {number_text(plan.step_flops * schedule.steps)}FLOP"
+    counts = ", ".join(f"{name} {big_number(plan.workers * count)}" for name, count in flops._asdict().items())
+    horizon = f"{schedule.steps} steps, {big_number(plan.step_flops * schedule.steps)}FLOP"
     return [
         ("batch", f"{schedule.labelled_batch} labelled + {unlabelled} unlabelled images a step; "
                   f"{each} a worker, {parts}"),
-        ("operations a step", f"{number_text(plan.step_flops)}FLOP: {counts}"),
-        ("operations an image", f"{number_text(plan.step_flops // plan.images)}FLOP, forward and backward of all"),
+        ("operations a step", f"{big_number(plan.step_flops)}FLOP: {counts}"),
+        ("operations an image", f"{big_number(plan.step_flops // plan.images)}FLOP, forward and backward of all"),
         ("horizon", horizon),
     ]  # fmt: skip
 
@@ -160,8 +148,8 @@ def _memory_rows(plan: TrainingCost) -> Rows:
     memory = plan.cost.memory
     sizes = ", ".join(f"{size} GiB" for size in plan.fits) or "none of these sizes"
     return [
-        ("memory a worker", f"{size_text(memory.peak)} alive at the peak of a step: {_sizes(memory)}"),
-        ("  with allowance", f"{size_text(memory.needed)}: {ALLOWANCE:.0%} are assumed for workspaces and "
+        ("memory a worker", f"{byte_size(memory.peak)} alive at the peak of a step: {_sizes(memory)}"),
+        ("  with allowance", f"{byte_size(memory.needed)}: {ALLOWANCE:.0%} are assumed for workspaces and "
                              "fragmentation, which are not counted"),
         ("  fits GPUs of", f"{sizes} (of {', '.join(map(str, GPU_SIZES))})"),
     ]  # fmt: skip
@@ -173,22 +161,4 @@ def _traffic_rows(plan: TrainingCost) -> Rows:
 
 
 def _sizes(parts: Any) -> str:
-    return ", ".join(f"{name} {size_text(size)}" for name, size in parts._asdict().items())
-
-
-def number_text(number: int) -> str:
-    """Return three digits and a unit: `59.5 M`; `202 `, so that a unit can follow."""
-    value, units = float(number), iter(("", "k", "M", "G", "T", "P"))
-    unit = next(units)
-    while value >= 1000:
-        value, unit = value / 1000, next(units, "E")
-    return f"{value:.3g} {unit}"
-
-
-def size_text(size: float) -> str:
-    """Return bytes in the unit that people would use: `256.0 MiB`."""
-    for unit in ("B", "KiB", "MiB"):
-        if size < 1024:
-            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.2f} GiB"
+    return ", ".join(f"{name} {byte_size(size)}" for name, size in parts._asdict().items())

@@ -11,19 +11,26 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.table import Table
-
 from harness.console import Console
 from harness.event_log import LEDGER, json_lines, read_ledger
 from harness.run_folder import kind_of, read_run
-from harness.scaling.report import FILES, numbers_table
+from harness.scaling.report import FILES
 from harness.scaling.simulate import REPEATS, Cluster, Faults, Simulations, simulate, simulate_many
+from harness.tables import Cell, Column, Table
 from trainers.errors import UsageError
 
 COLUMNS = (
-    "gangs", "workers", "failures a worker and day", "hours", "90 % of searches", "more than without failures",
-    "device-hours", "of them lost", "failures", "trials failed",
-)  # fmt: skip
+    Column("gangs"),
+    Column("workers"),
+    Column("failures a worker and day", form="g"),
+    Column("hours", align="right"),
+    Column("90 % of searches", align="right"),
+    Column("more than without failures", align="right"),
+    Column("device-hours", align="right"),
+    Column("of them lost", align="right"),
+    Column("failures", form=".1f"),
+    Column("trials failed", form=".1f"),
+)
 COUNTED = ("COMPLETE", "PRUNED")
 """States of trials whose times count."""
 
@@ -43,8 +50,6 @@ class TrialTime(NamedTuple):
     """How long one trial kept a gang."""
 
     number: int
-    begun_s: float
-    """From the first trial's start."""
     seconds: float
     """Without what it waited for its gang's processes to start."""
     state: str
@@ -246,12 +251,10 @@ def search_times(
     # The first trial of each gang waited for processes: its start, less what a start takes later on.
     usual = statistics.median([starts[number] for number in counted[gangs:] if number in starts] or [0.0])
     waits = {number: max(0.0, starts[number] - usual) for number in counted[:gangs] if number in starts}
-    first = begun[counted[0]]
     trials = tuple(
-        TrialTime(number, begun[number] - first, ended[number] - begun[number] - waits.get(number, 0.0), states[number])
-        for number in counted
+        TrialTime(number, ended[number] - begun[number] - waits.get(number, 0.0), states[number]) for number in counted
     )
-    elapsed = max(ended[number] for number in counted) - first
+    elapsed = max(ended[number] for number in counted) - begun[counted[0]]
     return SearchTimes(search, trials, gangs, workers, max(waits.values(), default=0.0), elapsed)
 
 
@@ -277,28 +280,16 @@ def lines(forecast: Forecast) -> list[str]:
     return summary
 
 
-def cells(forecast: Forecast) -> list[list[str]]:
-    """Return the table as text."""
-    return [
-        [
-            str(cluster.gangs),
-            str(cluster.workers),
-            f"{rate:g}",
-            _digits(simulations.hours),
-            f"{_digits(simulations.low)} to {_digits(simulations.high)}",
-            f"{100 * slowdown:+.1f} %",
-            _digits(simulations.device_hours),
-            _digits(simulations.lost_device_hours),
-            f"{simulations.failures:.1f}",
-            f"{simulations.failed_trials:.1f}",
-        ]
-        for cluster, rate, simulations, slowdown in forecast.rows
-    ]
-
-
 def to_table(forecast: Forecast) -> Table:
-    """Return the table for a terminal."""
-    return numbers_table(COLUMNS, cells(forecast))
+    """Return the table, a row for each number of gangs and each failure rate."""
+    rows: list[list[Cell]] = []
+    for cluster, per_worker_day, simulations, slowdown in forecast.rows:
+        hours, low, high, device_hours, lost = map(_digits, simulations[:5])
+        rows.append([
+            cluster.gangs, cluster.workers, per_worker_day, hours, f"{low} to {high}", f"{100 * slowdown:+.1f} %",
+            device_hours, lost, simulations.failures, simulations.failed_trials,
+        ])  # fmt: skip
+    return Table("forecast", "", COLUMNS, rows)
 
 
 def to_json(forecast: Forecast) -> dict[str, Any]:
@@ -337,7 +328,7 @@ def to_json(forecast: Forecast) -> dict[str, Any]:
 
 def show(forecast: Forecast, console: Console) -> None:
     """Write the table, the lines and the JSON object."""
-    console.rich.print(to_table(forecast))
+    console.table(to_table(forecast))
     for line in lines(forecast):
         console.say(line)
     console.result(to_json(forecast))

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from rich import box
-from rich.table import Table
 
+from harness.formats import counted
 from harness.run_folder import write_whole
 from harness.scaling.model import Fit, Point, Prediction
+from harness.tables import Cell, Column, Data, Table, table_csv, table_markdown
 
 FILES = ("scale.json", "scale.csv", "scale.md")
 CURVE = "scale.png"
 BUSY_CORES = 0.3
 """CPUs that other processes may keep busy before the table warns."""
 COLUMNS = (
-    "workers", "images/s", "efficiency", "over repeats", "step ms", "compute ms", "communication ms", "transfer ms",
-    "input ms", "bytes a step", "peak memory MiB", "others' cores",
-)  # fmt: skip
+    Column("workers", align="right"),
+    Column("images/s", form=".1f"),
+    Column("efficiency", form=".3f"),
+    Column("over repeats", align="right"),
+    *(Column(f"{part} ms", form=".2f") for part in ("step", "compute", "communication", "transfer", "input")),
+    Column("bytes a step"),
+    Column("peak memory MiB", form=".0f"),
+    Column("others' cores", form=".2f"),
+)
 PREDICTED_COLUMNS = COLUMNS[:5]
 EXACT = (
     "images_per_s", "efficiency", "step_s", "compute_s", "communication_s", "transfer_s", "input_s", "bytes_per_step",
@@ -68,42 +72,14 @@ class Scaling:
         return [*self.points, *self.predictions]
 
 
-def cells(scaling: Scaling) -> list[list[str]]:
-    """Return the table of the measured points as text, a line a point."""
-    return [
-        [
-            *_speed_cells(point),
-            *(_ms(seconds) for seconds in (point.compute_s, point.communication_s, point.transfer_s, point.input_s)),
-            f"{point.bytes_per_step}",
-            f"{point.peak_memory_bytes / 2**20:.0f}",
-            f"{point.others_cores:.2f}",
-        ]
-        for point in scaling.points
-    ]
-
-
-def predicted_cells(scaling: Scaling) -> list[list[str]]:
-    """Return the table of the predictions as text."""
-    return [_speed_cells(prediction) for prediction in scaling.predictions]
-
-
-def _speed_cells(row: Point | Prediction) -> list[str]:
-    low, high = row.efficiency_range
-    return [
-        f"{row.workers}", f"{row.images_per_s:.1f}", f"{row.efficiency:.3f}", f"{low:.3f} to {high:.3f}",
-        _ms(row.step_s),
-    ]  # fmt: skip
-
-
 def lines(scaling: Scaling) -> list[str]:
     """Return what the tables amount to, in a few lines."""
-    device, hosts = "GPU" if scaling.unit == "GPU" else "CPU thread", "host" if scaling.hosts == 1 else "hosts"
+    request, device = scaling.request, "GPU" if scaling.unit == "GPU" else "CPU thread"
     summary = [
-        "{mode} scaling of {preset}: a batch of {labelled_batch} + {unlabelled_batch} images is that of {batch_of}; "
-        "{repeats} repeats of {blocks} blocks of {steps} steps after {warmup} that do not count; ".format_map(
-            scaling.request
-        )
-        + f"one {device} a worker, {scaling.hosts} {hosts}"
+        f"{request['mode']} scaling of {request['preset']}: a batch of {request['labelled_batch']} + "
+        f"{request['unlabelled_batch']} images is that of {request['batch_of']}; {request['repeats']} repeats of "
+        f"{request['blocks']} blocks of {request['steps']} steps after {request['warmup']} that do not count; one "
+        f"{device} a worker, {counted(scaling.hosts, 'host')}"
     ]
     point = next((point for point in scaling.points if point.workers > 1), None)
     if point is not None:
@@ -123,7 +99,7 @@ def _model_lines(fit: Fit) -> list[str]:
     values, model = fit.model.parameters, fit.model
     bandwidth = "none that shows" if model.bandwidth is None else f"{model.bandwidth / 1e9:.3g} GB/s"
     compute = " and ".join(
-        f"{_ms(values[name])} ms ({name[:-2]})" for name in ("fixed_s", "compute_s") if name in values
+        f"{1000 * values[name]:.2f} ms ({name[:-2]})" for name in ("fixed_s", "compute_s") if name in values
     )
     errors = ", ".join(f"{100 * error:+.1f} % at {workers}" for workers, error in fit.errors.items())
     summary = [
@@ -140,47 +116,51 @@ def _model_lines(fit: Fit) -> list[str]:
     return summary
 
 
-def numbers_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """Return a table for a terminal whose cells stand to the right."""
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    for title in titles:
-        table.add_column(title, justify="right", overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    return table
+def measured_table(scaling: Scaling) -> Table:
+    """Return the table of the measured points."""
+    rows = []
+    for point in scaling.points:
+        parts = (point.compute_s, point.communication_s, point.transfer_s, point.input_s)
+        rest = [point.bytes_per_step, point.peak_memory_bytes / 2**20, point.others_cores]
+        rows.append([*_speed_cells(point), *(1000 * seconds for seconds in parts), *rest])
+    return Table("measured", "", COLUMNS, rows)
+
+
+def predicted_table(scaling: Scaling) -> Table:
+    """Return the table of the predictions, which may be empty."""
+    return Table("predicted", "", PREDICTED_COLUMNS, [_speed_cells(row) for row in scaling.predictions])
+
+
+def _speed_cells(row: Point | Prediction) -> list[Cell]:
+    low, high = row.efficiency_range
+    return [row.workers, row.images_per_s, row.efficiency, f"{low:.3f} to {high:.3f}", 1000 * row.step_s]
 
 
 def to_table(scaling: Scaling) -> Table:
     """Return the table for a terminal; predictions stand below, and say so."""
-    table = numbers_table(COLUMNS, cells(scaling))
-    if scaling.predictions:
-        table.add_section()
-    for workers, *row in predicted_cells(scaling):
-        table.add_row(f"{workers} (prediction)", *row, style="dim italic")
-    return table
+    measured, count = measured_table(scaling).rows, len(scaling.points)
+    empty = [""] * (len(COLUMNS) - len(PREDICTED_COLUMNS))
+    predicted = [[f"{workers} (prediction)", *cells, *empty] for workers, *cells in predicted_table(scaling).rows]
+    styles = dict.fromkeys(range(count, count + len(predicted)), "dim italic")
+    return Table("scaling", "", COLUMNS, [*measured, *predicted], styles=styles, gaps=frozenset({count}))
 
 
 def to_markdown(scaling: Scaling) -> str:
     """Return tables and summary as Markdown."""
-    text = f"# {scaling.name}\n\n{_markdown(COLUMNS, cells(scaling))}\n"
+    text = f"# {scaling.name}\n\n{table_markdown(measured_table(scaling))}\n"
     if scaling.predictions:
-        text += f"\nPredictions, not measured:\n\n{_markdown(PREDICTED_COLUMNS, predicted_cells(scaling))}\n"
+        text += f"\nPredictions, not measured:\n\n{table_markdown(predicted_table(scaling))}\n"
     return f"{text}\n![measured and predicted]({CURVE})\n\n" + "".join(f"- {line}\n" for line in lines(scaling))
-
-
-def _markdown(columns: tuple[str, ...], rows: list[list[str]]) -> str:
-    table = [list(columns), ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(row) + " |" for row in table)
 
 
 def to_csv(scaling: Scaling) -> str:
     """Return a line for each point and each prediction with full precision; what is not known is empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, ["workers", "kind", *EXACT], restval="", extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({**asdict(point), "kind": "measured"} for point in scaling.points)
-    writer.writerows({**asdict(prediction), "kind": "prediction"} for prediction in scaling.predictions)
-    return text.getvalue()
+    kinds = ["measured"] * len(scaling.points) + ["prediction"] * len(scaling.predictions)
+    rows = [
+        [row.workers, kind, *(getattr(row, name, None) for name in EXACT)]
+        for kind, row in zip(kinds, scaling.rows, strict=True)
+    ]
+    return table_csv(Data(["workers", "kind", *EXACT], rows))
 
 
 def to_json(scaling: Scaling) -> dict[str, Any]:
@@ -214,10 +194,6 @@ def write(folder: Path, scaling: Scaling) -> None:
     texts = (json.dumps(to_json(scaling), indent=1) + "\n", to_csv(scaling), to_markdown(scaling))
     for name, text in zip(FILES, texts, strict=True):
         write_whole(folder / name, text)
-
-
-def _ms(seconds: float) -> str:
-    return f"{1000 * seconds:.2f}"
 
 
 MEASURED, PREDICTED, IDEAL = "#1f6feb", "#d97706", "#9aa4b2"

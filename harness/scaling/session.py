@@ -24,6 +24,7 @@ from harness.cluster import (
 )
 from harness.console import Console
 from harness.experiment import CssExperiment
+from harness.formats import counted
 from harness.gangs.client import call_with_retry, start_dispatcher
 from harness.gangs.messages import Job
 from harness.gangs.pool import GangPool
@@ -196,12 +197,11 @@ def run_scaling(
 
         def on_sample(workers: int, repeat: int, sample: Sample) -> None:
             record.add_sample(workers, repeat, sample)
-            plural = "" if workers == 1 else "s"
-            console.say(f"[{repeat + 1}/{request.repeats}] {workers} worker{plural}: {sample[METRIC]:.1f} images/s")
+            title = f"[{repeat + 1}/{request.repeats}] {counted(workers, 'worker')}"
+            console.say(f"{title}: {sample[METRIC]:.1f} images/s")
 
         try:
             with record.recorder:
-                record.add_inputs()
                 samples = measure_all(request, folder / "gangs", slots.unit == "GPU", on_sample)
                 shutil.rmtree(folder / "gangs", ignore_errors=True)  # nothing in it is worth keeping
                 scaling = summarise(request, samples, folder.name, slots.unit, hosts, uri)
@@ -212,7 +212,7 @@ def run_scaling(
             delivery = record.recorder.close()
             if delivery.note:
                 console.say(f"tracking: {delivery.note}")
-    console.rich.print(to_table(scaling))
+    console.table(to_table(scaling))
     for line in (*lines(scaling), f"curve: {folder / CURVE}"):
         console.say(line)
     console.result({**to_json(scaling), "folder": str(folder)})
@@ -298,11 +298,8 @@ class ScaleRecord:
             metric=METRIC,
             trial_tags=lambda trial: {"s4.kind": "point", "s4.workers": str(trial.overrides["workers"])},
         )
-
-    def add_inputs(self) -> None:
-        """Record the request and the base config."""
-        config = self._request.config.model_dump(mode="json")
-        for name, data in (("request.yaml", dict(self._request.as_plain())), ("config.yaml", config)):
+        config = request.config.model_dump(mode="json")
+        for name, data in (("request.yaml", dict(request.as_plain())), ("config.yaml", config)):
             self.recorder.artifact(name, yaml.safe_dump(data, sort_keys=False))
 
     def add_sample(self, workers: int, repeat: int, sample: Sample) -> None:
