@@ -90,6 +90,12 @@ class Record:
         return self.origin.space if isinstance(self.origin, Manifest) else None
 
     @property
+    def unfinished(self) -> bool:
+        """Whether trials are missing or can go on."""
+        rows, planned = self.results.rows, self.plan.get("trials")
+        return any(row.state in ("RUNNING", "INTERRUPTED") for row in rows) or bool(planned and len(rows) < planned)
+
+    @property
     def every(self) -> int | None:
         """Optimizer steps between two reports."""
         return self.origin.config.schedule.evaluate_every if self.origin else None
