@@ -52,7 +52,7 @@ from harness.search.objectives import Objective
 from harness.search.run import Search, run_search
 from harness.search.study import reconcile
 from harness.search.warm_start import earlier_trials
-from harness.session import Session, ablate_session, going_on, record_session, resume_command, tracking_uri_of
+from harness.session import Session, ablate_session, going_on, record_session, go_on_with, tracking_uri_of
 from harness.trials import Experiment, TrialObserver, TrialState, Value
 from search_spaces import Space, SpaceError, load_space
 from search_spaces.ablation import AblationPlan, Variant, load_plan
@@ -118,8 +118,8 @@ def search(
     for line in session.experiment.describe():
         console.say(line)
     local = _plan_search(session, config, local_slots()) if address == "local" else None
-    again = resume_command(session.folder, "tune", uri)
-    with going_on(console, f"go on with {again}"), ray_session(address, cpus=cores() if local else None):
+    again = go_on_with(session.folder, "tune", uri)
+    with going_on(console, again), ray_session(address, cpus=cores() if local else None):
         allocation, warm = local or _plan_search(session, config, cluster_slots())
         write_run(session.folder, session.info)
         assert session.space is not None  # noqa: S101  # a search has one
@@ -131,7 +131,7 @@ def search(
             session, lambda more: ends.append(run_search(replace(plan, observers=[*more, *observers])).reason), report
         )
     if ends[0] is not None:
-        console.say(f"ended early: {ends[0]}; go on with {again}")
+        console.say(f"ended early: {ends[0]}; {again}")
     return replace(results, reason=ends[0])
 
 
@@ -191,9 +191,9 @@ def train(
     session.announce(
         f"{folder.name}: {info.preset}, {info.horizon} steps, a report every {info.report_every}, {workers} workers"
     )
-    again = resume_command(folder, "train", uri)
+    again = go_on_with(folder, "train", uri)
     with (
-        going_on(console, f"go on with {again}"),
+        going_on(console, again),
         ray_session(address, cpus=max(cores(), sizes[-1]) if address == "local" else None),
     ):
         write_run(folder, info)

@@ -27,6 +27,7 @@ from harness.event_log import LEDGER, History, read_ledger
 from harness.formats import counted
 from harness.gangs.jobs import Jobs, run_jobs
 from harness.reporting.ablation.record import read_ablation
+from harness.reporting.next_steps import next_commands, resume_command
 from harness.reporting.record import read_or_rebuild
 from harness.reporting.reports import report_on
 from harness.reporting.results import Collector, Results, summary, to_table, write_results
@@ -143,7 +144,7 @@ def record_session(session: Session, work: Callable[[Sequence[TrialObserver]], o
         console.say(f"report: {page}")
     if (folder / PICTURE).exists():
         console.say(f"picture: {folder / PICTURE}")
-    console.say(f"next: {next_commands(folder, session.tracking_uri)}")
+    console.say(f"next: {next_commands(folder, session.tracking_uri, program())}")
     return results
 
 
@@ -239,7 +240,7 @@ def show_ablation(ablation: Ablation, storage: Path, console: Console) -> None:
     """Write the table of an ablation or a confirmation, what it amounts to, and what may be typed next."""
     folder = storage.resolve() / ablation.name
     show_table(ablation, console)
-    console.say(f"next: {next_commands(folder, ablation.tracking_uri)}")
+    console.say(f"next: {next_commands(folder, ablation.tracking_uri, program())}")
     console.result({**ablation.to_dict(), "folder": str(folder)})
 
 
@@ -280,6 +281,11 @@ def show_noise(ablation: Ablation, storage: Path, console: Console) -> None:
     console.result({"name": ablation.name, "preset": base, "folder": str(folder), "metrics": metrics})
 
 
+def go_on_with(folder: Path, command: str, tracking_uri: str) -> str:
+    """Return how to go on with a run, as it must be typed here."""
+    return f"go on with {resume_command(folder, command, tracking_uri, program())}"
+
+
 @contextmanager
 def going_on(console: Console, again: str) -> Iterator[None]:
     """Say how to go on where a run ends early."""
@@ -292,25 +298,6 @@ def going_on(console: Console, again: str) -> Iterator[None]:
         console.say(f"failed: {error}")
         console.say(f"once that is mended, {again}")
         raise
-
-
-def next_commands(folder: Path, tracking_uri: str) -> str:
-    """Return the commands that show more of what lies in a folder, as they must be typed here."""
-    s4, name = program(), folder.name
-    return f"{s4} report {name}{_storage(folder)}    records: {s4} ui {name}{_tracking(tracking_uri)}"
-
-
-def resume_command(folder: Path, command: str, tracking_uri: str) -> str:
-    """Return the command that goes on with a run, as it must be typed here."""
-    return f"{program()} {command} --resume --name {folder.name}{_storage(folder)}{_tracking(tracking_uri)}"
-
-
-def _storage(folder: Path) -> str:
-    return "" if folder.parent == Path("runs").resolve() else f" --storage {folder.parent}"
-
-
-def _tracking(tracking_uri: str) -> str:
-    return "" if tracking_uri == default_tracking_uri() else f" --tracking-uri {tracking_uri}"
 
 
 def program() -> str:

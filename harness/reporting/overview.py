@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.formats import duration
-from harness.reporting.document import Block, Commands, Facts, Note, Section
+from harness.reporting.document import Block, Facts, Note, Section
 from harness.reporting.figures import WORDS
 from harness.reporting.results import to_table
 
@@ -42,15 +41,9 @@ def overview(record: Record) -> Section:
             "These are numbers of one seed each, and the best of many is better than it is. "
             f"`s4 confirm {record.name}` trains the best and the published configuration again with several seeds and "
             "tells whether the difference is more than noise.", "caution"))  # fmt: skip
-    if unfinished(record):
+    if record.unfinished:
         blocks.append(Note("Not all trials are over: everything here is as far as it was when this was written."))
     return Section("Overview", [*blocks, Facts(facts(record))])
-
-
-def unfinished(record: Record) -> bool:
-    """Return whether trials are missing or can go on."""
-    rows, asked = record.results.rows, record.options.get("trials")
-    return any(row.state in ("RUNNING", "INTERRUPTED") for row in rows) or bool(asked and len(rows) < asked)
 
 
 def facts(record: Record) -> list[tuple[str, str]]:
@@ -114,30 +107,6 @@ def leaderboard(record: Record) -> Section:
         "late one."
     )
     return Section("Leaderboard", [replace(to_table(record.results), caption=caption)])
-
-
-def go_on(record: Record) -> Section:
-    """Return commands that lead further."""
-    where, name = storage_option(record.folder), record.name
-    if record.results.kind == "train":
-        rows = [(f"s4 report {name}{where}", "this report again")]
-        if record.results.best is None:
-            rows.insert(0, (f"s4 train --resume --name {name}{where}", "go on with it"))
-        return Section("Go on", [Commands([*rows, ("s4 ui", "its records in MLflow")])])
-    rows = [(f"s4 confirm {name}{where}", "does the best configuration beat the noise of seeds?")]
-    if unfinished(record):
-        rows.insert(0, (f"s4 tune --resume --name {name}{where}", "go on with the search"))
-    rows += [
-        (f"s4 report {name}{where}", "this report again, as far as the search is then"),
-        (f"s4 doctor {name}{where}", "do the books of the search agree?"),
-        ("s4 ui", "its records in MLflow"),
-    ]
-    return Section("Go on", [Commands(rows)])
-
-
-def storage_option(folder: Path) -> str:
-    """Return the option that names where this folder lies, where it is not the default."""
-    return "" if folder.parent == Path("runs").resolve() else f" --storage {folder.parent}"
 
 
 def _scheduler(record: Record) -> str:

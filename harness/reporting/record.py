@@ -62,6 +62,12 @@ class Record:
         """The search space; none of a training."""
         return _space(self.info)
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether trials are missing or can go on."""
+        rows, planned = self.results.rows, self.options.get("trials")
+        return any(row.state in ("RUNNING", "INTERRUPTED") for row in rows) or bool(planned and len(rows) < planned)
+
 
 def read_record(folder: Path) -> Record:
     """Read what is in the folder of a search or a training.

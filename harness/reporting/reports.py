@@ -18,7 +18,8 @@ from harness.reporting.ablation import ablation_document
 from harness.reporting.ablation.record import read_ablation
 from harness.reporting.document import Document
 from harness.reporting.figures import draw
-from harness.reporting.overview import go_on, lead, leaderboard, overview
+from harness.reporting.next_steps import search_steps, training_steps
+from harness.reporting.overview import lead, leaderboard, overview
 from harness.reporting.parameters import parameters
 from harness.reporting.pareto import front
 from harness.reporting.progress import progress
@@ -58,14 +59,14 @@ def search_document(record: Record) -> Document:
     """Return the report of a search."""
     sections = [overview(record), leaderboard(record), progress(record), front(record),
                 parameters(record, rung_steps(record)), stops(record), effort(record), faults(record),
-                go_on(record)]  # fmt: skip
+                search_steps(record)]  # fmt: skip
     return Document(record.name, "search", lead(record), [section for section in sections if section is not None])
 
 
 def training_document(record: Record) -> Document:
     """Return the report of a training."""
     sections = [overview(record), curves(record), classes(record), predictions(record), effort(record), faults(record),
-                go_on(record)]  # fmt: skip
+                training_steps(record)]  # fmt: skip
     return Document(record.name, "training", lead(record), [section for section in sections if section is not None])
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from harness.ablation.results import Ablation
 from harness.reporting.ablation.comparison import comparison, seeds
 from harness.reporting.ablation.differences import classes, forest
-from harness.reporting.ablation.overview import failures, lead, next_steps, overview
+from harness.reporting.ablation.overview import failures, lead, overview
 from harness.reporting.ablation.record import read_record
 from harness.reporting.ablation.trainings import curves, health, pictures, quality
 from harness.reporting.document import Document
+from harness.reporting.next_steps import ablation_steps
 
 
 def ablation_document(ablation: Ablation, folder: Path) -> Document:
@@ -27,7 +28,7 @@ def ablation_document(ablation: Ablation, folder: Path) -> Document:
         health(record),
         pictures(record),
         failures(record),
-        next_steps(record),
+        ablation_steps(ablation, folder),
     ]
     kind = "confirmation" if ablation.request.confirms else "ablation"
     return Document(ablation.name, kind, lead(ablation), [section for section in sections if section is not None])

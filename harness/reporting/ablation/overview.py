@@ -1,10 +1,9 @@
-"""Result of an ablation in a sentence, its facts, its failures, and commands for next steps."""
+"""Result of an ablation in a sentence, its facts and its failures."""
 
 from __future__ import annotations
 
-import shlex
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from harness.ablation.confirm import confirmation_table, verdict_lines
@@ -13,18 +12,14 @@ from harness.ablation.results import Ablation
 from harness.formats import duration
 from harness.reporting.ablation.record import AblationRecord
 from harness.reporting.ablation.style import count, listed, signed
-from harness.reporting.document import Block, Cell, Column, Commands, Facts, Note, Section, Table, Text
-from harness.reporting.overview import storage_option
+from harness.reporting.document import Block, Cell, Column, Facts, Note, Section, Table, Text
 from harness.reporting.record import lanes
 from harness.statistics.compare import Comparison, Verdict
 from harness.statistics.permutation import ALPHA
-from search_spaces.ablation import list_plans, load_plan
 
 STATES = {"COMPLETE": "complete", "PRUNED": "stopped", "FAIL": "failed", "INTERRUPTED": "unfinished",
           "RUNNING": "unfinished", "MISSING": "missing"}  # fmt: skip
 """Of trainings, for people."""
-MORE = 2
-"""Seeds that are proposed beside those that there are."""
 
 
 def lead(ablation: Ablation) -> str:
@@ -172,44 +167,3 @@ def failures(record: AblationRecord) -> Section:
         blocks.append(Note(f"Means of {listed(uneven)} are over fewer seeds than others; differences are over the "
                            "seeds that both have.", "caution"))  # fmt: skip
     return Section("Failures", blocks)
-
-
-def next_steps(record: AblationRecord) -> Section:
-    """Return commands that lead further."""
-    name, seeds = shlex.quote(record.ablation.name), record.ablation.request.seeds
-    more = range(max(seeds) + 1, max(seeds) + 1 + MORE)
-    rows = [
-        *(
-            []
-            if record.ablation.request.confirms
-            else [(again(record, (*seeds, *more)), "train more seeds; those that are there stay")]
-        ),
-        (f"s4 report {name}{storage_option(record.folder)}", "this report again"),
-        ("s4 ui", "its records in MLflow"),
-    ]
-    if unfinished(record.ablation):
-        rows.insert(0, (again(record, seeds), "train what is missing"))
-    return Section("Go on", [Commands(rows)])
-
-
-def again(record: AblationRecord, seeds: Sequence[int]) -> str:
-    """Return the command that goes on with the ablation, with these seeds."""
-    ablation, request = record.ablation, record.ablation.request
-    words = ["s4", "noise", request.preset, "--seeds", str(len(seeds))]
-    if request.confirms is not None:
-        top, listed_seeds = str(len(ablation.others)), ",".join(map(str, seeds))
-        words = ["s4", "confirm", request.confirms.search, "--top", top, "--seeds", listed_seeds]
-    elif ablation.others:
-        # a plan that does not come with the package is in a file, which must be found again
-        shipped = request.plan in list_plans() and load_plan(request.plan).text == request.plan_text
-        plan = request.plan if shipped else f"{request.plan}.yaml"
-        words = ["s4", "ablate", plan, "--preset", request.preset, "--seeds", ",".join(map(str, seeds))]
-    if request.vary_data:
-        words.append("--vary-data")
-    if request.confirms is None and ablation.others and ablation.metric != "val/miou":
-        words += ["--metric", ablation.metric]
-    for path, value in request.settings.items() if request.confirms is None else ():
-        words += ["--set", f"{path}={value}"]
-    if ablation.name != request.plan:
-        words += ["--name", ablation.name]
-    return shlex.join(words) + storage_option(record.folder)

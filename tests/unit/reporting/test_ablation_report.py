@@ -15,10 +15,11 @@ from harness.ablation.results import RESULTS, Ablation
 from harness.cli.main import run
 from harness.reporting.ablation import ablation_document
 from harness.reporting.ablation.comparison import cautions
-from harness.reporting.ablation.overview import again, lead
+from harness.reporting.ablation.overview import lead
 from harness.reporting.ablation.record import read_record
 from harness.reporting.ablation.trainings import pictures, same_seed, take_apart
 from harness.reporting.document import Document, Figure, Note
+from harness.reporting.next_steps import ablate_command
 from harness.reporting.reports import report_on
 from harness.run_folder import checkpoint_folder
 from harness.statistics.power import DELTAS
@@ -147,7 +148,7 @@ def test_missing_trainings_are_counted_and_the_command_that_trains_them_is_given
     ablation = made_ablation(tmp_path / "a", missing=[(ODD, 2)])
     document = ablation_document(ablation, tmp_path / "a")
     assert "Not all trainings are over" in notes(document, "remark")
-    command = again(read_record(ablation, tmp_path / "a"), SEEDS)
+    command = ablate_command(ablation, tmp_path / "a", SEEDS)
     assert command.startswith("s4 ablate made_up.yaml --preset digits_css --seeds 0,1,2 --set schedule.steps=60 ")
 
 
@@ -208,6 +209,6 @@ def test_one_configuration_by_itself_says_how_far_its_seeds_scatter(tmp_path: Pa
     assert document.lead.startswith("plain reaches val/miou")
     titles = [section.title for section in document.sections]
     assert "Differences and their noise" not in titles
-    assert again(read_record(ablation, tmp_path / "noise"), (0, 1, 2, 3)).startswith("s4 noise digits_css --seeds 4 ")
+    assert ablate_command(ablation, tmp_path / "noise", (0, 1, 2, 3)).startswith("s4 noise digits_css --seeds 4 ")
     (needed,) = [table for table in document.tables if table.name == "seeds-needed"]
     assert [row[0] for row in needed.rows] == list(DELTAS)

@@ -1,0 +1,105 @@
+"""Commands to type next, for what lies in the folder of a run."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.ablation.results import Ablation
+from harness.reporting.document import Commands, Section
+from harness.reporting.record import Record
+from harness.tracking.stores import default_tracking_uri
+from search_spaces.ablation import list_plans, load_plan
+
+MORE = 2
+"""Seeds that are proposed beside those that an ablation has."""
+
+
+def next_commands(folder: Path, tracking_uri: str, program: str = "s4") -> str:
+    """Return the commands that show more of a run, in a line for a terminal.
+
+    Args:
+        program: how this command is called.
+    """
+    name = shlex.quote(folder.name)
+    report = f"{program} report {name}{storage_option(folder)}"
+    return f"{report}    records: {program} ui {name}{_tracking_option(tracking_uri)}"
+
+
+def resume_command(folder: Path, command: str, tracking_uri: str | None = None, program: str = "s4") -> str:
+    """Return the line that goes on with a search (command `tune`) or a training (`train`)."""
+    name = shlex.quote(folder.name)
+    return f"{program} {command} --resume --name {name}{storage_option(folder)}{_tracking_option(tracking_uri)}"
+
+
+def storage_option(folder: Path) -> str:
+    """Return the option that names where this folder lies, where it is not the default."""
+    storage = folder.parent
+    return "" if storage == Path("runs").resolve() else f" --storage {shlex.quote(str(storage))}"
+
+
+def _tracking_option(uri: str | None) -> str:
+    return "" if uri in (None, default_tracking_uri()) else f" --tracking-uri {shlex.quote(str(uri))}"
+
+
+def search_steps(record: Record) -> Section:
+    """Return the section on what to do next with a search."""
+    target = f"{shlex.quote(record.name)}{storage_option(record.folder)}"
+    rows = [
+        (f"s4 confirm {target}", "does the best configuration beat the noise of seeds?"),
+        (f"s4 report {target}", "this report again, as far as the search is then"),
+        (f"s4 doctor {target}", "do ledger, Optuna, MLflow and checkpoints agree?"),
+        ("s4 ui", "its records in MLflow"),
+    ]
+    if record.unfinished:
+        rows.insert(0, (resume_command(record.folder, "tune"), "go on with the search"))
+    return Section("Go on", [Commands(rows)])
+
+
+def training_steps(record: Record) -> Section:
+    """Return the section on what to do next with a training."""
+    target = f"{shlex.quote(record.name)}{storage_option(record.folder)}"
+    rows = [(f"s4 report {target}", "this report again"), ("s4 ui", "its records in MLflow")]
+    if record.results.best is None:
+        rows.insert(0, (resume_command(record.folder, "train"), "go on with it"))
+    return Section("Go on", [Commands(rows)])
+
+
+def ablation_steps(ablation: Ablation, folder: Path) -> Section:
+    """Return the section on what to do next with an ablation."""
+    seeds = ablation.request.seeds
+    more = range(max(seeds) + 1, max(seeds) + 1 + MORE)
+    rows = [
+        (f"s4 report {shlex.quote(ablation.name)}{storage_option(folder)}", "this report again"),
+        ("s4 ui", "its records in MLflow"),
+    ]
+    if ablation.request.confirms is None:  # a confirmation goes on with the seeds it began with
+        rows.insert(0, (ablate_command(ablation, folder, (*seeds, *more)), "train more seeds; those that are there stay"))
+    if any(run.state in ("MISSING", "RUNNING", "INTERRUPTED") for run in ablation.outcomes):
+        rows.insert(0, (ablate_command(ablation, folder, seeds), "train what is missing"))
+    return Section("Go on", [Commands(rows)])
+
+
+def ablate_command(ablation: Ablation, folder: Path, seeds: Sequence[int]) -> str:
+    """Return the command that goes on with an ablation, or with trainings of one configuration, with these seeds."""
+    request = ablation.request
+    words = ["s4", "noise", request.preset, "--seeds", str(len(seeds))]
+    settings = {} if request.confirms else request.settings  # a confirmation has those of its search
+    if request.confirms:
+        top, listed = str(len(ablation.others)), ",".join(map(str, seeds))
+        words = ["s4", "confirm", request.confirms.search, "--top", top, "--seeds", listed]
+    elif ablation.others:
+        # a plan that does not come with the package is in a file, which must be found again
+        shipped = request.plan in list_plans() and load_plan(request.plan).text == request.plan_text
+        plan = request.plan if shipped else f"{request.plan}.yaml"
+        words = ["s4", "ablate", plan, "--preset", request.preset, "--seeds", ",".join(map(str, seeds))]
+    if request.vary_data:
+        words.append("--vary-data")
+    if ablation.others and ablation.metric != "val/miou" and not request.confirms:
+        words += ["--metric", ablation.metric]
+    for path, value in settings.items():
+        words += ["--set", f"{path}={value}"]
+    if ablation.name != request.plan:
+        words += ["--name", ablation.name]
+    return shlex.join(words) + storage_option(folder)
