@@ -52,7 +52,7 @@ from harness.search.objectives import Objective
 from harness.search.run import Search, run_search
 from harness.search.study import reconcile
 from harness.search.warm_start import earlier_trials
-from harness.session import Session, ablate_session, going_on, record_session, go_on_with, tracking_uri_of
+from harness.session import Session, ablate_session, go_on_with, going_on, record_session, tracking_uri_of
 from harness.trials import Experiment, TrialObserver, TrialState, Value
 from search_spaces import Space, SpaceError, load_space
 from search_spaces.ablation import AblationPlan, Variant, load_plan

@@ -75,7 +75,9 @@ def ablation_steps(ablation: Ablation, folder: Path) -> Section:
         ("s4 ui", "its records in MLflow"),
     ]
     if ablation.request.confirms is None:  # a confirmation goes on with the seeds it began with
-        rows.insert(0, (ablate_command(ablation, folder, (*seeds, *more)), "train more seeds; those that are there stay"))
+        rows.insert(
+            0, (ablate_command(ablation, folder, (*seeds, *more)), "train more seeds; those that are there stay")
+        )
     if any(run.state in ("MISSING", "RUNNING", "INTERRUPTED") for run in ablation.outcomes):
         rows.insert(0, (ablate_command(ablation, folder, seeds), "train what is missing"))
     return Section("Go on", [Commands(rows)])
