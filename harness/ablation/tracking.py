@@ -11,15 +11,13 @@ from harness.ablation.evaluate import CONFIG, CONFUSION, PICTURE, SPLITS, evalua
 from harness.run_folder import LATEST, checkpoint_folder
 from harness.tracking.recorder import MlflowRecorder
 from harness.tracking.run_logger import record_data
-from harness.tracking.stores import OUTBOX
+from harness.tracking.stores import EXPERIMENT, OUTBOX
 from harness.tracking.views import Chart
 
 if TYPE_CHECKING:
     from harness.ablation.request import Request
     from harness.ablation.results import Ablation, Outcome
     from harness.trials import Trial
-
-EXPERIMENT = "s4"
 
 
 def open_recorder(folder: Path, request: Request, metric: str, tracking_uri: str) -> MlflowRecorder:

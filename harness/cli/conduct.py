@@ -16,7 +16,7 @@ from harness.cli.report import show
 from harness.console import Console, Tally, show_progress
 from harness.event_log import History
 from harness.search.objectives import Objective
-from harness.tracking.stores import OUTBOX, absolute_uri, default_tracking_uri
+from harness.tracking.stores import EXPERIMENT, OUTBOX, absolute_uri, default_tracking_uri
 from harness.tracking.views import Chart
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from search_spaces import Space
     from trainers.config import TrainConfig
 
-EXPERIMENT = "s4"
 PICTURE = "predictions.png"
 """Image, truth, prediction and pseudo-labels; a training leaves one in its folder."""
 

@@ -180,9 +180,8 @@ def _run(task: Task, found: Confirmation | None, address: str, console: Console)
 
 
 def _recorder(task: Task) -> MlflowRecorder:
-    from harness.cli.conduct import EXPERIMENT
     from harness.tracking.recorder import MlflowRecorder
-    from harness.tracking.stores import OUTBOX
+    from harness.tracking.stores import EXPERIMENT, OUTBOX
 
     request = task.request
     tags = {"s4.preset": request.preset, "s4.confirms": request.search, "s4.folder": str(task.folder)}

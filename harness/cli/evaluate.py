@@ -106,7 +106,7 @@ def _evaluate(found: TrainedRun, segmenter: Segmenter, source: ImageSource, labe
 def _draw(segmenter: Segmenter, source: ImageSource, evaluation: Evaluation, place: Path, count: int) -> None:
     from harness.models.evaluation import draw_confusion, draw_images
 
-    draw_confusion(evaluation.found, place / CONFUSION, f"{evaluation.run} on {evaluation.split}")
+    draw_confusion(evaluation.images, place / CONFUSION, f"{evaluation.run} on {evaluation.split}")
     draw_images(segmenter, source, place, count)
 
 
@@ -116,14 +116,15 @@ def _record(found: TrainedRun, evaluation: Evaluation, place: Path, uri: str, co
     A store that does not answer costs the record, not the evaluation. What a training reported of dev stays as it is.
     """
     from harness.models.evaluation import metrics_of
-    from harness.models.registry import record_evaluation, run_of
+    from harness.tracking.stores import run_of
+    from harness.tracking.writer import record_evaluation
 
     try:
         run_id = found.run_id or (run_of(uri, *found.origin) if found.origin else None)
         if run_id is None:
             console.say(f"not recorded: {uri} has no run of {found.title}")
             return None
-        metrics = {} if evaluation.split == "dev" else metrics_of(evaluation.found, evaluation.split)
+        metrics = {} if evaluation.split == "dev" else metrics_of(evaluation.images, evaluation.split)
         new = record_evaluation(uri, run_id, metrics, evaluation.step, place, f"evaluation/{evaluation.split}")
     except Exception as error:  # whatever a store that is down makes MLflow raise
         console.say(f"not recorded: {' '.join(str(error).split())[:200]}; the same command tries again")

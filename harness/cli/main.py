@@ -15,17 +15,15 @@ import typer
 from harness.cli.ablate import ablate
 from harness.cli.confirm import confirm
 from harness.cli.data import data
-from harness.cli.doctor import doctor
 from harness.cli.evaluate import evaluate
 from harness.cli.noise import noise
 from harness.cli.plan import plan
 from harness.cli.predict import predict
+from harness.cli.records import doctor, sync, ui
 from harness.cli.report import report
 from harness.cli.scale import scale
-from harness.cli.sync import sync
 from harness.cli.train import train
 from harness.cli.tune import tune
-from harness.cli.ui import ui
 from search_spaces.parameters import SpaceError
 from trainers.errors import UsageError
 

@@ -148,9 +148,10 @@ def _fitting(request: ScaleRequest, slots: Slots) -> ScaleRequest:
 
 def _measure(request: ScaleRequest, folder: Path, address: str, tracking_uri: str | None, console: Console) -> None:
     """Measure, record and show."""
-    from harness.cli.conduct import EXPERIMENT, tracking_uri_of
+    from harness.cli.conduct import tracking_uri_of
     from harness.cluster import check_nodes, cluster_nodes, ray_session
     from harness.scaling.session import MeasurementError, ScaleRecord, measure_all
+    from harness.tracking.stores import EXPERIMENT
 
     uri = tracking_uri_of(tracking_uri)
     with ray_session(address, cpus=cores() if address == "local" else None):

@@ -1,4 +1,4 @@
-"""What MLflow accepts as names and values. A record is bent to fit; it is never lost to a refusal."""
+"""Limits of MLflow on names, values and requests. A record is changed to fit; it is never lost to a refusal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names and values are bent to what MLflow accepts; MLflow itself is the judge."""
+"""Names and values are changed to what MLflow accepts; MLflow itself is the judge."""
 
 import math
 from pathlib import Path
@@ -49,8 +49,8 @@ def test_two_names_stay_two(names: list[str], long_names: list[str]) -> None:
 
 def test_names_that_are_equal_as_far_as_mlflow_reads_them_stay_two() -> None:
     cut = {clean_name("x" * 300 + end) for end in "ab"}
-    bent = {clean_name(name) for name in ("iou/sky & clouds", "iou/sky + clouds", "iou/sky _ clouds")}
-    assert (len(cut), len(bent)) == (2, 3)
+    changed = {clean_name(name) for name in ("iou/sky & clouds", "iou/sky + clouds", "iou/sky _ clouds")}
+    assert (len(cut), len(changed)) == (2, 3)
 
 
 @given(ANY_TEXT)

@@ -133,7 +133,7 @@ def test_resuming_creates_no_second_run_and_ends_the_trials_that_were_lost(store
     play(first, 0, TrialState.COMPLETE)
     first.on_start(trial(1))
     first.on_start(trial(2))
-    first._courier.close(30)  # the driver is killed: nobody closes the recorder
+    first._sender.close(30)  # the driver is killed: nobody closes the recorder
     first._outbox.close()
     assert store.run("trial-001").info.status == "RUNNING"
     second = store.recorder()
