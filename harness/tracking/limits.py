@@ -12,10 +12,6 @@ NAME_LENGTH = 250
 PARAM_LENGTH = 6000
 TAG_LENGTH = 8000
 INPUT_TAG_LENGTH = 500
-PARAMS_A_BATCH = 100
-TAGS_A_BATCH = 100
-METRICS_A_BATCH = 900
-"""With the tags beside them at most 1000 entities a request."""
 BATCH_ROOM = 450_000
 """Bytes of JSON that metrics, params or tags may fill of a request, of which MLflow takes 1 000 000."""
 CUT = "..."
@@ -88,14 +84,12 @@ def weight(key: str, value: object = "") -> int:
     return 12 * (len(key) + (len(value) if isinstance(value, str) else 0)) + 100
 
 
-def batches(
-    items: Sequence[Item], size: int, room: int = BATCH_ROOM, weigh: Callable[[Item], int] = lambda _: 0
-) -> Iterator[Sequence[Item]]:
-    """Yield the items in batches of at most `size` that weigh at most `room` together, or hold one item."""
+def batches(items: Sequence[Item], weigh: Callable[[Item], int], room: int = BATCH_ROOM) -> Iterator[Sequence[Item]]:
+    """Yield the items in batches that weigh at most `room`, or hold one item. MLflow itself splits them by number."""
     start, filled = 0, 0
     for index, item in enumerate(items):
         heavy = weigh(item)
-        if index > start and (index - start == size or filled + heavy > room):
+        if index > start and filled + heavy > room:
             yield items[start:index]
             start, filled = index, 0
         filled += heavy

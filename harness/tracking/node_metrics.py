@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Self
 
 import psutil
 import ray
@@ -26,64 +26,6 @@ MEGA = 1e6
 Reading = Mapping[str, float]
 
 log = logging.getLogger(__name__)
-
-
-class Nodes(Protocol):
-    """The nodes that can be read."""
-
-    def sample(self) -> Iterator[tuple[str, Reading]]:
-        """Yield readings that are there, by the node's name, without waiting, and ask for the next ones."""
-        ...
-
-    def close(self) -> None:
-        """End what reads on other nodes."""
-        ...
-
-
-class NodeMetrics:
-    """A context in which a thread samples nodes; where Ray does not run here, it does nothing."""
-
-    def __init__(
-        self,
-        record: Callable[[str, Reading], object],
-        every_s: float = EVERY_S,
-        find: Callable[[], Nodes | None] | None = None,
-    ) -> None:
-        """Prepare.
-
-        Args:
-            record: takes a node's name and its reading.
-            every_s: seconds between two samples.
-            find: returns the nodes when the context is entered; none: those of the active Ray session.
-        """
-        self._record = record
-        self._every_s = every_s
-        self._find = find or ray_nodes
-        self._ended = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def __enter__(self) -> Self:
-        nodes = self._find()
-        if nodes is not None:
-            self._thread = threading.Thread(target=self._work, args=(nodes,), name="s4-nodes", daemon=True)
-            self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self._ended.set()
-        if self._thread is not None:
-            self._thread.join(PATIENCE_S)
-
-    def _work(self, nodes: Nodes) -> None:
-        wait_s = min(FIRST_S, self._every_s)
-        while not self._ended.wait(wait_s):
-            wait_s = self._every_s
-            try:
-                for node, reading in nodes.sample():
-                    self._record(node, reading)
-            except Exception as error:  # no search is lost for a sample
-                log.debug("no sample of the nodes: %s", error)
-        nodes.close()
 
 
 class Counters(NamedTuple):
@@ -143,11 +85,6 @@ def _gpus() -> dict[str, float]:
     return reading
 
 
-def ray_nodes() -> Nodes | None:
-    """Return the nodes of the active Ray session; none without one."""
-    return RayNodes() if ray.is_initialized() else None
-
-
 class RayNodes:
     """The nodes of the active Ray session, named by their hosts."""
 
@@ -194,3 +131,54 @@ class RayNodes:
     def _forget(self, node: str) -> None:
         self._actors.pop(node, None)
         self._answers.pop(node, None)
+
+
+def ray_nodes() -> RayNodes | None:
+    """Return the nodes of the active Ray session; none without one."""
+    return RayNodes() if ray.is_initialized() else None
+
+
+class NodeMetrics:
+    """A context in which a thread samples nodes; where Ray does not run here, it does nothing."""
+
+    def __init__(
+        self,
+        record: Callable[[str, Reading], object],
+        every_s: float = EVERY_S,
+        find: Callable[[], RayNodes | None] = ray_nodes,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            record: takes a node's name and its reading.
+            every_s: seconds between two samples.
+            find: returns the nodes when the context is entered.
+        """
+        self._record = record
+        self._every_s = every_s
+        self._find = find
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        nodes = self._find()
+        if nodes is not None:
+            self._thread = threading.Thread(target=self._work, args=(nodes,), name="s4-nodes", daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join(PATIENCE_S)
+
+    def _work(self, nodes: RayNodes) -> None:
+        wait_s = min(FIRST_S, self._every_s)
+        while not self._ended.wait(wait_s):
+            wait_s = self._every_s
+            try:
+                for node, reading in nodes.sample():
+                    self._record(node, reading)
+            except Exception as error:  # no search is lost for a sample
+                log.debug("no sample of the nodes: %s", error)
+        nodes.close()

@@ -23,10 +23,6 @@ Apply = Callable[[Sequence[Operation]], None]
 """Applies operations in order."""
 
 
-class RefusedError(Exception):
-    """MLflow will refuse the same operation again."""
-
-
 class Sender:
     """Applies operations in a daemon thread; the first that cannot reach MLflow is retried until it can, or `close`.
 
@@ -77,22 +73,7 @@ class Sender:
         return [item for item in group if item is not None]
 
     def _deliver(self, operations: list[Operation]) -> bool:
-        """Apply operations, skip those that MLflow refuses, and return false when `close` gave up."""
-        try:
-            return self._apply_with_retry(operations)
-        except RefusedError as error:
-            if len(operations) > 1:  # one of them is wrong
-                return all(self._deliver([operation]) for operation in operations)
-            self.rejected += 1
-            log.warning("MLflow refused %s: %s", operations[0]["op"], error)
-            return True
-
-    def _apply_with_retry(self, operations: list[Operation]) -> bool:
-        """Apply operations, retrying; return false when `close` gave up.
-
-        Raises:
-            RefusedError: MLflow understood them, and does not take them.
-        """
+        """Apply operations, retrying; skip those that MLflow refuses, and return false when `close` gave up."""
         wait_s = FIRST_WAIT_S
         while not self._abandoned.is_set():
             try:
@@ -104,7 +85,11 @@ class Sender:
             except Exception as error:
                 self.last_error = _one_line(error)
                 if self._apply is not None and _is_refusal(error):
-                    raise RefusedError(self.last_error) from error
+                    if len(operations) > 1:  # one of them is wrong
+                        return all(self._deliver([operation]) for operation in operations)
+                    self.rejected += 1
+                    log.warning("MLflow refused %s: %s", operations[0]["op"], self.last_error)
+                    return True
                 log.debug("MLflow cannot be reached, retrying: %s", self.last_error)
             (self._abandoned if self._closing.is_set() else self._closing).wait(wait_s)
             wait_s = min(2 * wait_s, LONGEST_WAIT_S) if not self._closing.is_set() else FIRST_WAIT_S

@@ -18,7 +18,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from mlflow.exceptions import MlflowException
 
 from harness.event_log import Operation
-from harness.tracking.limits import METRICS_A_BATCH, PARAMS_A_BATCH, TAGS_A_BATCH, batches, clean_name, finite, weight
+from harness.tracking.limits import batches, clean_name, finite, weight
 from harness.tracking.stores import PARENT, absolute_uri, connect_client
 from harness.tracking.views import SHARED
 
@@ -47,25 +47,28 @@ class RunTree:
 
     def parent(self) -> RunHandle:
         """Return the search's own run."""
-        header = self._header
-        condition = f"tags.`s4.kind` = '{header['kind']}'"
-        return self._ensure(None, condition, header["name"], header["time"], header["tags"])
+        return self._ensure(None, f"tags.`s4.kind` = '{self._header['kind']}'", self._header)
 
-    def trial(self, number: int, name: str, time: int, tags: Mapping[str, str]) -> RunHandle:
-        """Return a trial's run; a training has but one."""
+    def trial(self, operation: Operation) -> RunHandle:
+        """Return the run of the trial that an operation names; a training has but one run."""
         if self._header["kind"] == "train":
             return self.parent()
-        tags = {**tags, "s4.trial": str(number)}
-        return self._ensure(number, f"tags.`s4.trial` = '{number}'", name, time, tags)
+        number = operation["trial"]
+        tags = {**operation.get("tags", {}), "s4.trial": str(number)}
+        about = {"name": f"trial-{number:03d}", **operation, "tags": tags}
+        return self._ensure(number, f"tags.`s4.trial` = '{number}'", about)
 
-    def aggregate(self, name: str, time: int, tags: Mapping[str, str]) -> RunHandle:
-        """Return the summary whose key is among the tags."""
-        key = tags["s4.aggregate"]
-        return self._ensure(key, f"tags.`s4.aggregate` = '{key}'", name, time, tags)
+    def aggregate(self, operation: Operation) -> RunHandle:
+        """Return the summary whose key is among the operation's tags."""
+        key = operation["tags"]["s4.aggregate"]
+        return self._ensure(key, f"tags.`s4.aggregate` = '{key}'", operation)
 
-    def _ensure(
-        self, key: int | str | None, condition: str, name: str, time: int, tags: Mapping[str, str]
-    ) -> RunHandle:
+    def run_of(self, operation: Operation) -> str:
+        """Return the run that an operation is about; one that names a trial that has none yet creates it."""
+        return (self.parent() if operation.get("trial") is None else self.trial(operation)).id
+
+    def _ensure(self, key: int | str | None, condition: str, about: Operation) -> RunHandle:
+        """Return the run of this key that meets a condition; where there is none, one with the name, time and tags."""
         if key in self._runs:
             return RunHandle(self._runs[key], created=False)
         search_id = self._header["search_id"]
@@ -75,8 +78,8 @@ class RunTree:
             run = runs[0]
         else:
             above = {} if key is None else {PARENT: self.parent().id}
-            tags = {**tags, **above, "s4.search_id": search_id}
-            run = self._client.create_run(self.experiment, start_time=time, tags=tags, run_name=name)
+            tags = {**about["tags"], **above, "s4.search_id": search_id}
+            run = self._client.create_run(self.experiment, about["time"], tags, about["name"])
         self._runs[key] = run.info.run_id
         return RunHandle(self._runs[key], created=not runs)
 
@@ -113,9 +116,9 @@ class MlflowWriter:
         waiting: dict[str, list[Metric]] = {}  # by the run that they are to be logged to
         for operation in operations:
             if operation["op"] == "report":
-                waiting.setdefault(self._run_of(operation), []).extend(_points(operation))
+                waiting.setdefault(self._runs.run_of(operation), []).extend(_points(operation))
             elif operation["op"] == "end":
-                run_id = self._run_of(operation)
+                run_id = self._runs.run_of(operation)
                 self._log(run_id, [*waiting.pop(run_id, []), *_points(operation)], operation.get("tags"))
                 self._client.set_terminated(run_id, operation["status"], operation["time"])
             else:
@@ -130,7 +133,7 @@ class MlflowWriter:
             case "start":
                 self._start(operation)
             case "tag":
-                self._log(self._run_of(operation), tags=operation["tags"])
+                self._log(self._runs.run_of(operation), tags=operation["tags"])
             case "artifact" | "file":
                 self._write_artifact(operation)
             case "aggregate":
@@ -146,13 +149,13 @@ class MlflowWriter:
 
     def _start(self, operation: Operation) -> None:
         """Create or resume a trial's run and log the params that it lacks."""
-        run = self._trial(operation)
+        run = self._runs.trial(operation)
         if self._complete(run, operation["params"], operation["tags"]) != "RUNNING":
             self._client.update_run(run.id, status="RUNNING")
 
     def _aggregate(self, operation: Operation) -> None:
         """Create or update a summary, and leave it FINISHED; a metric that has not changed is not logged again."""
-        run = self._runs.aggregate(operation["name"], operation["time"], operation["tags"])
+        run = self._runs.aggregate(operation)
         status = self._complete(run, operation["params"], operation["tags"])
         known = {} if run.created else self._client.get_run(run.id).data.metrics
         self._log(run.id, [point for point in _points(operation) if known.get(point.key) != point.value])
@@ -183,17 +186,17 @@ class MlflowWriter:
         from harness.tracking.models import log_external, register_winner  # imports PyTorch
 
         write = log_external if operation["op"] == "model" else register_winner
-        write(self._client, self._run_of(operation), **operation["about"])
+        write(self._client, self._runs.run_of(operation), **operation["about"])
 
     def _write_artifact(self, operation: Operation) -> None:
         """Keep a text or a file as an artifact."""
         if operation["op"] == "artifact":
-            self._client.log_text(self._run_of(operation), operation["text"], operation["file"])
+            self._client.log_text(self._runs.run_of(operation), operation["text"], operation["file"])
             return
         path = Path(operation["path"])
         if not path.is_file():
             raise ValueError(f"a file must be there to be kept as an artifact, there is none at {path}: it was moved")
-        self._client.log_artifact(self._run_of(operation), str(path), operation.get("folder") or None)
+        self._client.log_artifact(self._runs.run_of(operation), str(path), operation.get("folder") or None)
 
     def _log(
         self,
@@ -204,9 +207,9 @@ class MlflowWriter:
     ) -> None:
         """Log what there is in as few requests as MLflow's limits allow, mostly one."""
         for points, some_tags, some_params in zip_longest(
-            batches(metrics, METRICS_A_BATCH, weigh=lambda point: weight(point.key)),
-            batches(list((tags or {}).items()), TAGS_A_BATCH, weigh=lambda item: weight(*item)),
-            batches(list((params or {}).items()), PARAMS_A_BATCH, weigh=lambda item: weight(*item)),
+            batches(metrics, lambda point: weight(point.key)),
+            batches(list((tags or {}).items()), lambda item: weight(*item)),
+            batches(list((params or {}).items()), lambda item: weight(*item)),
             fillvalue=(),
         ):
             self._client.log_batch(
@@ -215,15 +218,6 @@ class MlflowWriter:
                 params=[Param(*item) for item in some_params],
                 tags=[RunTag(*item) for item in some_tags],
             )
-
-    def _run_of(self, operation: Operation) -> str:
-        """Return the run that an operation is about; one that names a trial that has none yet creates it."""
-        return self._runs.parent().id if operation.get("trial") is None else self._trial(operation).id
-
-    def _trial(self, operation: Operation) -> RunHandle:
-        number = operation["trial"]
-        name = operation.get("name", f"trial-{number:03d}")
-        return self._runs.trial(number, name, operation["time"], operation.get("tags", {}))
 
 
 def _points(operation: Operation) -> list[Metric]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from mlflow import MlflowClient
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from recorded import Store, play, report, trial, wait_until_sent
 
 from harness.tracking.recorder import MlflowRecorder, replay
@@ -95,15 +95,15 @@ def test_a_training_is_one_run_of_its_own(store: Store) -> None:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
-    """Count what the client is asked, by what each batch holds."""
+    """Count the batches that the store gets, by what each holds."""
     counted: Counter[str] = Counter()
-    log_batch = MlflowClient.log_batch
+    log_batch = SqlAlchemyStore.log_batch
 
-    def counting(self: MlflowClient, run_id: str, metrics: object = (), params: object = (), tags: object = ()) -> None:
+    def counting(self: SqlAlchemyStore, run_id: str, metrics: object, params: object, tags: object) -> None:
         counted.update(kind for kind, held in (("metrics", metrics), ("params", params)) if held)
-        log_batch(self, run_id, metrics=metrics, params=params, tags=tags)
+        log_batch(self, run_id, metrics, params, tags)
 
-    monkeypatch.setattr(MlflowClient, "log_batch", counting)
+    monkeypatch.setattr(SqlAlchemyStore, "log_batch", counting)
     return counted
 
 

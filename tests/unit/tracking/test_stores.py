@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -157,3 +158,9 @@ def test_what_the_user_set_for_mlflow_stays(name: str, monkeypatch: pytest.Monke
     monkeypatch.setenv(name, "1")
     importlib.reload(tracking)
     assert os.environ[name] == "1"
+
+
+def test_who_does_not_talk_to_mlflow_does_not_import_it() -> None:
+    modules = "harness.tracking.recorder, harness.tracking.views, harness.models.find, harness.search.warm_start"
+    code = f"import sys, {modules}; sys.exit('mlflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
