@@ -29,7 +29,7 @@ def clean_name(name: str) -> str:
     `.` or `..` part, and no `..` at the start. A name that had to be changed ends with a hash of what it was, so that
     two names stay two.
     """
-    cleaned = _allowed(name)
+    cleaned = clean_path(name)
     if cleaned == name and 0 < len(name) <= NAME_LENGTH:
         return name
     mark = "-" + hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
@@ -38,7 +38,9 @@ def clean_name(name: str) -> str:
 
 def clean_path(path: str) -> str:
     """Return where an artifact lies below its run: a relative path without `..`, its ending kept; may be empty."""
-    return _allowed(path)
+    parts = [part for part in re.sub(r"[^/\w.\- :]", "_", path).split("/") if part]
+    kept = "/".join("_" * len(part) if set(part) == {"."} else part for part in parts)
+    return f"__{kept[2:]}" if kept.startswith("..") else kept
 
 
 def clean_value(value: object, limit: int, *, keep_end: bool = False) -> str:
@@ -95,12 +97,6 @@ def batches(items: Sequence[Item], weigh: Callable[[Item], int], room: int = BAT
         filled += heavy
     if start < len(items):
         yield items[start:]
-
-
-def _allowed(name: str) -> str:
-    parts = [part for part in re.sub(r"[^/\w.\- :]", "_", name).split("/") if part]
-    path = "/".join("_" * len(part) if set(part) == {"."} else part for part in parts)
-    return f"__{path[2:]}" if path.startswith("..") else path
 
 
 def _leaves(config: Mapping[str, Any], above: str) -> Iterator[tuple[str, Any]]:

@@ -129,7 +129,7 @@ class MlflowRecorder(RunLogger):
             **(self._trial_tags(trial) if self._trial_tags else {}),
         }
         name = clean_value(self._trial_name(trial), NAME_LENGTH)
-        self._send(stamped("start", trial=trial.number, name=name, params=flat_params(config), tags=clean_tags(tags)))
+        self._log("start", trial.number, name=name, params=flat_params(config), tags=clean_tags(tags))
         self._show_change(trial)
 
     def on_report(self, trial: Trial) -> None:
@@ -137,7 +137,7 @@ class MlflowRecorder(RunLogger):
         metrics, dropped = finite({name: value for name, value in trial.metrics.items() if name not in BOOKKEEPING})
         if dropped:
             metrics["nonfinite"] = float(dropped)
-        self._send(stamped("report", trial=trial.number, step=clean_step(trial.step), metrics=metrics))
+        self._log("report", trial.number, step=clean_step(trial.step), metrics=metrics)
 
     def on_end(self, trial: Trial) -> None:
         """End the trial's run as its state says, with what tables of runs show: the best and the final value."""
@@ -195,7 +195,7 @@ class MlflowRecorder(RunLogger):
         if before is None or before == now:
             return
         numbers = {f"param/{path}": float(value) for path, value in now.items() if isinstance(value, int | float)}
-        self._send(stamped("report", trial=trial.number, step=clean_step(trial.step), metrics=finite(numbers)[0]))
+        self.metrics(numbers, trial.step, trial.number)
 
     def _show_best(self, trial: Trial) -> None:
         """Show on the parent how the best completed trial improves with the number of trials that ended."""
@@ -205,10 +205,10 @@ class MlflowRecorder(RunLogger):
         best = self._state.best
         if best is None or (value > best if self._maximise else value < best):
             metrics = {f"best/{self._leaf}": value, "best/trial": float(trial.number)}
-            self._send(stamped("report", step=self._state.ended, metrics=metrics, best=value))
+            self._log("report", None, step=self._state.ended, metrics=metrics, best=value)
 
-    def _end(self, status: Status, tags: Mapping[str, str], **more: object) -> None:
-        self._send(stamped("end", status=status, tags=dict(tags), **more))
+    def _end(self, status: Status, tags: Mapping[str, str], trial: int | None = None, **more: object) -> None:
+        self._log("end", trial, status=status, tags=dict(tags), **more)
 
     def _send(self, operation: Operation) -> None:
         self._state.follow(operation)
