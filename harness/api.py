@@ -52,7 +52,8 @@ from harness.search.objectives import Objective
 from harness.search.run import Search, run_search
 from harness.search.study import reconcile
 from harness.search.warm_start import earlier_trials
-from harness.session import Session, ablate_session, go_on_with, going_on, record_session, tracking_uri_of
+from harness.session import Session, ablate_session, go_on_with, going_on, record_session
+from harness.tracking.stores import absolute_uri
 from harness.trials import Experiment, TrialObserver, TrialState, Value
 from search_spaces import Space, SpaceError, load_space
 from search_spaces.ablation import AblationPlan, Variant, load_plan
@@ -107,7 +108,7 @@ def search(
     console = console or make_console(quiet)
     if space is not None:
         options["space"] = str(space) if isinstance(space, str | Path) else space.name
-    place, uri = Path(storage), tracking_uri_of(tracking_uri)
+    place, uri = Path(storage), absolute_uri(tracking_uri)
     if resume:
         session, config = _resume_search(experiment, space, settings, name, place, uri, console, options)
     else:
@@ -169,7 +170,7 @@ def train(
         GangsBrokenError: the gang could not go on.
         KeyboardInterrupt: it was interrupted.
     """
-    console, place, uri = console or make_console(quiet), Path(storage), tracking_uri_of(tracking_uri)
+    console, place, uri = console or make_console(quiet), Path(storage), absolute_uri(tracking_uri)
     if resume:
         folder, before = _resumed(place, name, "train")
         same = method is None and settings is None
@@ -403,7 +404,7 @@ def ablate(
         UnfinishedError: it ended before all were over.
         KeyboardInterrupt: it was interrupted.
     """
-    console, uri = console or make_console(quiet), tracking_uri_of(tracking_uri)
+    console, uri = console or make_console(quiet), absolute_uri(tracking_uri)
     if isinstance(plan, str | Path):
         plan = load_plan(plan)
     elif isinstance(plan, Mapping):
@@ -483,7 +484,7 @@ def confirm(
     Raises:
         UsageError, UnfinishedError, KeyboardInterrupt: as `ablate`.
     """
-    console, uri, place = console or make_console(quiet), tracking_uri_of(tracking_uri), Path(storage)
+    console, uri, place = console or make_console(quiet), absolute_uri(tracking_uri), Path(storage)
     source = existing_folder(place, search)
     results = read_results(source)
     rows = candidates(results, top)

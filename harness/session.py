@@ -35,7 +35,7 @@ from harness.run_folder import PICTURE, RunInfo, existing_folder, kind_of
 from harness.search.objectives import Objective
 from harness.tracking.node_metrics import NodeMetrics
 from harness.tracking.recorder import MlflowRecorder
-from harness.tracking.stores import EXPERIMENT, OUTBOX, absolute_uri, default_tracking_uri
+from harness.tracking.stores import EXPERIMENT, OUTBOX
 from harness.tracking.views import Chart
 from harness.trials import Experiment, GangsBrokenError, TrialObserver, UnfinishedError
 from search_spaces import Space
@@ -63,11 +63,6 @@ class Session:
         """Say what begins, and where it goes."""
         for line in (*lines, f"results in {self.folder}, records at {self.tracking_uri}"):
             self.console.say(line)
-
-
-def tracking_uri_of(given: str | None) -> str:
-    """Return the URI to record at: the given one, or the SQLite store in the working directory."""
-    return absolute_uri(given or default_tracking_uri())
 
 
 def tags_of(folder: Path, info: RunInfo, experiment: Experiment, **more: str) -> dict[str, str]:

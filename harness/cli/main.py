@@ -14,15 +14,12 @@ import typer
 
 from harness.cli.ablate import ablate, confirm, noise
 from harness.cli.data import data
-from harness.cli.doctor import doctor
 from harness.cli.models import evaluate, predict
 from harness.cli.plan import plan
-from harness.cli.report import report
+from harness.cli.records import doctor, report, sync, ui
 from harness.cli.scale import scale
-from harness.cli.sync import sync
 from harness.cli.train import train
 from harness.cli.tune import tune
-from harness.cli.ui import ui
 from harness.trials import GangsBrokenError, UnfinishedError
 from search_spaces.parameters import SpaceError
 from trainers.errors import UsageError

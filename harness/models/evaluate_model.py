@@ -20,8 +20,8 @@ from harness.models.evaluation import (
     write_evaluation,
 )
 from harness.models.find import TrainedRun, find_run
-from harness.models.registry import record_evaluation, run_of
-from harness.tracking.stores import absolute_uri, default_tracking_uri
+from harness.tracking.stores import absolute_uri, run_of
+from harness.tracking.writer import record_evaluation
 from trainers.config import TrainConfig
 from trainers.data.source import ImageSource
 from trainers.data.splits import open_splits, open_val
@@ -57,7 +57,7 @@ def evaluate_model(
     Raises:
         UsageError: no such model, images or folder.
     """
-    uri = absolute_uri(tracking_uri or default_tracking_uri())
+    uri = absolute_uri(tracking_uri)
     model = find_run(run, storage, uri)
     label = split if folder is None else f"folder-{folder.resolve().name}"
     source = open_source(model.config, split, folder)
@@ -103,7 +103,7 @@ def _record(model: TrainedRun, evaluation: Evaluation, files: Path, uri: str, co
         if run_id is None:
             console.say(f"not recorded: {uri} has no run of {model.title}")
             return None
-        metrics = {} if split == "dev" else metrics_of(evaluation.found, split)
+        metrics = {} if split == "dev" else metrics_of(evaluation.images, split)
         new = record_evaluation(uri, run_id, metrics, evaluation.step, files, f"evaluation/{split}")
     except Exception as error:  # whatever a store that is down makes MLflow raise
         console.say(f"not recorded: {one_line(error, 200)}; the same command tries again")
@@ -134,7 +134,7 @@ def predict_masks(
     """
     files = find_images(images)
     check_out(files, out)
-    model = find_run(run, storage, absolute_uri(tracking_uri or default_tracking_uri()))
+    model = find_run(run, storage, absolute_uri(tracking_uri))
     check_images(files)
     segmenter = model.load(default_device())
     work, quiet = write_predictions(segmenter, files, out, overlays), not console.rich.is_terminal

@@ -33,7 +33,7 @@ from harness.scaling.measure import ScaleExperiment
 from harness.scaling.model import PREDICTED, Fit, Mode, NotIdentifiedError, Sample, fit_all, gather_points
 from harness.scaling.report import CURVE, FILES, Scaling, draw_curve, lines, to_json, to_table, write
 from harness.tracking.recorder import MlflowRecorder
-from harness.tracking.stores import EXPERIMENT, OUTBOX, absolute_uri, default_tracking_uri
+from harness.tracking.stores import EXPERIMENT, OUTBOX, absolute_uri
 from harness.trials import Trial, TrialState
 from trainers.config import TrainConfig
 from trainers.errors import ConfigError, UsageError
@@ -182,7 +182,7 @@ def run_scaling(
     folder = free_folder(storage, name, f"scale-{request.preset}")
     for line in CssExperiment(request.config).describe():
         console.say(line)
-    uri = absolute_uri(tracking_uri or default_tracking_uri())
+    uri = absolute_uri(tracking_uri)
     with ray_session(address, cpus=cores() if address == "local" else None):
         slots = cluster_slots()
         request = fit_to_slots(request, slots)
