@@ -47,14 +47,14 @@ from harness.run_folder import (
 from harness.scaling.report import Scaling
 from harness.scaling.session import make_request as make_scale_request
 from harness.scaling.session import run_scaling
-from harness.search.config import LASTING, SearchConfig, check_space, rungs
-from harness.search.objectives import Objective
-from harness.search.run import Search, run_search
-from harness.search.study import reconcile
-from harness.search.warm_start import earlier_trials
 from harness.session import Session, ablate_session, go_on_with, going_on, record_session
 from harness.tracking.stores import absolute_uri
 from harness.trials import Experiment, TrialObserver, TrialState, Value
+from harness.tuning.config import LASTING, SearchConfig, check_space, rungs
+from harness.tuning.objectives import Objective
+from harness.tuning.run import Search, run_search
+from harness.tuning.study import reconcile
+from harness.tuning.warm_start import earlier_trials
 from search_spaces import Space, SpaceError, load_space
 from search_spaces.ablation import AblationPlan, Variant, load_plan
 from search_spaces.space import parse_space

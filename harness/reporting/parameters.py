@@ -280,7 +280,7 @@ def _finite(pairs: Iterable[tuple[Trial, float]]) -> list[tuple[Trial, float]]:
 def _shares(space: Space, pairs: Sequence[tuple[Trial, float]], maximise: bool) -> dict[str, float]:
     import optuna
 
-    from harness.search.warm_start import distribution_of
+    from harness.tuning.warm_start import distribution_of
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     names = {parameter.name: parameter for parameter in space.parameters}

@@ -10,8 +10,8 @@ from harness.planning.arithmetic import Shape, decisions
 from harness.reporting.document import Block, Column, Data, Figure, Note, Section, Table
 from harness.reporting.figures import legend
 from harness.reporting.themes import Theme
-from harness.search.config import grace
 from harness.statistics.ranks import FEWEST, Course, RungOrder, rung_orders
+from harness.tuning.config import grace
 
 if TYPE_CHECKING:
     from harness.reporting.record import Record

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from harness.formats import counted, last_line
 from harness.run_folder import write_whole
-from harness.search.objectives import Objective, pareto_front, parse_objective
 from harness.tables import Cell, Column, Data, Table, table_csv, table_markdown
+from harness.tuning.objectives import Objective, pareto_front, parse_objective
 from trainers.errors import UsageError
 
 if TYPE_CHECKING:

@@ -4,14 +4,14 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-
 from harness.ablation.evaluate import evaluation_file
+from harness.tuning.manifest import Origin
+
 from harness.ablation.request import Request, Run, make_request, write_request
 from harness.ablation.results import Ablation, collect, write_results
 from harness.event_log import LEDGER, Ledger, read_ledger
 from harness.models.evaluation import metrics_of
 from harness.run_folder import checkpoint_folder
-from harness.search.manifest import Origin
 from harness.trials import Trial, TrialState
 from search_spaces.ablation import parse_plan
 from trainers.image_evaluation import ImageEvaluation, load_image_evaluation, save_image_evaluation

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harness.ablation.table import lines
+from harness.tuning.manifest import Origin
 
 from harness.ablation.request import Request, Run, make_request, read_request, with_seeds, write_request
 from harness.ablation.results import Ablation, Outcome, read_results, rows, write_results
-from harness.ablation.table import lines
 from harness.ablation.tracking import aggregate_metrics
 from harness.cli.main import run
-from harness.search.manifest import Origin
 from search_spaces.ablation import load_plan, parse_plan
 from trainers.data.splits import open_splits
 from trainers.errors import UsageError

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harness.tuning.manifest import Manifest, read_manifest, write_manifest
 
 from harness.cli.main import run
-from harness.search.manifest import Manifest, read_manifest, write_manifest
 from search_spaces import load_space
 from trainers.data.splits import open_splits
 from trainers.overrides import apply_overrides

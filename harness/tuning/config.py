@@ -9,8 +9,8 @@ from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from harness.search.objectives import Constraint, Objective, parse_constraint, parse_objectives
 from harness.trials import Experiment
+from harness.tuning.objectives import Constraint, Objective, parse_constraint, parse_objectives
 from search_spaces import Space
 from trainers.errors import ConfigError, UsageError
 from trainers.overrides import describe
