@@ -80,7 +80,7 @@ def check_sampler(name: str, objectives: Sequence[Objective], constrained: bool,
 
 
 class SearchConfig(BaseModel):
-    """The options of a search. Make one with `SearchConfig.of`, which refuses in one line; a field's text is its help."""
+    """The options of a search. `SearchConfig.of` refuses in one line; a field's text is its help."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 

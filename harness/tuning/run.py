@@ -164,7 +164,7 @@ class Stopper(tune.Stopper):  # type: ignore[misc]  # ray is untyped
 
 
 def _close(searcher: TruthfulOptunaSearch, callback: TuneCallback, monitor: Monitor) -> None:
-    """Write down how everything stands. Where the disk is full they stay as they are, and a resumed search closes them."""
+    """Write down how everything stands. Where the disk is full, a resumed search does."""
     reason = monitor.reason or INTERRUPTED
     for close in (searcher.interrupt_unfinished, lambda: callback.interrupt_unfinished(reason), monitor.close):
         try:
