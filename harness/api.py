@@ -486,9 +486,9 @@ def confirm(
     """
     console, uri, place = console or make_console(quiet), absolute_uri(tracking_uri), Path(storage)
     source = existing_folder(place, search)
+    before = read_run(source, "search")
     results = read_results(source)
     rows = candidates(results, top)
-    before = read_run(source, "search")
     if not before.metric.startswith("dev/"):
         raise UsageError(
             f"a confirmed search must maximise a metric dev/..., {search} has {before.metric}: confirm another"

@@ -165,7 +165,9 @@ def ablate_session(
     """
     ablation = _finished(folder, request, metric)
     if ablation is not None:
-        console.say(f"{folder.name} is finished: nothing to train; more seeds can be asked for")
+        console.say(
+            f"{folder.name} is finished: nothing to train{'' if request.confirms else '; more seeds can be asked for'}"
+        )
         return ablation
     for line in experiment.describe():
         console.say(line)
@@ -176,11 +178,11 @@ def ablate_session(
         write_request(folder, request)
         history = read_ledger(folder / LEDGER)
         earlier = list(history.trials.values())
-        more = (
-            {"confirms": request.confirms.search} if request.confirms else {"plan": request.plan, "base": request.base}
-        )
+        source = {"plan": request.plan, "base": request.base}
+        if request.confirms is not None:
+            source = {"confirms": request.confirms.search}
         with recording(
-            folder, info, tracking_uri, tags_of(folder, info, experiment, **more), console, metric=request.watched,
+            folder, info, tracking_uri, tags_of(folder, info, experiment, **source), console, metric=request.watched,
             trial_tags=lambda trial: run_tags(request, trial),
             trial_name=lambda trial: request.runs[trial.number].label,
         ) as recorder:  # fmt: skip

@@ -90,7 +90,8 @@ class Ablation:
     def chosen(self) -> str | None:
         """Of a confirmation: the variant with the highest lower bound on dev, beside the base; of equal ones the first.
 
-        Only variants that are complete with every seed are looked at. The lower bound, and not the mean, prefers what is good with every seed to what is very good with one.
+        Only variants that are complete with every seed are looked at. The lower bound, and not the mean, prefers what
+        is good with every seed to what is very good with one.
         """
         if self.request.confirms is None:
             return None

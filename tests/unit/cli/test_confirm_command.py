@@ -1,41 +1,39 @@
 """`s4 confirm` before it trains: what is chosen, what is refused, and that a finished one is only shown."""
 
+from __future__ import annotations
+
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from harness.confirm.report import Confirmation, Outcome, write_confirmation
-from harness.confirm.request import BASELINE, Request, make_request, write_request
-from harness.tuning.manifest import Manifest, read_manifest, write_manifest
 
-from harness.cli import confirm as module
+from harness import api, session
+from harness.ablation.request import Request, read_request, write_request
+from harness.ablation.results import Ablation, Outcome, read_results, write_results
 from harness.cli.main import run
 from harness.cluster import Slots
-from harness.reporting.results import Results, Row, write_results
+from harness.experiment import CssExperiment
+from harness.reporting.results import Results, Row
+from harness.reporting.results import write_results as write_search_results
+from harness.run_folder import RunInfo, read_run, write_run
+from harness.tuning.config import SearchConfig
 from search_spaces import load_space
-from trainers.data.splits import open_splits
-from trainers.overrides import apply_overrides, parse_settings
-from trainers.presets import load_preset
 
-SETTINGS = parse_settings(["data.labelled=16", "data.unlabelled=32", "data.dev=16", "model.width=8"])
-SPACE = load_space("css_quick")
-
-
-def manifest_of(settings: dict[str, Any] = SETTINGS) -> Manifest:
-    config = apply_overrides(load_preset("digits_css"), settings)
-    digest = open_splits(config.data).digest
-    return Manifest("digits_css", settings, config, digest, SPACE, "dev/miou")
+SETTINGS = {"data.labelled": 16, "data.unlabelled": 32, "data.dev": 16, "model.width": 8}
+EXPERIMENT, SPACE = CssExperiment.of("digits_css", SETTINGS), load_space("css_quick")
+REQUEST = {"options": SearchConfig.of(trials=4).model_dump(mode="json"), "space": SPACE.text}
+INFO = RunInfo.of("search", EXPERIMENT, "dev/miou", REQUEST)
 
 
 def row(number: int, best: float, lambda_u: float, state: str = "COMPLETE", **more: Any) -> Row:
     values = {**SPACE.baseline, "loss.lambda_u": lambda_u}
-    config_hash = apply_overrides(manifest_of().config, values).hash
     fields = {"best_step": 900, "step": 900, "error": None, "start_s": None, "report_s": None}
     return Row(**{**fields, "number": number, "state": state, "best": best, "values": values,
-                  "config_hash": config_hash, **more})  # fmt: skip
+                  "config_hash": EXPERIMENT.resolve(values)[1], **more})  # fmt: skip
 
 
 PUBLISHED = SPACE.baseline["loss.lambda_u"]
@@ -44,47 +42,69 @@ ROWS = [row(3, 0.8, 2.0), row(5, 0.7, 2.0), row(2, 0.6, 3.0), row(0, 0.5, PUBLIS
 PRUNED = [row(1, 0.9, 0.5, "PRUNED")]
 
 
-def results_of(rows: list[Row], name: str = "searched", kind: str = "search") -> Results:
-    return Results(name, kind, "digits_css", SPACE.name, "dev/miou", 900, 1.0, "uri", SPACE.paths, rows)
-
-
-def write_search(runs: Path, rows: list[Row], name: str = "searched", kind: str = "search") -> None:
-    write_results(runs / name, results_of(rows, name, kind))
-    write_manifest(runs / name, manifest_of())
+def write_search(runs: Path, rows: list[Row], name: str = "searched", info: RunInfo = INFO) -> None:
+    results = Results(name, info.kind, "digits_css", SPACE.name, "dev/miou", 900, 1.0, "uri", SPACE.paths, rows)
+    write_search_results(runs / name, results)
+    write_run(runs / name, info)
 
 
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr(module, "local_slots", lambda: Slots(2, "CPU"))
+    monkeypatch.setattr(session, "local_slots", lambda: Slots(2, "CPU"))
     return tmp_path / "runs"
 
 
-def asked(top: int = 2, seeds: tuple[int, ...] = (0, 1)) -> Request:
-    return make_request(results_of([*ROWS, *PRUNED]), manifest_of(), top, seeds, False)
+class StartedError(Exception):
+    """A session would begin to train now."""
 
 
-def test_the_best_complete_trials_are_confirmed_each_configuration_once() -> None:
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
+    """Requests of the sessions that would have begun to train."""
+    seen: list[Request] = []
+
+    def ablate_session(folder: Path, request: Request, *_: Any, **__: Any) -> Ablation:
+        seen.append(request)
+        raise StartedError
+
+    monkeypatch.setattr(api, "ablate_session", ablate_session)
+    return seen
+
+
+def confirm(runs: Path, asked: list[Request], **options: Any) -> Request:
+    with pytest.raises(StartedError):
+        api.confirm("searched", storage=runs, quiet=True, **options)
+    return asked[-1]
+
+
+def test_the_best_complete_trials_are_confirmed_each_configuration_once(runs: Path, asked: list[Request]) -> None:
     # Trial 5 is trial 3 again, trial 7 is the baseline again, trial 1 was stopped early.
-    assert [item.trial for item in asked().configurations] == [0, 3, 2]
+    write_search(runs, [*ROWS, *PRUNED])
+    request = confirm(runs, asked, top=2, seeds=(0, 1))
+    assert [variant.name for variant in request.variants] == ["baseline", "trial 3", "trial 2"]
+    overrides = {**request.overrides(request.runs[1])}
+    assert overrides.pop("seed") == 0
+    assert EXPERIMENT.resolve(overrides)[1] == ROWS[0].config_hash
 
 
-def test_the_baseline_is_the_published_one_even_if_the_search_did_not_complete_it() -> None:
-    request = make_request(results_of(ROWS[:1]), manifest_of(), 1, (0, 1), False)
-    assert (request.configurations[0].label, request.configurations[0].overrides) == (BASELINE, SPACE.baseline)
-    assert request.configurations[0].found is None
+def test_the_baseline_is_the_published_one_even_if_the_search_did_not_complete_it(
+    runs: Path, asked: list[Request]
+) -> None:
+    write_search(runs, ROWS[:1])
+    request = confirm(runs, asked, top=1, seeds=(0, 1))
+    assert request.variants[0].overrides == SPACE.baseline
+    assert request.confirms is not None
+    assert request.confirms.best["baseline"] is None
 
 
-def test_a_run_resolves_to_the_config_that_the_search_trained_but_for_its_seed() -> None:
-    request = asked(seeds=(0, 1))
-    config = apply_overrides(manifest_of().config, request.overrides(1))
-    assert (config.hash, config.seed) == (ROWS[0].config_hash, 0)
-
-
-def test_the_seeds_of_the_request_win_over_that_of_the_search() -> None:
-    config = apply_overrides(manifest_of({**SETTINGS, "seed": 9}).config, asked(seeds=(4, 5)).overrides(0))
-    assert config.seed == 4
+def test_the_seeds_of_the_request_win_over_that_of_the_search(runs: Path, asked: list[Request]) -> None:
+    experiment = CssExperiment.of("digits_css", {**SETTINGS, "seed": 9})
+    rows = [replace(ROWS[0], config_hash=experiment.resolve(ROWS[0].values)[1])]
+    write_search(runs, rows, info=RunInfo.of("search", experiment, "dev/miou", REQUEST))
+    request = confirm(runs, asked, top=1, seeds=(4, 5))
+    assert experiment.configure(request.overrides(request.runs[0])).seed == 4
 
 
 Change = Callable[[Path], None]
@@ -92,8 +112,8 @@ WRONG: dict[str, tuple[str, Change]] = {
     "confirm nothing": ("got 'nothing': known: searched", lambda runs: None),
     "confirm search": ("got 'search': did you mean searched?", lambda runs: None),
     "confirm searched --top 3": ("--top must be at most the 2 complete trials of searched", lambda runs: None),
-    "confirm searched --seeds 0,1,1": ("--seeds must be different ones, got 1 twice", lambda runs: None),
-    "confirm searched --seeds 0": ("--seeds must be at least two, for an interval, got 0", lambda runs: None),
+    "confirm searched --top 1 --seeds 0,1,1": ("--seeds must be different ones, got 1 twice", lambda runs: None),
+    "confirm searched --top 1 --seeds 0": ("--seeds must be at least two, for an interval, got 0", lambda runs: None),
     "confirm searched --seeds 0,x": ("--seeds must be whole numbers from 0", lambda runs: None),
     "confirm searched --seeds=0,-1": ("--seeds must be whole numbers from 0", lambda runs: None),
     "confirm searched --top 1 --name a/b": ("a name must be letters, digits", lambda runs: None),
@@ -105,12 +125,8 @@ WRONG: dict[str, tuple[str, Change]] = {
         lambda runs: write_search(runs, [ROWS[3], *PRUNED], "pruned"),
     ),
     "confirm trained --top 1": (
-        "a search must be confirmed, trained is a train",
-        lambda runs: write_search(runs, ROWS, "trained", "train"),
-    ),
-    "confirm old --top 1": (
-        "a search must have written",
-        lambda runs: write_results(runs / "old", results_of(ROWS, "old")),
+        "trained must be a search, it is a training",
+        lambda runs: write_search(runs, ROWS, "trained", replace(INFO, kind="train")),
     ),
     "confirm other --top 1": (
         "trial 3 of other must be the same now as then, its config had hash x and has",
@@ -118,23 +134,22 @@ WRONG: dict[str, tuple[str, Change]] = {
     ),
     "confirm data --top 1": (
         "the data must be that of data, its splits had digest gone",
-        lambda runs: (
-            write_search(runs, ROWS, "data"),
-            write_manifest(runs / "data", replace(manifest_of(), data_digest="gone")),
-        )[0],
+        lambda runs: write_search(runs, ROWS, "data", replace(INFO, data_digest="gone")),
     ),
     "confirm speed --top 1": (
         "must maximise a metric dev/..., speed has time/step_s",
-        lambda runs: (
-            write_search(runs, ROWS, "speed"),
-            write_manifest(runs / "speed", replace(manifest_of(), metric="time/step_s")),
-        )[0],
+        lambda runs: write_search(runs, ROWS, "speed", replace(INFO, metric="time/step_s")),
     ),
-    "confirm searched --top 1 --seeds 0,2 --name begun": (
-        "a confirmation must go on as it began, begun began with other seeds, configurations",
-        lambda runs: write_request(runs / "begun", asked()),
+    "confirm searched --top 2 --seeds 0,2 --name begun": (
+        "a confirmation must go on as it began, the seeds of begun differ now",
+        lambda runs: _begin(runs),
     ),
 }
+
+
+def _begin(runs: Path) -> None:
+    finished(runs, val=False)
+    (runs / "searched-confirm").rename(runs / "begun")
 
 
 @pytest.mark.parametrize("line", WRONG)
@@ -153,16 +168,27 @@ def test_a_mistake_in_a_confirmation_is_answered_in_one_line(
     assert sorted(path for path in runs.rglob("*")) == before
 
 
-def finished(runs: Path, val: bool) -> Confirmation:
-    request = asked()
+def finished(runs: Path, val: bool) -> Ablation:
+    """Write a confirmation of which everything was trained, and with `val` evaluated."""
     write_search(runs, [*ROWS, *PRUNED])
-    write_request(runs / "searched-confirm", request)
-    outcomes = [Outcome(item, {0: 0.5 + 0.01 * item.trial, 1: 0.51}) for item in request.configurations]
-    found = Confirmation("searched-confirm", request, outcomes, "uri")
-    if val:
-        found = found.with_val({label: {0: 0.4, 1: 0.45} for label in found.to_validate()})
-    write_confirmation(runs / "searched-confirm", found)
-    return found
+    seen: list[Request] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(api, "ablate_session", lambda folder, request, *_, **__: seen.append(request))
+        api.confirm("searched", top=2, seeds=(0, 1), storage=runs, quiet=True)
+    [request] = seen
+    folder = runs / "searched-confirm"
+    write_request(folder, request)
+    dev = {"baseline": 0.5, "trial 3": 0.51, "trial 2": 0.52}
+    outcomes = [
+        Outcome(number, of.variant, of.seed, "COMPLETE", {
+            "dev/miou": dev[of.variant] + 0.001 * of.seed,
+            **({"val/miou": 0.4 + 0.05 * of.seed} if val and of.variant in ("baseline", "trial 2") else {}),
+        })
+        for number, of in enumerate(request.runs)
+    ]  # fmt: skip
+    ablation = Ablation(folder.name, request, outcomes, "val/miou", "uri", 1.0, 2.0)
+    write_results(folder, ablation)
+    return ablation
 
 
 LINE = ["confirm", "searched", "--top", "2", "--seeds", "0,1"]
@@ -172,30 +198,31 @@ def test_a_finished_confirmation_is_shown_and_nothing_is_trained_or_evaluated_ag
     runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finished(runs, val=True)
-    monkeypatch.setattr(module, "_run", lambda *_: pytest.fail("it ran again"))
+    monkeypatch.setattr(session, "ray_session", lambda *_, **__: pytest.fail("it ran again"))
     assert run([*LINE, "--json"]) == 0
     captured = capsys.readouterr()
     shown = json.loads(captured.out)
-    assert shown["chosen"] == "trial 2"
-    assert shown["outcomes"][0]["val"] == {"0": 0.4, "1": 0.45}
-    assert "on val, which decided nothing" in captured.err
+    assert (shown["chosen"], shown["confirms"], shown["beat_the_noise"]) == ("trial 2", "searched", False)
+    assert [of["metrics"]["val/miou"] for of in shown["outcomes"] if of["variant"] == "baseline"] == [0.4, 0.45]
+    assert "on val, which decided nothing" in re.sub(r"\s+", " ", captured.err)
 
 
 def test_one_that_was_interrupted_before_the_validation_goes_on_from_its_choice(
     runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = finished(runs, val=False)
-    seen: list[Confirmation | None] = []
 
-    def goes_on(task: Any, known: Confirmation | None, *_: Any) -> Confirmation:
-        seen.append(known)
-        return found
+    def goes_on(*_: Any, **__: Any) -> None:
+        raise StartedError
 
-    monkeypatch.setattr(module, "_run", goes_on)
-    assert run(LINE) == 0
-    assert seen == [found]
+    monkeypatch.setattr(session, "ray_session", goes_on)
+    with pytest.raises(StartedError):
+        api.confirm("searched", top=2, seeds=(0, 1), storage=runs, quiet=True)
+    again = read_results(runs / "searched-confirm")
+    assert (again.chosen, again.to_evaluate) == (found.chosen, found.to_evaluate)
+    assert read_request(runs / "searched-confirm") == found.request
 
 
-def test_the_manifest_that_the_tests_write_is_one(runs: Path) -> None:
+def test_the_search_that_the_tests_write_is_one(runs: Path) -> None:
     write_search(runs, ROWS)
-    assert read_manifest(runs / "searched").config == manifest_of().config
+    assert read_run(runs / "searched", "search") == INFO

@@ -6,35 +6,33 @@ import json
 from pathlib import Path
 
 import pytest
-from harness.tuning.manifest import Origin, read_origin, write_origin
 
+from harness.api import worker_sizes
 from harness.cli.main import run
-from harness.cli.train import worker_sizes
 from harness.event_log import LEDGER
-from trainers.data.splits import open_splits
+from harness.experiment import CssExperiment
+from harness.run_folder import RunInfo, read_run, write_run
 from trainers.errors import UsageError
-from trainers.overrides import apply_overrides
-from trainers.presets import load_preset
 
 SETTINGS = {"schedule.steps": 120}
-CONFIG = apply_overrides(load_preset("digits_css"), {"schedule.labelled_batch": 4, "schedule.unlabelled_batch": 8})
+EXPERIMENT = CssExperiment.of("digits_css", {"schedule.labelled_batch": 4, "schedule.unlabelled_batch": 8})
 
 
 @pytest.mark.parametrize(("text", "sizes"), [("1", (1,)), ("4", (4,)), ("1:4", (1, 2, 4)), ("3:4", (4,))])
 def test_sizes_are_those_that_share_the_batches(text: str, sizes: tuple[int, ...]) -> None:
-    assert worker_sizes(text, CONFIG) == sizes
+    assert worker_sizes(text, EXPERIMENT) == sizes
 
 
 @pytest.mark.parametrize("text", ["0", "3", "5:7", "4:2", "two", "1:", "-1", "1:2:4"])
 def test_other_workers_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match="must be"):
-        worker_sizes(text, CONFIG)
+        worker_sizes(text, EXPERIMENT)
 
 
 @pytest.fixture
 def begun(tmp_path: Path) -> Path:
-    config = apply_overrides(load_preset("digits_css"), SETTINGS)
-    write_origin(tmp_path / "begun", Origin("digits_css", SETTINGS, config, open_splits(config.data).digest))
+    experiment = CssExperiment.of("digits_css", SETTINGS)
+    write_run(tmp_path / "begun", RunInfo.of("train", experiment, "dev/miou", {}))
     return tmp_path / "begun"
 
 
@@ -47,8 +45,8 @@ def refusal(folder: Path, capsys: pytest.CaptureFixture[str], *options: str) -> 
 
 
 def test_what_a_training_began_with_is_read_as_it_was_written(begun: Path) -> None:
-    origin = read_origin(begun)
-    assert (origin.preset, origin.settings, origin.config.schedule.steps) == ("digits_css", SETTINGS, 120)
+    info = read_run(begun, "train")
+    assert (info.preset, info.settings, info.horizon) == ("digits_css", SETTINGS, 120)
 
 
 def test_another_config_is_refused(begun: Path, capsys: pytest.CaptureFixture[str]) -> None:

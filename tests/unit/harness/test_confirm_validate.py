@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-
 from harness.confirm.validate import val_scores
+
 from trainers.config import TrainConfig
 from trainers.data.splits import open_val
 from trainers.errors import DataError

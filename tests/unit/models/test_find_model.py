@@ -51,7 +51,7 @@ def test_a_run_of_a_confirmation_is_found_by_its_number(trained: TrainedRuns) ->
 
 def test_a_run_of_an_ablation_is_found_by_its_number(trained: TrainedRuns, tmp_path: Path) -> None:
     shutil.copytree(trained.storage / "search-001", tmp_path / "ablation")
-    (tmp_path / "ablation" / "search.yaml").unlink()
+    (tmp_path / "ablation" / "run.yaml").unlink()
     variant = Variant("rate", {"optimizer.lr": RATES[1]})
     request = Request(
         "digits_css", {}, trained.config, "digest", "plan", "", "rate", (variant,), (Run("rate", 0),), False

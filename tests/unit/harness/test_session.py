@@ -2,15 +2,19 @@
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from harness.cli.conduct import Task, conduct, further, program
 from mlflow import MlflowClient
 from rich.console import Console as RichConsole
 
 from harness.console import Console
+from harness.experiment import CssExperiment
+from harness.reporting.next_steps import next_commands
 from harness.reporting.results import read_results
+from harness.run_folder import RunInfo, write_run
+from harness.session import Session, program, record_session
 from harness.trials import Trial, TrialObserver, TrialState
 from harness.tuning.objectives import Objective
 from search_spaces import load_space
@@ -18,11 +22,13 @@ from trainers.config import TrainConfig
 
 
 @pytest.fixture
-def task(tmp_path: Path) -> Task:
-    return Task(
-        kind="search", folder=tmp_path / "runs" / "s-001", preset="digits_css", config=TrainConfig(), settings={},
-        tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}", objectives=(Objective("dev/miou", "max"),), total=2,
-        space=load_space("css_quick"),
+def task(tmp_path: Path) -> Session:
+    folder, experiment, space = tmp_path / "runs" / "s-001", CssExperiment.of("digits_css"), load_space("css_quick")
+    info = RunInfo.of("search", experiment, "dev/miou", {"options": {}, "space": space.text})
+    write_run(folder, info)
+    return Session(
+        folder, info, experiment, f"sqlite:///{tmp_path / 'mlflow.db'}", Console(RichConsole(file=io.StringIO()), None),
+        (Objective("dev/miou", "max"),), total=2, space=space,
     )  # fmt: skip
 
 
@@ -38,12 +44,12 @@ def play(observers: Sequence[TrialObserver]) -> None:
         observer.on_end(trial)
 
 
-def test_a_search_leaves_results_records_and_words(task: Task) -> None:
+def test_a_search_leaves_results_records_and_words(task: Session) -> None:
     out = io.StringIO()
-    conduct(task, Console(RichConsole(file=out, width=200), None), play)
+    record_session(replace(task, console=Console(RichConsole(file=out, width=200), None)), play)
     assert "[1/2] trial 0 COMPLETE at step 900/900" in out.getvalue()
     assert "best: trial 0, dev/miou 0.5000 at step 900, the published baseline" in out.getvalue()
-    assert "again: s4 report s-001 --storage" in out.getvalue()
+    assert "next: s4 report s-001 --storage" in out.getvalue()
     [row] = read_results(task.folder).rows
     assert row.values["ema.teacher_momentum"] == 0.99
     client = MlflowClient(task.tracking_uri)
@@ -55,9 +61,9 @@ def test_a_search_leaves_results_records_and_words(task: Task) -> None:
     assert len(runs["trial-000"].data.tags["s4.data_digest"]) == 12
 
 
-def test_the_report_is_written_named_and_kept_in_mlflow(task: Task) -> None:
+def test_the_report_is_written_named_and_kept_in_mlflow(task: Session) -> None:
     out = io.StringIO()
-    conduct(task, Console(RichConsole(file=out, width=200), None), play)
+    record_session(replace(task, console=Console(RichConsole(file=out, width=200), None)), play)
     page = task.folder / "report" / "report.html"
     assert f"report: {page}" in out.getvalue()
     client = MlflowClient(task.tracking_uri)
@@ -68,24 +74,24 @@ def test_the_report_is_written_named_and_kept_in_mlflow(task: Task) -> None:
     assert kept == {str(file.relative_to(task.folder)) for file in page.parent.rglob("*") if file.is_file()}
 
 
-def test_a_report_that_fails_loses_no_search(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_that_fails_loses_no_search(task: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(folder: Path) -> list[Path]:
         raise RuntimeError("no\nink")
 
-    monkeypatch.setattr("harness.reporting.reports.report_on", broken)
+    monkeypatch.setattr("harness.session.report_on", broken)
     out = io.StringIO()
-    results = conduct(task, Console(RichConsole(file=out, width=200), None), play)
+    results = record_session(replace(task, console=Console(RichConsole(file=out, width=200), None)), play)
     assert results.counts == {"COMPLETE": 1}
     assert "no report: no ink; s4 report s-001 tries again" in out.getvalue()
 
 
-def test_an_interrupted_search_keeps_what_was_done(task: Task) -> None:
+def test_an_interrupted_search_keeps_what_was_done(task: Session) -> None:
     def interrupted(observers: Sequence[TrialObserver]) -> None:
         play(observers)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        conduct(task, Console(RichConsole(file=io.StringIO()), None), interrupted)
+        record_session(task, interrupted)
     assert not (task.folder / "report").exists()  # it would be waited for
     assert len(read_results(task.folder).rows) == 1
     client = MlflowClient(task.tracking_uri)
@@ -95,13 +101,13 @@ def test_an_interrupted_search_keeps_what_was_done(task: Task) -> None:
 
 
 def test_commands_to_look_further_name_what_is_not_the_default(
-    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    task: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert further(task.folder, task.tracking_uri) == (
+    assert next_commands(task.folder, task.tracking_uri) == (
         f"s4 report s-001 --storage {tmp_path / 'runs'}    records: s4 ui s-001 --tracking-uri {task.tracking_uri}"
     )
     monkeypatch.chdir(tmp_path)
-    assert further(task.folder, task.tracking_uri) == "s4 report s-001    records: s4 ui s-001"
+    assert next_commands(task.folder, task.tracking_uri) == "s4 report s-001    records: s4 ui s-001"
 
 
 @pytest.mark.parametrize(("called", "shown"), [("bin/s4", "bin/s4"), ("s4", "s4"), ("harness/cli/main.py", "s4")])
