@@ -67,7 +67,7 @@ def test_the_parameter_that_decides_is_the_most_important(tmp_path: Path) -> Non
     [found] = importances(read_record(made_search(tmp_path / "s", courses, scheduler="none")), [])
     assert next(iter(found.shares)) == "loss.lambda_u"
     assert sum(found.shares.values()) == pytest.approx(1.0)
-    assert (found.what, found.trials) == ("best value of complete trials", 40)
+    assert (found.value, found.trials) == ("best value of complete trials", 40)
 
 
 def test_a_parameter_that_never_moved_is_not_important(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_a_parameter_that_never_moved_is_not_important(tmp_path: Path) -> None:
 def test_trials_that_were_stopped_count_at_the_rung_that_they_reached(tmp_path: Path) -> None:
     courses = [Course(PRUNED, (0.01 * number, 0.3)) for number in range(12)]
     record = read_record(made_search(tmp_path / "s", [Course(COMPLETE), *courses]))
-    assert [(one.what, one.trials) for one in importances(record, [20, 60])] == [("value at step 20", 13)]
+    assert [(one.value, one.trials) for one in importances(record, [20, 60])] == [("value at step 20", 13)]
 
 
 def test_nothing_is_said_of_importance_where_there_are_few_trials(tmp_path: Path) -> None:
