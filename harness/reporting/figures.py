@@ -58,9 +58,8 @@ def state_handles(states: Iterable[str], theme: Theme, look: Literal["mark", "li
         if look == "bar":
             handles.setdefault(label, Patch(color=color, label=label))
         else:
-            line, size = ("-", 4) if look == "line" else ("none", 5)
-            handles.setdefault(label, Line2D([], [], color=color, marker=MARKERS[state], markersize=size,
-                                             linestyle=line, label=label))  # fmt: skip
+            style: dict[str, Any] = {"markersize": 4} if look == "line" else {"markersize": 5, "linestyle": "none"}
+            handles.setdefault(label, Line2D([], [], color=color, marker=MARKERS[state], label=label, **style))
     return [*handles.values()]
 
 
