@@ -27,9 +27,11 @@ done
 [ -n "$name" ] || refuse "--name must be given, for a second start to find what the first one began; got none: add --name NAME"
 [ -n "$storage" ] || refuse "--storage must name a folder that all nodes see, got none: add --storage DIR"
 
-# s4 writes the first one of these for a search, the second for a training, once everything it was given has been
-# checked; before that it refuses --resume.
-if [ -e "$storage/$name/search.yaml" ] || [ -e "$storage/$name/train.yaml" ]; then
-  exec s4 "$@" --resume
-fi
+# s4 writes the first of these once everything it was given has been checked, and version 0.1 wrote the others; before
+# that it refuses --resume.
+for begun in run.yaml search.yaml train.yaml; do
+  if [ -e "$storage/$name/$begun" ]; then
+    exec s4 "$@" --resume
+  fi
+done
 exec s4 "$@"

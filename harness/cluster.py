@@ -23,7 +23,6 @@ import ray.exceptions
 from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from harness.cli.options import cores
 from trainers.errors import UsageError
 
 ENVIRONMENT: Mapping[str, str] = {
@@ -306,8 +305,6 @@ def _listed(addresses: list[str]) -> str:
     return ", ".join(sorted(addresses))
 
 
-INTERRUPTED = "interrupted"
-"""Error of the trials that Ctrl-C ended."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """Ctrl-C, and what Slurm, Kubernetes and systemd send before they kill. (Tune takes SIGUSR1 for itself.)"""
 
@@ -346,6 +343,27 @@ class Slots:
     """`CPU` or `GPU`."""
 
 
+@dataclass(frozen=True)
+class Allocation:
+    """Gangs of workers, a CPU or a GPU each."""
+
+    gangs: int = 1
+    workers_per_gang: int = 1
+    most_gangs: int = 0
+    """Gangs are added up to this number where nodes join; 0: none is."""
+    use_gpu: bool = False
+
+
+def allocate(slots: Slots, workers: int, gangs: int | None, trials: int) -> Allocation:
+    """Return gangs as wished, or as many as fit, more where nodes join; but no more than there are trials.
+
+    Raises:
+        UsageError: they do not fit.
+    """
+    most = trials if gangs is None else 0
+    return Allocation(gang_count(slots, workers, gangs, trials), workers, most, slots.unit == "GPU")
+
+
 def gang_count(slots: Slots, workers: int, wished: int | None, trials: int) -> int:
     """Return how many gangs to start: as wished, or as many as fit, but no more than there are trials.
 
@@ -362,6 +380,11 @@ def gang_count(slots: Slots, workers: int, wished: int | None, trials: int) -> i
     return min(wished or fit, trials)
 
 
+def cores() -> int:
+    """Return how many CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def local_slots() -> Slots:
     """Return this machine's GPUs, or its CPUs where it has none."""
     import torch
@@ -372,8 +395,6 @@ def local_slots() -> Slots:
 
 def cluster_slots() -> Slots:
     """Return the GPUs of the cluster that was joined, or its CPUs where it has none."""
-    import ray
-
     resources = ray.cluster_resources()
     gpus = int(resources.get("GPU", 0))
     return Slots(gpus, "GPU") if gpus else Slots(int(resources.get("CPU", 0)), "CPU")

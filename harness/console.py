@@ -64,6 +64,13 @@ def open_console(as_json: bool) -> Iterator[Console]:
         yield Console(RichConsole(file=stream, width=None if stream.isatty() else FILE_WIDTH), out)
 
 
+def make_console(quiet: bool = False) -> Console:
+    """Return a console on stdout, or one that writes nowhere."""
+    from rich.console import Console as RichConsole
+
+    return Console(RichConsole(quiet=quiet, width=None if sys.stdout.isatty() else FILE_WIDTH), None)
+
+
 HEARTBEAT_S = 10.0
 """Least time between two lines about nothing but progress."""
 

@@ -7,14 +7,40 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, NamedTuple, Self
 
-from harness.run_folder import HeldError, Lock, end_with_a_whole_line, json_lines, write_whole
+from harness.run_folder import HeldError, Lock, write_whole
 from harness.trials import Trial, TrialState
 from trainers.errors import UsageError
+
+
+def end_with_a_whole_line(path: Path) -> None:
+    """Cut off a line that was left half written in an append-only file; a file that does not exist is whole."""
+    if not path.exists():
+        return
+    data = path.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    if whole < len(data):
+        os.truncate(path, whole)
+
+
+def json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the objects of an append-only file, one a line; half a line that a killed driver left is passed over.
+
+    Raises:
+        ValueError: a whole line is no JSON.
+        OSError: the file cannot be read; one that does not exist has no lines.
+    """
+    if not path.exists():
+        return
+    with path.open("rb") as lines:
+        for line in lines:
+            if line.endswith(b"\n"):
+                yield json.loads(line)
+
 
 LEDGER = "trials.jsonl"
 
@@ -28,7 +54,7 @@ class History:
     elapsed_s: float = 0.0
     """Wall clock of all sessions of the search so far."""
     device_s: float = 0.0
-    """The same times the devices that the search held."""
+    """The same times the devices that were held."""
 
     def unfinished(self) -> list[Trial]:
         """Return the trials that can go on, by number."""
@@ -42,16 +68,22 @@ class Ledger:
         OSError: from any method, where the file cannot be written: a search that cannot be resumed must not go on.
     """
 
-    def __init__(self, path: Path, metric: str) -> None:
+    def __init__(self, path: Path, metric: str, clock: Callable[[], float] = time.time) -> None:
         """Open the ledger; what it holds stays.
 
         Args:
             metric: name of the metric that is the objective.
+            clock: stamps the events, seconds since 1970.
         """
         self._metric = metric
+        self._clock = clock
         path.parent.mkdir(parents=True, exist_ok=True)
         end_with_a_whole_line(path)
         self._file: BinaryIO = path.open("ab", buffering=0)
+
+    def begin_session(self) -> None:
+        """Write down that a driver begins: trials that an earlier one left open were interrupted by then."""
+        self._append("session", None)
 
     def on_start(self, trial: Trial) -> None:
         """Write down what was drawn; once more where a trial goes on."""
@@ -81,7 +113,8 @@ class Ledger:
         self._file.close()
 
     def _append(self, event: str, number: int | None, **more: object) -> None:
-        line = json.dumps({"event": event, "trial": number, **more}, separators=(",", ":")).encode() + b"\n"
+        stamped = {"event": event, "trial": number, "time": round(self._clock(), 3), **more}
+        line = json.dumps(stamped, separators=(",", ":")).encode() + b"\n"
         start = self._file.tell()
         try:
             written = self._file.write(line)
@@ -106,18 +139,17 @@ def read_ledger(path: Path, maximise: bool = True) -> History:
         for event in json_lines(path):
             _follow(history, event, maximise)
     except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} must be the ledger of a search, it is not: {error}") from None
+        raise UsageError(f"{path} must be the ledger of a run, it is not: {error}") from None
     for trial in history.unfinished():
         trial.state = TrialState.INTERRUPTED
     return history
 
 
 def _follow(history: History, event: Mapping[str, Any], maximise: bool) -> None:
+    number = event["trial"]
     if event["event"] == "spent":
         history.elapsed_s, history.device_s = event["elapsed_s"], event["device_s"]
-        return
-    number = event["trial"]
-    if event["event"] == "start":
+    elif event["event"] == "start":
         if number not in history.trials:
             history.trials[number] = Trial(number, event["params"], event["overrides"], event["config_hash"])
         trial = history.trials[number]
@@ -125,8 +157,91 @@ def _follow(history: History, event: Mapping[str, Any], maximise: bool) -> None:
         trial.state, trial.error = TrialState.RUNNING, None
     elif event["event"] == "report":
         history.trials[number].take_in(event["metrics"], event["value"], maximise)
-    else:
+    elif event["event"] == "end":
         history.trials[number].state, history.trials[number].error = TrialState(event["state"]), event["error"]
+
+
+class Span(NamedTuple):
+    """A time during which a trial was trained. A trial that was interrupted has several."""
+
+    trial: int
+    start_s: float
+    """Since the beginning, with the time between two sessions left out."""
+    end_s: float
+    state: str
+    """How it ended; `INTERRUPTED` where nothing says so."""
+
+
+class Times(NamedTuple):
+    """When trials began and ended."""
+
+    spans: Sequence[Span] = ()
+    """In order of their beginnings."""
+    sessions: Sequence[float] = ()
+    """Seconds at which drivers began; the first one at 0."""
+    began_unix: float | None = None
+    """When the first driver began."""
+
+
+def read_times(path: Path) -> Times:
+    """Return the times that a ledger tells; none where there is no ledger, or where version 0.1 wrote it.
+
+    Raises:
+        UsageError: it is not a ledger.
+    """
+    spans, sessions = list[Span](), list[float]()
+    running: dict[int, tuple[float, float]] = {}
+    first = last = behind = 0.0
+    try:
+        for event in json_lines(path):
+            if "time" not in event:
+                return Times()
+            kind, number, stamp = event["event"], event["trial"], float(event["time"])
+            if not first:
+                first = last = behind = stamp
+            if kind == "session":
+                behind += max(0.0, stamp - last)
+                spans += [Span(trial, start, end, "INTERRUPTED") for trial, (start, end) in running.items()]
+                running.clear()
+                sessions.append(max(0.0, stamp - behind))
+            last = max(last, stamp)
+            now = max(0.0, stamp - behind)
+            if kind == "start":
+                running.setdefault(number, (now, now))
+            elif kind == "report" and number in running:
+                running[number] = (running[number][0], now)
+            elif kind == "end" and number in running:
+                spans.append(Span(number, running.pop(number)[0], now, event["state"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} must be the ledger of a run, it is not: {error}") from None
+    spans += [Span(trial, start, end, "INTERRUPTED") for trial, (start, end) in running.items()]
+    return Times(sorted(spans, key=lambda span: (span.start_s, span.trial)), sessions, first or None)
+
+
+class Clock:
+    """Wall clock and device time of all sessions of a run."""
+
+    def __init__(self, devices: int, earlier: History) -> None:
+        self._devices = devices
+        self._device_s = 0.0
+        self._earlier = earlier
+        self._start = self._since = time.monotonic()
+
+    def hold(self, devices: int) -> None:
+        """Count this many devices from now on."""
+        now = time.monotonic()
+        self._device_s += self._devices * (now - self._since)
+        self._devices, self._since = devices, now
+
+    @property
+    def elapsed_s(self) -> float:
+        """Wall clock of all sessions."""
+        return self._earlier.elapsed_s + time.monotonic() - self._start
+
+    @property
+    def device_s(self) -> float:
+        """Devices held, times seconds."""
+        return self._earlier.device_s + self._device_s + self._devices * (time.monotonic() - self._since)
 
 
 Operation = dict[str, Any]

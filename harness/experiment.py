@@ -1,34 +1,76 @@
-"""What the gangs of this project train: CSS, from a base config and a trial's overrides."""
+"""CSS as an experiment: this project's trainer, from a preset, settings and a trial's overrides."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
+from harness.run_folder import CONFIG, CONFUSION, LATEST, OVERLAYS, PICTURE, SPLITS, evaluation_file, write_whole
+from harness.trials import Experiment, Value
 from trainers.config import TrainConfig
+from trainers.errors import DataError
+from trainers.methods import method_settings
 from trainers.overrides import apply_overrides
+from trainers.presets import load_preset
 
 if TYPE_CHECKING:
-    from harness.trials import Value
     from trainers.run import Run
 
 
-@dataclass(frozen=True)
-class CssExperiment:
-    """Implements `harness.trials.Experiment`. Light to import: torch is loaded where training happens."""
+class CssExperiment(Experiment):
+    """The trainer of this project. Light to import: torch is loaded where training happens."""
 
-    base: TrainConfig
+    trainer = "css"
+
+    def __init__(self, config: TrainConfig, preset: str = "", settings: Mapping[str, Value] | None = None) -> None:
+        """Make an experiment of a config.
+
+        Args:
+            config: the preset with the settings.
+            preset: its name, for records.
+            settings: what was set by hand, by dotted path, for records.
+        """
+        self.base = config
+        self.name = preset or config.data.name
+        self.settings = dict(settings or {})
+        self.horizon = config.schedule.steps
+        self.report_every = config.schedule.evaluate_every
+        self.metric = "dev/miou"
+        """On the dev split: the official validation images stay unseen by a search."""
+        self.config = config.model_dump(mode="json")
+        self.data = config.data.name
+
+    @classmethod
+    def of(cls, preset: str, settings: Mapping[str, Value] | None = None, method: str | None = None) -> CssExperiment:
+        """Return the experiment of a preset, with settings by dotted path, as one of the methods.
+
+        Raises:
+            ConfigError: there is no such preset, path or method, or a value is out of range.
+        """
+        settings = {**method_settings(method), **(settings or {})}
+        return cls(apply_overrides(load_preset(preset), settings), preset, settings)
 
     @property
-    def horizon(self) -> int:
-        """Optimizer steps of a full trial."""
-        return self.base.schedule.steps
+    def data_digest(self) -> str:  # type: ignore[override]  # reads the data, so only where it is asked for
+        """Hash of the splits that the base config trains and is judged on.
 
-    @property
-    def metric(self) -> str:
-        """The objective, on the dev split: the official validation images stay unseen by a search."""
-        return "dev/miou"
+        Raises:
+            DataError: the data cannot be read.
+        """
+        from trainers.data.splits import open_splits
+
+        return open_splits(self.base.data).digest
+
+    def configure(self, overrides: Mapping[str, Value]) -> TrainConfig:
+        """Return the whole config of a trial.
+
+        Raises:
+            ConfigError: an override is unknown or out of range.
+        """
+        return apply_overrides(self.base, overrides)
 
     def resolve(self, overrides: Mapping[str, Value]) -> tuple[Mapping[str, Any], str]:
         """Return the resolved config and its hash.
@@ -36,8 +78,41 @@ class CssExperiment:
         Raises:
             ConfigError: an override is unknown or out of range.
         """
-        config = apply_overrides(self.base, overrides)
+        config = self.configure(overrides)
         return config.model_dump(mode="json"), config.hash
+
+    def train(self, overrides: Mapping[str, Value], run: Run) -> str:
+        """Train one configuration; return the hash of the config that was used."""
+        from trainers.loop import train
+
+        config = self.configure(overrides)
+        train(config, run)
+        return config.hash
+
+    def check(self, workers: int) -> None:
+        """Make sure that the workers can share the batches and that the data can be read.
+
+        Raises:
+            ConfigError, DataError: one line that says what must hold.
+        """
+        from trainers.data.splits import verify
+        from trainers.loader import check_batches
+
+        check_batches(self.base, workers)
+        verify(self.base.data, needs_unlabelled=self.base.uses_unlabelled)
+
+    def describe(self) -> Sequence[str]:
+        """Say what of a file of encoder weights fits, where the config names one.
+
+        Raises:
+            DataError: the file cannot be read, or fits another network.
+        """
+        if self.base.model.arch != "deeplabv3plus":
+            return ()
+        from trainers.models.weights import inspect_weights
+
+        report = inspect_weights(self.base.model)
+        return () if report is None else (str(report),)
 
     def warm_up(self, run: Run) -> None:
         """Import the trainer, read the data and take one step that is thrown away."""
@@ -45,10 +120,66 @@ class CssExperiment:
 
         warm_up(self.base, run)
 
-    def train(self, overrides: Mapping[str, Value], run: Run) -> str:
-        """Train one configuration; return the hash of the config that was used."""
-        from trainers.loop import train
+    def record_inputs(self, logger: Any, folder: Path, val: bool = False) -> None:
+        """Keep the lists of the splits, and note training and dev images, and validation images where they are read.
 
-        config = apply_overrides(self.base, overrides)
-        train(config, run)
-        return config.hash
+        Raises:
+            DataError: folders, lists or numbers of images do not fit.
+        """
+        from trainers.data.splits import open_splits, open_val, write_splits
+
+        data, splits = self.base.data, open_splits(self.base.data)
+        write_splits(splits, folder / SPLITS)
+        source, schema = str(getattr(data, "root", "embedded in scikit-learn")), {"classes": list(data.classes)}
+        images = {
+            "training": ("train", {"labelled": len(splits.labelled), "unlabelled": len(splits.unlabelled)}),
+            "dev": ("dev", {"images": len(splits.dev)}),
+        }
+        if val:
+            images["val"] = ("val", {"images": len(open_val(data))})
+        for context, (split, profile) in images.items():
+            name = f"{data.name} {split}"
+            logger.dataset(name, splits.digest, source, context=context, profile=profile, schema=schema)
+
+    def evaluate(self, overrides: Mapping[str, Value], folder: Path) -> dict[str, float]:
+        """Evaluate the teacher on dev and validation images; return `val/miou`, `val/accuracy` and `val/iou/CLASS`.
+
+        Image by image, so that images can be resampled: `dev.npz` and `val.npz` in the folder. What lies there already
+        is not computed again.
+
+        Raises:
+            DataError: the checkpoint is not of the horizon, or it or the images cannot be read.
+        """
+        from harness.models.evaluation import draw_confusion, metrics_of
+        from trainers.data.splits import open_splits, open_val
+        from trainers.figure import draw_checkpoint
+        from trainers.image_evaluation import evaluate_images, load_image_evaluation, save_image_evaluation
+        from trainers.models.served import load_segmenter
+
+        config = self.configure(overrides)
+        if not (folder / CONFIG).exists():
+            write_whole(folder / CONFIG, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+        missing = [split for split in ("dev", "val") if not evaluation_file(folder, split).exists()]
+        if missing:
+            segmenter = load_segmenter(config, folder / LATEST)
+            if segmenter.step != self.horizon:  # the disk was full when training ended
+                raise DataError(
+                    f"a checkpoint of {self.horizon} steps must lie in {folder}, it has {segmenter.step}: remove the "
+                    "ablation and start again"
+                )
+            for split in missing:
+                source = open_val(config.data) if split == "val" else open_splits(config.data).dev
+                save_image_evaluation(evaluation_file(folder, split), evaluate_images(segmenter, source))
+        if not (folder / OVERLAYS).exists():
+            draw_checkpoint(config, folder / LATEST, folder / OVERLAYS)
+        evaluation = load_image_evaluation(evaluation_file(folder, "val"))
+        if not (folder / CONFUSION).exists():
+            draw_confusion(evaluation, folder / CONFUSION, "val")
+        return metrics_of(evaluation, "val")
+
+    def draw(self, folder: Path) -> Path:
+        """Draw image, truth, prediction and pseudo-labels of dev images."""
+        from trainers.figure import draw_checkpoint
+
+        draw_checkpoint(self.base, folder / LATEST, folder / PICTURE)
+        return folder / PICTURE

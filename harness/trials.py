@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Protocol
 
-from trainers.run import Run
+from trainers.errors import UsageError
+
+if TYPE_CHECKING:
+    from trainers.run import Run
+
+INTERRUPTED = "interrupted"
+"""Error of the trials that Ctrl-C ended."""
 
 Value = float | int | str | bool | None
 """A scalar that a search can set."""
+
+
+class UnfinishedError(RuntimeError):
+    """A run ended before it was over; the message says why, and it can go on."""
+
+
+class GangsBrokenError(UnfinishedError):
+    """A run ended because its gangs could not go on."""
 
 
 class TrialState(StrEnum):
@@ -88,37 +107,94 @@ class TrialObserver(Protocol):
         ...
 
 
-class Experiment(Protocol):
-    """What gangs train: a base config and the function that trains it. Sent to workers by pickle.
+class Experiment(ABC):
+    """A base config, and the function that trains one configuration of it: what is trained, searched and ablated.
 
-    `harness.experiment.CssExperiment` is the real one; tests use an analytic stand-in.
+    Subclass it for a trainer of your own: set the attributes below and write `train`; everything else has a default.
+    `harness.experiment.CssExperiment` is the one of this project's trainer. Sent to the workers by pickle, so it holds
+    settings, not tensors or open files; what is slow to import is imported inside `warm_up` and `train`.
     """
 
-    @property
-    def horizon(self) -> int:
-        """Optimizer steps of a full trial."""
-        ...
-
-    @property
-    def metric(self) -> str:
-        """Name of the reported metric that is maximised."""
-        ...
+    name: str = "experiment"
+    """For people, folders and records; of `CssExperiment` the preset."""
+    horizon: int = 1
+    """Optimizer steps of a full training. Every schedule is defined on it, so that a rung means the same everywhere."""
+    report_every: int = 1
+    """Optimizer steps between two reports; the last step reports, too."""
+    metric: str = "dev/miou"
+    """Name of the reported metric that is sought, maximised unless an objective says otherwise."""
+    config: Mapping[str, Any]
+    """The base config: JSON-able nested dictionaries, which `resolve` overrides by dotted paths."""
+    settings: Mapping[str, Value] = MappingProxyType({})
+    """Settings by hand that the base config holds already, by dotted path; for the record."""
+    trainer: str = "own"
+    """Which trainer wrote a run's checkpoints: `css`, or `own` for those that only the experiment itself can read."""
+    data: str = ""
+    """Name of the data set; "": none is recorded."""
+    data_digest: str = ""
+    """Hash of what is trained on, the splits included. A run goes on with the same data only."""
 
     def resolve(self, overrides: Mapping[str, Value]) -> tuple[Mapping[str, Any], str]:
-        """Return the resolved config as JSON-able dictionaries, and its hash.
+        """Return the config with the values at these dotted paths replaced, and its hash of 12 hexadecimal digits.
 
         Raises:
-            UsageError: an override is unknown or its value is out of range.
+            UsageError: a path does not exist, or a value is out of range.
         """
-        ...
+        config = json.loads(json.dumps(dict(self.config)))
+        for path, value in overrides.items():
+            *parents, leaf = path.split(".")
+            section = config
+            for key in parents:
+                section = section.get(key) if isinstance(section, dict) else None
+            if not isinstance(section, dict) or leaf not in section:
+                raise UsageError(f"a config path must exist, got {path!r}: {self.name} has {', '.join(config)}")
+            section[leaf] = value
+        return config, hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
+
+    @abstractmethod
+    def train(self, overrides: Mapping[str, Value], run: Run) -> str | None:
+        """Train one configuration from `run.restore_from()`, and report through `run` until `Decision.STOP`.
+
+        Every report holds `step` (optimizer steps done), `finished` (1 at the horizon, else 0) and the metric; between
+        two reports `run.interrupted(state)` is asked after each step.
+
+        Returns:
+            The hash of the config that was really used, where the trainer can tell: another than meant fails the trial.
+        """
+
+    def check(self, workers: int) -> None:
+        """Refuse what could not be trained by this many workers together, before anything starts.
+
+        Raises:
+            UsageError: one line that says what must hold.
+        """
+
+    def describe(self) -> Sequence[str]:
+        """Return lines for people, written before anything starts."""
+        return ()
 
     def warm_up(self, run: Run) -> None:
-        """Do once a process what every trial needs: imports, decoded data."""
-        ...
+        """Do once a process what every training needs: imports, decoded data, one step that is thrown away."""
 
-    def train(self, overrides: Mapping[str, Value], run: Run) -> str:
-        """Train one trial from `run.restore_from()`, report through `run`, and return the hash of the config used."""
-        ...
+    def record_inputs(self, logger: Any, folder: Path, val: bool = False) -> None:
+        """Record what a run reads with its parent in MLflow, such as data sets.
+
+        Args:
+            logger: a `harness.tracking.run_logger.RunLogger`.
+            folder: of the run; what is written there stays with it.
+            val: whether the validation images will be read, too.
+        """
+
+    def evaluate(self, overrides: Mapping[str, Value], folder: Path) -> dict[str, float]:
+        """Return late metrics (`val/...`) of a training that reached its horizon, from the checkpoint in its folder.
+
+        Called once for each run of an ablation, after all are trained; in a process of the cluster with a device.
+        """
+        return {}
+
+    def draw(self, folder: Path) -> Path | None:
+        """Draw what a single training has learnt, from the checkpoint in its folder; none: nothing is drawn."""
+        return None
 
 
 class SearchSpace(Protocol):

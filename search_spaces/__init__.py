@@ -1,4 +1,4 @@
-"""Search spaces: what a search may change, as data, and the small loader that reads it."""
+"""Search spaces and ablation plans as data, and their loader."""
 
 from search_spaces.parameters import Parameter, SpaceError
 from search_spaces.space import Space, list_spaces, load_space

@@ -1,6 +1,6 @@
-"""An ablation plan is data: named variants of a base config, written out or generated from parts.
+"""Ablation plans as data: named variants of a base config, written out or generated from parts.
 
-Knows nothing of trainers: paths are only words here. Whoever holds a base config checks that they exist.
+Trainers are unknown here: paths are text. Whoever holds a base config checks that they exist.
 """
 
 from __future__ import annotations
@@ -11,12 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from search_spaces.named import load_named, names_in
+from search_spaces.files import load_named, names_in, read_yaml
 from search_spaces.parameters import SpaceError, Value
 from search_spaces.parsing import keys_of, scalar_of
-from search_spaces.reading import read_yaml
 
 SHIPPED = Path(__file__).parent / "ablations"
 """Where the plans that come with the package lie."""
@@ -28,7 +25,7 @@ FORMS = ("variants", "leave_one_out", "add_one_in", "cumulative", "levels")
 
 @dataclass(frozen=True)
 class Variant:
-    """One line of the table that an ablation makes."""
+    """One row of an ablation's table."""
 
     name: str
     overrides: Overrides
@@ -37,13 +34,13 @@ class Variant:
 
 @dataclass(frozen=True)
 class AblationPlan:
-    """Which variants are compared, and with which of them."""
+    """Variants, and the one that the others are compared with."""
 
     name: str
     source: str
     """Where the variants come from."""
     preset: str | None
-    """Base config, where nobody asks for another; none: the plan has no opinion."""
+    """Base config where no other is asked for; none: the plan names none."""
     base: str
     """Name of the variant that the others are compared with."""
     variants: tuple[Variant, ...]
@@ -72,10 +69,7 @@ def parse_plan(text: str) -> AblationPlan:
     Raises:
         SpaceError: it does not describe one; the message says where.
     """
-    try:
-        data = read_yaml(text)
-    except yaml.YAMLError as error:
-        raise SpaceError(f"must be YAML, got an error: {' '.join(str(error).split())}") from None
+    data = read_yaml(text)
     keys_of(data, "the file", required=("name", "source"), optional=("preset", "base", "fixed", *FORMS))
     for key in ("name", "source", *(key for key in ("preset", "base") if key in data)):
         if not isinstance(data[key], str) or not data[key].strip():
@@ -83,14 +77,14 @@ def parse_plan(text: str) -> AblationPlan:
     forms = [form for form in FORMS if form in data]
     if len(forms) != 1:
         raise SpaceError(f"the file must hold one of {', '.join(FORMS)}, got {', '.join(forms) or 'none'}: keep one")
-    named = _MAKE[forms[0]](data[forms[0]], forms[0])
-    base = data.get("base", next(iter(named)))
-    if base not in named:
-        near = difflib.get_close_matches(base, named, n=1)
+    variants = _MAKE[forms[0]](data[forms[0]], forms[0])
+    base = data.get("base", next(iter(variants)))
+    if base not in variants:
+        near = difflib.get_close_matches(base, variants, n=1)
         hint = f"did you mean {near[0]}?" if near else "choose one of them"
-        raise SpaceError(f"base must be one of the variants {', '.join(named)}, got {base!r}: {hint}")
+        raise SpaceError(f"base must be one of the variants {', '.join(variants)}, got {base!r}: {hint}")
     fixed = _overrides(data["fixed"], "fixed") if "fixed" in data else {}
-    both = sorted({path for overrides in named.values() for path in overrides} & set(fixed))
+    both = sorted({path for overrides in variants.values() for path in overrides} & set(fixed))
     if both:
         raise SpaceError(f"a path must be fixed or differ between variants, got both for {', '.join(both)}: remove one")
     return AblationPlan(
@@ -98,22 +92,22 @@ def parse_plan(text: str) -> AblationPlan:
         source=" ".join(data["source"].split()),
         preset=data.get("preset"),
         base=base,
-        variants=tuple(Variant(name, {**fixed, **overrides}) for name, overrides in named.items()),
+        variants=tuple(Variant(name, {**fixed, **overrides}) for name, overrides in variants.items()),
         text=text,
     )
 
 
 def _written(data: object, where: str) -> dict[str, Overrides]:
     """Return variants that are written out: `name: {path: value}`, at least two."""
-    named: dict[str, Overrides] = {
+    variants: dict[str, Overrides] = {
         name: _overrides(spec, f"{where}.{name}") for name, spec in _mapping(data, where, least=2).items()
     }
-    names = list(named)
+    names = list(variants)
     for index, name in enumerate(names):
-        same = next((other for other in names[:index] if named[other] == named[name]), None)
-        if same is not None:
-            raise SpaceError(f"{where} must differ from each other, got {name!r} like {same!r}: change or remove one")
-    return named
+        equal = next((other for other in names[:index] if variants[other] == variants[name]), None)
+        if equal is not None:
+            raise SpaceError(f"{where} must differ from each other, got {name!r} like {equal!r}: change or remove one")
+    return variants
 
 
 @dataclass(frozen=True)
@@ -132,15 +126,15 @@ def _parts(data: object, where: str) -> dict[str, _Part]:
         keys_of(spec, f"{where}.{name}", required=("with", "without"), optional=())
         part = _Part(*(_overrides(spec[side], f"{where}.{name}.{side}") for side in ("with", "without")))
         if part.present.keys() != part.absent.keys():
-            odd = ", ".join(sorted(part.present.keys() ^ part.absent.keys()))
-            raise SpaceError(f"{where}.{name} must set the same paths with and without, got {odd} once: add it")
+            unpaired = ", ".join(sorted(part.present.keys() ^ part.absent.keys()))
+            raise SpaceError(f"{where}.{name} must set the same paths with and without, got {unpaired} once: add it")
         if part.present == part.absent:
             raise SpaceError(f"{where}.{name} must differ between with and without, got the same values: change one")
         parts[name] = part
     paths = [path for part in parts.values() for path in part.present]
-    twice = sorted({path for path in paths if paths.count(path) > 1})
-    if twice:
-        raise SpaceError(f"{where} must set a path in one part, got {', '.join(twice)} in several: separate them")
+    repeated = sorted({path for path in paths if paths.count(path) > 1})
+    if repeated:
+        raise SpaceError(f"{where} must set a path in one part, got {', '.join(repeated)} in several: separate them")
     return parts
 
 
@@ -186,10 +180,10 @@ def _levels(data: object, where: str) -> dict[str, Overrides]:
     if not isinstance(path, str) or not isinstance(values, list) or len(values) < 2:
         raise SpaceError(f"{where} must hold a path and a list of at least two values, got {data!r}: write them")
     levels = [scalar_of(value, f"{where}.values") for value in values]
-    named: dict[str, Overrides] = {f"{path.rpartition('.')[2]}={level}": {path: level} for level in levels}
-    if len(named) < len(levels):
+    variants: dict[str, Overrides] = {f"{path.rpartition('.')[2]}={level}": {path: level} for level in levels}
+    if len(variants) < len(levels):
         raise SpaceError(f"{where}.values must be different, got {values!r}: remove the repeated one")
-    return named
+    return variants
 
 
 _MAKE: Mapping[str, Callable[[object, str], dict[str, Overrides]]] = {

@@ -1,4 +1,4 @@
-"""One searched parameter: how it is drawn, and how what is drawn becomes a value of the config.
+"""Searched parameters: the distribution of each, and the way from a drawn number to a value of the config.
 
 Two forms exist of every parameter. *Raw* is what the sampler sees, under the parameter's `name`; the *value* is what
 the config gets, at its `path`. They differ for momenta (drawn as 1 - m) and for parameters bounded by another one
@@ -142,9 +142,9 @@ class Parameter:
         if is_number(raw) and low <= _number(raw) <= high and (self.kind == "float" or isinstance(raw, int)):
             return
         got = f"{given!r}, which is {raw:.6g}" if self.between and is_number(raw) and raw != given else f"{given!r}"
-        raise SpaceError(f"{called} must be {self._words(called)}, got {got}: change the value or widen the range")
+        raise SpaceError(f"{called} must be {self._rule(called)}, got {got}: change the value or widen the range")
 
-    def _words(self, called: str) -> str:
+    def _rule(self, called: str) -> str:
         """Return what a number must be, in the form that `called` names."""
         if self.between:
             return f"a share in [{self.low}, {self.high}] of the way from {self.between[0]} to {self.between[1]}"

@@ -1,4 +1,4 @@
-"""From the YAML of one parameter to a `Parameter`, or to one line that says what is wrong with it."""
+"""Parser of one parameter's YAML: a `Parameter`, or one line that says what is wrong."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def _range(spec: object, where: str, kind: Literal["float", "int"]) -> tuple[flo
     assert isinstance(spec, dict)  # noqa: S101  # as above
     for key in ("low", "high"):
         if not is_number(spec[key]) or (kind == "int" and not isinstance(spec[key], int)):
-            word = "a whole number" if kind == "int" else "a number"
-            raise SpaceError(f"{where}.{key} must be {word}, got {spec[key]!r}: write one")
+            number = "a whole number" if kind == "int" else "a number"
+            raise SpaceError(f"{where}.{key} must be {number}, got {spec[key]!r}: write one")
     low, high = spec["low"], spec["high"]
     if not low < high:
         raise SpaceError(f"{where} must have low < high, got low={low}, high={high}: exchange or widen them")
@@ -99,8 +99,8 @@ def _check_form(
 ) -> None:
     """Refuse ranges that the raw form of the parameter cannot take."""
     if (one_minus or between) and log:
-        word = "one_minus is a log scale already" if one_minus else "a share of the way has no log scale"
-        raise SpaceError(f"{where} must not hold log ({word}), got log: true: remove it")
+        reason = "one_minus is a log scale already" if one_minus else "a share of the way has no log scale"
+        raise SpaceError(f"{where} must not hold log ({reason}), got log: true: remove it")
     if one_minus and not high < 1:
         raise SpaceError(f"{where} must have high < 1 for one_minus, got high={high}: lower it")
     if between and not 0 < low < high <= 1:

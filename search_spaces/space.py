@@ -1,6 +1,6 @@
-"""A search space is data: this reads it, checks it, and turns what a sampler draws into config overrides.
+"""Search spaces as data: read, checked, and turned from drawn numbers into config overrides.
 
-Knows nothing of trainers: paths are only words here. Whoever holds a base config checks that they exist.
+Trainers are unknown here: paths are text. Whoever holds a base config checks that they exist.
 """
 
 from __future__ import annotations
@@ -10,12 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from search_spaces.named import load_named, names_in
+from search_spaces.files import load_named, names_in, read_yaml
 from search_spaces.parameters import Parameter, SpaceError, Suggests, Value
 from search_spaces.parsing import keys_of, parse_parameter, scalar_of
-from search_spaces.reading import read_yaml
 
 SHIPPED = Path(__file__).parent
 """Where the spaces that come with the package lie."""
@@ -23,7 +20,7 @@ SHIPPED = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Space:
-    """What a search may change, what it keeps fixed, and the published values it starts from."""
+    """Parameters that a search may change, values that it keeps fixed, and the published values that it starts from."""
 
     name: str
     source: str
@@ -121,10 +118,7 @@ def parse_space(text: str) -> Space:
     Raises:
         SpaceError: it does not describe one; the message says where.
     """
-    try:
-        data = read_yaml(text)
-    except yaml.YAMLError as error:
-        raise SpaceError(f"must be YAML, got an error: {' '.join(str(error).split())}") from None
+    data = read_yaml(text)
     keys_of(data, "the file", required=("name", "source", "baseline", "parameters"), optional=("fixed",))
     for key in ("name", "source"):
         if not isinstance(data[key], str) or not data[key].strip():
@@ -157,9 +151,9 @@ def _values(data: Mapping[str, Any], key: str) -> dict[str, Value]:
 
 def _check_together(space: Space) -> None:
     """Refuse a space whose parts contradict each other."""
-    both = sorted(set(space.paths) & set(space.fixed))
-    if both:
-        raise SpaceError(f"a path must be searched or fixed, got both for {', '.join(both)}: remove one")
+    overlap = sorted(set(space.paths) & set(space.fixed))
+    if overlap:
+        raise SpaceError(f"a path must be searched or fixed, got both for {', '.join(overlap)}: remove one")
     values: dict[str, Value] = {}
     for parameter in space.parameters:
         if parameter.applies(values):

@@ -26,11 +26,10 @@ from torch.utils.flop_counter import flop_registry
 
 from trainers.config import TrainConfig
 from trainers.css.prototypes import Prototypes
-from trainers.ema import make_teacher, update_teacher
 from trainers.loader import check_batches
 from trainers.models.build import make_network
 from trainers.schedules import loss_weights
-from trainers.state import make_optimizer
+from trainers.state import make_optimizer, make_teacher, update_teacher
 from trainers.step import css_step
 from trainers.targets import Batch, StepContext
 

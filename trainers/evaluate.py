@@ -7,15 +7,15 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from trainers.compute import forward
 from trainers.config import TrainConfig
 from trainers.css.pseudo_labels import upsample
-from trainers.data.groups import rank_groups
 from trainers.data.source import ImageSource
 from trainers.data.splits import Splits
 from trainers.distributed import sum_counts
 from trainers.errors import require_finite
 from trainers.health import prototype_health, teacher_student_gap
-from trainers.models.forward import forward
+from trainers.loader import rank_groups
 from trainers.quality import count_pseudo_labels, quality_metrics
 from trainers.run import Run
 from trainers.schedules import cross_warmup_steps

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from trainers.checkpoint import load_checkpoint
+from trainers.compute import forward
 from trainers.config import IGNORE, TrainConfig
 from trainers.css.prototypes import own_class
 from trainers.css.pseudo_labels import pseudo_labels, upsample
@@ -20,7 +21,6 @@ from trainers.data.source import ImageSource
 from trainers.data.splits import open_splits
 from trainers.loader import to_images
 from trainers.local_run import LocalRun
-from trainers.models.forward import forward
 from trainers.state import TrainState
 
 LABELS = ("truth", "prediction", "logit labels", "representation labels", "mix: both agree")

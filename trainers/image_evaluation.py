@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from trainers.config import FolderData, TrainConfig
 from trainers.data.files import FileSource, require_masks
 from trainers.data.folder import FolderReader, list_pairs
-from trainers.data.groups import numbered_groups
 from trainers.data.source import ImageSource
 from trainers.errors import DataError
 from trainers.evaluate import predictions
+from trainers.loader import numbered_groups
 from trainers.local_run import LocalRun
 from trainers.models.served import Segmenter
 from trainers.scores import count_pairs, iou_scores

@@ -1,8 +1,10 @@
-"""From image sources to a rank's batch on its device."""
+"""Batches on a rank's device: of a training step, whose images are a function of the step, and of an evaluation."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -10,10 +12,11 @@ from torch import Tensor
 
 from trainers.augment.pipeline import weak_augment
 from trainers.config import IGNORE, TrainConfig
-from trainers.data.sampler import batch_indices, rank_slice
 from trainers.data.source import ImageSource, Samples
 from trainers.data.splits import Splits
-from trainers.errors import ConfigError
+from trainers.errors import ConfigError, DataError
+from trainers.randomness import generator
+from trainers.run import Run
 from trainers.targets import Batch, StepContext
 
 
@@ -22,6 +25,15 @@ class _Stored(NamedTuple):
 
     labelled: Samples
     unlabelled: Samples | None
+
+
+class Group(NamedTuple):
+    """Images of one size, on the device."""
+
+    images: Tensor
+    """[N, 3, H, W] in [0, 1]."""
+    labels: Tensor
+    """[N, H, W] int64, 255 where there is none."""
 
 
 class BatchLoader:
@@ -103,12 +115,75 @@ def check_batches(config: TrainConfig, world_size: int) -> None:
             )
 
 
+def batch_indices(length: int, batch: int, seed: int, purpose: str, step: int) -> list[int]:
+    """Return the global batch of one step: `batch` indices below `length`.
+
+    The batches of steps 0, 1, 2, ... laid end to end are independent permutations of all indices, one an epoch, so each
+    image is read once an epoch. A batch goes on into the next epoch where it does not fit, and may then repeat images.
+
+    Raises:
+        DataError: there is nothing to draw from.
+    """
+    if length < 1:
+        raise DataError(f"a batch of {purpose} images needs at least one image, got none: hold fewer images back")
+    first = step * batch
+    return [_epoch(length, seed, purpose, at // length)[at % length] for at in range(first, first + batch)]
+
+
+def rank_slice(indices: Sequence[int], rank: int, world_size: int) -> list[int]:
+    """Return this rank's contiguous, equal share of a global batch; the shares of all ranks in order are the batch.
+
+    Raises:
+        ConfigError: the batch does not divide into equal shares.
+    """
+    share, rest = divmod(len(indices), world_size)
+    if rest:
+        raise ConfigError(
+            f"a global batch must be a multiple of the ranks, got {len(indices)} images and {world_size} ranks: "
+            "change the batch or the ranks"
+        )
+    return list(indices[rank * share : (rank + 1) * share])
+
+
+def rank_groups(source: ImageSource, indices: Sequence[int], batch: int, run: Run) -> Iterator[Group]:
+    """Yield this rank's share of some images: every `world_size`-th one, so that each is seen by one rank.
+
+    Images are fetched `batch` at a time; those of a batch that share a size make a group. Padding thus reaches no
+    network, and no image's prediction depends on the size of another.
+    """
+    for _, group in numbered_groups(source, indices, batch, run):
+        yield group
+
+
+def numbered_groups(
+    source: ImageSource, indices: Sequence[int], batch: int, run: Run
+) -> Iterator[tuple[list[int], Group]]:
+    """Yield the groups of `rank_groups`, each with the indices of its images in the source."""
+    mine = indices[run.rank :: run.world_size]
+    for start in range(0, len(mine), batch):
+        chosen = mine[start : start + batch]
+        samples = source.fetch(chosen)
+        for height, width in torch.unique(samples.sizes, dim=0).tolist():
+            rows = (samples.sizes == torch.tensor([height, width])).all(dim=1)
+            group = Group(
+                to_images(samples.images[rows, :, :height, :width], run.device),
+                samples.labels[rows, :height, :width].to(run.device, torch.int64),
+            )
+            yield [chosen[row] for row in rows.nonzero().flatten().tolist()], group
+
+
 def to_images(images: Tensor, device: torch.device) -> Tensor:
     """Move stored images [N, 3, H, W] uint8 to the device, as float32 in [0, 1] and channels_last."""
     if device.type == "cuda":
         images = images.pin_memory()
     moved = images.to(device, non_blocking=True)
     return moved.to(torch.float32, memory_format=torch.channels_last).div_(255.0)
+
+
+@lru_cache(maxsize=16)  # the current and the next epoch of a few purposes
+def _epoch(length: int, seed: int, purpose: str, epoch: int) -> tuple[int, ...]:
+    order: list[int] = torch.randperm(length, generator=generator(seed, purpose, epoch)).tolist()
+    return tuple(order)
 
 
 def _read(splits: Splits, config: TrainConfig, context: StepContext) -> _Stored:

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from trainers.compute import forward
 from trainers.css.pseudo_labels import upsample
 from trainers.data.files import in_threads, open_image
 from trainers.data.folder import IMAGE_SUFFIXES
 from trainers.errors import DataError, UsageError
 from trainers.figure import overlay, palette
 from trainers.loader import to_images
-from trainers.models.forward import forward
 from trainers.models.served import Segmenter
 from trainers.windows import sliding_labels
 

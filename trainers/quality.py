@@ -10,15 +10,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from trainers.compute import forward
 from trainers.config import IGNORE, TrainConfig
 from trainers.css.prototypes import Prototypes
 from trainers.css.pseudo_labels import collaborate, logit_targets, pseudo_labels
 from trainers.css.supervision import confident_labels
-from trainers.data.groups import rank_groups
 from trainers.data.source import ImageSource
 from trainers.distributed import sum_counts
 from trainers.health import normalised_entropy
-from trainers.models.forward import forward
+from trainers.loader import rank_groups
 from trainers.models.heads import Dense
 from trainers.run import Run
 from trainers.scores import count_classes, count_pairs, iou_scores

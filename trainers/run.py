@@ -1,7 +1,7 @@
-"""The seam between training and the world: `Run`.
+"""Protocol `Run`: ranks, devices, checkpoints and decisions as training sees them.
 
-`train(config, run)` sees ranks, devices, checkpoints and decisions through this protocol alone, so the same loop
-runs in one process, under torchrun, under Ray Train and as a trial in a warm gang.
+`train(config, run)` meets the world through this protocol alone, so the same loop runs in one process, under torchrun,
+under Ray Train and as a trial in a warm gang.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
-from torch import nn
+if TYPE_CHECKING:  # thin processes import this module: it loads no torch
+    import torch
+    from torch import nn
 
 
 class Decision(Enum):
@@ -23,7 +24,7 @@ class Decision(Enum):
 
 
 class Checkpointable(Protocol):
-    """What a run may write down: a state that can say all of itself."""
+    """State that a run can save."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return tensors, numbers, strings and containers of them, which load with `weights_only`."""

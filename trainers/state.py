@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trainers.config import OptimizerConfig, TrainConfig
 from trainers.css.prototypes import Prototypes
 from trainers.distributed import average_buffers
-from trainers.ema import make_teacher, update_teacher
 from trainers.errors import DataError
 from trainers.models.build import build_model
 from trainers.randomness import derive_seed
@@ -41,7 +41,7 @@ class TrainState:
         self.wrapped: nn.Module = run.wrap(self.student)
         """The student as it is called in training, with gradients averaged over ranks."""
 
-    def accumulate(self, loss: torch.Tensor) -> None:
+    def accumulate(self, loss: Tensor) -> None:
         """Add the gradients of this loss to those of the step."""
         loss.backward()  # type: ignore[no-untyped-call]
 
@@ -111,3 +111,29 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Opt
         nesterov=config.momentum > 0,
         fused=True,
     )
+
+
+def make_teacher(student: nn.Module) -> nn.Module:
+    """Return a copy of the student in evaluation mode, without gradients."""
+    return copy.deepcopy(student).eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
+    """Move the teacher: teacher <- momentum * teacher + (1 - momentum) * student.
+
+    The rule for buffers: floating ones (BatchNorm's running statistics) are averaged like parameters, for they belong
+    to the averaged weights; counters are copied. The published code leaves buffers as they were at the start.
+    """
+    averaged: list[Tensor] = []
+    latest: list[Tensor] = []
+    for parameter, newer in zip(teacher.parameters(), student.parameters(), strict=True):
+        averaged.append(parameter)
+        latest.append(newer)
+    for mine, theirs in zip(teacher.buffers(), student.buffers(), strict=True):
+        if mine.is_floating_point():
+            averaged.append(mine)
+            latest.append(theirs)
+        else:
+            mine.copy_(theirs)
+    torch._foreach_lerp_(averaged, latest, 1.0 - momentum)

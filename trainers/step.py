@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from trainers.compiled import as_configured
+from trainers.compute import as_configured, forward
 from trainers.config import TrainConfig
 from trainers.css.contrast import PixelPool, build_pool, contrastive_loss
 from trainers.css.prototypes import (
@@ -35,7 +35,6 @@ from trainers.css.supervision import (
     supervised_loss,
 )
 from trainers.distributed import sum_over_ranks
-from trainers.models.forward import forward
 from trainers.models.heads import Dense
 from trainers.randomness import generator
 from trainers.targets import Batch, StepContext, StudentBatch, make_targets, map_size, valid_labels

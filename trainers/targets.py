@@ -8,13 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from trainers.augment.pipeline import strong_augment
-from trainers.compiled import as_configured
+from trainers.compute import as_configured, forward
 from trainers.config import IGNORE, TrainConfig
 from trainers.css.prototypes import ClassSums, Prototypes, class_sums
 from trainers.css.pseudo_labels import Targets, collaborate, downsample_labels, logit_targets, pseudo_labels
 from trainers.css.supervision import supervised_divisor, unsupervised_divisor
 from trainers.distributed import sum_over_ranks
-from trainers.models.forward import forward
 from trainers.models.heads import Dense
 
 

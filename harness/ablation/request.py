@@ -1,21 +1,18 @@
-"""What an ablation trains: variants times seeds, written down before it starts."""
+"""Request of an ablation: variants times seeds, written down before it starts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from harness.search.manifest import Origin, check_same_origin, read_begun, write_begun
+from harness.run_folder import RunInfo, check_same, kind_of, read_run, write_run
+from harness.trials import Experiment, Value
 from search_spaces.ablation import AblationPlan, Variant
+from trainers.config import TrainConfig
 from trainers.errors import ConfigError, UsageError
-
-if TYPE_CHECKING:
-    from harness.trials import Value
-    from trainers.config import TrainConfig
-
-REQUEST = "ablation.yaml"
+from trainers.overrides import flatten
 
 
 @dataclass(frozen=True)
@@ -32,9 +29,24 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Request(Origin):
+class Confirms:
+    """The search that an ablation confirms: its baseline and best trials are the variants."""
+
+    search: str
+    trials: Mapping[str, int]
+    """Numbers of the variants' trials in the search; the baseline's is 0."""
+    best: Mapping[str, float | None]
+    """Best value of the objective that the search saw of each variant, with one seed."""
+    seed: int | None
+    """With which the search trained."""
+
+
+@dataclass(frozen=True)
+class Request:
     """An ablation, as it was asked for."""
 
+    info: RunInfo
+    """The base config, its data, and by what trainings are watched; `info.request` is what follows here."""
     plan: str
     """Name of the plan."""
     plan_text: str
@@ -47,6 +59,38 @@ class Request(Origin):
     """In the order of training, which is their trial numbers; seeds that are added later come last."""
     vary_data: bool
     """Whether the seed draws the splits of the data, too."""
+    confirms: Confirms | None = field(default=None)
+    """Of a confirmation: one variant is chosen on dev before the validation images are read."""
+
+    @property
+    def preset(self) -> str:
+        """Name of the experiment."""
+        return self.info.preset
+
+    @property
+    def settings(self) -> Mapping[str, Value]:
+        """What was set by hand, by dotted config path."""
+        return self.info.settings
+
+    @property
+    def data_digest(self) -> str:
+        """Hash of the data that the base config trains and is judged on."""
+        return self.info.data_digest
+
+    @property
+    def watched(self) -> str:
+        """Metric on dev that trainings report: validation images are read once, at the end."""
+        return self.info.metric
+
+    @cached_property
+    def data(self) -> str:
+        """Name of the data set; "" where the experiment names none."""
+        return str(self.info.config.get("data", {}).get("name", "")) if self.info.trainer == "css" else ""
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes; none of an own experiment."""
+        return TrainConfig.model_validate(self.info.config).data.classes if self.info.trainer == "css" else ()
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -66,31 +110,31 @@ class Request(Origin):
         """Return what a run sets: its variant, and its seed wherever a seed is drawn."""
         return {**self.variant(run.variant).overrides, **dict.fromkeys(self.drawn, run.seed)}
 
-    def config_of(self, run: Run) -> TrainConfig:
-        """Return the whole config of a run."""
-        from trainers.overrides import apply_overrides
-
-        return apply_overrides(self.config, self.overrides(run))
-
     def difference(self, name: str) -> dict[str, Value]:
         """Return what a variant sets otherwise than the base variant, by config path; of the base itself nothing.
 
         A path that one of the two leaves alone counts with its value in the base config.
         """
-        from trainers.overrides import flatten
-
         ours, base = self.variant(name).overrides, self.variant(self.base).overrides
-        plain = flatten(self.config.model_dump(mode="json"))
-        paths = dict.fromkeys([*ours, *base])
+        plain = flatten(self.info.config)
         return {
             path: ours.get(path, plain.get(path))
-            for path in paths
+            for path in dict.fromkeys([*ours, *base])
             if ours.get(path, plain.get(path)) != base.get(path, plain.get(path))
         }
 
+    def difference_text(self, name: str) -> str:
+        """Return what a variant sets otherwise than the base, in a line."""
+        return ", ".join(f"{path}={value}" for path, value in self.difference(name).items()) or "the base"
+
 
 def make_request(
-    plan: AblationPlan, origin: Origin, seeds: Sequence[int], vary_data: bool, only: Sequence[str] = ()
+    plan: AblationPlan,
+    info: RunInfo,
+    experiment: Experiment,
+    seeds: Sequence[int],
+    vary_data: bool,
+    only: Sequence[str] = (),
 ) -> Request:
     """Return a request for the variants of a plan with these seeds, a seed's runs together.
 
@@ -101,17 +145,9 @@ def make_request(
         UsageError: two variants are the same in this base config, one does not fit it, a seed is there twice, or `only`
             names what is no variant.
     """
-    request = Request(
-        **origin.__dict__,
-        plan=plan.name,
-        plan_text=plan.text,
-        base=plan.base,
-        variants=plan.variants,
-        runs=(),
-        vary_data=vary_data,
-    )
+    request = Request(info, plan.name, plan.text, plan.base, plan.variants, (), vary_data)
     request = with_seeds(request, seeds, only)
-    _check_variants(request)
+    _check_variants(request, experiment)
     return request
 
 
@@ -124,7 +160,9 @@ def with_seeds(request: Request, seeds: Sequence[int], only: Sequence[str] = ())
     Raises:
         UsageError: a seed is there twice, or `only` names what is no variant.
     """
-    check_seeds(seeds)
+    twice = next((seed for seed in seeds if list(seeds).count(seed) > 1), None)
+    if twice is not None:
+        raise UsageError(f"--seeds must be different ones, got {twice} twice: remove one")
     known = [variant.name for variant in request.variants]
     unknown = next((name for name in only if name not in known), None)
     if unknown is not None:
@@ -134,24 +172,13 @@ def with_seeds(request: Request, seeds: Sequence[int], only: Sequence[str] = ())
     return replace(request, runs=(*request.runs, *missing))
 
 
-def check_seeds(seeds: Sequence[int]) -> None:
-    """Refuse a seed that is there twice.
-
-    Raises:
-        UsageError: which one.
-    """
-    twice = next((seed for seed in seeds if list(seeds).count(seed) > 1), None)
-    if twice is not None:
-        raise UsageError(f"--seeds must be different ones, got {twice} twice: remove one")
-
-
-def _check_variants(request: Request) -> None:
-    """Build every variant's config, which checks it, and see that no two are the same.
+def _check_variants(request: Request, experiment: Experiment) -> None:
+    """Resolve every variant's config, which checks it, and see that no two are the same.
 
     Raises:
         UsageError: which variant.
     """
-    seen: dict[str, str] = {}
+    hashes: dict[str, str] = {}
     decided = sorted(set(request.settings) & set(request.drawn))
     if decided:
         raise UsageError(f"--set must leave alone what --seeds decide, got {decided[0]}: remove the setting")
@@ -163,68 +190,74 @@ def _check_variants(request: Request) -> None:
                 f"variant {variant.name!r}: remove the setting or take another plan"
             )
         try:
-            config = request.config_of(Run(variant.name, request.seeds[0]))
-        except ConfigError as error:
+            _, config_hash = experiment.resolve(request.overrides(Run(variant.name, request.seeds[0])))
+        except UsageError as error:
             raise ConfigError(f"variant {variant.name!r} of plan {request.plan} must fit the config: {error}") from None
-        if config.hash in seen:
+        if config_hash in hashes:
             raise UsageError(
-                f"variants must differ, {variant.name!r} and {seen[config.hash]!r} of plan {request.plan} give the "
+                f"variants must differ, {variant.name!r} and {hashes[config_hash]!r} of plan {request.plan} give the "
                 f"same config with {request.preset}: remove one, or take a preset in which they differ"
             )
-        seen[config.hash] = variant.name
+        hashes[config_hash] = variant.name
 
 
 def write_request(folder: Path, request: Request) -> None:
     """Write the request into the folder of the ablation, whole or not at all."""
-    more = {
+    confirms = request.confirms
+    asked = {
         "plan": request.plan,
         "vary_data": request.vary_data,
         "base": request.base,
         "variants": {variant.name: dict(variant.overrides) for variant in request.variants},
         "runs": [[run.variant, run.seed] for run in request.runs],
         "plan_text": request.plan_text,
+        "confirms": None if confirms is None else dict(confirms.__dict__),
     }
-    write_begun(folder / REQUEST, request, more)
+    write_run(folder, replace(request.info, request=asked))
 
 
 def read_request(folder: Path) -> Request:
-    """Return the request in a folder.
+    """Return the request in the folder of an ablation or a confirmation.
 
     Raises:
         UsageError: there is none, or this version cannot read it.
     """
-
-    def parse(origin: Origin, data: Mapping[str, Any]) -> Request:
+    info = read_run(folder, "confirm" if kind_of(folder) == "confirm" else "ablation")
+    asked = info.request
+    try:
+        confirms = asked.get("confirms")
         return Request(
-            **origin.__dict__,
-            plan=data["plan"],
-            plan_text=data["plan_text"],
-            base=data["base"],
-            variants=tuple(Variant(name, overrides) for name, overrides in data["variants"].items()),
-            runs=tuple(Run(variant, seed) for variant, seed in data["runs"]),
-            vary_data=data["vary_data"],
+            info=replace(info, request={}),
+            plan=asked["plan"],
+            plan_text=asked["plan_text"],
+            base=asked["base"],
+            variants=tuple(Variant(name, overrides) for name, overrides in asked["variants"].items()),
+            runs=tuple(Run(variant, seed) for variant, seed in asked["runs"]),
+            vary_data=asked["vary_data"],
+            confirms=Confirms(**confirms) if confirms else None,
         )
-
-    return read_begun(folder / REQUEST, "an ablation", "s4 ablate", parse)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError(f"{folder} must hold what s4 ablate wrote, it does not: {error}") from None
 
 
 def begun(folder: Path, asked: Request) -> Request | None:
     """Return the request that a folder began with if the one that is asked for goes on with it; none for a new folder.
 
     Raises:
-        UsageError: the folder holds something else, or an ablation that differs in more than its seeds.
+        UsageError: the folder holds something else, or what differs in more than its seeds.
     """
     if not folder.exists():
         return None
-    if not (folder / REQUEST).exists():
-        raise UsageError(f"a name must be free, {folder} exists and is no ablation: take another --name")
+    what = "a confirmation" if asked.confirms else "an ablation"
+    if kind_of(folder) != asked.info.kind:
+        raise UsageError(f"a name must be free, {folder} exists and is no {what.split()[1]}: take another --name")
     before = read_request(folder)
     otherwise = "take another --name"
-    check_same_origin(before, asked.config, asked.data_digest, f"the ablation {folder.name}", otherwise)
-    for what in ("base", "variants", "vary_data"):
-        if getattr(before, what) != getattr(asked, what):
+    check_same(before.info, asked.info, otherwise)
+    for part in ("base", "variants", "vary_data", "confirms"):
+        if getattr(before, part) != getattr(asked, part):
             raise UsageError(
-                f"the ablation {folder.name} must go on as it began, its {what.replace('_', ' ')} differ now: put the "
-                f"plan and the options back, or {otherwise}"
+                f"{what} must go on as it began, the {part.replace('_', ' ')} of {folder.name} differ now: put the plan "
+                f"and the options back, or {otherwise}"
             )
     return before

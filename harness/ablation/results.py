@@ -13,7 +13,7 @@ from harness.ablation.request import Request, read_request
 from harness.formats import last_line
 from harness.run_folder import write_whole
 from harness.statistics.compare import Comparison, compare
-from harness.statistics.intervals import Summary, summary
+from harness.statistics.intervals import Summary, summary, t_interval
 from trainers.errors import UsageError
 
 if TYPE_CHECKING:
@@ -81,6 +81,35 @@ class Ablation:
         return compare(
             self.scores(self.request.base, metric), {name: self.scores(name, metric) for name in self.others}
         )
+
+    def is_whole(self, variant: str) -> bool:
+        """Return whether a variant reached the horizon with every seed."""
+        return len(self.scores(variant, self.request.watched)) == len(self.request.seeds)
+
+    @property
+    def chosen(self) -> str | None:
+        """Of a confirmation: the variant beside the base whose mean on dev has the highest lower bound, among those that
+        are complete with every seed; of equal ones the first.
+
+        The lower bound, and not the mean, prefers what is good with every seed to what is very good with one.
+        """
+        if self.request.confirms is None:
+            return None
+        whole = [name for name in self.others if self.is_whole(name)]
+        bounds = {name: t_interval([*self.scores(name, self.request.watched).values()]).low for name in whole}
+        return max(bounds, key=lambda name: bounds[name]) if bounds else None
+
+    @property
+    def to_evaluate(self) -> list[Outcome]:
+        """Complete runs that are evaluated after training: all; of a confirmation those of the chosen variant and base."""
+        wanted = {variant.name for variant in self.request.variants}
+        if self.request.confirms is not None:
+            wanted = {self.chosen, self.request.base} if self.chosen is not None else set()
+        return [run for run in self.outcomes if run.state == "COMPLETE" and run.variant in wanted]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the table and every run's outcome as JSON-able values."""
+        return to_json(self)
 
     @property
     def winner(self) -> str | None:
@@ -160,10 +189,12 @@ def to_json(found: Ablation) -> dict[str, Any]:
         "metric": found.metric,
         "seeds": list(request.seeds),
         "vary_data": request.vary_data,
-        "steps": request.config.schedule.steps,
+        "steps": request.info.horizon,
         "variants": found.rows,
         "dev": rows(found, "dev/miou"),
         "winner": found.winner,
+        "confirms": request.confirms.search if request.confirms else None,
+        "chosen": found.chosen,
         "elapsed_s": found.elapsed_s,
         "device_s": found.device_s,
         "tracking_uri": found.tracking_uri,

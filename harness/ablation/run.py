@@ -1,185 +1,147 @@
-"""The session of an ablation: trains what is missing, evaluates, writes down and records the results."""
+"""Training and evaluation of an ablation's runs, and the table of what came of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from harness.cli.checks import check_inputs
-from harness.cli.fixed_runs import AGAIN, FixedRuns, train_runs
-from harness.cli.options import base_config, cores
-from harness.cluster import cluster_slots, local_slots
+import ray
+import ray.exceptions
+
+from harness.ablation.confirm import confirmation_table, verdict_lines
+from harness.ablation.request import Request
+from harness.ablation.results import Ablation, Outcome, collect
 from harness.console import Console, counting
+from harness.event_log import LEDGER, read_ledger
+from harness.run_folder import TRIALS, checkpoint_folder
+from harness.statistics.compare import Verdict, in_words
+from harness.tables import Cell, Column, Table
+from harness.trials import Experiment, Trial
 
-if TYPE_CHECKING:
-    from harness.ablation.request import Request
-    from harness.ablation.results import Ablation
-    from harness.event_log import History
-    from harness.trials import Trial
-    from search_spaces.ablation import AblationPlan
-
-WATCHED = "dev/miou"
-"""What training shows of itself: the official validation images are read once, at the end."""
+DECIMALS = 4
+STYLES = {Verdict.BETTER: "bold green", Verdict.WORSE: "red"}
 
 
-@dataclass(frozen=True)
-class Task:
-    """An ablation, checked and ready to start or to go on."""
-
-    folder: Path
-    request: Request
-    metric: str
-    tracking_uri: str
-    workers: int
-    gangs: int | None
-
-    @property
-    def runs(self) -> FixedRuns:
-        """What is trained."""
-        request = self.request
-        return FixedRuns(
-            folder=self.folder,
-            title=f"ablation {request.plan}",
-            config=request.config,
-            metric=WATCHED,
-            overrides=[request.overrides(run) for run in request.runs],
-            labels=[run.label for run in request.runs],
-            workers=self.workers,
-            gangs=self.gangs,
-        )
-
-
-def prepare(
-    plan: AblationPlan,
-    preset: str,
-    words: list[str],
-    seeds: Sequence[int],
-    vary_data: bool,
-    metric: str,
-    folder: Path,
-    tracking_uri: str | None,
-    workers: int,
-    gangs: int | None,
-    only: Sequence[str] = (),
-) -> Task:
-    """Check everything that can be checked before anything starts; what was begun in the folder goes on.
+def gather(
+    folder: Path, request: Request, metric: str, tracking_uri: str, late: Mapping[int, Mapping[str, float]]
+) -> Ablation:
+    """Return an ablation as far as its ledger and the evaluations tell.
 
     Args:
-        only: variants that are to have the seeds, the base beside them; none: all.
-        words: settings of the base config, `path=value`.
+        late: metrics of evaluations, by the number of the run.
+    """
+    history = read_ledger(folder / LEDGER)
+    outcomes = collect(request, history.trials, late)
+    return Ablation(folder.name, request, outcomes, metric, tracking_uri, history.elapsed_s, history.device_s)
+
+
+def evaluate_runs(
+    folder: Path, experiment: Experiment, request: Request, runs: Sequence[Outcome], use_gpu: bool, console: Console
+) -> dict[int, dict[str, float]]:
+    """Evaluate complete runs on the cluster, a device each; return their late metrics by number. A Ray session is active.
 
     Raises:
-        UsageError: one line that says what must hold.
+        UsageError: as `Experiment.evaluate`.
     """
-    from harness.ablation.request import begun, make_request, with_seeds
-    from harness.cli.conduct import tracking_uri_of
-    from harness.search.manifest import Origin
-    from trainers.data.splits import open_splits
-    from trainers.overrides import parse_settings
-
-    settings = parse_settings(words)
-    config = base_config(preset, settings)
-    check_inputs(config, workers)
-    origin = Origin(preset, settings, config, open_splits(config.data).digest)
-    request = make_request(plan, origin, seeds, vary_data, only)
-    before = begun(folder, request)
-    if before is not None:
-        request = with_seeds(before, seeds, only)
-    return Task(folder, request, metric, tracking_uri_of(tracking_uri), workers, gangs)
-
-
-def carry_out(task: Task, address: str, console: Console) -> Ablation:
-    """Train what is missing, look at the validation images, and write down and record what was found."""
-    done = _finished(task)
-    if done is not None:
-        console.say(f"{task.folder.name} is finished: nothing to train; more seeds can be asked for")
-        return done
-    from harness.ablation.request import write_request
-    from harness.ablation.results import write_results
-    from harness.ablation.tracking import open_recorder, record_begin, record_outcomes
-    from harness.cli.conduct import leave_report
-    from harness.cluster import ray_session
-    from harness.run_folder import sole_driver
-    from harness.search.objectives import Objective
-    from harness.search.study import reconcile
-
-    runs = task.runs
-    plan = runs.plan(local_slots()) if address == "local" else None
-    with ray_session(address, cpus=cores() if plan else None):
-        ready = plan or runs.plan(cluster_slots())
-        write_request(task.folder, task.request)
-        with sole_driver(task.folder):
-            history = reconcile(task.folder, task.folder.name, Objective(WATCHED, "max"))
-        recorder = open_recorder(task.folder, task.request, task.metric, task.tracking_uri)
-        try:
-            with recorder:
-                record_begin(recorder, task.folder, task.request)
-                _announce(task, ready.gangs, history, console)
-                trials = train_runs(runs, ready, history, recorder, console)
-                found = _evaluate(task, {trial.number: trial for trial in trials}, ready.use_gpu, console)
-                write_results(task.folder, found)
-                record_outcomes(recorder, task.folder, found)
-                page = leave_report(task.folder, recorder, console)
-        except KeyboardInterrupt:
-            console.say(f"interrupted: {AGAIN}")
-            raise
-        finally:
-            delivery = recorder.close()
-            if delivery.note:
-                console.say(f"tracking: {delivery.note}")
-    if page is not None:
-        console.say(f"report: {page}")
-    return found
-
-
-def _finished(task: Task) -> Ablation | None:
-    """Return what was found where every run that is asked for is over and was looked at; else none."""
-    from harness.ablation.results import RESULTS, read_results
-
-    if not (task.folder / RESULTS).exists():
-        return None
-    found = read_results(task.folder)
-    over = {(run.variant, run.seed) for run in found.outcomes if run.state in ("COMPLETE", "FAIL", "PRUNED")}
-    if any((run.variant, run.seed) not in over for run in task.request.runs):
-        return None
-    return replace(found, metric=task.metric)
-
-
-def _announce(task: Task, gangs: int, history: History, console: Console) -> None:
-    """Say what is trained, before anything starts."""
-    request = task.request
-    over = sum(trial.state.over for trial in history.trials.values())
-    console.say(
-        f"{task.folder.name}: {len(request.variants)} variants of {request.preset}, {len(request.seeds)} seeds "
-        f"({', '.join(map(str, request.seeds))}): {len(request.runs)} trainings of {request.config.schedule.steps} "
-        f"steps, {len(request.runs) - over} to train; {gangs} gangs x {task.workers} workers"
-    )
-    console.say(f"results in {task.folder}, records at {task.tracking_uri}")
-
-
-def _evaluate(task: Task, trials: dict[int, Trial], use_gpu: bool, console: Console) -> Ablation:
-    """Look at the images with every run that is complete, and collect what was found."""
-    from harness.ablation.evaluate import Job, evaluate_all
-    from harness.ablation.results import Ablation, collect
-    from harness.event_log import LEDGER, read_ledger
-    from harness.run_folder import checkpoint_folder
-    from harness.trials import TrialState
-
-    request = task.request
     jobs = {
-        number: Job(request.config_of(request.runs[number]), checkpoint_folder(task.folder / "trials", number))
-        for number, trial in trials.items()
-        if trial.state is TrialState.COMPLETE
-    }
+        run.number: (
+            request.overrides(request.runs[run.number]), checkpoint_folder(folder / TRIALS, run.number)
+        )
+        for run in runs
+    }  # fmt: skip
     late: dict[int, dict[str, float]] = {}
     with counting(console, "evaluated", len(jobs)) as count:
-        for number, metrics in evaluate_all(jobs, use_gpu):
+        for number, metrics in _evaluated(experiment, jobs, use_gpu):
             late[number] = metrics
             count()
-    spent = read_ledger(task.folder / LEDGER)
-    outcomes = collect(request, trials, late)
-    return Ablation(
-        task.folder.name, request, outcomes, task.metric, task.tracking_uri, spent.elapsed_s, spent.device_s
+    return late
+
+
+def _evaluated(
+    experiment: Experiment, jobs: Mapping[int, tuple[Mapping[str, object], Path]], use_gpu: bool
+) -> Iterator[tuple[int, dict[str, float]]]:
+    work = ray.remote(_evaluate).options(num_cpus=1, num_gpus=1 if use_gpu else 0)
+    shared = ray.put(experiment)
+    pending = {work.remote(shared, *job): number for number, job in jobs.items()}
+    while pending:
+        (done, *_), _ = ray.wait(list(pending), num_returns=1)
+        try:
+            yield pending.pop(done), ray.get(done)
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from None  # in the words of the task, without Ray's traceback
+
+
+def _evaluate(experiment: Experiment, overrides: Mapping[str, object], folder: Path) -> dict[str, float]:
+    return experiment.evaluate(overrides, folder)  # type: ignore[arg-type]  # values of a plan
+
+
+def to_table(ablation: Ablation) -> Table:
+    """Return the table of the metric that variants are judged by, a row a variant, in the order of the plan."""
+    request, metric = ablation.request, ablation.metric
+    if request.confirms is not None:
+        return confirmation_table(ablation)
+    watched = [] if metric == request.watched else [request.watched]
+    columns = [Column("variant"), Column("seeds", align="right"), Column(metric, form=f".{DECIMALS}f"),
+               Column("std", form=f".{DECIMALS}f"), Column(f"- {request.base}", form=f"+.{DECIMALS}f"),
+               Column("95 % interval", align="right"), Column("p", form=".2g"), Column("verdict"),
+               *(Column(name, form=f".{DECIMALS}f") for name in watched)]  # fmt: skip
+    compared = ablation.compare(metric)
+    rows, styles = list[list[Cell]](), dict[int, str]()
+    for index, name in enumerate(variant.name for variant in request.variants):
+        over, versus = ablation.summary(name, metric), compared.get(name)
+        difference: list[Cell] = [None, None, None, "the base"]
+        if versus is not None:
+            interval = None
+            if versus.ci_low is not None and versus.ci_high is not None:
+                interval = f"[{versus.ci_low:+.{DECIMALS}f}, {versus.ci_high:+.{DECIMALS}f}]"
+            p = versus.p if versus.p is not None else versus.p_t
+            difference = [versus.difference, interval, p, str(versus.verdict)]
+            styles[index] = STYLES.get(versus.verdict, "")
+        more = [ablation.summary(name, other).mean for other in watched]
+        rows.append([name, f"{over.n}/{len(request.seeds)}", over.mean, over.std, *difference, *more])
+    return Table("ablation", "", columns, rows, styles=styles)
+
+
+def lines(ablation: Ablation) -> list[str]:
+    """Return what the table amounts to: how to read it, each verdict in words, what failed."""
+    request = ablation.request
+    if request.confirms is not None:
+        return verdict_lines(ablation)
+    compared = ablation.compare(ablation.metric)
+    lines = [f"{name}: {in_words(versus, DECIMALS)}" for name, versus in compared.items()]
+    few = max((versus.n for versus in compared.values()), default=0)
+    if compared and all(versus.p is None for versus in compared.values()):
+        smallest = min(versus.smallest_p for versus in compared.values())
+        lines.append(
+            f"p is that of the paired t-test, Holm-adjusted over {len(compared)} variants; the exact sign-flip test "
+            f"cannot fall below {smallest:.2g} with {few} seeds and is left out"
+        )
+    elif compared:
+        lines.append(f"p is that of the exact sign-flip test, Holm-adjusted over {len(compared)} variants")
+    lines += [
+        f"{run.variant} with seed {run.seed} {'is missing' if run.state == 'MISSING' else 'failed'}: "
+        f"{run.error or 'it was not trained'}"
+        for run in ablation.outcomes
+        if run.state != "COMPLETE"
+    ]
+    if len({frozenset(run.seed for run in request.runs if run.variant == item.name) for item in request.variants}) > 1:
+        lines.append(
+            "variants were asked for with different seeds: read the differences, which are paired, not the means"
+        )
+    again = "" if request.vary_data else ", all on the same split"
+    lines.append(
+        f"{len(request.seeds)} seeds{again}; trained in {ablation.elapsed_s:.0f} s, {ablation.device_s / 3600:.2f} "
+        "device-hours"
     )
+    return lines
+
+
+def runs_table(request: Request, trials: Mapping[int, Trial]) -> Table:
+    """Return every run of an ablation, whether it is done, and what its variant sets."""
+    columns = [Column(title) for title in ("run", "variant", "seed", "state", f"differs from {request.base} in")]
+    rows: list[list[Cell]] = []
+    for number, run in enumerate(request.runs):
+        state = str(trials[number].state) if number in trials else "to train"
+        words = request.difference_text(run.variant) if run.variant != request.base else None
+        rows.append([number, run.variant, run.seed, state, words])
+    return Table("runs", "", columns, rows)

@@ -1,14 +1,16 @@
-"""`s4 data check`: what there is of a preset's data, what is missing, and where to get it."""
+"""`s4 data check`: the data of a preset, what of it is missing, and where to get it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.options import Json, Preset, Settings, base_config
-from harness.console import Console, open_console
-from harness.tables import Column, Table
+from harness.cli.options import Json, Preset, Settings
+from harness.console import open_console
+from harness.experiment import CssExperiment
+from trainers.overrides import parse_settings
 
 if TYPE_CHECKING:
     from trainers.data.inventory import Inventory
@@ -33,38 +35,32 @@ def check(
 ) -> None:
     """Say what there is of a preset's data, what is missing, and where to get it. Exit code 2 if it is incomplete."""
     from trainers.data.inventory import take_inventory
-    from trainers.overrides import parse_settings
 
-    config = base_config(preset, parse_settings(settings or []))
+    config = CssExperiment.of(preset, parse_settings(settings or [])).base
     with open_console(as_json) as console:
-        found = take_inventory(config.data, decode=decode)
-        show(console, preset, found)
-        console.result({"preset": preset, "complete": not found.missing, **found._asdict()})
-    if found.missing:
+        inventory = take_inventory(config.data, decode=decode)
+        for line in lines(preset, inventory):
+            console.say(line)
+        console.result({"preset": preset, "complete": not inventory.missing, **inventory._asdict()})
+    if inventory.missing:
         raise typer.Exit(INCOMPLETE)
 
 
-def show(console: Console, preset: str, found: Inventory) -> None:
-    """Write a short table and, where something is missing, what and where to get it."""
-    console.table(Table("data", "", [Column(""), Column("")], [*rows(preset, found).items()]))
-    for line in found.missing:
-        console.say(f"missing: {line}")
-    if found.missing:
-        console.say(f"get it from: {found.where}")
-        console.say(f"layout below {found.root}:")
-        for line in found.layout:
-            console.say(f"    {line}")
-
-
-def rows(preset: str, found: Inventory) -> dict[str, str]:
-    """Return the lines of the table, name by value."""
-    lines = {"preset": preset, "data": found.title, "root": found.root or "none: nothing to download"}
-    lines |= {role: f"{count} images" for role, count in found.images.items()}
-    lines |= {"classes": str(found.classes)}
-    if found.sizes is not None:
-        (low_h, low_w), (high_h, high_w) = found.sizes
-        same = found.sizes[0] == found.sizes[1]
-        lines["height x width"] = f"{high_h} x {high_w}" if same else f"{low_h} x {low_w} to {high_h} x {high_w}"
-    if found.digest is not None:
-        lines["splits"] = found.digest
-    return lines | {"complete": "no" if found.missing else "yes"}
+def lines(preset: str, inventory: Inventory) -> Iterator[str]:
+    """Yield a short table and, where something is missing, what and where to get it."""
+    rows = {"preset": preset, "data": inventory.title, "root": inventory.root or "none: nothing to download"}
+    rows |= {role: f"{count} images" for role, count in inventory.images.items()}
+    rows["classes"] = str(inventory.classes)
+    if inventory.sizes is not None:
+        smallest, largest = (f"{height} x {width}" for height, width in inventory.sizes)
+        rows["height x width"] = smallest if smallest == largest else f"{smallest} to {largest}"
+    if inventory.digest is not None:
+        rows["splits"] = inventory.digest
+    rows["complete"] = "no" if inventory.missing else "yes"
+    width = max(map(len, rows))
+    yield from (f"{name:<{width}}  {value}" for name, value in rows.items())
+    yield from (f"missing: {line}" for line in inventory.missing)
+    if inventory.missing:
+        yield f"get it from: {inventory.where}"
+        yield f"layout below {inventory.root}:"
+        yield from (f"    {line}" for line in inventory.layout)

@@ -12,20 +12,15 @@ from collections.abc import Sequence
 
 import typer
 
-from harness.cli.ablate import ablate
-from harness.cli.confirm import confirm
+from harness.cli.ablate import ablate, confirm, noise
 from harness.cli.data import data
-from harness.cli.doctor import doctor
-from harness.cli.evaluate import evaluate
-from harness.cli.noise import noise
+from harness.cli.models import evaluate, predict
 from harness.cli.plan import plan
-from harness.cli.predict import predict
-from harness.cli.report import report
+from harness.cli.records import doctor, report, sync, ui
 from harness.cli.scale import scale
-from harness.cli.sync import sync
 from harness.cli.train import train
 from harness.cli.tune import tune
-from harness.cli.ui import ui
+from harness.trials import GangsBrokenError, UnfinishedError
 from search_spaces.parameters import SpaceError
 from trainers.errors import UsageError
 
@@ -53,6 +48,11 @@ def run(arguments: Sequence[str]) -> int:
     except (UsageError, SpaceError) as error:
         sys.stderr.write(f"s4: {error}\n")
         return WRONG_USE
+    except GangsBrokenError:  # said why already
+        return FAILED
+    except UnfinishedError as error:
+        sys.stderr.write(f"s4: {error}\n")
+        return FAILED
     except Exception:
         traceback.print_exc()
         return FAILED

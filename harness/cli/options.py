@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import re
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any, TypeVar, cast, get_type_hints
 
 import typer
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
-from trainers.errors import ConfigError, UsageError
-
-if TYPE_CHECKING:
-    from harness.trials import Value
-    from search_spaces import Space
-    from trainers.config import TrainConfig
-
+Command = TypeVar("Command", bound=Callable[..., Any])
 Preset = Annotated[str, typer.Argument(help="What to train: a preset, for example digits_css or camvid_css.")]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH=VALUE", help="Set a config value, for example schedule.steps=200. Repeatable."),
 ]
 Name = Annotated[str | None, typer.Option(help="Name of the folder below --storage and in MLflow; the next free one.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run of this --name.")]
 Address = Annotated[str, typer.Option(help="Where Ray runs: local (started here), auto, or HOST:PORT.")]
 Storage = Annotated[Path, typer.Option(help="Folder for searches, checkpoints and results; all nodes must see it.")]
 TrackingUri = Annotated[
@@ -31,7 +29,6 @@ TrackingUri = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; everything for people on stderr.")]
 
 GIVEN = ("COMMANDLINE", "ENVIRONMENT")
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def given_options(context: typer.Context) -> set[str]:
@@ -40,79 +37,52 @@ def given_options(context: typer.Context) -> set[str]:
     return {key for key, source in sources.items() if source is not None and source.name in GIVEN}
 
 
-def base_config(preset: str, settings: dict[str, Value]) -> TrainConfig:
-    """Return the preset's config with the settings.
+def options_of(
+    model: type[BaseModel], leave_out: Sequence[str] = (), only: Mapping[str, str] | None = None
+) -> Callable[[Command], Command]:
+    """Return a decorator: the parameter `options` of a command becomes an option for each field of a model.
 
-    Raises:
-        ConfigError: there is no such preset or path, or a value is out of range.
+    Names, types, bounds, help and metavars are the fields'. The command receives a dictionary of those that were given.
+
+    Args:
+        leave_out: fields that are no options.
+        only: the only ones that are, with their help.
     """
-    from trainers.overrides import apply_overrides
-    from trainers.presets import load_preset
+    names = [name for name in only or model.model_fields if name not in leave_out]
+    parameters = [_option(name, model.model_fields[name], (only or {}).get(name)) for name in names]
 
-    return apply_overrides(load_preset(preset), settings)
+    def decorate(command: Command) -> Command:
+        hints = get_type_hints(command, include_extras=True)
+        signature = inspect.signature(command)
+        own = [
+            item.replace(annotation=hints[item.name], kind=inspect.Parameter.KEYWORD_ONLY)
+            for item in signature.parameters.values()
+        ]
+        at = next(index for index, item in enumerate(own) if item.name == "options")
+        own[at : at + 1] = parameters
 
+        @functools.wraps(command)
+        def with_options(**arguments: Any) -> Any:
+            given = given_options(arguments["context"])
+            chosen = {name: value for name in names if (value := arguments.pop(name)) is not None and name in given}
+            return command(**arguments, options=chosen)
 
-def check_space(space: Space, config: TrainConfig, settings: dict[str, Value]) -> None:
-    """Make sure that the config takes everything that the space can draw.
+        with_options.__signature__ = signature.replace(parameters=own)  # type: ignore[attr-defined]
+        with_options.__annotations__ = {item.name: item.annotation for item in own}
+        return cast("Command", with_options)
 
-    Raises:
-        UsageError: a path does not exist, is also set by hand, or a value is refused.
-    """
-    import warnings
-
-    from trainers.overrides import apply_overrides
-
-    both = sorted(settings.keys() & {*space.paths, *space.fixed})
-    if both:
-        how = "searched" if both[0] in space.paths else "fixed"
-        raise UsageError(
-            f"--set must leave alone what the space {space.name} decides, {both[0]} is {how} there: "
-            "remove the setting or take another space"
-        )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for params in (space.baseline_params, *space.edges()):
-            try:
-                apply_overrides(config, space.overrides(params))
-            except ConfigError as error:
-                raise ConfigError(f"space {space.name} must fit the config: {error}") from None
+    return decorate
 
 
-def free_folder(storage: Path, name: str | None, stem: str) -> Path:
-    """Return the absolute folder for something new: of this name, or of the first free `stem-001`, `stem-002`, ...
-
-    Raises:
-        UsageError: the name is not one, or it is taken.
-    """
-    storage = storage.resolve()
-    if name is None:
-        number = 1
-        while (storage / f"{stem}-{number:03d}").exists():
-            number += 1
-        return storage / f"{stem}-{number:03d}"
-    folder = named_folder(storage, name)
-    if folder.exists():
-        raise UsageError(
-            f"a name must be free, {folder} exists: take another --name, or remove the folder to start again "
-            f"(s4 report {name} shows what it holds)"
-        )
-    return folder
-
-
-def named_folder(storage: Path, name: str) -> Path:
-    """Return the absolute folder of this name.
-
-    Raises:
-        UsageError: it is not a name.
-    """
-    if not NAME.fullmatch(name):
-        raise UsageError(
-            f"a name must be letters, digits, '.', '_' and '-', up to 64, the first a letter or digit; got {name!r}: "
-            "choose another"
-        )
-    return storage.resolve() / name
-
-
-def cores() -> int:
-    """Return how many CPUs this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _option(name: str, about: FieldInfo, text: str | None) -> inspect.Parameter:
+    """Return a field as a parameter of a command."""
+    extra = about.json_schema_extra if isinstance(about.json_schema_extra, dict) else {}
+    bound = next((bound for item in about.metadata if (bound := getattr(item, "ge", None)) is not None), None)
+    kind, default = about.annotation, about.default
+    if kind == tuple[str, ...]:
+        kind, default = cast("Any", list[str] | None), None
+    flag = [f"--{name.replace('_', '-')}"] if kind is bool and not default else []
+    option = typer.Option(
+        *flag, min=bound, help=text or about.description, metavar=cast("str | None", extra.get("metavar"))
+    )
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])

@@ -1,39 +1,42 @@
-"""`s4 plan`: what a configuration or a search costs, before it runs."""
+"""`s4 plan`: the cost of a configuration or a search, before it runs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from harness.cli.options import Address, Json, Preset, Settings, Storage
-from harness.cli.wish import Scheduler
+from harness.cli.options import Address, Json, Preset, Settings, Storage, given_options, options_of
 from harness.console import open_console
-from harness.planning.search_cost import Caps, Wish, plan_search
-from harness.planning.training_cost import check_memory, make_plan, to_json, to_table
+from harness.experiment import CssExperiment
+from harness.search.config import SearchConfig
 from trainers.errors import UsageError
+from trainers.overrides import parse_settings
+
+SEARCH = {
+    "space": "Plan a search of this space; all below is about it.",
+    "trials": "Configurations to try.",
+    "gangs": "Trials that run at once; default: what fits.",
+    "workers_per_gang": "Processes that train one trial.",
+    "scheduler": "What stops bad trials early.",
+    "grace_steps": "Steps before a trial may be stopped.",
+    "reduction_factor": "One in this many passes a rung.",
+    "keep_checkpoints": "Of the best trials.",
+    "max_hours": "Refuse what is expected to take longer.",
+    "max_device_hours": "Refuse what is expected to hold its devices for longer.",
+}
 
 
+@options_of(SearchConfig, only=SEARCH)
 def plan(
+    context: typer.Context,
+    options: dict[str, Any],
     preset: Preset = "digits_css",
     settings: Settings = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Of a training: processes that train together; 1.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Of a training: processes that train together.")] = 1,
     memory: Annotated[
         float | None, typer.Option(min=0, metavar="GIB", help="Memory of a worker's GPU; refuse what does not fit.")
-    ] = None,
-    space: Annotated[str | None, typer.Option(help="Plan a search of this space; all below is about it.")] = None,
-    trials: Annotated[int | None, typer.Option(min=1, help="Configurations to try; 16.")] = None,
-    gangs: Annotated[int | None, typer.Option(min=1, help="Trials that run at once; default: what fits.")] = None,
-    workers_per_gang: Annotated[int | None, typer.Option(min=1, help="Processes that train one trial; 1.")] = None,
-    scheduler: Annotated[Scheduler | None, typer.Option(help="What stops bad trials early; asha.")] = None,
-    grace_steps: Annotated[int | None, typer.Option(min=1, help="Steps before a trial may be stopped.")] = None,
-    reduction_factor: Annotated[int | None, typer.Option(min=2, help="One in this many passes a rung; 3.")] = None,
-    keep_checkpoints: Annotated[int | None, typer.Option(min=0, help="Of the best trials; 5.")] = None,
-    max_hours: Annotated[float | None, typer.Option(min=0, help="Refuse what is expected to take longer.")] = None,
-    max_device_hours: Annotated[
-        float | None, typer.Option(min=0, help="Refuse what is expected to hold its devices for longer.")
     ] = None,
     time: Annotated[bool, typer.Option(help="Time 20 real steps of a search's base configuration here.")] = True,
     address: Address = "local",
@@ -41,27 +44,22 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Show what a training costs (counted, without data), or with --space what a search costs (20 steps are timed)."""
-    wish = Wish(trials, gangs, workers_per_gang, scheduler, grace_steps, reduction_factor, keep_checkpoints)
-    caps = Caps(max_hours, max_device_hours)
+    of_search = "space" in options
+    other, kind, advice = options, "of a search", "add --space, for example --space css_quick"
+    if of_search:
+        other = dict.fromkeys({"workers", "memory"} & given_options(context))
+        kind, advice = "of a training", "leave it out, or leave out --space"
+    for name in other:
+        raise UsageError(f"--{name.replace('_', '-')} must be in the plan {kind}, got it in another: {advice}")
     with open_console(as_json) as console:
-        if space is not None:
-            _refuse({"--workers": workers, "--memory": memory}, "of a training", "leave it out, or leave out --space")
-            plan_search(preset, space, settings or [], wish, caps, time, address, storage, console)
-            return
-        _refuse({**wish.given, **caps.given}, "of a search", "add --space, for example --space css_quick")
-        found = make_plan(preset, settings or [], workers or 1)
-        if memory is not None:
-            check_memory(found, memory)
-        console.table(to_table(found))
-        console.result(to_json(found))
+        from harness.planning import search_cost, training_cost
 
-
-def _refuse(options: Mapping[str, object], what: str, advice: str) -> None:
-    """Refuse options that are about the other kind of plan.
-
-    Raises:
-        UsageError: one of them was given.
-    """
-    for name, value in options.items():
-        if value is not None:
-            raise UsageError(f"{name} must be in the plan {what}, got it in another: {advice}")
+        experiment = CssExperiment.of(preset, parse_settings(settings or []))
+        if of_search:
+            search = search_cost.plan_search(experiment, SearchConfig.of(**options), storage, address, time)
+            table, data = search_cost.to_table(search), search_cost.to_json(search)
+        else:
+            training = training_cost.plan_training(experiment, workers, memory)
+            table, data = training_cost.to_table(training), training_cost.to_json(training)
+        console.table(table)
+        console.result(data)

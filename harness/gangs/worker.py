@@ -92,7 +92,7 @@ def _train(spec: GangSpec, ranks: Ranks, job: Job, channel: ControlChannel) -> s
     """Train a trial; return why it was left, "" where it was not."""
     run = GangRun(ranks, spec.dispatcher, spec.gang, job, spec.save_interval_s, channel)
     try:
-        config_hash = spec.experiment.train(job.overrides, run)
+        config_hash = spec.experiment.train(job.overrides, run) or spec.experiment.resolve(job.overrides)[1]
     except Exception as error:
         if ranks.size > 1 and is_lost_peer(error):
             raise
@@ -111,7 +111,7 @@ def _train(spec: GangSpec, ranks: Ranks, job: Job, channel: ControlChannel) -> s
 
 
 def _describe(error: Exception) -> str:
-    """Return one line for the errors that console to the user, else the traceback."""
+    """Return one line for the errors that speak to the user, else the traceback."""
     if isinstance(error, (UsageError, DivergedError)):
         return f"{type(error).__name__}: {error}"
     if is_out_of_memory(error):

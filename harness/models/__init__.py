@@ -1,1 +1,1 @@
-"""Trained models as things people use: found by name, evaluated, and kept in MLflow."""
+"""Trained models: by the words that name them, and their evaluations."""

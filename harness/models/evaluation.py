@@ -6,15 +6,24 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
 
 from harness.run_folder import write_whole
 from harness.tables import Column, Data, Table, table_csv
-
-if TYPE_CHECKING:
-    from trainers.data.source import ImageSource
-    from trainers.image_evaluation import ImageEvaluation
-    from trainers.models.served import Segmenter
+from trainers.data.source import ImageSource
+from trainers.evaluate import predictions
+from trainers.figure import overlay
+from trainers.image_evaluation import ImageEvaluation, save_image_evaluation
+from trainers.loader import numbered_groups
+from trainers.local_run import LocalRun
+from trainers.models.served import Segmenter
+from trainers.predict import mask_image, write_png
 
 JSON, PER_CLASS, CONFUSION, PER_IMAGE = "evaluation.json", "per_class.csv", "confusion.csv", "per_image.npz"
 
@@ -30,71 +39,71 @@ class Evaluation:
     step: int
     """Optimizer steps of the model."""
     config_hash: str
-    found: ImageEvaluation
+    images: ImageEvaluation
 
     @property
     def images_digest(self) -> str:
         """Hash of the names of the images, to tell evaluations on equal sets. 12 hexadecimal digits."""
-        return hashlib.sha256("\n".join(sorted(self.found.names)).encode()).hexdigest()[:12]
+        return hashlib.sha256("\n".join(sorted(self.images.names)).encode()).hexdigest()[:12]
 
 
-def metrics_of(found: ImageEvaluation, prefix: str) -> dict[str, float]:
+def metrics_of(images: ImageEvaluation, prefix: str) -> dict[str, float]:
     """Return `PREFIX/miou`, `PREFIX/accuracy` (of pixels) and `PREFIX/iou/CLASS` of the classes that occur."""
     per_class = {
         f"{prefix}/iou/{name}": float(value)
-        for name, value in zip(found.classes, found.iou, strict=True)
+        for name, value in zip(images.classes, images.iou, strict=True)
         if value == value
     }
-    return {f"{prefix}/miou": found.miou, f"{prefix}/accuracy": found.pixel_accuracy, **per_class}
+    return {f"{prefix}/miou": images.miou, f"{prefix}/accuracy": images.pixel_accuracy, **per_class}
 
 
 def to_json(evaluation: Evaluation) -> dict[str, Any]:
     """Return all but the matrices as JSON-able values; shares are in [0, 1], null where nothing says anything."""
-    found = evaluation.found
+    images = evaluation.images
     return {
         "run": evaluation.run,
         "split": evaluation.split,
         "step": evaluation.step,
         "config_hash": evaluation.config_hash,
-        "images": len(found.names),
+        "images": len(images.names),
         "images_digest": evaluation.images_digest,
-        "miou": found.miou,
-        "pixel_accuracy": found.pixel_accuracy,
-        "classes": class_rows(found),
+        "miou": images.miou,
+        "pixel_accuracy": images.pixel_accuracy,
+        "classes": class_rows(images),
     }
 
 
-def class_rows(found: ImageEvaluation) -> list[dict[str, Any]]:
+def class_rows(images: ImageEvaluation) -> list[dict[str, Any]]:
     """Return name, iou, recall, precision and pixels (of the truth) of each class; None where nothing says anything."""
-    columns = {"iou": found.iou, "recall": found.recall, "precision": found.precision}
-    pixels = found.total.sum(axis=1).tolist()
+    columns = {"iou": images.iou, "recall": images.recall, "precision": images.precision}
+    pixels = images.total.sum(axis=1).tolist()
     return [
         {
             "name": name,
             **{key: None if values[at] != values[at] else float(values[at]) for key, values in columns.items()},
             "pixels": pixels[at],
         }
-        for at, name in enumerate(found.classes)
+        for at, name in enumerate(images.classes)
     ]
 
 
-def classes_csv(found: ImageEvaluation) -> str:
+def classes_csv(images: ImageEvaluation) -> str:
     """Return a line a class with full precision; missing values are empty."""
-    rows = class_rows(found)
+    rows = class_rows(images)
     return table_csv(Data(["class", *list(rows[0])[1:]], [list(row.values()) for row in rows]))
 
 
-def confusion_csv(found: ImageEvaluation) -> str:
+def confusion_csv(images: ImageEvaluation) -> str:
     """Return the confusion matrix in pixels, a line a class of the truth."""
-    matrix = [[name, *row] for name, row in zip(found.classes, found.total.tolist(), strict=True)]
-    return table_csv(Data(["truth \\ prediction", *found.classes], matrix))
+    matrix = [[name, *row] for name, row in zip(images.classes, images.total.tolist(), strict=True)]
+    return table_csv(Data(["truth \\ prediction", *images.classes], matrix))
 
 
 def to_table(evaluation: Evaluation) -> Table:
     """Return a row a class."""
     columns = [Column("class"), *(Column(title, form=".4f") for title in
                                   ("IoU", "recall", "precision", "share of pixels"))]  # fmt: skip
-    rows = class_rows(evaluation.found)
+    rows = class_rows(evaluation.images)
     everything = sum(row["pixels"] for row in rows) or 1
     return Table("classes", "", columns, [
         [row["name"], row["iou"], row["recall"], row["precision"], row["pixels"] / everything] for row in rows
@@ -102,22 +111,20 @@ def to_table(evaluation: Evaluation) -> Table:
 
 
 def summary(evaluation: Evaluation) -> str:
-    """Return what the evaluation found, in a line."""
-    found = evaluation.found
+    """Return the scores in a line."""
+    images = evaluation.images
     return (
-        f"{evaluation.run} at step {evaluation.step} on {len(found.names)} images of {evaluation.split}: mIoU "
-        f"{found.miou:.4f}, pixel accuracy {found.pixel_accuracy:.4f}"
+        f"{evaluation.run} at step {evaluation.step} on {len(images.names)} images of {evaluation.split}: mIoU "
+        f"{images.miou:.4f}, pixel accuracy {images.pixel_accuracy:.4f}"
     )
 
 
 def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
     """Write the tables, the matrices of the images, and last evaluation.json; each whole or not at all."""
-    from trainers.image_evaluation import save_image_evaluation
-
-    found = evaluation.found
-    save_image_evaluation(folder / PER_IMAGE, found)
-    write_whole(folder / PER_CLASS, classes_csv(found))
-    write_whole(folder / CONFUSION, confusion_csv(found))
+    images = evaluation.images
+    save_image_evaluation(folder / PER_IMAGE, images)
+    write_whole(folder / PER_CLASS, classes_csv(images))
+    write_whole(folder / CONFUSION, confusion_csv(images))
     write_whole(folder / JSON, json.dumps(to_json(evaluation), indent=1) + "\n")
 
 
@@ -125,17 +132,13 @@ NAMED, NUMBERED = 40, 21
 """Most classes whose names fit beside the matrix, and whose shares fit into it."""
 
 
-def draw_confusion(found: ImageEvaluation, path: Path, title: str) -> None:
+def draw_confusion(images: ImageEvaluation, path: Path, title: str) -> None:
     """Write the confusion matrix as a PNG; each row is divided by the pixels that truly are of its class.
 
     Rows of classes that do not occur are empty.
     """
-    import numpy as np
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    count = len(found.classes)
-    total = found.total.astype(np.float64)
+    count = len(images.classes)
+    total = images.total.astype(np.float64)
     truly = total.sum(axis=1, keepdims=True)
     shares = np.divide(total, truly, out=np.full_like(total, np.nan), where=truly > 0)
     side = max(4.5, min(14.0, 0.55 * count + 2))
@@ -145,8 +148,8 @@ def draw_confusion(found: ImageEvaluation, path: Path, title: str) -> None:
     image = axes.imshow(shares, cmap="viridis", vmin=0, vmax=1)
     axes.set(xlabel="prediction", ylabel="truth", title=title)
     if count <= NAMED:
-        axes.set_xticks(range(count), found.classes, rotation=45, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(count), found.classes)
+        axes.set_xticks(range(count), images.classes, rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(count), images.classes)
     if count <= NUMBERED:
         for row, column in zip(*np.nonzero(shares >= 0.005), strict=True):
             value = shares[row, column]
@@ -165,16 +168,6 @@ def draw_images(segmenter: Segmenter, source: ImageSource, folder: Path, count: 
 
     Masks hold class indices, at the size at which the images are stored.
     """
-    import numpy as np
-    import torch
-    from PIL import Image
-
-    from trainers.data.groups import numbered_groups
-    from trainers.evaluate import predictions
-    from trainers.figure import overlay
-    from trainers.local_run import LocalRun
-    from trainers.predict import mask_image, write_png
-
     config, classes = segmenter.config, len(segmenter.classes)
     run = LocalRun(device=segmenter.device)
     with torch.no_grad():
@@ -183,5 +176,5 @@ def draw_images(segmenter: Segmenter, source: ImageSource, folder: Path, count: 
             image = (images[0] * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
             mask = truth[0].cpu().numpy().astype(np.uint8)
             write_png(folder / "masks" / f"{source.names[index]}.png", mask_image(label, classes))
-            both = [overlay(image, one, classes) for one in (mask, label)]
+            both = [overlay(image, labels, classes) for labels in (mask, label)]
             write_png(folder / "overlays" / f"{source.names[index]}.png", Image.fromarray(np.concatenate(both, axis=1)))

@@ -1,34 +1,33 @@
-"""Which trained model a word on the command line means: a training, a trial, an MLflow run or a registered model."""
+"""Trained models by the words that name them: a training, a trial, an MLflow run or a registered model."""
 
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from harness.models import registry as records
-from harness.run_folder import LATEST, checkpoint_folder
+import torch
+
+from harness.event_log import LEDGER, read_ledger
+from harness.run_folder import EVALUATION, LATEST, RunInfo, checkpoint_folder, read_run
+from harness.run_folder import run_names as folder_names
+from harness.search.objectives import parse_objectives
+from harness.tracking.stores import RecordedRun, find_record, run_names
+from harness.trials import Trial, TrialState
+from trainers.config import TrainConfig
 from trainers.errors import UsageError
+from trainers.models.served import Segmenter, load_segmenter
+from trainers.overrides import apply_overrides
 
-if TYPE_CHECKING:
-    import torch
-
-    from harness.trials import Trial
-    from trainers.config import TrainConfig
-    from trainers.models.served import Segmenter
-
-CONFIRMATION = "request.json"
 LOCAL = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,63})(/(?P<trial>\d+))?")
 FORMS = "NAME, NAME/TRIAL, an MLflow run's id or name, or models:/NAME@ALIAS"
 
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A trained model that was found."""
+    """A trained model, and where it comes from."""
 
     title: str
     """As people call it: `first`, `css_quick-001/9`, `models:/NAME/3`."""
@@ -50,10 +49,6 @@ class TrainedRun:
         Raises:
             DataError: the checkpoint cannot be read or is another config's.
         """
-        import torch
-
-        from trainers.models.served import load_segmenter
-
         if self.segmenter is not None:
             return self.segmenter.to(device or torch.device("cpu"))
         assert self.checkpoint is not None  # noqa: S101  # there is one or the other
@@ -77,10 +72,10 @@ def find_run(word: str, storage: Path, tracking_uri: str) -> TrainedRun:
     local = LOCAL.fullmatch(word)
     if local is not None and (storage / local["name"]).is_dir():
         return local_run(storage.resolve() / local["name"], None if local["trial"] is None else int(local["trial"]))
-    run = records.find_record(tracking_uri, word)
-    if run is None:
+    record = find_record(tracking_uri, word)
+    if record is None:
         raise UsageError(_unknown(word, storage, tracking_uri))
-    return _recorded(run, storage)
+    return _recorded(record, storage)
 
 
 def local_run(folder: Path, number: int | None = None) -> TrainedRun:
@@ -89,27 +84,25 @@ def local_run(folder: Path, number: int | None = None) -> TrainedRun:
     Raises:
         UsageError: the folder holds none of them, there is no such trial, or its checkpoint is not there.
     """
-    from harness.search.manifest import TRAINING, read_origin
+    info = read_run(folder)
+    if info.trainer != "css":
+        raise UsageError(f"a model must be one of this project's trainer, {folder.name} was trained by {info.trainer}")
+    base = TrainConfig.model_validate(info.config)
+    if info.kind != "train":
+        return _trial(folder, number, info, base)
+    if number not in (None, 0):
+        raise UsageError(f"a training has no trials, got {folder.name}/{number}: write {folder.name}")
+    if not (folder / LATEST).exists():
+        raise UsageError(f"a training must have a checkpoint, there is none yet in {folder}: wait for its report")
+    return TrainedRun(folder.name, base, folder / EVALUATION, folder / LATEST, origin=(folder, 0))
 
-    if (folder / TRAINING).exists():
-        if number not in (None, 0):
-            raise UsageError(f"a training has no trials, got {folder.name}/{number}: write {folder.name}")
-        checkpoint = folder / LATEST
-        if not checkpoint.exists():
-            raise UsageError(f"a training must have a checkpoint, there is none yet in {folder}: wait for its report")
-        return TrainedRun(
-            folder.name, read_origin(folder).config, folder / "evaluation", checkpoint, origin=(folder, 0)
-        )
-    return _trial(folder, number)
 
-
-def _trial(folder: Path, number: int | None) -> TrainedRun:
-    from harness.event_log import LEDGER, read_ledger
-    from trainers.overrides import apply_overrides
-
-    base, maximise, searched = _base(folder)
+def _trial(folder: Path, number: int | None, info: RunInfo, base: TrainConfig) -> TrainedRun:
+    searched = info.kind == "search"
+    objectives = info.request.get("options", {}).get("objective") if searched else None
+    maximise = parse_objectives(objectives or [info.metric])[0].maximise
     trials = read_ledger(folder / LEDGER, maximise).trials
-    kept = [one for one in sorted(trials) if (checkpoint_folder(folder / "trials", one) / LATEST).exists()]
+    kept = [key for key in sorted(trials) if (checkpoint_folder(folder / "trials", key) / LATEST).exists()]
     has = f"{folder.name} keeps the checkpoints of {_listed(kept)}"
     if number is None:
         number = _best(trials.values(), maximise) if searched else None
@@ -128,42 +121,17 @@ def _trial(folder: Path, number: int | None) -> TrainedRun:
             f"and has {config.hash}: use the version of s4 that trained it"
         )
     checkpoint = checkpoint_folder(folder / "trials", number) / LATEST
-    out = folder / "evaluation" / f"trial-{number:03d}"
+    out = folder / EVALUATION / f"trial-{number:03d}"
     return TrainedRun(f"{folder.name}/{number}", config, out, checkpoint, origin=(folder, number))
 
 
-def _base(folder: Path) -> tuple[TrainConfig, bool, bool]:
-    """Return the config that trials override, whether more is better, and whether the folder is a search's.
-
-    Raises:
-        UsageError: nothing with trials began in the folder.
-    """
-    from harness.ablation import request as ablation
-    from harness.search.manifest import SEARCH, read_manifest
-
-    if (folder / SEARCH).exists():
-        manifest = read_manifest(folder)
-        return manifest.config, manifest.objectives[0].maximise, True
-    if (folder / ablation.REQUEST).exists():
-        return ablation.read_request(folder).config, True, False
-    if (folder / CONFIRMATION).exists():
-        try:
-            search = json.loads((folder / CONFIRMATION).read_text(encoding="utf-8"))["search"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"{folder / CONFIRMATION} must be what s4 confirm wrote, it is not: {error}") from None
-        return read_manifest(folder.parent / search).config, True, False
-    raise UsageError(f"a model must come from a training or a search, {folder} holds neither: check RUN and --storage")
-
-
 def _best(trials: Iterable[Trial], maximise: bool) -> int | None:
-    from harness.trials import TrialState
-
     sign = -1 if maximise else 1
     complete = [trial for trial in trials if trial.state is TrialState.COMPLETE and trial.best]
     return min(complete, key=lambda trial: (sign * trial.best["value"], trial.number)).number if complete else None
 
 
-def _recorded(run: records.Record, storage: Path) -> TrainedRun:
+def _recorded(run: RecordedRun, storage: Path) -> TrainedRun:
     """Return the model of an MLflow run, whose checkpoint lies in the folder that recorded it."""
     if run.folder is None:
         raise UsageError(f"an MLflow run must be one that s4 recorded, {run.run_id} has no tag s4.folder: take another")
@@ -173,29 +141,26 @@ def _recorded(run: records.Record, storage: Path) -> TrainedRun:
             f"the folder of a run must be seen from here, that of {run.run_id} is {run.folder}: mount it, or copy it "
             f"to {storage.resolve() / run.folder.name}"
         )
-    found = local_run(folder, run.trial)
-    if run.config_hash not in (None, found.config.hash):
+    trained = local_run(folder, run.trial)
+    if run.config_hash not in (None, trained.config.hash):
         raise UsageError(
-            f"{folder} must hold what {run.run_id} recorded (config {run.config_hash}), it holds {found.config.hash}: "
-            "give another --storage"
+            f"{folder} must hold what {run.run_id} recorded (config {run.config_hash}), it holds {trained.config.hash}"
+            ": give another --storage"
         )
-    return replace(found, run_id=run.run_id if run.config_hash else None)
+    return replace(trained, run_id=run.run_id if run.config_hash else None)
 
 
 def _registered(uri: str, storage: Path, tracking_uri: str) -> TrainedRun:
-    found = records.read_registered(tracking_uri, uri)
-    out = storage.resolve() / "models" / found.name / f"v{found.version}"
-    title = f"models:/{found.name}/{found.version}"
-    return TrainedRun(title, found.segmenter.config, out, segmenter=found.segmenter, run_id=found.run_id)
+    from harness.tracking.models import read_registered  # imports MLflow
+
+    model = read_registered(tracking_uri, uri)
+    out = storage.resolve() / "models" / model.name / f"v{model.version}"
+    title = f"models:/{model.name}/{model.version}"
+    return TrainedRun(title, model.segmenter.config, out, segmenter=model.segmenter, run_id=model.run_id)
 
 
 def _unknown(word: str, storage: Path, tracking_uri: str) -> str:
-    from harness.ablation.request import REQUEST as ABLATION
-    from harness.search.manifest import SEARCH, TRAINING
-
-    begun = (SEARCH, TRAINING, ABLATION, CONFIRMATION)
-    names = {path.parent.name for file in begun for path in storage.glob(f"*/{file}")}
-    known = sorted(names | records.run_names(tracking_uri))
+    known = sorted({*folder_names(storage)} | run_names(tracking_uri))
     near = difflib.get_close_matches(word.partition("/")[0], known, n=3)
     hint = (
         f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known[:5])}" if known else "train first"

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
+
+from scipy.special import digamma
+
+from harness.search.config import rungs
 
 SAVE_INTERVAL_S = 30.0
 """Least time between two checkpoints of a trial, as in `SearchPlan.save_interval_s`."""
@@ -88,17 +93,14 @@ def decisions(shape: Shape) -> list[int]:
     Ray's ASHA decides one rung a report, the highest that is reached and not decided yet. A rung between two reports is
     decided at the next one.
     """
-    rungs, rung = [], shape.grace_steps
-    while rung < shape.horizon:
-        rungs.append(rung)
-        rung *= shape.reduction_factor
-    found = []
+    pending = rungs(shape.horizon, shape.grace_steps, shape.reduction_factor)
+    reports = []
     for report in range(shape.every, shape.horizon, shape.every):
-        reached = [rung for rung in rungs if rung <= report]
+        reached = [rung for rung in pending if rung <= report]
         if reached:
-            rungs.remove(reached[-1])
-            found.append(report)
-    return found
+            pending.remove(reached[-1])
+            reports.append(report)
+    return reports
 
 
 def expected_passes(arrivals: float, reduction_factor: int) -> float:
@@ -113,8 +115,6 @@ def expected_passes(arrivals: float, reduction_factor: int) -> float:
 
     so what deciding at once costs beyond n / eta grows with log n. A sampler that gets better makes more trials pass.
     """
-    from scipy.special import digamma
-
     if arrivals <= 1:
         return arrivals
     harmonic = float(digamma(arrivals + 1)) + 0.5772156649015329
@@ -123,12 +123,12 @@ def expected_passes(arrivals: float, reduction_factor: int) -> float:
 
 def expected_ends(shape: Shape) -> list[Ends]:
     """Return where trials are expected to end, by steps; the last entry is the horizon."""
-    found, arrivals = [], float(shape.trials)
+    ends, arrivals = [], float(shape.trials)
     for step in decisions(shape) if shape.scheduler == "asha" else []:
         passing = expected_passes(arrivals, shape.reduction_factor)
-        found.append(Ends(step, arrivals - passing))
+        ends.append(Ends(step, arrivals - passing))
         arrivals = passing
-    return [*found, Ends(shape.horizon, arrivals)]
+    return [*ends, Ends(shape.horizon, arrivals)]
 
 
 def least_ends(shape: Shape) -> list[Ends]:
@@ -192,22 +192,17 @@ def most_trials(shape: Shape, fits: Callable[[Shape], bool]) -> int:
     Args:
         fits: holds for a number of trials if it holds for a larger one.
     """
-    low, high = 0, shape.trials
-    while high - low > 1:
-        middle = (low + high) // 2
-        if fits(replace(shape, trials=middle, gangs=min(shape.gangs, middle))):
-            low = middle
-        else:
-            high = middle
-    return low
+
+    def too_many(trials: int) -> bool:
+        return not fits(replace(shape, trials=trials, gangs=min(shape.gangs, trials)))
+
+    return bisect(range(1, shape.trials), False, key=too_many)
 
 
 def least_gangs(shape: Shape, most: int, fits: Callable[[Shape], bool]) -> int | None:
     """Return the smallest number of gangs above that of the shape that fits, up to `most`; none where none does."""
-    for gangs in range(shape.gangs + 1, min(most, shape.trials) + 1):
-        if fits(replace(shape, gangs=gangs)):
-            return gangs
-    return None
+    more = range(shape.gangs + 1, min(most, shape.trials) + 1)
+    return next((gangs for gangs in more if fits(replace(shape, gangs=gangs))), None)
 
 
 def _range(shape: Shape, of: Callable[[list[Ends]], float]) -> Range:

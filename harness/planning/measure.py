@@ -4,35 +4,33 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from trainers.errors import ConfigError, UsageError
+import torch
 
-if TYPE_CHECKING:
-    from trainers.config import TrainConfig
-    from trainers.local_run import LocalRun
-    from trainers.state import TrainState
+from harness.planning.arithmetic import Pace
+from trainers.checkpoint import save_checkpoint
+from trainers.config import TrainConfig
+from trainers.data.splits import open_splits
+from trainers.errors import ConfigError, DivergedError, UsageError
+from trainers.evaluate import evaluate_state
+from trainers.local_run import LocalRun
+from trainers.loop import train, warm_up
+from trainers.overrides import apply_overrides
+from trainers.run import Decision
+from trainers.state import TrainState
 
 STEPS = 20
 
 
 @dataclass(frozen=True)
-class Timing:
-    """What was measured."""
+class Timing(Pace):
+    """Measured times of one process; a step's is a mean."""
 
     steps: int
     """Steps that were timed, after one that was not."""
-    step_s: float
-    """Mean."""
-    evaluate_s: float
-    save_s: float
-    start_s: float
-    """Building the state of a training where another was built before."""
-    checkpoint_bytes: int
     device: str
     """What the steps ran on: the name of a GPU, or `1 CPU thread`."""
     unit: str
@@ -51,58 +49,40 @@ def time_config(config: TrainConfig, workers: int, storage: Path) -> Timing:
     Raises:
         UsageError: the configuration cannot be trained here, or the storage cannot be written.
     """
-    import torch
-
-    from trainers.data.splits import open_splits
-    from trainers.errors import DivergedError
-    from trainers.evaluate import evaluate_state
-    from trainers.local_run import LocalRun
-    from trainers.loop import train, warm_up
-    from trainers.run import Decision
-    from trainers.state import TrainState
-
-    steps = min(STEPS, config.schedule.steps)
-    share = _share(config, workers, steps)
-    seen: dict[str, float] = {}
+    schedule = config.schedule
+    steps = min(STEPS, schedule.steps)
+    overrides = {
+        "schedule.labelled_batch": schedule.labelled_batch // workers,
+        "schedule.unlabelled_batch": schedule.unlabelled_batch // workers,
+        "schedule.evaluate_every": steps,
+    }
+    share = apply_overrides(config, overrides)
+    report: dict[str, float] = {}
 
     def listen(metrics: Mapping[str, float]) -> Decision:
-        seen.update(metrics)
+        report.update(metrics)
         return Decision.STOP
 
-    run = LocalRun(listener=listen)
+    run, threads = LocalRun(listener=listen), torch.get_num_threads()
+    cuda = run.device.type == "cuda"
     try:
-        with _one_thread(run.device.type == "cpu"):
-            warm_up(share, run)
-            state = train(share, run)
-            evaluate_s = _timed(run, lambda: evaluate_state(state, open_splits(share.data), share, run))
-            start_s = _timed(run, lambda: TrainState(share, run))
-            save_s, size = _save(state, run, storage)
+        if not cuda:
+            torch.set_num_threads(1)
+        warm_up(share, run)
+        state = train(share, run)
+        evaluate_s = _timed(run, lambda: evaluate_state(state, open_splits(share.data), share, run))
+        start_s = _timed(run, lambda: TrainState(share, run))
+        save_s, size = _save(state, run, storage)
     except DivergedError as error:
         raise ConfigError(f"the base configuration must train for {steps} steps, but {error}: change it") from None
-    cuda = run.device.type == "cuda"
-    device = torch.cuda.get_device_name(run.device) if cuda else "1 CPU thread"
-    return Timing(steps, seen["time/step_s"], evaluate_s, save_s, start_s, size, device, "GPU" if cuda else "CPU")
-
-
-def _share(config: TrainConfig, workers: int, steps: int) -> TrainConfig:
-    """Return the configuration with one worker's share of the batch, and a report after these steps."""
-    from trainers.overrides import apply_overrides
-
-    schedule = config.schedule
-    return apply_overrides(
-        config,
-        {
-            "schedule.labelled_batch": schedule.labelled_batch // workers,
-            "schedule.unlabelled_batch": schedule.unlabelled_batch // workers,
-            "schedule.evaluate_every": steps,
-        },
-    )
+    finally:
+        torch.set_num_threads(threads)
+    device, unit = (torch.cuda.get_device_name(run.device), "GPU") if cuda else ("1 CPU thread", "CPU")
+    return Timing(report["time/step_s"], evaluate_s, save_s, start_s, size, steps, device, unit)
 
 
 def _save(state: TrainState, run: LocalRun, storage: Path) -> tuple[float, int]:
     """Return the seconds and the bytes of a checkpoint."""
-    from trainers.checkpoint import save_checkpoint
-
     try:
         with tempfile.TemporaryDirectory(prefix=".s4-plan-", dir=existing(storage)) as folder:
             path = Path(folder) / "latest.pt"
@@ -122,27 +102,12 @@ def existing(folder: Path) -> Path:
 
 def _timed(run: LocalRun, work: Callable[[], object]) -> float:
     """Return the seconds that this takes, with what it leaves to the device."""
-    import torch
 
-    def wait() -> float:
+    def now() -> float:
         if run.device.type == "cuda":
             torch.cuda.synchronize(run.device)
         return time.perf_counter()
 
-    began = wait()
+    begun = now()
     work()
-    return wait() - began
-
-
-@contextmanager
-def _one_thread(wanted: bool) -> Iterator[None]:
-    """Use one thread for a while, as a worker of a gang does."""
-    import torch
-
-    before = torch.get_num_threads()
-    if wanted:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    return now() - begun

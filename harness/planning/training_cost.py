@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from harness.cli.options import base_config
+from harness.experiment import CssExperiment
 from harness.formats import GIB, big_number, byte_size
 from harness.tables import Table, facts_table
+from trainers.config import TrainConfig
+from trainers.cost import ALLOWANCE, StepCost, step_cost
 from trainers.errors import ConfigError
-
-if TYPE_CHECKING:
-    from trainers.config import TrainConfig
-    from trainers.cost import StepCost
-    from trainers.models.weights import WeightReport
+from trainers.models.weights import WeightReport, inspect_weights
 
 GPU_SIZES = (16, 24, 40, 48, 80)
 """Memory of common GPUs, in GiB."""
+Rows = list[tuple[str, str]]
+"""Names and values."""
 
 
-class Plan(NamedTuple):
+class TrainingCost(NamedTuple):
     """A configuration on a number of workers, and what a step of it costs each."""
 
     preset: str
@@ -45,34 +45,29 @@ class Plan(NamedTuple):
         return [size for size in GPU_SIZES if self.cost.memory.needed <= size * GIB]
 
 
-def make_plan(preset: str, words: list[str], workers: int) -> Plan:
+def plan_training(experiment: CssExperiment, workers: int = 1, memory: float | None = None) -> TrainingCost:
     """Count what a step costs.
 
+    Args:
+        memory: of a worker's GPU, in GiB; what does not fit is refused.
+
     Raises:
-        ConfigError, DataError: the preset, a setting, the workers or the encoder's weights are refused.
+        ConfigError, DataError: the workers or the encoder's weights are refused.
     """
-    from trainers.overrides import parse_settings
-
-    config = base_config(preset, parse_settings(words))
-
-    from trainers.cost import step_cost
-
-    weights = None
-    if config.model.arch == "deeplabv3plus":
-        from trainers.models.weights import inspect_weights
-
-        weights = inspect_weights(config.model)
-    return Plan(preset, config, workers, step_cost(config, workers), weights)
+    config = experiment.base
+    weights = inspect_weights(config.model) if config.model.arch == "deeplabv3plus" else None
+    plan = TrainingCost(experiment.name, config, workers, step_cost(config, workers), weights)
+    if memory is not None:
+        check_memory(plan, memory)
+    return plan
 
 
-def check_memory(plan: Plan, memory: float) -> None:
+def check_memory(plan: TrainingCost, memory: float) -> None:
     """Refuse what does not fit.
 
     Raises:
         ConfigError: a worker needs more than `memory` GiB, with the allowance.
     """
-    from trainers.cost import ALLOWANCE
-
     need = plan.cost.memory
     if need.needed > memory * GIB:
         raise ConfigError(
@@ -83,22 +78,15 @@ def check_memory(plan: Plan, memory: float) -> None:
         )
 
 
-def to_table(plan: Plan) -> Table:
-    """Return the plan as names and values."""
-    parts = [_network_rows(plan), _batch_rows(plan), _memory_rows(plan), _traffic_rows(plan)]
-    return facts_table("plan", f"plan of {plan.preset}, workers: {plan.workers}", parts)
-
-
-def to_json(plan: Plan) -> dict[str, Any]:
+def to_json(plan: TrainingCost) -> dict[str, Any]:
     """Return the plan as numbers: bytes, operations, counts."""
-    from trainers.cost import ALLOWANCE
-
     cost, schedule = plan.cost, plan.config.schedule
+    parameters, flops, memory, traffic = cost
     return {
         "preset": plan.preset,
         "config_hash": plan.config.hash,
         "workers": plan.workers,
-        "parameters": {**cost.parameters._asdict(), "total": cost.parameters.total},
+        "parameters": {**parameters._asdict(), "total": parameters.total},
         "weights": None if plan.weights is None else plan.weights._asdict(),
         "batch": {
             "images": plan.images,
@@ -109,68 +97,68 @@ def to_json(plan: Plan) -> dict[str, Any]:
         },
         "steps": schedule.steps,
         "flops": {
-            "worker_step": {**cost.flops._asdict(), "total": cost.flops.total},
+            "worker_step": {**flops._asdict(), "total": flops.total},
             "step": plan.step_flops,
             "image": plan.step_flops / plan.images,
             "horizon": plan.step_flops * schedule.steps,
         },
-        "memory": {
-            **cost.memory._asdict(),
-            "peak": cost.memory.peak,
-            "allowance": ALLOWANCE,
-            "needed": cost.memory.needed,
-        },
+        "memory": {**memory._asdict(), "peak": memory.peak, "allowance": ALLOWANCE, "needed": memory.needed},
         "fits_gib": plan.fits,
-        "traffic": cost.traffic._asdict(),
+        "traffic": traffic._asdict(),
     }
 
 
-def _network_rows(plan: Plan) -> list[tuple[str, str]]:
+def to_table(plan: TrainingCost) -> Table:
+    """Return the plan as names and values."""
+    parts = [_network_rows(plan), _batch_rows(plan), _memory_rows(plan), _traffic_rows(plan)]
+    return facts_table("plan", f"plan of {plan.preset}, workers: {plan.workers}", parts)
+
+
+def _network_rows(plan: TrainingCost) -> Rows:
     parameters, model = plan.cost.parameters, plan.config.model
-    name: str = model.arch
+    network: str = model.arch
     if model.arch == "deeplabv3plus":
         stem = ", deep stem" if model.stem == "deep" else ""
-        name = f"{model.arch} on {model.backbone}{stem}, output stride {model.output_stride}"
+        network = f"{model.arch} on {model.backbone}{stem}, output stride {model.output_stride}"
+    counts = f"encoder {big_number(parameters.encoder)}, the rest {big_number(parameters.heads)}"
     rows = [
-        ("network", f"{name}, {plan.config.compute.precision}"),
-        (
-            "parameters",
-            f"{big_number(parameters.total)}: encoder {big_number(parameters.encoder)}, the rest "
-            f"{big_number(parameters.heads)}",
-        ),
+        ("network", f"{network}, {plan.config.compute.precision}"),
+        ("parameters", f"{big_number(parameters.total)}: {counts}"),
     ]
     return rows if plan.weights is None else [*rows, ("encoder weights", str(plan.weights))]
 
 
-def _batch_rows(plan: Plan) -> list[tuple[str, str]]:
+def _batch_rows(plan: TrainingCost) -> Rows:
     schedule, flops = plan.config.schedule, plan.cost.flops
     unlabelled = plan.images - schedule.labelled_batch
     each = f"{schedule.labelled_batch // plan.workers} + {unlabelled // plan.workers}"
     parts = "at once" if schedule.accumulate == 1 else f"in {schedule.accumulate} parts"
+    counts = ", ".join(f"{name} {big_number(plan.workers * count)}" for name, count in flops._asdict().items())
+    horizon = f"{schedule.steps} steps, {big_number(plan.step_flops * schedule.steps)}FLOP"
     return [
         ("batch", f"{schedule.labelled_batch} labelled + {unlabelled} unlabelled images a step; "
                   f"{each} a worker, {parts}"),
-        ("operations a step", f"{big_number(plan.step_flops)}FLOP: " + ", ".join(
-            f"{name} {big_number(plan.workers * count)}" for name, count in flops._asdict().items())),
+        ("operations a step", f"{big_number(plan.step_flops)}FLOP: {counts}"),
         ("operations an image", f"{big_number(plan.step_flops // plan.images)}FLOP, forward and backward of all"),
-        ("horizon", f"{schedule.steps} steps, {big_number(plan.step_flops * schedule.steps)}FLOP"),
+        ("horizon", horizon),
     ]  # fmt: skip
 
 
-def _memory_rows(plan: Plan) -> list[tuple[str, str]]:
-    from trainers.cost import ALLOWANCE
-
+def _memory_rows(plan: TrainingCost) -> Rows:
     memory = plan.cost.memory
-    parts = ", ".join(f"{name} {byte_size(size)}" for name, size in memory._asdict().items())
     sizes = ", ".join(f"{size} GiB" for size in plan.fits) or "none of these sizes"
     return [
-        ("memory a worker", f"{byte_size(memory.peak)} alive at the peak of a step: {parts}"),
+        ("memory a worker", f"{byte_size(memory.peak)} alive at the peak of a step: {_sizes(memory)}"),
         ("  with allowance", f"{byte_size(memory.needed)}: {ALLOWANCE:.0%} are assumed for workspaces and "
                              "fragmentation, which are not counted"),
         ("  fits GPUs of", f"{sizes} (of {', '.join(map(str, GPU_SIZES))})"),
     ]  # fmt: skip
 
 
-def _traffic_rows(plan: Plan) -> list[tuple[str, str]]:
-    parts = ", ".join(f"{name} {byte_size(size)}" for name, size in plan.cost.traffic._asdict().items())
-    return [("network a step", "nothing, one worker" if plan.workers == 1 else f"each worker contributes {parts}")]
+def _traffic_rows(plan: TrainingCost) -> Rows:
+    traffic = f"each worker contributes {_sizes(plan.cost.traffic)}"
+    return [("network a step", "nothing, one worker" if plan.workers == 1 else traffic)]
+
+
+def _sizes(parts: Any) -> str:
+    return ", ".join(f"{name} {byte_size(size)}" for name, size in parts._asdict().items())

@@ -71,10 +71,13 @@ def ablation_steps(ablation: Ablation, folder: Path) -> Section:
     seeds = ablation.request.seeds
     more = range(max(seeds) + 1, max(seeds) + 1 + MORE)
     rows = [
-        (ablate_command(ablation, folder, (*seeds, *more)), "train more seeds; those that are there stay"),
         (f"s4 report {shlex.quote(ablation.name)}{storage_option(folder)}", "this report again"),
         ("s4 ui", "its records in MLflow"),
     ]
+    if ablation.request.confirms is None:  # a confirmation goes on with the seeds it began with
+        rows.insert(
+            0, (ablate_command(ablation, folder, (*seeds, *more)), "train more seeds; those that are there stay")
+        )
     if any(run.state in ("MISSING", "RUNNING", "INTERRUPTED") for run in ablation.outcomes):
         rows.insert(0, (ablate_command(ablation, folder, seeds), "train what is missing"))
     return Section("Go on", [Commands(rows)])
@@ -84,16 +87,20 @@ def ablate_command(ablation: Ablation, folder: Path, seeds: Sequence[int]) -> st
     """Return the command that goes on with an ablation, or with trainings of one configuration, with these seeds."""
     request = ablation.request
     words = ["s4", "noise", request.preset, "--seeds", str(len(seeds))]
-    if ablation.others:
+    settings = {} if request.confirms else request.settings  # a confirmation has those of its search
+    if request.confirms:
+        top, listed = str(len(ablation.others)), ",".join(map(str, seeds))
+        words = ["s4", "confirm", request.confirms.search, "--top", top, "--seeds", listed]
+    elif ablation.others:
         # a plan that does not come with the package is in a file, which must be found again
         shipped = request.plan in list_plans() and load_plan(request.plan).text == request.plan_text
         plan = request.plan if shipped else f"{request.plan}.yaml"
         words = ["s4", "ablate", plan, "--preset", request.preset, "--seeds", ",".join(map(str, seeds))]
     if request.vary_data:
         words.append("--vary-data")
-    if ablation.others and ablation.metric != "val/miou":
+    if ablation.others and ablation.metric != "val/miou" and not request.confirms:
         words += ["--metric", ablation.metric]
-    for path, value in request.settings.items():
+    for path, value in settings.items():
         words += ["--set", f"{path}={value}"]
     if ablation.name != request.plan:
         words += ["--name", ablation.name]

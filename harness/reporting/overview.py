@@ -45,18 +45,18 @@ def overview(record: Record) -> Section:
 
 def facts(record: Record) -> list[tuple[str, str]]:
     """Return what was done, as names and values; what is not known is left out."""
-    results = record.results
+    results, info = record.results, record.info
     rows = [("Preset", results.preset), *(_search_facts(record) if results.kind == "search" else ())]
     rows.append(("Objective" if len(results.objectives) < 2 else "Objectives", _objectives(record)))
-    rows.append(("Horizon", f"{results.horizon} steps" + (f", a report every {record.every}" if record.every else "")))
-    if record.origin is not None and record.origin.settings:
-        rows.append(("Set by hand", ", ".join(f"{path} = {value}" for path, value in record.origin.settings.items())))
+    rows.append(("Horizon", f"{results.horizon} steps" + (f", a report every {info.report_every}" if info else "")))
+    if info is not None and info.settings:
+        rows.append(("Set by hand", ", ".join(f"{path} = {value}" for path, value in info.settings.items())))
     return [*rows, *_run_facts(record)]
 
 
 def _search_facts(record: Record) -> list[tuple[str, str]]:
     """Return what a training has not."""
-    results, plan = record.results, record.plan
+    results, plan = record.results, record.options
     states = ", ".join(f"{count} {WORDS[state]}" for state, count in results.counts.items())
     trials, planned = str(len(results.rows)), plan.get("trials")
     if planned and planned != len(results.rows):
@@ -78,7 +78,7 @@ def _search_facts(record: Record) -> list[tuple[str, str]]:
 
 def _run_facts(record: Record) -> list[tuple[str, str]]:
     """Return what it cost, and what it was done with."""
-    times = record.times
+    times, info = record.times, record.info
     rows = [("Wall clock", duration(record.results.elapsed_s))]
     if record.device_s is not None:
         rows.append(("Devices held", f"{record.device_s / 3600:.3g} device-hours"))
@@ -86,10 +86,10 @@ def _run_facts(record: Record) -> list[tuple[str, str]]:
         rows.append(("Begun", datetime.fromtimestamp(times.began_unix, UTC).strftime("%Y-%m-%d %H:%M UTC")))
     if len(times.sessions) > 1:
         rows.append(("Sessions", str(len(times.sessions))))
-    if times.git_sha:
-        rows.append(("Revision", f"`{times.git_sha[:12]}`"))
-    if record.origin is not None:
-        rows.append(("Data", f"{record.origin.config.data.name}, splits `{record.origin.data_digest}`"))
+    if info is not None and info.revision:
+        rows.append(("Revision", f"`{info.revision[:12]}`"))
+    if info is not None and info.data_digest:
+        rows.append(("Data", f"{info.config.get('data', {}).get('name', 'own')}, splits `{info.data_digest}`"))
     return rows
 
 

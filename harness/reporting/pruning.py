@@ -30,11 +30,11 @@ def pruning(record: Record) -> Section:
 
 def rung_steps(record: Record) -> list[int]:
     """Return the steps at which the scheduler decides: ASHA's, and those at which trials were stopped."""
-    plan, steps = record.plan, {trial.step for trial in record.trials.values() if trial.state == "PRUNED"}
-    if plan.get("scheduler") == "asha" and record.every:
-        horizon = record.results.horizon
-        first = grace(horizon, record.every, plan.get("grace_steps"))
-        steps |= {*decisions(Shape(1, 1, 1, horizon, record.every, "asha", first, plan["reduction_factor"]))}
+    plan, steps = record.options, {trial.step for trial in record.trials.values() if trial.state == "PRUNED"}
+    if plan.get("scheduler") == "asha" and record.info:
+        horizon, every = record.results.horizon, record.info.report_every
+        first = grace(horizon, every, plan.get("grace_steps"))
+        steps |= {*decisions(Shape(1, 1, 1, horizon, every, "asha", first, plan["reduction_factor"]))}
     return sorted(steps)
 
 
@@ -69,7 +69,7 @@ def _orders(record: Record) -> list[RungOrder]:
     horizon = record.results.horizon
     courses = [_course(trial, horizon) for trial in record.trials.values()]
     steps = sorted({step for course in courses if course.final is not None for step in course.values})
-    eta = record.plan.get("reduction_factor") or 3
+    eta = record.options.get("reduction_factor") or 3
     return rung_orders(courses, [step for step in steps if step < horizon], eta, record.maximise)
 
 

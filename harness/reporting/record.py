@@ -7,48 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
-from harness.event_log import LEDGER, History, read_ledger
+from harness.event_log import LEDGER, History, Span, Times, json_lines, read_ledger, read_times
 from harness.reporting.results import FILES, Collector, Results, Row, read_results
-from harness.run_folder import json_lines
-from harness.search.manifest import SEARCH, TRAINING, Manifest, Origin, read_manifest, read_origin
-from harness.tracking.stores import OUTBOX
+from harness.run_folder import RunInfo, kind_of, read_run
+from harness.search.objectives import parse_objectives
 from harness.trials import Trial, TrialState
+from search_spaces import Space
+from search_spaces.space import parse_space
 from trainers.errors import UsageError
-
-if TYPE_CHECKING:
-    from search_spaces import Space
 
 Reports = Mapping[int, Mapping[str, float]]
 """Metrics of a trial's reports, by step, ascending."""
-
-
-class Span(NamedTuple):
-    """A time during which a trial was trained. A trial that was interrupted has several."""
-
-    trial: int
-    start_s: float
-    """Since the beginning, with the time between two sessions left out."""
-    end_s: float
-    state: str
-    """How it ended; `INTERRUPTED` where nothing says so."""
-
-
-class Times(NamedTuple):
-    """What the outbox tells of time."""
-
-    spans: Sequence[Span]
-    """In order of their beginnings."""
-    sessions: Sequence[float]
-    """Seconds at which drivers began; the first one at 0."""
-    git_sha: str | None
-    began_unix: float | None
-    """When the first driver began."""
-
-
-NO_TIMES = Times((), (), None, None)
 
 
 @dataclass(frozen=True)
@@ -64,8 +37,8 @@ class Record:
     times: Times
     device_s: float | None
     """Seconds that devices were held, times their number; none where nobody wrote it down."""
-    origin: Origin | None
-    """What it began with: a `Manifest` for a search."""
+    info: RunInfo | None
+    """What it began with; none where that is not known."""
     missing: Sequence[str] = field(default_factory=list)
     """What could not be read, a sentence each."""
 
@@ -80,25 +53,20 @@ class Record:
         return not (self.results.objectives and self.results.objectives[0].endswith(":min"))
 
     @property
-    def plan(self) -> Mapping[str, Any]:
-        """Options of the search; empty where they are not known."""
-        return self.origin.plan if isinstance(self.origin, Manifest) else {}
+    def options(self) -> Mapping[str, Any]:
+        """Options of a search; empty where they are not known."""
+        return self.info.request.get("options", {}) if self.info else {}
 
-    @property
+    @cached_property
     def space(self) -> Space | None:
         """The search space; none of a training."""
-        return self.origin.space if isinstance(self.origin, Manifest) else None
+        return _space(self.info)
 
     @property
     def unfinished(self) -> bool:
         """Whether trials are missing or can go on."""
-        rows, planned = self.results.rows, self.plan.get("trials")
+        rows, planned = self.results.rows, self.options.get("trials")
         return any(row.state in ("RUNNING", "INTERRUPTED") for row in rows) or bool(planned and len(rows) < planned)
-
-    @property
-    def every(self) -> int | None:
-        """Optimizer steps between two reports."""
-        return self.origin.config.schedule.evaluate_every if self.origin else None
 
 
 def read_record(folder: Path) -> Record:
@@ -108,24 +76,30 @@ def read_record(folder: Path) -> Record:
         UsageError: there are no results, not even unfinished ones.
     """
     results, missing = read_or_rebuild(folder), list[str]()
-    origin = _origin(folder, missing)
+    info, times = None, Times()
+    try:
+        info = read_run(folder)
+    except UsageError as error:
+        missing.append(f"What was asked for is not known: {error}")
     history, reports = History(), dict[int, Reports]()
     try:
         history = read_ledger(folder / LEDGER, not (results.objectives and results.objectives[0].endswith(":min")))
-        reports = read_reports(folder / LEDGER)
+        reports, times = read_reports(folder / LEDGER), read_times(folder / LEDGER)
     except (UsageError, OSError) as error:
         missing.append(f"The ledger cannot be read, so curves, rungs and device-hours are missing: {error}")
     if not history.trials and results.rows and not missing:
         missing.append(f"There is no ledger (`{LEDGER}`), so curves, rungs and device-hours are missing.")
+    elif not times.spans and not missing:
+        missing.append(f"The ledger (`{LEDGER}`) holds no times: version 0.1 wrote it.")
     trials = history.trials or {row.number: _trial(row, results.metric) for row in results.rows}
     return Record(
         folder=folder,
         results=results,
         trials=dict(sorted(trials.items())),
         reports=reports,
-        times=_times(folder, missing),
+        times=times,
         device_s=history.device_s or None,
-        origin=origin,
+        info=info,
         missing=missing,
     )
 
@@ -138,48 +112,27 @@ def read_or_rebuild(folder: Path) -> Results:
     """
     written, ledger = folder / FILES[0], folder / LEDGER
     behind = ledger.exists() and (not written.exists() or written.stat().st_mtime < ledger.stat().st_mtime)
-    if behind and (folder / SEARCH).exists():
-        manifest = read_manifest(folder)
-        return _rebuilt(folder, "search", manifest, manifest.space, [str(one) for one in manifest.objectives])
-    if behind and (folder / TRAINING).exists() and not written.exists():
-        from harness.experiment import CssExperiment
-
-        origin = read_origin(folder)
-        return _rebuilt(folder, "train", origin, None, [f"{CssExperiment(origin.config).metric}:max"])
+    kind = kind_of(folder) if behind else None
+    if kind == "search" or (kind == "train" and not written.exists()):
+        return _rebuilt(folder, read_run(folder))
     return read_results(folder)
 
 
-def _rebuilt(folder: Path, kind: str, origin: Origin, space: Space | None, objectives: list[str]) -> Results:
+def _rebuilt(folder: Path, info: RunInfo) -> Results:
     """Return the results as far as the ledger tells them."""
-    from harness.search.objectives import parse_objectives
-
-    sought = parse_objectives(objectives)
-    history = read_ledger(folder / LEDGER, sought[0].maximise)
+    objectives = parse_objectives(info.request.get("options", {}).get("objective") or [info.metric])
+    history, space = read_ledger(folder / LEDGER, objectives[0].maximise), _space(info)
     paths = space.paths if space else ()
     return Results(
-        name=folder.name, kind=kind, preset=origin.preset, space=space.name if space else None,
-        metric=sought[0].metric, horizon=origin.config.schedule.steps, elapsed_s=history.elapsed_s, tracking_uri="",
-        paths=paths, rows=Collector(history.trials.values()).rows(paths, sought), objectives=objectives,
+        name=folder.name, kind=info.kind, preset=info.preset, space=space.name if space else None,
+        metric=objectives[0].metric, horizon=info.horizon, elapsed_s=history.elapsed_s, tracking_uri="", paths=paths,
+        rows=Collector(history.trials.values()).rows(paths, objectives), objectives=[str(item) for item in objectives],
     )  # fmt: skip
 
 
-def _origin(folder: Path, missing: list[str]) -> Origin | None:
-    try:
-        return read_manifest(folder) if (folder / SEARCH).exists() else read_origin(folder)
-    except UsageError as error:
-        missing.append(f"What was asked for is not known: {error}")
-        return None
-
-
-def _times(folder: Path, missing: list[str]) -> Times:
-    try:
-        found = read_times(folder / OUTBOX)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        missing.append(f"The outbox cannot be read, so times are missing: {error}")
-        return NO_TIMES
-    if not found.spans:
-        missing.append(f"The outbox (`{OUTBOX}`) holds no trials, so times are missing.")
-    return found
+def _space(info: RunInfo | None) -> Space | None:
+    text = info.request.get("space") if info else None
+    return parse_space(text) if text else None
 
 
 def read_reports(path: Path) -> dict[int, Reports]:
@@ -205,35 +158,6 @@ def _trial(row: Row, metric: str) -> Trial:
     return trial
 
 
-def read_times(outbox: Path) -> Times:
-    """Return the times in an outbox; none where there is no outbox.
-
-    Raises:
-        OSError, ValueError, KeyError, TypeError: it is not an outbox.
-    """
-    clock, spans, sessions = _Clock(), list[Span](), list[float]()
-    open_trials: dict[int, tuple[float, float]] = {}
-    git_sha, began = None, None
-    for operation in json_lines(outbox):
-        now, number = clock.at(operation), operation.get("trial")
-        match operation["op"]:
-            case "open":
-                spans += [Span(trial, start, last, "INTERRUPTED") for trial, (start, last) in open_trials.items()]
-                open_trials.clear()
-                sessions.append(now)
-                began = began or operation["time"] / 1000
-                git_sha = operation.get("tags", {}).get("s4.git_sha", git_sha)
-            case "start" if number is not None:
-                open_trials[number] = open_trials.get(number, (now, now))
-            case "report" if number in open_trials:
-                open_trials[number] = (open_trials[number][0], now)
-            case "end" if number in open_trials:
-                start, _ = open_trials.pop(number)
-                spans.append(Span(number, start, now, operation["tags"].get("s4.state", "INTERRUPTED")))
-    spans += [Span(trial, start, last, "INTERRUPTED") for trial, (start, last) in open_trials.items()]
-    return Times(sorted(spans, key=lambda span: (span.start_s, span.trial)), sessions, git_sha, began)
-
-
 def lanes(spans: Sequence[Span]) -> list[int]:
     """Return a lane for each span, the lowest that is free: as many lanes as trials ran at once."""
     free_at: list[float] = []
@@ -243,21 +167,3 @@ def lanes(spans: Sequence[Span]) -> list[int]:
         free_at[lane : lane + 1] = [span.end_s]
         found.append(lane)
     return found
-
-
-class _Clock:
-    """Seconds since the first operation, without the time between two sessions."""
-
-    def __init__(self) -> None:
-        self._last: float | None = None
-        self._behind = 0.0
-        """Unix time at which the clock shows 0."""
-
-    def at(self, operation: dict[str, Any]) -> float:
-        stamp = float(operation["time"]) / 1000
-        if self._last is None:
-            self._behind = stamp
-        elif operation["op"] == "open":
-            self._behind += max(0.0, stamp - self._last)
-        self._last = max(stamp, self._last or stamp)
-        return max(0.0, stamp - self._behind)

@@ -14,7 +14,6 @@ from typing import NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
-from harness.ablation.request import REQUEST
 from harness.reporting.ablation import ablation_document
 from harness.reporting.ablation.record import read_ablation
 from harness.reporting.document import Document
@@ -29,6 +28,7 @@ from harness.reporting.record import Record, read_record
 from harness.reporting.themes import DARK, LIGHT
 from harness.reporting.timing import faults, timing
 from harness.reporting.training import classes, curves, predictions
+from harness.run_folder import kind_of
 from harness.tables import Cell, markdown_inline, markdown_text, spans, table_csv, table_latex, table_markdown
 
 FOLDER = "report"
@@ -49,7 +49,7 @@ def report_on(folder: Path) -> list[Path]:
 
 
 def _document(folder: Path) -> Document:
-    if (folder / REQUEST).exists():
+    if kind_of(folder) in ("ablation", "confirm"):
         return ablation_document(read_ablation(folder), folder)
     record = read_record(folder)
     return search_document(record) if record.results.kind == "search" else training_document(record)

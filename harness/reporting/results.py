@@ -67,6 +67,12 @@ class Results:
     """Best first."""
     objectives: Sequence[str] = ()
     """As `METRIC:max` or `METRIC:min`, the primary one first; none: `metric` is maximised."""
+    reason: str | None = None
+    """Why the session ended before all trials were over; none where they are."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the results with their summary as JSON-able values."""
+        return to_json(self)
 
     @property
     def others(self) -> list[str]:
@@ -232,6 +238,33 @@ def summary(results: Results) -> list[str]:
         f"trial {row.number} {ends[row.state]}: {row.error}" for row in results.rows if row.error and row.state in ends
     ]
     return lines
+
+
+def candidates(results: Results, top: int) -> list[Row]:
+    """Return the best complete trials of a search that differ from the baseline and from each other.
+
+    Raises:
+        UsageError: results are not those of a search, or it has too few such trials.
+    """
+    if results.kind != "search":
+        raise UsageError(f"a search must be confirmed, {results.name} is a {results.kind}: take one that s4 tune made")
+    hashes = {results.baseline.config_hash} if results.baseline else set()
+    rows = []
+    for row in results.rows:
+        if row.state == "COMPLETE" and row.number != 0 and row.config_hash not in hashes:
+            hashes.add(row.config_hash)
+            rows.append(row)
+    if not rows:
+        raise UsageError(
+            f"a search must have complete trials beside the baseline to be confirmed, {results.name} has none: let it "
+            "go on, with more --trials"
+        )
+    if top > len(rows):
+        raise UsageError(
+            f"--top must be at most the {len(rows)} complete trials of {results.name} that differ from the baseline "
+            f"and each other, got {top}: lower it"
+        )
+    return rows[:top]
 
 
 def write_results(folder: Path, results: Results) -> None:

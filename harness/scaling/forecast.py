@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import random
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.event_log import LEDGER, read_ledger
+from harness.console import Console
+from harness.event_log import LEDGER, json_lines, read_ledger
+from harness.run_folder import kind_of, read_run
 from harness.scaling.report import FILES
-from harness.scaling.simulate import REPEATS, Cluster, Faults, Forecast, forecast, simulate
+from harness.scaling.simulate import REPEATS, Cluster, Faults, Simulations, simulate, simulate_many
 from harness.tables import Cell, Column, Table
-from harness.tracking.stores import OUTBOX
 from trainers.errors import UsageError
 
 COLUMNS = (
@@ -29,168 +31,25 @@ COLUMNS = (
     Column("failures", form=".1f"),
     Column("trials failed", form=".1f"),
 )
-
-
-class Row(NamedTuple):
-    """One line of the table."""
-
-    cluster: Cluster
-    per_worker_day: float
-    forecast: Forecast
-    slowdown: float
-    """Hours over those of the first failure rate, less 1."""
-
-
-@dataclass(frozen=True)
-class Outlook:
-    """What is to be expected of a search of `trials` trials."""
-
-    search: str
-    times: SearchTimes
-    trials: int
-    faults: Faults
-    factor: float
-    """Length of a trial with the simulated workers over that in the search."""
-    rows: tuple[Row, ...]
-
-    @property
-    def replayed_s(self) -> float:
-        """What the simulator says of the search itself: its own trials in their own order, without failures."""
-        times = self.times
-        cluster = Cluster(times.gangs, times.workers, times.startup_s)
-        return simulate(times.durations, cluster, Faults(), random.Random(0)).elapsed_s
-
-    @property
-    def resampled(self) -> Forecast:
-        """The same with trials drawn from its own, as in the table."""
-        times = self.times
-        cluster = Cluster(times.gangs, times.workers, times.startup_s)
-        return forecast(times.durations, len(times.trials), cluster, Faults())
-
-
-def look_ahead(
-    search: str,
-    times: SearchTimes,
-    trials: int,
-    gangs: Sequence[int],
-    workers: int,
-    faults: Faults,
-    rates: Sequence[float],
-    factor: float = 1.0,
-) -> Outlook:
-    """Simulate searches for every number of gangs and every failure rate."""
-    durations = [seconds * factor for seconds in times.durations]
-    rows = []
-    for count in gangs:
-        cluster, first = Cluster(count, workers, times.startup_s), 0.0
-        for rate in rates:
-            found = forecast(durations, trials, cluster, replace(faults, per_worker_day=rate))
-            first = first or found.hours
-            rows.append(Row(cluster, rate, found, found.hours / first - 1))
-    return Outlook(search, times, trials, faults, factor, tuple(rows))
-
-
-def step_ratio(folder: Path, workers: int, before: int) -> float:
-    """Return how much longer a step takes with `workers` than with `before`, from a strong scaling.
-
-    Raises:
-        UsageError: there is none, it is not strong, or it knows nothing of one of the numbers.
-    """
-    path = folder / FILES[0]
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        mode = found["asked"]["mode"]
-        steps = {row["workers"]: row["step_s"] for row in (*found["predictions"], *found["points"])}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"--scaling must name a measurement of s4 scale, {path} cannot be read: {error}") from None
-    lacking = [count for count in (workers, before) if count not in steps]
-    if mode != "strong" or lacking:
-        why = f"it has no {lacking[0]} workers" if lacking else f"it is {mode}"
-        raise UsageError(
-            f"--scaling must name a strong scaling with {before} and {workers} workers, got {folder.name}: {why}; "
-            f"run s4 scale --mode strong --workers {','.join(map(str, sorted({1, before, workers})))}"
-        )
-    return float(steps[workers] / steps[before])
-
-
-def lines(found: Outlook) -> list[str]:
-    """Return where the forecast comes from, and how well the simulator repeats what happened."""
-    times, faults, again = found.times, found.faults, found.resampled
-    counted = ", ".join(f"{count} {state}" for state, count in times.counts.items())
-    mean = sum(times.durations) / len(times.trials)
-    ends = f"{min(times.durations):.1f} to {max(times.durations):.1f} s, mean {mean:.1f}"
-    said = [
-        f"SIMULATED, not measured: {found.trials} trials as long as those of {found.search} ({counted}; {ends}), "
-        f"{REPEATS} searches a row",
-        f"a failure costs the work since the last checkpoint (every {faults.checkpoint_s:g} s) and "
-        f"{faults.restart_s:g} s; a trial fails after {faults.retries} retries",
-        f"check: {found.search} itself took {times.elapsed_s:.1f} s with {times.gangs} gangs; the simulator says "
-        f"{found.replayed_s:.1f} s for its trials in their order ({found.replayed_s / times.elapsed_s:.3f}), "
-        f"{3600 * again.hours:.1f} s [{3600 * again.low:.1f}, {3600 * again.high:.1f}] for as many drawn from them",
-    ]
-    if found.factor != 1:
-        said.append(f"trials are taken to be {found.factor:.3f} times as long as in the search, by --scaling")
-    return said
-
-
-def to_table(found: Outlook) -> Table:
-    """Return the table, a row for each number of gangs and each failure rate."""
-    rows: list[list[Cell]] = []
-    for cluster, per_worker_day, expected, slowdown in found.rows:
-        hours, low, high, device_hours, lost = map(_digits, expected[:5])
-        rows.append([
-            cluster.gangs, cluster.workers, per_worker_day, hours, f"{low} to {high}", f"{100 * slowdown:+.1f} %",
-            device_hours, lost, expected.failures, expected.failed_trials,
-        ])  # fmt: skip
-    return Table("forecast", "", COLUMNS, rows)
-
-
-def to_json(found: Outlook) -> dict[str, Any]:
-    """Return everything as JSON-able values."""
-    times = found.times
-    return {
-        "kind": "simulation",
-        "search": found.search,
-        "trials": found.trials,
-        "durations_s": times.durations,
-        "counts": dict(times.counts),
-        "faults": {name: value for name, value in asdict(found.faults).items() if name != "per_worker_day"},
-        "factor": found.factor,
-        "rows": [
-            {
-                "gangs": row.cluster.gangs,
-                "workers_per_gang": row.cluster.workers,
-                "failures_per_worker_day": row.per_worker_day,
-                **row.forecast._asdict(),
-                "slowdown": row.slowdown,
-                "prediction": True,
-            }
-            for row in found.rows
-        ],
-        "check": {
-            "gangs": times.gangs,
-            "elapsed_s": times.elapsed_s,
-            "replayed_s": found.replayed_s,
-            "ratio": found.replayed_s / times.elapsed_s,
-            "resampled_hours": found.resampled._asdict(),
-        },
-        "lines": lines(found),
-    }
-
-
-def _digits(hours: float) -> str:
-    return f"{hours:.3g}" if hours < 100 else f"{hours:.0f}"
-
-
 COUNTED = ("COMPLETE", "PRUNED")
+"""States of trials whose times count."""
+
+
+class TrialEvent(NamedTuple):
+    """A start, a report or an end of a trial."""
+
+    kind: str
+    """`start`, `report` or `end`."""
+    trial: int
+    unix_s: float
+    start_s: float | None = None
+    """Seconds that a report says the trial waited before its first step; none where it does not."""
 
 
 class TrialTime(NamedTuple):
     """How long one trial kept a gang."""
 
     number: int
-    begun_s: float
-    """From the first trial's start."""
     seconds: float
     """Without what it waited for its gang's processes to start."""
     state: str
@@ -200,6 +59,7 @@ class TrialTime(NamedTuple):
 class SearchTimes:
     """The trials of a search that are COMPLETE or PRUNED, in the order of their starts."""
 
+    search: str
     trials: tuple[TrialTime, ...]
     gangs: int
     """Most trials that ran at once."""
@@ -221,6 +81,105 @@ class SearchTimes:
         states = [trial.state for trial in self.trials]
         return {state: states.count(state) for state in COUNTED if state in states}
 
+    @property
+    def cluster(self) -> Cluster:
+        """What the search ran on."""
+        return Cluster(self.gangs, self.workers, self.startup_s)
+
+
+class Row(NamedTuple):
+    """One line of the table."""
+
+    cluster: Cluster
+    per_worker_day: float
+    simulations: Simulations
+    slowdown: float
+    """Hours over those of the first failure rate, less 1."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What is to be expected of a search of `trials` trials."""
+
+    times: SearchTimes
+    trials: int
+    faults: Faults
+    factor: float
+    """Length of a trial with the simulated workers over that in the search."""
+    rows: tuple[Row, ...]
+
+    @property
+    def replayed_s(self) -> float:
+        """Simulated seconds of the search itself: its own trials in their own order, without failures."""
+        return simulate(self.times.durations, self.times.cluster, Faults(), random.Random(0)).elapsed_s
+
+    @property
+    def resampled(self) -> Simulations:
+        """The same with trials drawn from its own, as in the table."""
+        return simulate_many(self.times.durations, len(self.times.trials), self.times.cluster, Faults())
+
+
+def forecast_search(
+    times: SearchTimes,
+    trials: int,
+    gangs: Sequence[int],
+    rates: Sequence[float],
+    faults: Faults,
+    workers: int | None = None,
+    scaling: Path | None = None,
+) -> Forecast:
+    """Simulate searches of trials like those of an earlier one, for every number of gangs and every failure rate.
+
+    Args:
+        trials: of a simulated search.
+        gangs: trials at once.
+        rates: failures of one worker a day.
+        workers: of a gang; none: as in the earlier search.
+        scaling: folder of a strong scaling, which tells how much faster other numbers of workers are.
+
+    Raises:
+        UsageError: nothing tells the speed of that many workers.
+    """
+    workers = workers or times.workers
+    if workers != times.workers and scaling is None:
+        raise UsageError(
+            f"--workers-per-gang must be that of the search, {times.workers}, where no --scaling tells how much faster "
+            f"others are, got {workers}: run s4 scale --mode strong and name it"
+        )
+    factor = 1.0 if scaling is None else step_ratio(scaling, workers, times.workers)
+    durations = [seconds * factor for seconds in times.durations]
+    rows = []
+    for count in gangs:
+        cluster, first = Cluster(count, workers, times.startup_s), 0.0
+        for rate in rates:
+            simulations = simulate_many(durations, trials, cluster, replace(faults, per_worker_day=rate))
+            first = first or simulations.hours
+            rows.append(Row(cluster, rate, simulations, simulations.hours / first - 1))
+    return Forecast(times, trials, faults, factor, tuple(rows))
+
+
+def step_ratio(folder: Path, workers: int, before: int) -> float:
+    """Return how much longer a step takes with `workers` than with `before`, from a strong scaling.
+
+    Raises:
+        UsageError: there is none, it is not strong, or it knows nothing of one of the numbers.
+    """
+    path = folder / FILES[0]
+    try:
+        scaling = json.loads(path.read_text(encoding="utf-8"))
+        mode = scaling["asked"]["mode"]
+        steps = {row["workers"]: row["step_s"] for row in (*scaling["predictions"], *scaling["points"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"--scaling must name a measurement of s4 scale, {path} cannot be read: {error}") from None
+    lacking = [count for count in (workers, before) if count not in steps]
+    if mode != "strong" or lacking:
+        why = f"it has no {lacking[0]} workers" if lacking else f"it is {mode}"
+        raise UsageError(
+            f"--scaling must name a strong scaling with {before} and {workers} workers, got {folder.name}: {why}; "
+            f"run s4 scale --mode strong --workers {','.join(map(str, sorted({1, before, workers})))}"
+        )
+    return float(steps[workers] / steps[before])
+
 
 def read_times(folder: Path) -> SearchTimes:
     """Return the times of a search.
@@ -228,22 +187,40 @@ def read_times(folder: Path) -> SearchTimes:
     Raises:
         UsageError: the folder holds no search, a trial of it is open, or it was interrupted in between.
     """
-    ledger, outbox = folder / LEDGER, folder / OUTBOX
-    if not ledger.exists() or not outbox.exists():
-        raise UsageError(
-            f"--simulate must name a search with {LEDGER} and {OUTBOX} in its folder, {folder} lacks them: run s4 tune"
-        )
+    ledger = folder / LEDGER
+    if not ledger.exists():
+        raise UsageError(f"--simulate must name a search with a {LEDGER} in its folder, {folder} lacks it: run s4 tune")
     states = {number: str(trial.state) for number, trial in read_ledger(ledger).trials.items()}
     if "INTERRUPTED" in states.values():
         raise UsageError(
             f"--simulate must name a search whose trials are over, {folder.name} has some that are not: wait, or go on "
             f"with s4 tune --resume --name {folder.name}"
         )
-    return times_of(_operations(outbox), states, _workers(folder))
+    options = read_run(folder).request.get("options", {}) if kind_of(folder) else {}
+    return search_times(ledger_events(ledger), states, int(options.get("workers_per_gang") or 1), folder.name)
 
 
-def times_of(operations: Iterable[Mapping[str, Any]], states: Mapping[int, str], workers: int = 1) -> SearchTimes:
-    """Return the times that the operations of an outbox tell.
+def ledger_events(ledger: Path) -> Iterator[TrialEvent]:
+    """Yield the events of trials in a ledger, in order.
+
+    Raises:
+        UsageError: version 0.1 wrote it, without times.
+    """
+    for event in json_lines(ledger):
+        if event["trial"] is not None:
+            if "time" not in event:
+                raise UsageError(
+                    f"--simulate must name a search whose ledger holds times, {ledger.parent.name} is of version 0.1: "
+                    "search again"
+                )
+            start_s = event.get("metrics", {}).get("overhead/start_s")
+            yield TrialEvent(event["event"], event["trial"], event["time"], start_s)
+
+
+def search_times(
+    events: Iterable[TrialEvent], states: Mapping[int, str], workers: int = 1, search: str = ""
+) -> SearchTimes:
+    """Return the times of a search from the events of its trials, in order.
 
     Raises:
         UsageError: a trial began twice (the search was interrupted, its wall clock is not one piece), or none ended.
@@ -251,62 +228,111 @@ def times_of(operations: Iterable[Mapping[str, Any]], states: Mapping[int, str],
     begun: dict[int, float] = {}
     ended: dict[int, float] = {}
     starts: dict[int, float] = {}
-    for operation in operations:
-        number, stamp = operation.get("trial"), operation["time"] / 1000
-        if number is None:
-            continue
-        if operation["op"] == "start" and number in begun:
+    for event in events:
+        if event.kind == "start" and event.trial in begun:
             raise UsageError(
-                f"--simulate must name a search that ran in one piece, its trial {number} began twice: take another"
+                f"--simulate must name a search that ran in one piece, its trial {event.trial} began twice: take "
+                "another"
             )
-        if operation["op"] == "start":
-            begun[number] = stamp
-        elif operation["op"] == "end":
-            ended[number] = stamp
-        elif "overhead/start_s" in operation.get("metrics", {}):
-            starts.setdefault(number, operation["metrics"]["overhead/start_s"])
+        if event.kind == "start":
+            begun[event.trial] = event.unix_s
+        elif event.kind == "end":
+            ended[event.trial] = event.unix_s
+        elif event.start_s is not None:
+            starts.setdefault(event.trial, event.start_s)
     counted = sorted(
         (number for number in ended if states.get(number) in COUNTED), key=lambda number: (begun[number], number)
     )
     if not counted:
         raise UsageError("--simulate must name a search with trials that are COMPLETE or PRUNED, it has none")
-    gangs = _most_at_once([(begun[number], ended[number]) for number in counted])
-    waited = _waits(counted[:gangs], counted[gangs:], starts)
-    first = begun[counted[0]]
-    trials = tuple(
-        TrialTime(
-            number, begun[number] - first, ended[number] - begun[number] - waited.get(number, 0.0), states[number]
-        )
-        for number in counted
-    )
-    elapsed = max(ended[number] for number in counted) - first
-    return SearchTimes(trials, gangs, workers, max(waited.values(), default=0.0), elapsed)
-
-
-def _waits(first: list[int], others: list[int], starts: Mapping[int, float]) -> dict[int, float]:
-    """Return what the first trial of each gang waited for processes: its start, less what a start takes later on."""
-    usual = statistics.median([starts[number] for number in others if number in starts] or [0.0])
-    return {number: max(0.0, starts[number] - usual) for number in first if number in starts}
-
-
-def _most_at_once(spans: list[tuple[float, float]]) -> int:
     # At the same moment, an end comes before a start: a gang hands one trial back and takes the next.
-    events = sorted([(begun, 1) for begun, _ in spans] + [(ended, -1) for _, ended in spans])
-    running = most = 0
-    for _, change in events:
-        running += change
-        most = max(most, running)
-    return most
+    changes = sorted([(begun[number], 1) for number in counted] + [(ended[number], -1) for number in counted])
+    gangs = max(accumulate(change for _, change in changes))
+    # The first trial of each gang waited for processes: its start, less what a start takes later on.
+    usual = statistics.median([starts[number] for number in counted[gangs:] if number in starts] or [0.0])
+    waits = {number: max(0.0, starts[number] - usual) for number in counted[:gangs] if number in starts}
+    trials = tuple(
+        TrialTime(number, ended[number] - begun[number] - waits.get(number, 0.0), states[number]) for number in counted
+    )
+    elapsed = max(ended[number] for number in counted) - begun[counted[0]]
+    return SearchTimes(search, trials, gangs, workers, max(waits.values(), default=0.0), elapsed)
 
 
-def _operations(outbox: Path) -> list[Mapping[str, Any]]:
-    try:
-        return [json.loads(line) for line in outbox.read_bytes().splitlines() if line.strip()]
-    except ValueError as error:
-        raise UsageError(f"{outbox} must be the outbox of a search, it is not: {error}") from None
+def lines(forecast: Forecast) -> list[str]:
+    """Return where the forecast comes from, and how well the simulator repeats what happened."""
+    times, faults, resampled = forecast.times, forecast.faults, forecast.resampled
+    counted = ", ".join(f"{count} {state}" for state, count in times.counts.items())
+    durations = times.durations
+    mean = sum(durations) / len(durations)
+    ends = f"{min(durations):.1f} to {max(durations):.1f} s, mean {mean:.1f}"
+    summary = [
+        f"SIMULATED, not measured: {forecast.trials} trials as long as those of {times.search} ({counted}; {ends}), "
+        f"{REPEATS} searches a row",
+        f"a failure costs the work since the last checkpoint (every {faults.checkpoint_s:g} s) and "
+        f"{faults.restart_s:g} s; a trial fails after {faults.retries} retries",
+        f"check: {times.search} itself took {times.elapsed_s:.1f} s with {times.gangs} gangs; the simulator says "
+        f"{forecast.replayed_s:.1f} s for its trials in their order ({forecast.replayed_s / times.elapsed_s:.3f}), "
+        f"{3600 * resampled.hours:.1f} s [{3600 * resampled.low:.1f}, {3600 * resampled.high:.1f}] for as many drawn "
+        "from them",
+    ]
+    if forecast.factor != 1:
+        summary.append(f"trials are taken to be {forecast.factor:.3f} times as long as in the search, by --scaling")
+    return summary
 
 
-def _workers(folder: Path) -> int:
-    from harness.search.manifest import SEARCH, read_manifest
+def to_table(forecast: Forecast) -> Table:
+    """Return the table, a row for each number of gangs and each failure rate."""
+    rows: list[list[Cell]] = []
+    for cluster, per_worker_day, simulations, slowdown in forecast.rows:
+        hours, low, high, device_hours, lost = map(_digits, simulations[:5])
+        rows.append([
+            cluster.gangs, cluster.workers, per_worker_day, hours, f"{low} to {high}", f"{100 * slowdown:+.1f} %",
+            device_hours, lost, simulations.failures, simulations.failed_trials,
+        ])  # fmt: skip
+    return Table("forecast", "", COLUMNS, rows)
 
-    return int(read_manifest(folder).plan.get("workers_per_gang") or 1) if (folder / SEARCH).exists() else 1
+
+def to_json(forecast: Forecast) -> dict[str, Any]:
+    """Return everything as JSON-able values."""
+    times, faults = forecast.times, asdict(forecast.faults)
+    del faults["per_worker_day"]
+    return {
+        "kind": "simulation",
+        "search": times.search,
+        "trials": forecast.trials,
+        "durations_s": times.durations,
+        "counts": dict(times.counts),
+        "faults": faults,
+        "factor": forecast.factor,
+        "rows": [
+            {
+                "gangs": row.cluster.gangs,
+                "workers_per_gang": row.cluster.workers,
+                "failures_per_worker_day": row.per_worker_day,
+                **row.simulations._asdict(),
+                "slowdown": row.slowdown,
+                "prediction": True,
+            }
+            for row in forecast.rows
+        ],
+        "check": {
+            "gangs": times.gangs,
+            "elapsed_s": times.elapsed_s,
+            "replayed_s": forecast.replayed_s,
+            "ratio": forecast.replayed_s / times.elapsed_s,
+            "resampled_hours": forecast.resampled._asdict(),
+        },
+        "lines": lines(forecast),
+    }
+
+
+def show(forecast: Forecast, console: Console) -> None:
+    """Write the table, the lines and the JSON object."""
+    console.table(to_table(forecast))
+    for line in lines(forecast):
+        console.say(line)
+    console.result(to_json(forecast))
+
+
+def _digits(hours: float) -> str:
+    return f"{hours:.3g}" if hours < 100 else f"{hours:.0f}"

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import platform
+import resource
 import statistics
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+import psutil
+import torch
+import torch.distributed as dist
+
+from harness.experiment import CssExperiment
+from harness.scaling.step_timer import Clock, StepTimer, StepTimes
+from harness.trials import Value
 from trainers.config import TrainConfig
-
-if TYPE_CHECKING:
-    from harness.scaling.step_timer import StepTimes, StepWatch
-    from harness.trials import Value
-    from trainers.run import Checkpointable, Decision, Run
+from trainers.loop import train
+from trainers.run import Checkpointable, Decision, Run
 
 LINK_BYTES = (8, 1024, 16 * 1024, 256 * 1024, 4 * 1024 * 1024)
 """Sizes of the messages that the links are tried with."""
@@ -25,22 +29,22 @@ FLOAT_BYTES = 4
 
 
 class MeasuredRun:
-    """A `trainers.run.Run` that ends after a number of steps and watches them."""
+    """A `trainers.run.Run` that ends after a number of steps and times them."""
 
-    def __init__(self, run: Run, watch: StepWatch, steps: int) -> None:
+    def __init__(self, run: Run, timer: StepTimer, steps: int) -> None:
         self.rank, self.world_size, self.device = run.rank, run.world_size, run.device
-        self._run, self._watch, self._steps = run, watch, steps
+        self._run, self._timer, self._steps = run, timer, steps
         self.model: Any = None
 
     def wrap(self, model: Any) -> Any:
-        """Average gradients over the ranks, watched."""
-        wrapped = self.model = self._run.wrap(model)
-        self._watch.watch_gradients(wrapped)
-        return wrapped
+        """Average gradients over the ranks, timed."""
+        self.model = self._run.wrap(model)
+        self._timer.add_gradient_hook(self.model)
+        return self.model
 
     def restore_from(self) -> Path | None:
         """Never go on: a measurement that was cut off begins again."""
-        self._watch.begin()
+        self._timer.start()
         return None
 
     def report(self, metrics: Mapping[str, float], state: Checkpointable) -> Decision:
@@ -49,78 +53,60 @@ class MeasuredRun:
 
     def interrupted(self, state: Checkpointable) -> bool:
         """Note the end of a step; return whether it was the last, or the run was asked to end."""
-        with self._watch.saying("control"):
-            asked = self._run.interrupted(state)
-        self._watch.end_step()
-        return asked or self._watch.marks == self._steps
+        with self._timer.communication("control"):
+            interrupted = self._run.interrupted(state)
+        self._timer.end_step()
+        return interrupted or self._timer.steps == self._steps
 
 
-class Nothing:
+class EmptyState:
     """A state that is not worth keeping."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return nothing."""
+        """Return an empty dictionary."""
         return {}
 
 
-@dataclass(frozen=True)
-class ScaleExperiment:
-    """Implements `harness.trials.Experiment`: one repeat of one point."""
+class ScaleExperiment(CssExperiment):
+    """One repeat of one point: the median over timed blocks of images a second."""
 
-    base: TrainConfig
-    images: int
-    """Of a step, over all workers."""
-    steps: int
-    blocks: int
-    warmup: int
+    def __init__(self, config: TrainConfig, images: int, steps: int, blocks: int, warmup: int) -> None:
+        """Make the experiment of a point.
 
-    @property
-    def horizon(self) -> int:
-        """Optimizer steps that are taken."""
-        return self.warmup + self.steps * self.blocks
-
-    @property
-    def metric(self) -> str:
-        """Median over the blocks."""
-        return "images_per_s"
-
-    def resolve(self, overrides: Mapping[str, Value]) -> tuple[Mapping[str, Any], str]:
-        """Return the config and its hash; nothing is overridden."""
-        return self.base.model_dump(mode="json"), self.base.hash
-
-    def warm_up(self, run: Run) -> None:
-        """Import the trainer, read the data and take one step that is thrown away."""
-        from trainers.loop import warm_up
-
-        warm_up(self.base, run)
+        Args:
+            images: of a step, over all workers.
+            steps: in a timed block.
+            warmup: steps before the first block.
+        """
+        super().__init__(config)
+        self.images, self.steps, self.warmup = images, steps, warmup
+        self.horizon = warmup + steps * blocks
+        self.metric = "images_per_s"
 
     def train(self, overrides: Mapping[str, Value], run: Run) -> str:
         """Train, try the links, and report; return the hash of the config."""
-        from harness.scaling.step_timer import StepWatch
-        from trainers.loop import train
-
-        watch = StepWatch(run.device, run.world_size)
-        measured = MeasuredRun(run, watch, self.horizon)
-        begun, load = time.perf_counter(), Load()
-        with watch.watching():
+        timer = StepTimer(run.device, run.world_size)
+        measured = MeasuredRun(run, timer, self.horizon)
+        begun = read_cpu_times()
+        with timer.installed():
             train(self.base, measured)
-        if watch.marks < self.horizon:  # interrupted
+        if timer.steps < self.horizon:  # interrupted
             return self.base.hash
-        took = time.perf_counter() - begun
-        everyone = gather((watch.times(self.warmup), peak_memory(run), load.stop()), run.world_size)
-        ranks = [times for times, _, _ in everyone]
-        metrics = summarise(ranks, self.steps, self.images)
+        ended = read_cpu_times()
+        all_ranks = gather((timer.times(self.warmup), peak_memory(run), (begun, ended)), run.world_size)
+        steps, memory, cpu_times = zip(*all_ranks, strict=True)
+        metrics = summarise(steps, self.steps, self.images)
         metrics |= expected_bytes(measured.model, self.base, run.world_size)
         metrics |= try_links(run)
-        metrics["warmup_s"] = took - sum(step.step_s for step in ranks[0])
-        metrics["peak_memory_bytes"] = float(max(memory for _, memory, _ in everyone))
-        metrics["others_cores"] = others_cores([use for _, _, use in everyone])
-        run.report({"step": float(self.horizon), "finished": 1.0, **metrics}, Nothing())
+        metrics["warmup_s"] = ended.clock_s - begun.clock_s - sum(step.step_s for step in steps[0])
+        metrics["peak_memory_bytes"] = float(max(memory))
+        metrics["others_cores"] = background_cores(cpu_times)
+        run.report({"step": float(self.horizon), "finished": 1.0, **metrics}, EmptyState())
         return self.base.hash
 
 
 def summarise(ranks: Sequence[Sequence[StepTimes]], steps: int, images: int) -> dict[str, float]:
-    """Return medians over blocks, of what every rank saw of every timed step.
+    """Return medians over blocks, of the times of every rank in every timed step.
 
     A step takes as long as its slowest rank. Communication and input are means over ranks. Of a collective, the
     transfer is what the rank spent in it that came last; the others waited for that rank, too.
@@ -142,8 +128,8 @@ def summarise(ranks: Sequence[Sequence[StepTimes]], steps: int, images: int) -> 
     metrics = {name: statistics.median(values) for name, values in blocks.items()}
     metrics |= {f"block/{index}/step_s": value for index, value in enumerate(blocks["step_s"])}
     metrics["images_per_s"] = images / metrics["step_s"]
-    said = {(step.gradients, step.messages) for rank in ranks for step in rank}
-    metrics["bytes/equal_steps"] = float(len(said) == 1)
+    sizes = {(step.gradients, step.messages) for rank in ranks for step in rank}
+    metrics["bytes/equal_steps"] = float(len(sizes) == 1)
     gradients, messages = rows[0][0].gradients, rows[0][0].messages
     metrics["bytes/gradients"], metrics["buckets"] = float(sum(gradients)), float(len(gradients))
     metrics |= {f"bytes/message/{index}": float(sent) for index, sent in enumerate(messages)}
@@ -174,14 +160,9 @@ def expected_bytes(model: Any, config: TrainConfig, world_size: int) -> dict[str
 
 def try_links(run: Run) -> dict[str, float]:
     """Return seconds of an all-reduce by the bytes of its message: median over tries of the rank that waited least."""
-    import torch
-    import torch.distributed as dist
-
-    from harness.scaling.step_timer import Clock
-
     if run.world_size == 1:
         return {}
-    clock, found = Clock(run.device), {}
+    clock, links = Clock(run.device), {}
     for size in LINK_BYTES:
         message = torch.zeros(size // FLOAT_BYTES, device=run.device)
         tries = []
@@ -190,74 +171,60 @@ def try_links(run: Run) -> dict[str, float]:
             begun = clock.now()
             dist.all_reduce(message)
             tries.append((begun, clock.now()))
-        seconds = gather([clock.seconds(*one) for one in tries], run.world_size)
-        found[f"link/{size}"] = statistics.median(min(row) for row in zip(*seconds, strict=True))
-    return found
+        seconds = gather([clock.seconds(*ends) for ends in tries], run.world_size)
+        links[f"link/{size}"] = statistics.median(map(min, zip(*seconds, strict=True)))
+    return links
 
 
 def gather(value: Any, world_size: int) -> list[Any]:
     """Return every rank's value on every rank."""
-    import torch.distributed as dist
-
     if world_size == 1:
         return [value]
-    everyone: list[Any] = [None] * world_size
-    dist.all_gather_object(everyone, value)
-    return everyone
+    values: list[Any] = [None] * world_size
+    dist.all_gather_object(values, value)
+    return values
 
 
 def peak_memory(run: Run) -> int:
     """Return the bytes that this process had at its peak: allocated on its GPU, or resident with all its libraries."""
-    import resource
-
-    import torch
-
     if run.device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(run.device))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-class Use(NamedTuple):
-    """What a rank's machine did while the rank trained."""
+class CpuTimes(NamedTuple):
+    """CPU seconds of a machine and of this process, read at one moment."""
 
     machine: str
     """The same for ranks on one kernel, whatever network they live in."""
-    machine_cpu_s: float
-    """Of all processes."""
-    own_cpu_s: float
-    elapsed_s: float
+    busy_s: float
+    """Of all processes, since the machine started."""
+    own_s: float
+    clock_s: float
 
 
-class Load:
-    """Looks at the machine from now until `stop`."""
-
-    def __init__(self) -> None:
-        self._begun = self._look()
-
-    def stop(self) -> Use:
-        """Return what happened."""
-        machine, own, now = self._look()
-        return Use(_machine(), machine - self._begun[0], own - self._begun[1], now - self._begun[2])
-
-    def _look(self) -> tuple[float, float, float]:
-        import psutil
-
-        times = psutil.cpu_times()
-        idle = times.idle + getattr(times, "iowait", 0.0)
-        return sum(times[:8]) - idle, time.process_time(), time.perf_counter()  # what follows is counted twice there
+def read_cpu_times() -> CpuTimes:
+    """Return the times of now."""
+    times, boot = psutil.cpu_times(), Path("/proc/sys/kernel/random/boot_id")
+    busy_s = sum(times[:8]) - times.idle - getattr(times, "iowait", 0.0)  # what follows the first 8 is counted in them
+    machine = boot.read_text().strip() if boot.exists() else platform.node()
+    return CpuTimes(machine, busy_s, time.process_time(), time.perf_counter())
 
 
-def others_cores(uses: Sequence[Use]) -> float:
-    """Return how many CPUs were busy with anything but the ranks; of the machine where most were."""
-    machines: dict[str, list[Use]] = {}
-    for use in uses:
-        machines.setdefault(use.machine, []).append(use)
-    return max(
-        (here[0].machine_cpu_s - sum(use.own_cpu_s for use in here)) / here[0].elapsed_s for here in machines.values()
-    )
+def background_cores(readings: Sequence[tuple[CpuTimes, CpuTimes]]) -> float:
+    """Return how many CPUs were busy with anything but the ranks; of the machine where most were.
 
+    Args:
+        readings: of each rank, at the beginning and at the end.
+    """
+    machines: dict[str, list[tuple[CpuTimes, CpuTimes]]] = {}
+    for begun, ended in readings:
+        machines.setdefault(begun.machine, []).append((begun, ended))
 
-def _machine() -> str:
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    return boot.read_text().strip() if boot.exists() else platform.node()
+    def cores(ranks: Sequence[tuple[CpuTimes, CpuTimes]]) -> float:
+        begun, ended = ranks[0]
+        own_s = sum(end.own_s - start.own_s for start, end in ranks)
+        return (ended.busy_s - begun.busy_s - own_s) / (ended.clock_s - begun.clock_s)
+
+    return max(map(cores, machines.values()))

@@ -5,18 +5,114 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import nnls
 
-from harness.scaling.request import Mode
-
+Mode = Literal["weak", "strong"]
+"""What stays the same when workers are added: the batch of each (weak), or that of all together (strong)."""
 PREDICTED = (8, 64, 512)
 NAMES: Mapping[Mode, tuple[str, ...]] = {
-    Mode.weak: ("compute_s", "latency_s", "s_per_byte"),
-    Mode.strong: ("fixed_s", "compute_s", "latency_s", "s_per_byte"),
+    "weak": ("compute_s", "latency_s", "s_per_byte"),
+    "strong": ("fixed_s", "compute_s", "latency_s", "s_per_byte"),
 }
+Sample = Mapping[str, float]
+"""Report of one repeat of one point (`harness.scaling.measure`)."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """What was measured with one number of workers. Numbers are medians over repeats."""
+
+    workers: int
+    images_per_s: float
+    """Labelled and unlabelled images, over all workers."""
+    images_per_s_range: tuple[float, float]
+    efficiency: float
+    """images_per_s / workers, relative to that of the first point; paired within each repeat."""
+    efficiency_range: tuple[float, float]
+    step_s: float
+    compute_s: float
+    """The rest of the step: computation of a rank, and what nothing else names."""
+    communication_s: float
+    """Of a step, not hidden by the backward: inside of collectives, waiting for other ranks included. Mean of ranks."""
+    transfer_s: float
+    """Of that, what the rank spent that came last to each collective, and waited for nobody."""
+    input_s: float
+    """Of a step, inside of the loader. Mean of ranks."""
+    bytes_per_step: int
+    """Counted: what a rank contributed to the collectives of a step."""
+    bytes: Mapping[str, int]
+    """The same by message: `gradients` (all buckets), `message/0`, `message/1`, ..."""
+    bytes_expected: Mapping[str, int]
+    """Computed: what they should be, by content."""
+    collectives: int
+    """Of a step."""
+    links: Mapping[int, float]
+    """Seconds of an all-reduce, by the bytes of the message."""
+    peak_memory_bytes: int
+    """Of the worker that needed most."""
+    others_cores: float
+    """CPUs that other processes kept busy meanwhile; the most on any machine. Far from 0, the point says little."""
+    warmup_s: float
+    """Network, first steps and whatever they set up; not in any other number."""
+    repeats: int
+
+    @property
+    def bytes_unexplained(self) -> int:
+        """Counted less computed; 0 where every byte has a name."""
+        return self.bytes_per_step - sum(self.bytes_expected.values())
+
+
+def gather_points(samples: Mapping[int, Sequence[Sample]]) -> list[Point]:
+    """Return a point for each number of workers.
+
+    Args:
+        samples: by workers, ascending; repeat r of one is compared with repeat r of the first, which ran next to it.
+    """
+    first, base = next(iter(samples.items()))
+    points = []
+    for workers, repeats in samples.items():
+        pairs = zip(repeats, base, strict=True)
+        efficiencies = [sample["images_per_s"] / workers / (beside["images_per_s"] / first) for sample, beside in pairs]
+        points.append(_point(workers, repeats, efficiencies))
+    return points
+
+
+def _point(workers: int, repeats: Sequence[Sample], efficiencies: Sequence[float]) -> Point:
+    def median(name: str) -> float:
+        return statistics.median(sample[name] for sample in repeats)
+
+    def medians(prefix: str) -> dict[str, float]:
+        return {name[len(prefix) :]: median(name) for name in repeats[0] if name.startswith(prefix)}
+
+    speeds = [sample["images_per_s"] for sample in repeats]
+    counted = {"gradients": int(median("bytes/gradients"))}
+    counted |= {f"message/{index}": int(size) for index, size in medians("bytes/message/").items()}
+    computing = (sample["step_s"] - sample["communication_s"] - sample["input_s"] for sample in repeats)
+    return Point(
+        workers=workers,
+        images_per_s=median("images_per_s"),
+        images_per_s_range=(min(speeds), max(speeds)),
+        efficiency=statistics.median(efficiencies),
+        efficiency_range=(min(efficiencies), max(efficiencies)),
+        step_s=median("step_s"),
+        compute_s=statistics.median(computing),
+        communication_s=median("communication_s"),
+        transfer_s=median("transfer_s"),
+        input_s=median("input_s"),
+        bytes_per_step=int(median("bytes_per_step")),
+        bytes=counted,
+        bytes_expected={name: int(size) for name, size in medians("bytes/expected/").items()},
+        collectives=int(median("collectives")),
+        links={int(size): seconds for size, seconds in medians("link/").items()},
+        peak_memory_bytes=int(max(sample["peak_memory_bytes"] for sample in repeats)),
+        others_cores=median("others_cores"),
+        warmup_s=median("warmup_s"),
+        repeats=len(repeats),
+    )
 
 
 @dataclass(frozen=True)
@@ -36,12 +132,16 @@ class ScalingModel:
     def step_s(self, workers: int) -> float:
         """Return t(n)."""
         row = _step_row(self.mode, self.base, workers, self.collectives, self.bytes_per_step)
-        return float(np.dot(row, list(self.parameters.values())))
+        return float(row @ list(self.parameters.values()))
+
+    def link_s(self, workers: int, size: int) -> float:
+        """Return the seconds of one message of so many bytes."""
+        return float(_link_row(self.mode, workers, size) @ list(self.parameters.values()))
 
     def efficiency(self, workers: int, first_step_s: float) -> float:
         """Return the speed a worker relative to the first point's, given the step that was measured there."""
         slower = self.step_s(workers) / first_step_s
-        return 1 / slower if self.mode is Mode.weak else self.base / (workers * slower)
+        return 1 / slower if self.mode == "weak" else self.base / (workers * slower)
 
     @property
     def bandwidth(self) -> float | None:
@@ -99,25 +199,28 @@ def fit_all(
     """
     points = gather_points(samples)
     model = fit(mode, points)
-    repeats = len(next(iter(samples.values())))
-    alone = [gather_points({count: [found[repeat]] for count, found in samples.items()}) for repeat in range(repeats)]
     errors = {point.workers: model.step_s(point.workers) / point.step_s - 1 for point in points}
     worst = 1 + max(map(abs, errors.values()))
     link_errors = [
-        abs(float(np.dot(_link_row(mode, point.workers, size), list(model.parameters.values()))) / seconds - 1)
+        abs(model.link_s(point.workers, size) / seconds - 1)
         for point in points
         for size, seconds in point.links.items()
     ]
+    of_repeats = []
+    for repeat in range(len(samples[points[0].workers])):
+        own_points = gather_points({workers: [repeats[repeat]] for workers, repeats in samples.items()})
+        of_repeats.append((fit(mode, own_points), own_points[0].step_s))
     predictions = []
     for workers in (count for count in predicted if count in images):
-        of_repeats = [fit(mode, one).efficiency(workers, one[0].step_s) for one in alone]
+        step_s = model.step_s(workers)
+        efficiencies = [own_model.efficiency(workers, first_s) for own_model, first_s in of_repeats]
         predictions.append(
             Prediction(
                 workers,
-                model.step_s(workers),
-                images[workers] / model.step_s(workers),
+                step_s,
+                images[workers] / step_s,
                 model.efficiency(workers, points[0].step_s),
-                (min(of_repeats) / worst, max(of_repeats) * worst),
+                (min(efficiencies) / worst, max(efficiencies) * worst),
             )
         )
     return Fit(model, errors, statistics.median(link_errors), _hold_out(mode, points), tuple(predictions))
@@ -129,8 +232,6 @@ def fit(mode: Mode, points: Sequence[Point]) -> ScalingModel:
     Raises:
         NotIdentifiedError: why not.
     """
-    from scipy.optimize import nnls
-
     several = [point for point in points if point.workers > 1]
     if not several:
         raise NotIdentifiedError("no point has more than one worker, so nothing is known of communication")
@@ -164,124 +265,16 @@ def _hold_out(mode: Mode, points: Sequence[Point]) -> tuple[int, float] | None:
     return last.workers, model.step_s(last.workers) / last.step_s - 1
 
 
-def _step_row(mode: Mode, base: int, workers: int, collectives: int, sent: int) -> NDArray[np.float64]:
-    hops = 2.0 * (workers - 1)
-    said = [hops * collectives, hops / workers * sent]
-    return np.array([1.0, *said] if mode is Mode.weak else [1.0, base / workers, *said])
+def _step_row(mode: Mode, base: int, workers: int, collectives: int, size: int) -> NDArray[np.float64]:
+    compute = [1.0] if mode == "weak" else [1.0, base / workers]
+    return np.array([*compute, *_ring(workers, collectives, size)])
 
 
 def _link_row(mode: Mode, workers: int, size: int) -> NDArray[np.float64]:
+    return np.array([0.0] * (len(NAMES[mode]) - 2) + _ring(workers, 1, size))
+
+
+def _ring(workers: int, messages: int, size: int) -> list[float]:
+    """Return the hops of a ring's messages one after the other, and the bytes that cross each of its links."""
     hops = 2.0 * (workers - 1)
-    return np.array([0.0] * (len(NAMES[mode]) - 2) + [hops, hops / workers * size])
-
-
-Sample = Mapping[str, float]
-"""What one repeat of one point reported (`harness.scaling.measure`)."""
-PARTS = ("gradients", "prototypes", "statistics", "sums")
-"""Of the bytes of a step."""
-
-
-class Spread(NamedTuple):
-    """A median over repeats, and the ends of what they found."""
-
-    median: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Point:
-    """What was measured with one number of workers. Numbers are medians over repeats."""
-
-    workers: int
-    images_per_s: float
-    """Labelled and unlabelled images, over all workers."""
-    images_per_s_range: tuple[float, float]
-    efficiency: float
-    """images_per_s / workers, relative to that of the first point; paired within each repeat."""
-    efficiency_range: tuple[float, float]
-    step_s: float
-    compute_s: float
-    """The rest of the step: computation of a rank, and what nothing else names."""
-    communication_s: float
-    """Of a step, not hidden by the backward: inside of collectives, waiting for other ranks included. Mean of ranks."""
-    transfer_s: float
-    """Of that, what the rank spent that came last to each collective, and waited for nobody."""
-    input_s: float
-    """Of a step, inside of the loader. Mean of ranks."""
-    bytes_per_step: int
-    """Counted: what a rank contributed to the collectives of a step."""
-    bytes: Mapping[str, int]
-    """The same by message: `gradients` (all buckets), `message/0`, `message/1`, ..."""
-    bytes_expected: Mapping[str, int]
-    """Computed: what they should be, by content."""
-    collectives: int
-    """Of a step."""
-    links: Mapping[int, float]
-    """Seconds of an all-reduce, by the bytes of the message."""
-    peak_memory_bytes: int
-    """Of the worker that needed most."""
-    others_cores: float
-    """CPUs that other processes kept busy meanwhile; the most on any machine. Far from 0, the point says little."""
-    warmup_s: float
-    """Network, first steps and whatever they set up; not in any other number."""
-    repeats: int
-
-    @property
-    def bytes_unexplained(self) -> int:
-        """Counted less computed; 0 where every byte has a name."""
-        return self.bytes_per_step - sum(self.bytes_expected.values())
-
-
-def gather_points(samples: Mapping[int, Sequence[Sample]]) -> list[Point]:
-    """Return a point for each number of workers.
-
-    Args:
-        samples: by workers, ascending; repeat r of one is compared with repeat r of the first, which ran next to it.
-    """
-    first, base = next(iter(samples.items()))
-    points = []
-    for workers, repeats in samples.items():
-        efficiencies = [
-            one["images_per_s"] / workers / (other["images_per_s"] / first)
-            for one, other in zip(repeats, base, strict=True)
-        ]
-        points.append(_point(workers, repeats, _spread(efficiencies)))
-    return points
-
-
-def _point(workers: int, repeats: Sequence[Sample], efficiency: Spread) -> Point:
-    def median(name: str) -> float:
-        return statistics.median(one[name] for one in repeats)
-
-    def those(prefix: str) -> dict[str, float]:
-        return {name[len(prefix) :]: median(name) for name in repeats[0] if name.startswith(prefix)}
-
-    speed = _spread([one["images_per_s"] for one in repeats])
-    counted = {"gradients": int(median("bytes/gradients"))}
-    counted |= {f"message/{index}": int(size) for index, size in those("bytes/message/").items()}
-    return Point(
-        workers=workers,
-        images_per_s=speed.median,
-        images_per_s_range=speed[1:],
-        efficiency=efficiency.median,
-        efficiency_range=efficiency[1:],
-        step_s=median("step_s"),
-        compute_s=statistics.median(one["step_s"] - one["communication_s"] - one["input_s"] for one in repeats),
-        communication_s=median("communication_s"),
-        transfer_s=median("transfer_s"),
-        input_s=median("input_s"),
-        bytes_per_step=int(median("bytes_per_step")),
-        bytes=counted,
-        bytes_expected={name: int(size) for name, size in those("bytes/expected/").items()},
-        collectives=int(median("collectives")),
-        links={int(size): seconds for size, seconds in those("link/").items()},
-        peak_memory_bytes=int(max(one["peak_memory_bytes"] for one in repeats)),
-        others_cores=median("others_cores"),
-        warmup_s=median("warmup_s"),
-        repeats=len(repeats),
-    )
-
-
-def _spread(values: Sequence[float]) -> Spread:
-    return Spread(statistics.median(values), min(values), max(values))
+    return [hops * messages, hops / workers * size]

@@ -1,43 +1,239 @@
-"""The session of a scaling measurement: a gang for each point, and its record in MLflow."""
+"""A measurement of scaling: its request, a gang for each point, and its record in MLflow."""
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import ray
 import yaml
 
-from harness.cluster import interruptible
+from harness.cluster import (
+    Slots,
+    check_nodes,
+    cluster_nodes,
+    cluster_slots,
+    cores,
+    interruptible,
+    local_slots,
+    ray_session,
+)
+from harness.console import Console
+from harness.experiment import CssExperiment
+from harness.formats import counted
 from harness.gangs.client import call_with_retry, start_dispatcher
 from harness.gangs.messages import Job
 from harness.gangs.pool import GangPool
+from harness.run_folder import free_folder
 from harness.scaling.measure import ScaleExperiment
-from harness.scaling.model import Sample
-from harness.scaling.report import CURVE, FILES, Scaling
-from harness.scaling.request import ScaleRequest
-from harness.tracking.recorder import Delivery, MlflowRecorder
-from harness.tracking.stores import OUTBOX
+from harness.scaling.model import PREDICTED, Fit, Mode, NotIdentifiedError, Sample, fit_all, gather_points
+from harness.scaling.report import CURVE, FILES, Scaling, draw_curve, lines, to_json, to_table, write
+from harness.tracking.recorder import MlflowRecorder
+from harness.tracking.stores import EXPERIMENT, OUTBOX, absolute_uri
 from harness.trials import Trial, TrialState
+from trainers.config import TrainConfig
+from trainers.errors import ConfigError, UsageError
+from trainers.loader import check_batches
+from trainers.overrides import apply_overrides
 
 POLL_S = 0.5
 MAX_RETRIES = 1
 THREADS = 1
 """Of each worker's arithmetic on a CPU."""
+METRIC = "images_per_s"
+SHOWN = (
+    METRIC, "step_s", "communication_s", "transfer_s", "input_s", "bytes_per_step", "peak_memory_bytes",
+    "others_cores",
+)  # fmt: skip
 
-Tell = Callable[[int, int, Sample], None]
-"""Told of workers, repeat and what was measured."""
+OnSample = Callable[[int, int, Sample], None]
+"""Takes workers, repeat and what was measured."""
 
 
 class MeasurementError(RuntimeError):
     """A point could not be measured."""
 
 
-def measure_all(request: ScaleRequest, folder: Path, use_gpu: bool, tell: Tell) -> Mapping[int, list[Sample]]:
+@dataclass(frozen=True)
+class ScaleRequest:
+    """Which points are measured, and for how long."""
+
+    preset: str
+    config: TrainConfig
+    """Its batch is that of a worker with weak scaling, and that of all workers together with strong scaling."""
+    mode: Mode
+    counts: tuple[int, ...]
+    """Worker counts, ascending; none: 1, 2, 4, ... as far as they fit."""
+    steps: int
+    """Steps in a timed block."""
+    blocks: int
+    """Timed blocks of a repeat."""
+    warmup: int
+    """Steps before the first block, which are reported apart."""
+    repeats: int
+    """How often each point is measured, in processes of its own each time."""
+
+    @property
+    def total_steps(self) -> int:
+        """Of a repeat."""
+        return self.warmup + self.steps * self.blocks
+
+    def config_of(self, workers: int) -> TrainConfig:
+        """Return what this many workers train.
+
+        Its horizon lies just behind the last step that is timed, and it is never evaluated.
+
+        Raises:
+            ConfigError: the workers cannot share the batch.
+        """
+        schedule, times = self.config.schedule, workers if self.mode == "weak" else 1
+        overrides = {
+            "schedule.labelled_batch": schedule.labelled_batch * times,
+            "schedule.unlabelled_batch": schedule.unlabelled_batch * times,
+            "schedule.steps": self.total_steps + 1,
+            "schedule.evaluate_every": self.total_steps + 1,
+        }
+        config = apply_overrides(self.config, overrides)
+        check_batches(config, workers)
+        return config
+
+    def fits(self, workers: int) -> bool:
+        """Return whether this many workers can share the batch."""
+        try:
+            self.config_of(workers)
+        except ConfigError:
+            return False
+        return True
+
+    def images_of(self, workers: int) -> int:
+        """Return the images of a step, labelled and unlabelled, over all workers."""
+        return (self.config.schedule.labelled_batch + self._unlabelled) * (workers if self.mode == "weak" else 1)
+
+    def as_plain(self) -> Mapping[str, Any]:
+        """Return it as JSON-able values, the config as its batches."""
+        return {
+            "preset": self.preset,
+            "mode": self.mode,
+            "workers": list(self.counts),
+            "labelled_batch": self.config.schedule.labelled_batch,
+            "unlabelled_batch": self._unlabelled,
+            "batch_of": "a worker" if self.mode == "weak" else "all workers",
+            "steps": self.steps,
+            "blocks": self.blocks,
+            "warmup": self.warmup,
+            "repeats": self.repeats,
+        }
+
+    @property
+    def _unlabelled(self) -> int:
+        return self.config.schedule.unlabelled_batch if self.config.uses_unlabelled else 0
+
+
+def make_request(experiment: CssExperiment, mode: Mode, counts: tuple[int, ...], *lengths: int) -> ScaleRequest:
+    """Return a request whose batches and data are checked.
+
+    Args:
+        lengths: steps, blocks, warmup, repeats.
+
+    Raises:
+        ConfigError, DataError: the batch or the data is refused.
+    """
+    request = ScaleRequest(experiment.name, experiment.base, mode, counts, *lengths)
+    for workers in counts or (1,):
+        CssExperiment(request.config_of(workers)).check(workers)
+    return request
+
+
+def doubling(most: int) -> tuple[int, ...]:
+    """Return 1, 2, 4, ... as far as there is room."""
+    return tuple(2**power for power in range(most.bit_length()))
+
+
+def fit_to_slots(request: ScaleRequest, slots: Slots) -> ScaleRequest:
+    """Return the request with worker counts: those asked for, or all of 1, 2, 4, ... that fit and share the batch.
+
+    Raises:
+        UsageError: more workers are asked for than fit.
+    """
+    if request.counts and request.counts[-1] > slots.count:
+        raise UsageError(
+            f"--workers must be at most the {slots.count} {slots.unit}s there are, got {request.counts[-1]}: workers "
+            "that share one would be measured waiting for each other; ask for less, or join a cluster with --address"
+        )
+    return request if request.counts else replace(request, counts=tuple(filter(request.fits, doubling(slots.count))))
+
+
+def run_scaling(
+    request: ScaleRequest, storage: Path, name: str | None, address: str, tracking_uri: str | None, console: Console
+) -> Scaling:
+    """Measure, record, fit, predict, write the files into a new folder below the storage, and show them.
+
+    Raises:
+        UsageError: the workers do not fit, or the name or the tracking URI is refused.
+        MeasurementError: a point could not be measured.
+        KeyboardInterrupt: the measurement was interrupted.
+    """
+    if address == "local":
+        request = fit_to_slots(request, local_slots())
+    folder = free_folder(storage, name, f"scale-{request.preset}")
+    for line in CssExperiment(request.config).describe():
+        console.say(line)
+    uri = absolute_uri(tracking_uri)
+    with ray_session(address, cpus=cores() if address == "local" else None):
+        slots = cluster_slots()
+        request = fit_to_slots(request, slots)
+        check_nodes(folder)
+        hosts = sum(node.resources.get(slots.unit, 0) >= 1 for node in cluster_nodes().nodes)
+        console.say(
+            f"{folder.name}: {request.mode} scaling of {request.preset} over "
+            f"{', '.join(map(str, request.counts))} workers, {request.repeats} x {request.total_steps} steps each"
+        )
+        console.say(f"results in {folder}, records at {uri}")
+        record = ScaleRecord(uri, folder, request)
+
+        def on_sample(workers: int, repeat: int, sample: Sample) -> None:
+            record.add_sample(workers, repeat, sample)
+            title = f"[{repeat + 1}/{request.repeats}] {counted(workers, 'worker')}"
+            console.say(f"{title}: {sample[METRIC]:.1f} images/s")
+
+        try:
+            with record.recorder:
+                samples = measure_all(request, folder / "gangs", slots.unit == "GPU", on_sample)
+                shutil.rmtree(folder / "gangs", ignore_errors=True)  # nothing in it is worth keeping
+                scaling = summarise(request, samples, folder.name, slots.unit, hosts, uri)
+                draw_curve(scaling, folder / CURVE)
+                write(folder, scaling)
+                record.finish(scaling)
+        finally:
+            delivery = record.recorder.close()
+            if delivery.note:
+                console.say(f"tracking: {delivery.note}")
+    console.table(to_table(scaling))
+    for line in (*lines(scaling), f"curve: {folder / CURVE}"):
+        console.say(line)
+    console.result({**to_json(scaling), "folder": str(folder)})
+    return scaling
+
+
+def summarise(
+    request: ScaleRequest, samples: Mapping[int, list[Sample]], name: str, unit: str, hosts: int, uri: str
+) -> Scaling:
+    """Return the points of the samples, with the model and its predictions where there can be one."""
+    images = {n: request.images_of(n) for n in PREDICTED if n not in samples and request.fits(n)}
+    fit: Fit | None = None
+    unfitted = ""
+    try:
+        fit = fit_all(request.mode, samples, images)
+    except NotIdentifiedError as error:
+        unfitted = str(error)
+    return Scaling(name, request.as_plain(), unit, hosts, tuple(gather_points(samples)), fit, unfitted, uri)
+
+
+def measure_all(request: ScaleRequest, folder: Path, use_gpu: bool, on_sample: OnSample) -> Mapping[int, list[Sample]]:
     """Measure every point as often as asked; return the samples by workers. A Ray session must be active.
 
     Args:
@@ -54,7 +250,7 @@ def measure_all(request: ScaleRequest, folder: Path, use_gpu: bool, tell: Tell) 
             for workers in request.counts if repeat % 2 == 0 else reversed(request.counts):
                 sample = _measure(request, workers, folder / f"{repeat}-{workers}", use_gpu, interrupted)
                 samples[workers].append(sample)
-                tell(workers, repeat, sample)
+                on_sample(workers, repeat, sample)
     return samples
 
 
@@ -86,75 +282,52 @@ def _wait(dispatcher: Any, pool: GangPool, interrupted: threading.Event) -> Samp
     raise KeyboardInterrupt
 
 
-METRIC = "images_per_s"
-SHOWN = (
-    METRIC, "step_s", "communication_s", "transfer_s", "input_s", "bytes_per_step", "peak_memory_bytes",
-    "others_cores",
-)  # fmt: skip
-
-
 class ScaleRecord:
-    """The records of one measurement, as a context manager; what is open when an error leaves it ends as it should."""
+    """The records of one measurement: a parent run, and a child a number of workers."""
 
-    def __init__(self, tracking_uri: str, experiment: str, folder: Path, request: ScaleRequest) -> None:
-        self._request = request
-        tags = {"s4.preset": request.preset, "s4.mode": request.mode.value, "s4.folder": str(folder)}
-        self._recorder = MlflowRecorder(
+    def __init__(self, tracking_uri: str, folder: Path, request: ScaleRequest) -> None:
+        self._request, self._folder = request, folder
+        self._points: dict[int, Trial] = {}
+        self.recorder = MlflowRecorder(
             tracking_uri,
-            experiment,
+            EXPERIMENT,
             "scale",
             folder.name,
-            tags,
+            {"s4.preset": request.preset, "s4.mode": request.mode, "s4.folder": str(folder)},
             folder / OUTBOX,
             metric=METRIC,
             trial_tags=lambda trial: {"s4.kind": "point", "s4.workers": str(trial.overrides["workers"])},
         )
-        self._points: dict[int, Trial] = {}
+        config = request.config.model_dump(mode="json")
+        for name, data in (("request.yaml", dict(request.as_plain())), ("config.yaml", config)):
+            self.recorder.artifact(name, yaml.safe_dump(data, sort_keys=False))
 
-    def __enter__(self) -> Self:
-        self._recorder.__enter__()
-        asked = yaml.safe_dump(dict(self._request.as_plain()), sort_keys=False)
-        self._recorder.artifact("request.yaml", asked)
-        config = self._request.config.model_dump(mode="json")
-        self._recorder.artifact("config.yaml", yaml.safe_dump(config, sort_keys=False))
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._recorder.__exit__(kind, error, trace)
-
-    def close(self) -> Delivery:
-        """Return what became of the records."""
-        return self._recorder.close()
-
-    def measured(self, workers: int, repeat: int, sample: Sample) -> None:
-        """Take in one repeat of a point, at step `repeat` + 1."""
+    def add_sample(self, workers: int, repeat: int, sample: Sample) -> None:
+        """Record one repeat of a point, at step `repeat` + 1."""
         trial = self._points.get(workers) or self._start(workers)
         trial.metrics = {"step": float(repeat + 1), **{f"repeat/{name}": sample[name] for name in SHOWN}}
-        self._recorder.on_report(trial)
+        self.recorder.on_report(trial)
 
-    def finish(self, found: Scaling, folder: Path) -> None:
-        """Take in the points, which are medians over their repeats, and the files."""
-        for point in found.points:
+    def finish(self, scaling: Scaling) -> None:
+        """Record the points, which are medians over their repeats, and the files."""
+        for point in scaling.points:
             trial, values = self._points[point.workers], asdict(point)
             metrics = {name: float(values[name]) for name in (*SHOWN, "efficiency", "compute_s")}
             trial.take_in({"step": float(point.repeats), **metrics}, point.images_per_s)
-            self._recorder.on_report(trial)
+            self.recorder.on_report(trial)
             trial.state = TrialState.COMPLETE
-            self._recorder.on_end(trial)
+            self.recorder.on_end(trial)
         for name in (*FILES, CURVE):
-            self._recorder.file(folder / name)
+            self.recorder.file(self._folder / name)
 
     def _start(self, workers: int) -> Trial:
         config = self._request.config_of(workers)
-        asked: Mapping[str, object] = {**self._request.as_plain(), "workers": workers}
         trial = self._points[workers] = Trial(
             number=self._request.counts.index(workers),
             params={},
             overrides={"workers": workers},
             config_hash=config.hash,
-            config={**config.model_dump(mode="json"), "scale": asked},
+            config={**config.model_dump(mode="json"), "scale": {**self._request.as_plain(), "workers": workers}},
         )
-        self._recorder.on_start(trial)
+        self.recorder.on_start(trial)
         return trial

@@ -1,4 +1,4 @@
-"""Simulates searches: how long many trials take with G gangs of N workers, and what failures cost. Pure, seeded.
+"""Simulation of searches: how long many trials take with G gangs of N workers, and what failures cost. Pure, seeded.
 
 Events, not formulas: each gang takes the next trial as soon as it is free. A trial's length is drawn, with replacement,
 from those of a search that ran. Failures strike each worker at random with a constant rate while its gang trains; one
@@ -60,7 +60,7 @@ class SimulatedSearch(NamedTuple):
     failed_trials: int
 
 
-class Forecast(NamedTuple):
+class Simulations(NamedTuple):
     """Many simulated searches. Hours; medians, and the ends of the interval that holds 90 % of the searches."""
 
     hours: float
@@ -76,9 +76,9 @@ class Forecast(NamedTuple):
     """Mean."""
 
 
-def forecast(
+def simulate_many(
     durations: Sequence[float], trials: int, cluster: Cluster, faults: Faults, seed: int = 0, repeats: int = REPEATS
-) -> Forecast:
+) -> Simulations:
     """Simulate a search many times.
 
     Args:
@@ -93,7 +93,7 @@ def forecast(
     hours = sorted(run.elapsed_s / HOUR_S for run in runs)
     tail = round((1 - SHARE) / 2 * (len(hours) - 1))
     median = statistics.median(hours)
-    return Forecast(
+    return Simulations(
         median,
         hours[tail],
         hours[-1 - tail],
@@ -114,12 +114,8 @@ def simulate(durations: Sequence[float], cluster: Cluster, faults: Faults, draws
         begun = heapq.heappop(free)
         run = _train(duration, rate, faults, draws) if rate > 0 else _Trained(duration, 0.0, 0, False)
         heapq.heappush(free, begun + run.took_s)
-        busy, lost, failures, failed = (
-            busy + run.took_s,
-            lost + run.lost_s,
-            failures + run.failures,
-            failed + run.failed,
-        )
+        busy, lost = busy + run.took_s, lost + run.lost_s
+        failures, failed = failures + run.failures, failed + run.failed
     return SimulatedSearch(max(free) if durations else 0.0, busy, lost, failures, failed)
 
 

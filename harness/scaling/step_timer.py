@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from trainers.loader import BatchLoader
 
-SENT = {
+CONTRIBUTED = {
     "all_reduce": 0,
     "broadcast": 0,
     "reduce": 0,
@@ -48,14 +49,14 @@ class Clock:
         return float(begun.elapsed_time(ended)) / 1000
 
 
-class Said(NamedTuple):
+class Collective(NamedTuple):
     """One collective of a step, or the wait for the last gradients."""
 
     kind: str
     """`message`, `gradients`, or `control`: what a gang asks its ranks between two reports."""
     begun: Any
     ended: Any
-    sent: int
+    num_bytes: int
     """Bytes that this rank contributed."""
 
 
@@ -80,72 +81,73 @@ class StepTimes(NamedTuple):
         return sum(self.waits)
 
 
-class StepWatch:
-    """What one rank saw of its steps."""
+class StepTimer:
+    """Timer of the steps of one rank."""
 
     def __init__(self, device: torch.device, world_size: int) -> None:
         self._clock = Clock(device)
         self._world_size = world_size
-        self._all_reduce: Callable[..., Any] = dist.all_reduce  # before `watching` puts another in its place
-        self._marks: list[Any] = []
-        self._steps: list[tuple[list[Said], float]] = []
-        self._said: list[Said] = []
+        self._all_reduce: Callable[..., Any] = dist.all_reduce  # before `installed` puts another in its place
+        self._steps: list[tuple[Any, list[Collective], float]] = []
+        """Of each: the stamp of its end, its collectives, and seconds inside of the loader."""
+        self._collectives: list[Collective] = []
         self._input_s = 0.0
         self._pending: list[Any] = []
 
     @property
-    def marks(self) -> int:
+    def steps(self) -> int:
         """Steps that have ended."""
-        return len(self._marks)
+        return len(self._steps)
 
-    def begin(self) -> None:
-        """Drop what was said before the first step: weights are made equal on all ranks, say."""
-        self._said, self._input_s = [], 0.0
+    def start(self) -> None:
+        """Drop what was sent before the first step: weights are made equal on all ranks, say."""
+        self._collectives, self._input_s = [], 0.0
 
     def end_step(self) -> None:
         """Note that a step has ended."""
-        self._marks.append(self._clock.now())
-        self._steps.append((self._said, self._input_s))
-        self._said, self._input_s = [], 0.0
+        self._steps.append((self._clock.now(), self._collectives, self._input_s))
+        self._collectives, self._input_s = [], 0.0
 
     def times(self, first: int) -> list[StepTimes]:
         """Return the steps from number `first` on, which must be at least 1: a step begins where another ended."""
-        found = []
-        for index in range(first, len(self._marks)):
-            said, input_s = self._steps[index]
-            found.append(
-                StepTimes(
-                    self._clock.seconds(self._marks[index - 1], self._marks[index]),
-                    tuple(self._clock.seconds(one.begun, one.ended) for one in said),
-                    input_s,
-                    tuple(one.sent for one in said if one.kind == "gradients"),
-                    tuple(one.sent for one in said if one.kind == "message"),
-                )
+        return [
+            StepTimes(
+                self._clock.seconds(begun, ended),
+                tuple(self._clock.seconds(collective.begun, collective.ended) for collective in collectives),
+                input_s,
+                tuple(collective.num_bytes for collective in collectives if collective.kind == "gradients"),
+                tuple(collective.num_bytes for collective in collectives if collective.kind == "message"),
             )
-        return found
+            for (begun, _, _), (ended, collectives, input_s) in pairwise(self._steps[first - 1 :])
+        ]
 
     @contextmanager
-    def saying(self, kind: str, sent: int = 0) -> Iterator[None]:
-        """Time what happens meanwhile as communication."""
+    def communication(self, kind: str, num_bytes: int = 0) -> Iterator[None]:
+        """Time the block as communication."""
         begun = self._clock.now()
         yield
-        self._said.append(Said(kind, begun, self._clock.now(), sent))
+        self._collectives.append(Collective(kind, begun, self._clock.now(), num_bytes))
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
-        """See the collectives and the loader of this process meanwhile."""
+    def installed(self) -> Iterator[None]:
+        """Time the collectives and the loader of this process within the block."""
         with ExitStack() as stack:
-            for name, position in SENT.items():
-                stack.enter_context(_replaced(dist, name, self._seen(getattr(dist, name), position)))
-            stack.enter_context(_replaced(BatchLoader, "load", self._timed_load(BatchLoader.load)))
+
+            def replace(owner: Any, name: str, by: Callable[..., Any]) -> None:
+                stack.callback(setattr, owner, name, getattr(owner, name))
+                setattr(owner, name, by)
+
+            for name, position in CONTRIBUTED.items():
+                replace(dist, name, self._timed_collective(getattr(dist, name), position))
+            replace(BatchLoader, "load", self._timed_load(BatchLoader.load))
             yield
 
-    def watch_gradients(self, model: nn.Module) -> None:
-        """See the gradients of a model: each bucket's bytes, and the wait that no computation hides."""
+    def add_gradient_hook(self, model: nn.Module) -> None:
+        """Time the gradients of a model: each bucket's bytes, and the wait that no computation hides."""
         if isinstance(model, DistributedDataParallel):
-            model.register_comm_hook(None, self._average)
+            model.register_comm_hook(None, self._average_bucket)
 
-    def _average(self, _, bucket):  # type: ignore[no-untyped-def]  # torch compares annotations, and these are strings
+    def _average_bucket(self, _, bucket):  # type: ignore[no-untyped-def]  # torch compares annotations, and these are strings
         """Average a bucket over the ranks, as DistributedDataParallel does without a hook.
 
         The last bucket is ready when the last gradient is; nothing is left to compute then, so waiting here instead of
@@ -154,20 +156,19 @@ class StepWatch:
         gradients = bucket.buffer().div_(self._world_size)
         begun = self._clock.now()
         work = self._all_reduce(gradients, async_op=True)
-        future: torch.futures.Future[Tensor] = work.get_future().then(_first)
+        future: torch.futures.Future[Tensor] = work.get_future().then(lambda done: done.value()[0])
         self._pending.append(future)
         if bucket.is_last():
-            for waiting in self._pending:
-                waiting.wait()
+            for pending in self._pending:
+                pending.wait()
             self._pending.clear()
         ended = self._clock.now() if bucket.is_last() else begun
-        self._said.append(Said("gradients", begun, ended, gradients.numel() * gradients.element_size()))
+        self._collectives.append(Collective("gradients", begun, ended, gradients.nbytes))
         return future
 
-    def _seen(self, collective: Callable[..., Any], position: int) -> Callable[..., Any]:
+    def _timed_collective(self, collective: Callable[..., Any], position: int) -> Callable[..., Any]:
         def call(*args: Any, **more: Any) -> Any:
-            sent: Tensor = args[position]
-            with self.saying("message", sent.numel() * sent.element_size()):
+            with self.communication("message", args[position].nbytes):
                 return collective(*args, **more)
 
         return call
@@ -175,23 +176,8 @@ class StepWatch:
     def _timed_load(self, load: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any) -> Any:
             begun = time.perf_counter()
-            try:
-                return load(*args)
-            finally:
-                self._input_s += time.perf_counter() - begun
+            batch = load(*args)
+            self._input_s += time.perf_counter() - begun
+            return batch
 
         return call
-
-
-def _first(done: torch.futures.Future[list[Tensor]]) -> Tensor:
-    return done.value()[0]
-
-
-@contextmanager
-def _replaced(owner: Any, name: str, by: Callable[..., Any]) -> Iterator[None]:
-    before = getattr(owner, name)
-    setattr(owner, name, by)
-    try:
-        yield
-    finally:
-        setattr(owner, name, before)

@@ -1,8 +1,196 @@
-"""Configuration of a search: its options, and the steps at which a scheduler may stop a trial."""
+"""Configuration of a search: one model of its options, for the command line, for Python and for its `run.yaml`."""
 
 from __future__ import annotations
 
-from trainers.errors import UsageError
+import importlib.util
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from harness.search.objectives import Constraint, Objective, parse_constraint, parse_objectives
+from harness.trials import Experiment
+from search_spaces import Space
+from trainers.errors import ConfigError, UsageError
+from trainers.overrides import describe
+
+Scheduler = Literal["asha", "hyperband", "median", "pbt", "none"]
+Sampler = Literal["tpe", "gp", "cmaes", "nsga2", "random", "grid"]
+LASTING = (
+    "scheduler", "sampler", "objective", "constraint", "grace_steps", "reduction_factor", "perturb_steps",
+    "grid_points", "seed", "warm_start", "stop_collapsed",
+)  # fmt: skip
+"""Options that a search keeps when it goes on; the others may change from session to session."""
+HIDDEN = ("stagnation", "threads_per_worker", "save_interval_s", "min_free_gib", "patience_s")
+"""Options of Python alone."""
+
+
+class Abilities(NamedTuple):
+    """What a sampler can do, as the installed Optuna has it."""
+
+    several_objectives: bool
+    constraints: bool
+    """Whether it keeps away from what violates them, or draws without looking at results anyway."""
+    warm_start: bool
+    """Whether it learns from trials that were added to the study."""
+    pruned: bool
+    """Whether it learns from trials that were stopped early."""
+    startup: int
+    """How many trials must be complete before results guide it; until then it draws at random."""
+    conditions: str
+    """How it draws parameters that exist only under a condition."""
+
+
+APART = "one by one, at random"
+ABILITIES: Mapping[str, Abilities] = {
+    "tpe": Abilities(True, True, True, True, 10, "one by one, by their own model"),
+    "gp": Abilities(True, True, True, False, 10, APART),
+    "cmaes": Abilities(False, False, False, False, 1, f"{APART}, as categorical ones"),
+    "nsga2": Abilities(True, True, False, False, 50, APART),
+    "random": Abilities(True, True, False, False, 0, "as the others"),
+    "grid": Abilities(True, True, False, False, 0, "only in cells where they exist"),
+}
+"""Samplers by name. NSGA-II's startup is its population: the complete trials of its first generation."""
+
+
+def check_sampler(name: str, objectives: Sequence[Objective], constrained: bool, warm: bool) -> None:
+    """Refuse what a sampler cannot do.
+
+    Args:
+        warm: whether the search starts from earlier trials.
+
+    Raises:
+        UsageError: names the sampler, what it cannot do, and those that can.
+    """
+    if name not in ABILITIES:
+        raise UsageError(f"a sampler must be one of {', '.join(ABILITIES)}, got {name!r}: choose one of them")
+    able = ABILITIES[name]
+    wishes = [
+        (len(objectives) > 1 and not able.several_objectives, "several objectives", "several_objectives"),
+        (constrained and not able.constraints, "constraints", "constraints"),
+        (warm and not able.warm_start, "earlier trials", "warm_start"),
+    ]
+    for refused, words, ability in wishes:
+        if refused:
+            others = ", ".join(other for other, row in ABILITIES.items() if getattr(row, ability))
+            raise UsageError(f"with {words} the sampler must be one of {others}, got {name}: choose one of them")
+    if name == "cmaes" and importlib.util.find_spec("cmaes") is None:
+        raise UsageError("the sampler cmaes must have the package cmaes, it is not installed: pip install cmaes")
+
+
+class SearchConfig(BaseModel):
+    """The options of a search. Make one with `SearchConfig.of`, which refuses in one line; a field's text is its help."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    space: str = Field("css_quick", description="Search space: css, css_quick, or a YAML file.")
+    trials: int = Field(16, ge=1, description="Configurations to try; the first is the published one.")
+    gangs: int | None = Field(None, ge=1, description="Trials that run at once; default: what fits.")
+    workers_per_gang: int = Field(1, ge=1, description="Processes that train one trial together.")
+    scheduler: Scheduler = Field("asha", description="What stops bad trials early.")
+    sampler: Sampler = Field("tpe", description="What proposes configurations.")
+    objective: tuple[str, ...] = Field(
+        (), json_schema_extra={"metavar": "METRIC[:min]"},
+        description="What is sought, default dev/miou; repeated: the Pareto front.",
+    )  # fmt: skip
+    constraint: tuple[str, ...] = Field(
+        (), json_schema_extra={"metavar": "METRIC<=NUMBER"},
+        description="What the sampler learns to keep, also >=. Repeatable.",
+    )  # fmt: skip
+    grace_steps: int | None = Field(
+        None, ge=1, description="Steps before a trial may be stopped; default: a sixth of the horizon."
+    )
+    reduction_factor: int = Field(3, ge=2, description="One in this many trials passes a rung.")
+    perturb_steps: int | None = Field(
+        None, ge=1, description="With pbt: steps between two exploits; default: the grace steps."
+    )
+    grid_points: int = Field(3, ge=1, description="With grid: values of each number.")
+    seed: int = Field(0, ge=0, description="Of the sampler; a training's own is --set seed=...")
+    warm_start: str | None = Field(
+        None, json_schema_extra={"metavar": "SEARCH"},
+        description="Learn from an earlier search: name, folder, mlflow:EXPERIMENT/SEARCH.",
+    )  # fmt: skip
+    stop_collapsed: bool = Field(True, description="Stop a trial whose teacher predicts one class only.")
+    terminator: bool = Field(False, description="End when 30 complete trials in a row brought nothing better.")
+    max_hours: float | None = Field(
+        None, gt=0, description="End, ready to be resumed, after this much wall clock in all."
+    )
+    max_device_hours: float | None = Field(None, gt=0, description="The same, for devices held times hours.")
+    keep_checkpoints: int = Field(5, ge=0, description="Best trials whose checkpoints stay.")
+    max_checkpoint_gib: float | None = Field(None, ge=0, description="What all checkpoints together may take.")
+    retries: int = Field(2, ge=0, description="How often a trial whose workers died goes on.")
+    hang_minutes: float = Field(
+        60.0, ge=0, description="A gang without a report for this long is started anew; 0: never."
+    )
+    recycle_after: int = Field(
+        200, ge=0, description="Trials after which a gang's processes are started anew; 0: never."
+    )
+    stagnation: int = Field(30, ge=1, description="Complete trials without a better one that the terminator waits for.")
+    threads_per_worker: int = Field(1, ge=1, description="Of the arithmetic on the CPU.")
+    save_interval_s: float = Field(
+        30.0, ge=0, description="Least time between two checkpoints of a trial; 0 saves at every report."
+    )
+    min_free_gib: float = Field(0.25, ge=0, description="The search is interrupted when its disk has less.")
+    patience_s: float = Field(
+        60.0, ge=0, description="How long an interrupted search waits for its trials to be saved."
+    )
+
+    @classmethod
+    def of(cls, **options: Any) -> Self:
+        """Return the options, the others at their defaults.
+
+        Raises:
+            UsageError: one does not exist or is out of range, or they do not fit each other; one line.
+        """
+        try:
+            return cls(**options)
+        except ValidationError as error:
+            raise UsageError(describe(error)) from None
+
+    def replaced(self, **options: Any) -> Self:
+        """Return the same with other values.
+
+        Raises:
+            UsageError: as `of`.
+        """
+        return self.of(**{**self.model_dump(), **options})
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        objectives = self.objectives("dev/miou")
+        check_sampler(self.sampler, objectives, bool(self.constraints), self.warm_start is not None)
+        if self.terminator and len(objectives) > 1:
+            raise UsageError(
+                f"--terminator must have one objective, got {len(objectives)}: leave it out or name one objective"
+            )
+        if self.scheduler == "pbt" and (self.sampler != "random" or self.warm_start or len(objectives) > 1):
+            raise UsageError(
+                "pbt draws a population and changes it by itself: use --sampler random, one objective, no --warm-start"
+            )
+        return self
+
+    def objectives(self, default: str) -> tuple[Objective, ...]:
+        """Return the objectives, the primary one first; the default, maximised, where none was named."""
+        return parse_objectives(self.objective or [default])
+
+    @property
+    def constraints(self) -> tuple[Constraint, ...]:
+        """Bounds on a trial's last report."""
+        return tuple(parse_constraint(text) for text in self.constraint)
+
+    @property
+    def hang_timeout_s(self) -> float | None:
+        """How long a gang may train without a report; none: as long as it likes."""
+        return 60 * self.hang_minutes or None
+
+    def grace(self, experiment: Experiment) -> int:
+        """Return the optimizer steps before a trial may be stopped.
+
+        Raises:
+            UsageError: more than the horizon.
+        """
+        return grace(experiment.horizon, experiment.report_every, self.grace_steps)
 
 
 def grace(steps: int, every: int, wished: int | None) -> int:
@@ -18,8 +206,30 @@ def grace(steps: int, every: int, wished: int | None) -> int:
 
 def rungs(steps: int, grace_steps: int, reduction_factor: int) -> list[int]:
     """Return the steps at which ASHA decides: the grace period times powers of the factor, below the horizon."""
-    found = []
+    rungs = []
     while grace_steps < steps:
-        found.append(grace_steps)
+        rungs.append(grace_steps)
         grace_steps *= reduction_factor
-    return found
+    return rungs
+
+
+def check_space(space: Space, experiment: Experiment) -> None:
+    """Make sure that the config takes everything that the space can draw.
+
+    Raises:
+        UsageError: a path does not exist, is also set by hand, or a value is refused.
+    """
+    both = sorted(experiment.settings.keys() & {*space.paths, *space.fixed})
+    if both:
+        how = "searched" if both[0] in space.paths else "fixed"
+        raise UsageError(
+            f"--set must leave alone what the space {space.name} decides, {both[0]} is {how} there: "
+            "remove the setting or take another space"
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for params in (space.baseline_params, *space.edges()):
+            try:
+                experiment.resolve(space.overrides(params))
+            except UsageError as error:
+                raise ConfigError(f"space {space.name} must fit the config: {error}") from None

@@ -5,55 +5,24 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from ray.tune.search import ConcurrencyLimiter
 
-from harness.cluster import INTERRUPTED
-from harness.event_log import History, Ledger
+from harness.event_log import Clock, Ledger
 from harness.gangs.client import call_with_retry
 from harness.gangs.pool import GangPool, NodeMonitor
-
-if TYPE_CHECKING:
-    from harness.search.run import SearchPlan
-    from harness.search.searcher import TruthfulOptunaSearch
+from harness.search.config import SearchConfig
+from harness.search.searcher import TruthfulOptunaSearch
+from harness.search.stopping import why_stop
+from harness.trials import INTERRUPTED
 
 GIB = 2**30
 LOOK_S = 1.0
 """Time between two looks at clock and disk."""
 SPENT_S = 10.0
 """Time between two entries of the clock in the ledger: what a killed driver forgets of it at most."""
-
-
-class Clock:
-    """Wall clock and device time of all sessions of a search."""
-
-    def __init__(self, devices: int, earlier: History) -> None:
-        self._devices = devices
-        self._device_s = 0.0
-        self._earlier = earlier
-        self._start = self._since = time.monotonic()
-
-    def hold(self, devices: int) -> None:
-        """Count this many devices from now on."""
-        now = time.monotonic()
-        self._device_s += self._devices * (now - self._since)
-        self._devices, self._since = devices, now
-
-    @property
-    def session_s(self) -> float:
-        """Wall clock of this session."""
-        return time.monotonic() - self._start
-
-    @property
-    def elapsed_s(self) -> float:
-        """Wall clock of all sessions."""
-        return self._earlier.elapsed_s + self.session_s
-
-    @property
-    def device_s(self) -> float:
-        """Devices held, times seconds."""
-        return self._earlier.device_s + self._device_s + self._devices * (time.monotonic() - self._since)
 
 
 class Monitor:
@@ -65,7 +34,8 @@ class Monitor:
 
     def __init__(
         self,
-        plan: SearchPlan,
+        config: SearchConfig,
+        folder: Path,
         dispatcher: Any,
         pool: GangPool,
         searcher: TruthfulOptunaSearch,
@@ -74,7 +44,8 @@ class Monitor:
         clock: Clock,
         interrupted: threading.Event,
     ) -> None:
-        self._plan = plan
+        self._config = config
+        self._folder = folder
         self._dispatcher = dispatcher
         self._pool = pool
         self._nodes = NodeMonitor(dispatcher, pool)
@@ -105,7 +76,7 @@ class Monitor:
         if self.broken:
             call_with_retry(self._dispatcher.abort, self.reason)
         else:
-            self._deadline = now + self._plan.patience_s
+            self._deadline = now + self._config.patience_s
             call_with_retry(self._dispatcher.interrupt, self.reason)
 
     def close(self) -> None:
@@ -123,10 +94,10 @@ class Monitor:
         if now - self._wrote >= SPENT_S:
             self._wrote = now
             self._ledger.spent(self._clock.elapsed_s, self._clock.device_s)
-        free = shutil.disk_usage(self._plan.folder).free
-        if free < self._plan.min_free_gib * GIB:
+        free = shutil.disk_usage(self._folder).free
+        if free < self._config.min_free_gib * GIB:
             return (
-                f"the disk of {self._plan.folder} is nearly full, {free / GIB:.2f} GiB are free and "
-                f"{self._plan.min_free_gib:g} must be: free some and resume"
+                f"the disk of {self._folder} is nearly full, {free / GIB:.2f} GiB are free and "
+                f"{self._config.min_free_gib:g} must be: free some and resume"
             )
-        return self._plan.limits.why_stop(self._clock.elapsed_s, self._clock.device_s, self._searcher.study)
+        return why_stop(self._config, self._clock.elapsed_s, self._clock.device_s, self._searcher.study)

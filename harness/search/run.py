@@ -1,4 +1,4 @@
-"""Runs a search: gangs, Tune's loop, the searcher and the callback, from start to a clean end."""
+"""One session of a search: gangs, Tune's loop, the searcher and the callback, from start to a clean end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,101 +18,53 @@ from ray import tune
 from ray.tune.error import TuneError
 from ray.tune.search import ConcurrencyLimiter
 
-from harness.cluster import INTERRUPTED, check_fit, check_nodes, interruptible
-from harness.event_log import LEDGER, History, Ledger
+from harness.cluster import Allocation, check_fit, check_nodes, interruptible
+from harness.event_log import LEDGER, Clock, History, Ledger
 from harness.gangs.client import start_dispatcher
 from harness.gangs.pool import GangPool
 from harness.gangs.tune_trial import ERROR, METRICS, GangTrial
-from harness.run_folder import fresh_folder, sole_driver
+from harness.run_folder import GANGS, TRIALS, fresh_folder, sole_driver
 from harness.search.callback import TuneCallback
-from harness.search.monitor import Clock, Monitor
-from harness.search.objectives import Constraint, Objective
+from harness.search.config import SearchConfig
+from harness.search.monitor import Monitor
+from harness.search.objectives import Objective
 from harness.search.population import explorer
 from harness.search.retention import CheckpointRetention
 from harness.search.samplers import make_sampler
 from harness.search.schedulers import SCHEDULERS, Past, make_scheduler, replay
 from harness.search.searcher import TruthfulOptunaSearch
-from harness.search.stopping import Health, Limits
+from harness.search.stopping import Health
 from harness.search.study import JOURNAL, journal, open_study, own_trials, reconcile
-from harness.trials import Experiment, SearchSpace, Trial, TrialObserver
+from harness.trials import INTERRUPTED, Experiment, GangsBrokenError, SearchSpace, Trial, TrialObserver
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class SearchPlan:
-    """What a search is to do. The arithmetic of its gangs is checked by `harness.cluster`."""
+class Search:
+    """What is searched, and on what."""
 
-    name: str
-    storage: Path
-    """Absolute; the search's folder is `storage / name`."""
-    trials: int
-    grace_steps: int
-    """Optimizer steps before the scheduler may stop a trial."""
-    gangs: int = 1
-    most_gangs: int = 0
-    """Gangs are added up to this number where nodes join; 0: none is."""
-    workers_per_gang: int = 1
-    scheduler: str = "asha"
-    """One of `harness.search.schedulers.SCHEDULERS`."""
-    sampler: str = "tpe"
-    """One of `harness.search.samplers.ABILITIES`."""
-    objectives: tuple[Objective, ...] = (Objective("dev/miou", "max"),)
-    """The primary one, which the scheduler follows, first."""
-    constraints: tuple[Constraint, ...] = ()
-    """Bounds on a trial's last report that the sampler learns to keep."""
-    warm_start: tuple[FrozenTrial, ...] = ()
+    folder: Path
+    """Absolute; its name is the search's."""
+    experiment: Experiment
+    space: SearchSpace
+    config: SearchConfig
+    allocation: Allocation = Allocation()
+    warm_start: Sequence[FrozenTrial] = ()
     """Trials of another search that the sampler learns from; they are none of this one's."""
-    reduction_factor: int = 3
-    """ASHA and HyperBand keep one in this many trials at each rung."""
-    perturb_steps: int | None = None
-    """Optimizer steps between two exploits of PBT; none: `grace_steps`."""
-    grid_points: int = 3
-    """Values of each number in a grid."""
-    stop_collapsed: bool = True
-    """Whether a trial whose teacher has come to predict one class only is stopped."""
-    seed: int = 0
-    max_trial_retries: int = 2
-    """How often a trial whose gang was lost is tried again from its checkpoint."""
-    hang_timeout_s: float | None = None
-    """A gang that trains this long without a report is started anew; none: never."""
-    recycle_after: int = 0
-    """Trials after which a gang's processes are started anew; 0: never."""
-    limits: Limits = field(default_factory=Limits)
-    """Caps over all sessions of the search."""
-    min_free_gib: float = 0.25
-    """The search is interrupted when its disk has less."""
-    patience_s: float = 60.0
-    """How long an interrupted search waits for its trials to be saved."""
-    use_gpu: bool = False
-    threads_per_worker: int = 1
-    """Of the arithmetic on the CPU."""
-    save_interval_s: float = 30.0
-    """Least time between two checkpoints of a trial; 0 saves at every report. The end is always saved."""
-
-    keep_checkpoints: int = 5
-    """How many: those of the best complete trials; the baseline's is kept besides, all others are deleted."""
-    max_checkpoint_gib: float | None = None
-    """What the checkpoints of the search may take together; none: as much as `keep_checkpoints` amounts to."""
+    observers: Sequence[TrialObserver] = ()
+    earlier: History | None = None
+    """What `reconcile` returned for the folder; none: it is asked when the session begins."""
 
     @property
-    def folder(self) -> Path:
-        """Where everything of this search lies."""
-        return self.storage / self.name
+    def objectives(self) -> tuple[Objective, ...]:
+        """The primary one, which the scheduler follows, first."""
+        return self.config.objectives(self.experiment.metric)
 
     @property
-    def objective(self) -> Objective:
-        """The primary one."""
-        return self.objectives[0]
-
-    @property
-    def checkpoints(self) -> Path:
-        """Folder with a folder for each trial, by number; `latest.pt` lies in it."""
-        return self.folder / "trials"
-
-
-class SearchBrokenError(RuntimeError):
-    """The search ended because its gangs could not go on."""
+    def pauses(self) -> bool:
+        """Whether the scheduler pauses trials."""
+        return SCHEDULERS[self.config.scheduler].pauses
 
 
 class SearchEnd(NamedTuple):
@@ -124,85 +76,68 @@ class SearchEnd(NamedTuple):
     """Why it ended before all trials were over; it can be resumed. None: all are over."""
 
 
-def run_search(
-    plan: SearchPlan,
-    experiment: Experiment,
-    space: SearchSpace,
-    observers: Sequence[TrialObserver] = (),
-    earlier: History | None = None,
-) -> SearchEnd:
-    """Search to the end, or until a limit of the plan. A Ray session must be active.
+def run_search(search: Search) -> SearchEnd:
+    """Search to the end, or until a limit of the config. A Ray session must be active.
 
     A search whose folder holds an earlier session goes on from there: what was over stays over, what was interrupted
-    goes on from its checkpoint with its number, and `plan.trials` counts them all.
+    goes on from its checkpoint with its number, and `trials` counts them all.
 
     Ctrl-C ends the session in order: running trials are saved and become INTERRUPTED, observers are told, gangs are
     closed, and KeyboardInterrupt is raised. A second Ctrl-C waits for nothing; the search can be resumed all the same.
 
-    Args:
-        earlier: what `reconcile` returned for this folder; none: it is asked here.
-
     Raises:
         UsageError: the gangs do not fit the cluster, a node does not see the storage, the ledger cannot be read, or
             another driver is at it.
-        SearchBrokenError: the gangs cannot train at all.
+        GangsBrokenError: the gangs cannot train at all.
         KeyboardInterrupt: the search was interrupted.
     """
-    check_fit(plan.gangs, plan.workers_per_gang, plan.use_gpu)
-    with sole_driver(plan.folder):
-        check_nodes(plan.folder)
-        history = earlier or reconcile(plan.folder, plan.name, plan.objective)
-        left = plan.trials - sum(trial.state.over for trial in history.trials.values())
+    folder, objective, gangs = search.folder, search.objectives[0], search.allocation
+    check_fit(gangs.gangs, gangs.workers_per_gang, gangs.use_gpu)
+    with sole_driver(folder):
+        check_nodes(folder)
+        history = search.earlier or reconcile(folder, folder.name, objective)
+        left = search.config.trials - sum(trial.state.over for trial in history.trials.values())
         if left <= 0:
             return SearchEnd([trial for _, trial in sorted(history.trials.items())], None)
-        with closing(Ledger(plan.folder / LEDGER, plan.objective.metric)) as ledger:
-            callback, monitor = _session(plan, experiment, space, observers, history, ledger, left)
+        with closing(Ledger(folder / LEDGER, objective.metric)) as ledger:
+            ledger.begin_session()
+            callback, monitor = _session(search, history, ledger, left)
     if monitor.reason == INTERRUPTED:
         raise KeyboardInterrupt
     if monitor.broken:
-        raise SearchBrokenError(monitor.reason)
+        raise GangsBrokenError(monitor.reason)
     return SearchEnd(callback.trials, monitor.reason)
 
 
-def _session(
-    plan: SearchPlan,
-    experiment: Experiment,
-    space: SearchSpace,
-    observers: Sequence[TrialObserver],
-    history: History,
-    ledger: Ledger,
-    trials: int,
-) -> tuple[TuneCallback, Monitor]:
+def _session(search: Search, history: History, ledger: Ledger, trials: int) -> tuple[TuneCallback, Monitor]:
     """Start everything, run Tune's loop, and end everything."""
-    searcher = _make_searcher(plan, experiment, space, history)
-    dispatcher = start_dispatcher(plan.max_trial_retries, plan.hang_timeout_s)
-    pool = _make_pool(plan, experiment, dispatcher)
-    health = Health(plan.stop_collapsed)
+    config, objective = search.config, search.objectives[0]
+    searcher = _make_searcher(search, history)
+    dispatcher = start_dispatcher(config.retries, config.hang_timeout_s)
+    pool = _make_pool(search, dispatcher)
+    health = Health(config.stop_collapsed)
     try:
         with pool, interruptible() as interrupted:
             clock = Clock(pool.workers, history)
-            limiter = ConcurrencyLimiter(searcher, max_concurrent=plan.gangs)
-            monitor = Monitor(plan, dispatcher, pool, searcher, limiter, ledger, clock, interrupted)
+            limiter = ConcurrencyLimiter(searcher, max_concurrent=search.allocation.gangs)
+            monitor = Monitor(config, search.folder, dispatcher, pool, searcher, limiter, ledger, clock, interrupted)
             retention = CheckpointRetention(
-                plan.checkpoints,
-                plan.objective,
-                plan.keep_checkpoints,
-                history.trials.values(),
-                plan.max_checkpoint_gib,
-            )
+                search.folder / TRIALS, objective, config.keep_checkpoints, history.trials.values(),
+                config.max_checkpoint_gib,
+            )  # fmt: skip
             callback = TuneCallback(
-                dispatcher, experiment.resolve, [ledger, *observers, retention], monitor.check, history.trials,
-                plan.objective.maximise, searcher.note_params, health.reason,
+                dispatcher, search.experiment.resolve, [ledger, *search.observers, retention], monitor.check,
+                history.trials, objective.maximise, searcher.note_params, health.reason,
             )  # fmt: skip
             stopper = Stopper(health, lambda: monitor.reason is not None and callback.idle)
             try:
-                _make_tuner(plan, experiment, searcher, limiter, callback, stopper, dispatcher, history, trials).fit()
+                _make_tuner(search, searcher, limiter, callback, stopper, dispatcher, history, trials).fit()
             except (OSError, TuneError) as error:
                 if not any(f"[Errno {code}]" in str(error) for code in (errno.ENOSPC, errno.EDQUOT)):
-                    raise  # Tune hands on what a book raised as text, in an error of its own
-                monitor.reason = f"the disk of {plan.folder} is full: free some and resume"
+                    raise  # Tune hands on what an observer raised as text, in an error of its own
+                monitor.reason = f"the disk of {search.folder} is full: free some and resume"
             finally:
-                _put_away(searcher, callback, monitor)
+                _close(searcher, callback, monitor)
     finally:
         ray.kill(dispatcher)
     return callback, monitor
@@ -228,8 +163,8 @@ class Stopper(tune.Stopper):  # type: ignore[misc]  # ray is untyped
         return {}
 
 
-def _put_away(searcher: TruthfulOptunaSearch, callback: TuneCallback, monitor: Monitor) -> None:
-    """Close the books as they stand. Where the disk is full they stay as they are, and a resumed search closes them."""
+def _close(searcher: TruthfulOptunaSearch, callback: TuneCallback, monitor: Monitor) -> None:
+    """Write down how everything stands. Where the disk is full they stay as they are, and a resumed search closes them."""
     reason = monitor.reason or INTERRUPTED
     for close in (searcher.interrupt_unfinished, lambda: callback.interrupt_unfinished(reason), monitor.close):
         try:
@@ -238,50 +173,49 @@ def _put_away(searcher: TruthfulOptunaSearch, callback: TuneCallback, monitor: M
             log.warning("cannot write down how the session ended: %s", error)
 
 
-def _make_searcher(
-    plan: SearchPlan, experiment: Experiment, space: SearchSpace, history: History
-) -> TruthfulOptunaSearch:
-    study = open_study(plan.folder, plan.name)
+def _make_searcher(search: Search, history: History) -> TruthfulOptunaSearch:
+    config, name = search.config, search.folder.name
+    study = open_study(search.folder, name)
     return TruthfulOptunaSearch(
-        space=space,
-        resolve=experiment.resolve,
-        storage=journal(plan.folder / JOURNAL),
-        study_name=plan.name,
+        space=search.space,
+        resolve=search.experiment.resolve,
+        storage=journal(search.folder / JOURNAL),
+        study_name=name,
         sampler=make_sampler(
-            plan.sampler,
-            plan.seed,
-            space=space,
-            objectives=plan.objectives,
-            constrained=bool(plan.constraints),
+            config.sampler,
+            config.seed,
+            space=search.space,
+            objectives=search.objectives,
+            constrained=bool(config.constraint),
             drawn=len(own_trials(study)) if study is not None else 0,
-            points=plan.grid_points,
+            points=config.grid_points,
         ),
-        checkpoints=plan.checkpoints,
+        checkpoints=search.folder / TRIALS,
         earlier=history.trials,
-        objectives=plan.objectives,
-        constraints=plan.constraints,
-        warm=plan.warm_start,
+        objectives=search.objectives,
+        constraints=config.constraints,
+        warm=search.warm_start,
     )
 
 
-def _make_pool(plan: SearchPlan, experiment: Experiment, dispatcher: Any) -> GangPool:
+def _make_pool(search: Search, dispatcher: Any) -> GangPool:
+    config, allocation = search.config, search.allocation
     return GangPool(
         dispatcher,
-        experiment,
-        plan.gangs,
-        (plan.workers_per_gang,),
-        fresh_folder(plan.folder / "gangs"),
-        plan.use_gpu,
-        plan.threads_per_worker,
-        0.0 if SCHEDULERS[plan.scheduler].pauses else plan.save_interval_s,
-        plan.recycle_after,
-        0 if SCHEDULERS[plan.scheduler].pauses else plan.most_gangs,
+        search.experiment,
+        allocation.gangs,
+        (allocation.workers_per_gang,),
+        fresh_folder(search.folder / GANGS),
+        allocation.use_gpu,
+        config.threads_per_worker,
+        0.0 if search.pauses else config.save_interval_s,
+        config.recycle_after,
+        0 if search.pauses else allocation.most_gangs,
     )
 
 
 def _make_tuner(
-    plan: SearchPlan,
-    experiment: Experiment,
+    search: Search,
     searcher: TruthfulOptunaSearch,
     limiter: ConcurrencyLimiter,
     callback: TuneCallback,
@@ -295,23 +229,22 @@ def _make_tuner(
     No more trials run than there are gangs. Where trials pause, the proxies are limited by a share of the driver's node
     instead: the limiter counts paused ones, and gangs cannot be added.
     """
-    pauses = SCHEDULERS[plan.scheduler].pauses
-    share = math.floor(1e4 / plan.gangs) / 1e4 if pauses else 0.001
+    share = math.floor(1e4 / search.allocation.gangs) / 1e4 if search.pauses else 0.001
     here = {f"node:{ray.util.get_node_ip_address()}": share}
-    metrics = [objective.metric for objective in plan.objectives]
+    metrics = [objective.metric for objective in search.objectives]
     trainable = tune.with_parameters(GangTrial, dispatcher=dispatcher, metrics=metrics)
     return tune.Tuner(
         tune.with_resources(trainable, tune.PlacementGroupFactory([here])),
         tune_config=tune.TuneConfig(
-            search_alg=searcher if pauses else limiter,
-            scheduler=_make_scheduler(plan, experiment, searcher, history),
+            search_alg=searcher if search.pauses else limiter,
+            scheduler=_make_scheduler(search, searcher, history),
             num_samples=trials,
             reuse_actors=True,
             trial_dirname_creator=lambda trial: f"{trial.config['number']:05d}",
         ),
         run_config=tune.RunConfig(
             name="tune",
-            storage_path=str(fresh_folder(plan.folder / "sessions")),
+            storage_path=str(fresh_folder(search.folder / "sessions")),
             callbacks=[callback],
             stop=stopper,
             verbose=0,
@@ -320,19 +253,19 @@ def _make_tuner(
     )
 
 
-def _make_scheduler(plan: SearchPlan, experiment: Experiment, searcher: TruthfulOptunaSearch, history: History) -> Any:
+def _make_scheduler(search: Search, searcher: TruthfulOptunaSearch, history: History) -> Any:
     """Return the scheduler, told what earlier sessions reported."""
-    explore = None
-    if plan.scheduler == "pbt":
-        random.seed(plan.seed)  # Ray's PBT draws from the global generator
+    config, explore = search.config, None
+    if config.scheduler == "pbt":
+        random.seed(config.seed)  # Ray's PBT draws from the global generator
         explore = explorer(searcher.space, searcher.rebuild)
     scheduler = make_scheduler(
-        plan.scheduler,
-        objective=plan.objective,
-        horizon=experiment.horizon,
-        grace_steps=plan.grace_steps,
-        reduction_factor=plan.reduction_factor,
-        perturb_steps=plan.perturb_steps,
+        config.scheduler,
+        objective=search.objectives[0],
+        horizon=search.experiment.horizon,
+        grace_steps=config.grace(search.experiment),
+        reduction_factor=config.reduction_factor,
+        perturb_steps=config.perturb_steps,
         explore=explore,
     )
     replay(scheduler, [Past(number, trial.values) for number, trial in sorted(history.trials.items())])

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import optuna
 
+from harness.search.config import check_sampler
 from harness.search.objectives import Objective
 from harness.search.study import own_trials
 from harness.trials import SearchSpace, Value
@@ -19,59 +19,6 @@ from trainers.errors import UsageError
 
 MAX_CELLS = 100_000
 """More cells than any search will visit; a grid that has more is a mistake."""
-
-
-class Abilities(NamedTuple):
-    """What a sampler can do, as the installed Optuna has it."""
-
-    several_objectives: bool
-    constraints: bool
-    """Whether it keeps away from what violates them, or draws without looking at results anyway."""
-    warm_start: bool
-    """Whether it learns from trials that were added to the study."""
-    pruned: bool
-    """Whether it learns from trials that were stopped early."""
-    startup: int
-    """How many trials must be complete before results guide it; until then it draws at random."""
-    conditions: str
-    """How it draws parameters that exist only under a condition."""
-
-
-APART = "one by one, at random"
-ABILITIES: Mapping[str, Abilities] = {
-    "tpe": Abilities(True, True, True, True, 10, "one by one, by their own model"),
-    "gp": Abilities(True, True, True, False, 10, APART),
-    "cmaes": Abilities(False, False, False, False, 1, f"{APART}, as categorical ones"),
-    "nsga2": Abilities(True, True, False, False, 50, APART),
-    "random": Abilities(True, True, False, False, 0, "as the others"),
-    "grid": Abilities(True, True, False, False, 0, "only in cells where they exist"),
-}
-"""Samplers by name. NSGA-II's startup is its population: the complete trials of its first generation."""
-
-
-def check_sampler(name: str, objectives: Sequence[Objective], constrained: bool, warm: bool) -> None:
-    """Refuse what a sampler cannot do.
-
-    Args:
-        warm: whether the search starts from earlier trials.
-
-    Raises:
-        UsageError: names the sampler, what it cannot do, and those that can.
-    """
-    if name not in ABILITIES:
-        raise UsageError(f"a sampler must be one of {', '.join(ABILITIES)}, got {name!r}: choose one of them")
-    able = ABILITIES[name]
-    wishes = [
-        (len(objectives) > 1 and not able.several_objectives, "several objectives", "several_objectives"),
-        (constrained and not able.constraints, "constraints", "constraints"),
-        (warm and not able.warm_start, "earlier trials", "warm_start"),
-    ]
-    for refused, words, ability in wishes:
-        if refused:
-            others = ", ".join(other for other, row in ABILITIES.items() if getattr(row, ability))
-            raise UsageError(f"with {words} the sampler must be one of {others}, got {name}: choose one of them")
-    if name == "cmaes" and importlib.util.find_spec("cmaes") is None:
-        raise UsageError("the sampler cmaes must have the package cmaes, it is not installed: pip install cmaes")
 
 
 def make_sampler(

@@ -5,18 +5,16 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import optuna
 from optuna.trial import TrialState
 
+from harness.search.config import SearchConfig
 from harness.search.study import own_trials
 from trainers.errors import UsageError
 
 MIN_TRIALS = 20
 """Complete trials before Optuna's terminator may console; its own default."""
-STAGNATION = 30
-"""Complete trials without a better one after which it stops; its own default."""
 COLLAPSED_ENTROPY = 0.02
 """Normalised entropy of the predicted classes below which a teacher counts as collapsed.
 
@@ -28,41 +26,20 @@ RISE = 5.0
 ENTROPY = "health/predicted_entropy"
 
 
-@dataclass(frozen=True)
-class Limits:
-    """Hard caps of a search; none means no cap."""
+def why_stop(config: SearchConfig, elapsed_s: float, device_s: float, study: optuna.Study) -> str | None:
+    """Return why a search must draw no more trials; none while it may.
 
-    max_hours: float | None = None
-    """Wall clock, over all drivers of the search."""
-    max_device_hours: float | None = None
-    """Hours that gangs were up, times their workers."""
-    terminator: bool = False
-    """Whether Optuna's terminator may end the search. One objective only."""
-    stagnation: int = STAGNATION
-    """Complete trials without a better one after which the terminator stops."""
-
-    def __post_init__(self) -> None:
-        caps = (("max hours", self.max_hours), ("max device-hours", self.max_device_hours))
-        for name, value in caps:
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise UsageError(f"{name} must be more than 0, got {value}: raise it or leave it away")
-        if self.stagnation < 1:
-            raise UsageError(f"stagnation must be at least 1 trial, got {self.stagnation}: raise it")
-
-    def why_stop(self, elapsed_s: float, device_s: float, study: optuna.Study) -> str | None:
-        """Return why the search must draw no more trials; none while it may.
-
-        Args:
-            elapsed_s: since the search began, the time of earlier drivers included, seconds.
-            device_s: spent by all workers of all gangs so far, seconds.
-        """
-        if self.max_hours is not None and elapsed_s >= 3600 * self.max_hours:
-            return f"the cap of {self.max_hours:g} hours is reached"
-        if self.max_device_hours is not None and device_s >= 3600 * self.max_device_hours:
-            return f"the cap of {self.max_device_hours:g} device-hours is reached"
-        if self.terminator and stagnates(study, self.stagnation):
-            return f"none of the last {self.stagnation} complete trials was better"
-        return None
+    Args:
+        elapsed_s: since the search began, the time of earlier drivers included, seconds.
+        device_s: spent by all workers of all gangs so far, seconds.
+    """
+    if config.max_hours is not None and elapsed_s >= 3600 * config.max_hours:
+        return f"the cap of {config.max_hours:g} hours is reached"
+    if config.max_device_hours is not None and device_s >= 3600 * config.max_device_hours:
+        return f"the cap of {config.max_device_hours:g} device-hours is reached"
+    if config.terminator and stagnates(study, config.stagnation):
+        return f"none of the last {config.stagnation} complete trials was better"
+    return None
 
 
 def stagnates(study: optuna.Study, trials: int, min_trials: int = MIN_TRIALS) -> bool:

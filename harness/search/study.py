@@ -13,8 +13,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
-from harness.event_log import LEDGER, History, Ledger, read_ledger
-from harness.run_folder import end_with_a_whole_line
+from harness.event_log import LEDGER, History, Ledger, end_with_a_whole_line, read_ledger
 from harness.search.objectives import Objective
 from harness.trials import Trial, TrialState
 

@@ -21,7 +21,7 @@ from harness.formats import one_line
 from harness.search.objectives import Constraint, Objective, values_of
 from harness.search.study import JOURNAL, MARK
 from harness.tracking.limits import PARAM_LENGTH, TAG_LENGTH, clean_name, clean_value
-from harness.tracking.writer import find_runs
+from harness.tracking.stores import absolute_uri, connect_client, find_runs
 from harness.trials import Value
 from search_spaces import Parameter, Space, SpaceError
 from trainers.errors import UsageError
@@ -210,9 +210,6 @@ def _from_mlflow(
 def _runs(where: str, tracking_uri: str) -> Iterator[tuple[Mapping[str, str], Mapping[str, float]]]:
     """Yield params and last metrics of the complete trials of a search."""
     from mlflow.exceptions import MlflowException
-
-    from harness.tracking.sender import connect_client
-    from harness.tracking.stores import absolute_uri
 
     condition = "tags.`s4.kind` = 'trial' and tags.`s4.state` = 'COMPLETE'"
     try:

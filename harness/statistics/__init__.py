@@ -1,1 +1,1 @@
-"""What scores over seeds, images and trials allow to be said, and what they do not. Pure: numpy and scipy alone."""
+"""Statistics of scores over seeds, images and trials. Pure: numpy and scipy alone."""

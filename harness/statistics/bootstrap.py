@@ -1,4 +1,4 @@
-"""The bootstrap over validation images: how much a difference in mIoU owes to which images happen to be looked at.
+"""Bootstrap over validation images: how much a difference in mIoU owes to which images happen to be looked at.
 
 This is another source of noise than seeds. Given these trained models, and nothing else, the interval says where the
 difference might lie on other images of the same kind; what other seeds would have trained it does not know. An
@@ -10,6 +10,7 @@ A resample's mIoU is that of its summed confusion matrices, as `trainers.scores.
 neither truth nor prediction are left out. It is not the mean of images' mIoUs.
 
 The interval is the percentile one. Bias-corrected ones (BC, BCa) were tried on simulated images and cover less.
+`scipy.stats.bootstrap` would copy the images of each resample; here a resample is a row of weights.
 """
 
 from __future__ import annotations
@@ -62,10 +63,10 @@ def image_bootstrap(a: Counts, b: Counts, resamples: int = RESAMPLES, seed: int 
     """
     seeds, images, classes = _require_pairs(a, b)
     parts = np.stack([_parts(side.reshape(seeds, images, classes, classes)) for side in (a, b)], axis=1)
-    found = np.concatenate([_differences(weights, parts) for weights in _weights(images, resamples, seed)])
-    low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    drawn = np.concatenate([_differences(weights, parts) for weights in _weights(images, resamples, seed)])
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
     difference = float(_differences(np.ones((1, images)), parts)[0])
-    return ImageInterval(difference, float(found.std(ddof=1)), float(low), float(high), images, seeds, resamples)
+    return ImageInterval(difference, float(drawn.std(ddof=1)), low, high, images, seeds, resamples)
 
 
 def mean_iou(hits: NDArray[np.float64], unions: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Variants against a base over paired seeds: which differences are more than the seeds' noise.
+"""Comparison of variants with a base over paired seeds: which differences are more than the seeds' noise.
 
 The interval of each difference is Student's, at 95 %, as if it were the only one. Verdicts do count how many variants
 were tried: better or worse is only what has a p below 0.05 in the paired t-test after Holm's adjustment. Where no
@@ -17,7 +17,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+
+from scipy import special
 
 from harness.statistics.intervals import Summary, differences, summary
 from harness.statistics.permutation import ALPHA, sign_flip
@@ -67,13 +68,6 @@ class Comparison:
     """Variants that were compared with the base: what p-values are adjusted for."""
 
 
-class _Test(NamedTuple):
-    summary: Summary
-    """Of the differences."""
-    p: float | None
-    """None with less than two."""
-
-
 def compare(base: Scores, variants: Mapping[str, Scores], maximise: bool = True) -> dict[str, Comparison]:
     """Return the comparison of each variant with the base, by label, in the order given.
 
@@ -87,16 +81,20 @@ def compare(base: Scores, variants: Mapping[str, Scores], maximise: bool = True)
         UsageError: a score is not finite. A failed training has no score.
     """
     for label, scores in [("the base", base), *variants.items()]:
-        _require_finite(label, scores)
+        for seed, score in scores.items():
+            if not math.isfinite(score):
+                raise UsageError(
+                    f"scores must be finite, that of {label} with seed {seed} is {score}: leave failed trainings out"
+                )
     pairs = {label: differences(scores, base) for label, scores in variants.items()}
-    tested = [_t_test([*pair.values()], base) for pair in pairs.values()]
+    tests = [_t_test([*pair.values()], base) for pair in pairs.values()]
     flips = [sign_flip([*pair.values()]) for pair in pairs.values()]
-    adjusted = zip(flips, holm([test.p for test in tested]), holm([flip.p for flip in flips]), strict=True)
+    ps_t, ps = holm([p for _, p in tests]), holm([flip.p for flip in flips])
     spread = summary([*base.values()]).std
-    found = {}
-    for (label, pair), test, (flip, p_t, p) in zip(pairs.items(), tested, adjusted, strict=True):
-        own, between = summary([variants[label][seed] for seed in pair]), test.summary
-        found[label] = Comparison(
+    comparisons = {}
+    for (label, pair), (between, _), p_t, flip, p in zip(pairs.items(), tests, ps_t, flips, ps, strict=True):
+        own = summary([variants[label][seed] for seed in pair])
+        comparisons[label] = Comparison(
             n=own.n,
             mean=own.mean,
             std=own.std,
@@ -110,37 +108,33 @@ def compare(base: Scores, variants: Mapping[str, Scores], maximise: bool = True)
             seed_spread=spread,
             family=len(variants),
         )
-    return found
+    return comparisons
 
 
-def in_words(found: Comparison, decimals: int = 3) -> str:
+def in_words(comparison: Comparison, decimals: int = 3) -> str:
     """Return one line for people.
 
     For example: within noise: +0.012 [-0.010, +0.034] over 3 seeds; the seeds' own spread is 0.020.
 
     Args:
-        found: the comparison.
+        comparison: of a variant with the base.
         decimals: of all numbers but p.
     """
-    if found.difference is None:
-        return f"{found.verdict}: no seed has a score of both the variant and the base"
-    by = f"{found.difference:+.{decimals}f}"
-    if found.n < 2:
-        return f"{found.verdict}: {by} with one seed, which says nothing of others"
-    spread = "" if found.seed_spread is None else f"; the seeds' own spread is {found.seed_spread:.{decimals}f}"
-    if found.ci_low is None or found.ci_high is None:
-        return f"{found.verdict}: {by} with each of {found.n} seeds{_p(found)}{spread}"
-    if found.ci_low == found.ci_high:
-        return f"{found.verdict}: the same scores as the base with each of {found.n} seeds{spread}"
-    beside = found.ci_low > 0 or found.ci_high < 0
-    interval = f"[{found.ci_low:+.{decimals}f}, {found.ci_high:+.{decimals}f}]"
-    return f"{found.verdict}: {by} {interval} over {found.n} seeds{_p(found) if beside else ''}{spread}"
-
-
-def _p(found: Comparison) -> str:
-    """Return the adjusted p of the t-test in brackets."""
-    among = "" if found.family == 1 else f" among {found.family} variants"
-    return "" if found.p_t is None else f" (p = {found.p_t:.2g}{among})"
+    verdict, n, low, high = comparison.verdict, comparison.n, comparison.ci_low, comparison.ci_high
+    if comparison.difference is None:
+        return f"{verdict}: no seed has a score of both the variant and the base"
+    by = f"{comparison.difference:+.{decimals}f}"
+    if n < 2:
+        return f"{verdict}: {by} with one seed, which says nothing of others"
+    std, among = comparison.seed_spread, "" if comparison.family == 1 else f" among {comparison.family} variants"
+    spread = "" if std is None else f"; the seeds' own spread is {std:.{decimals}f}"
+    p = "" if comparison.p_t is None else f" (p = {comparison.p_t:.2g}{among})"
+    if low is None or high is None:
+        return f"{verdict}: {by} with each of {n} seeds{p}{spread}"
+    if low == high:
+        return f"{verdict}: the same scores as the base with each of {n} seeds{spread}"
+    beside_0 = low > 0 or high < 0
+    return f"{verdict}: {by} [{low:+.{decimals}f}, {high:+.{decimals}f}] over {n} seeds{p if beside_0 else ''}{spread}"
 
 
 def _verdict(difference: float | None, p_t: float | None, maximise: bool) -> Verdict:
@@ -151,28 +145,18 @@ def _verdict(difference: float | None, p_t: float | None, maximise: bool) -> Ver
     return Verdict.BETTER if (difference > 0) == maximise else Verdict.WORSE
 
 
-def _t_test(values: Sequence[float], base: Scores) -> _Test:
-    """Return the summary of differences and the two-sided p of the paired t-test, not adjusted."""
-    from scipy import special
-
+def _t_test(values: Sequence[float], base: Scores) -> tuple[Summary, float | None]:
+    """Return the summary of differences and the two-sided p of the paired t-test; none with less than two."""
     between = summary(values)
     if between.mean is None or between.std is None:
-        return _Test(between, None)
+        return between, None
     rounding = ROUNDING * max(abs(score) for score in base.values())
     if max(map(abs, values)) <= rounding:
-        return _Test(Summary(between.n, 0.0, 0.0, 0.0, 0.0), 1.0)
+        return Summary(between.n, 0.0, 0.0, 0.0, 0.0), 1.0
     if max(values) - min(values) <= rounding:
-        return _Test(between._replace(std=0.0, low=None, high=None), sign_flip(values).smallest)
+        return between._replace(std=0.0, low=None, high=None), sign_flip(values).smallest
     far = abs(between.mean) / (between.std / math.sqrt(between.n))
-    return _Test(between, float(2 * special.stdtr(between.n - 1, -far)))
-
-
-def _require_finite(label: str, scores: Scores) -> None:
-    for seed, score in scores.items():
-        if not math.isfinite(score):
-            raise UsageError(
-                f"scores must be finite, that of {label} with seed {seed} is {score}: leave failed trainings out"
-            )
+    return between, float(2 * special.stdtr(between.n - 1, -far))
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:

@@ -1,4 +1,4 @@
-"""Means over seeds and where they may truly lie: Student's intervals, of scores and of paired differences."""
+"""Student's intervals of means over seeds, of scores and of paired differences."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
+
+from scipy import special
 
 LEVEL = 0.95
 
@@ -21,7 +23,7 @@ class Interval(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """What is known of a mean over however many seeds there are, one and none included."""
+    """A mean over however many seeds there are, one and none included."""
 
     n: int
     mean: float | None
@@ -40,8 +42,6 @@ def t_interval(values: Sequence[float]) -> Interval:
     Raises:
         ValueError: there are less than two values. `summary` takes any number.
     """
-    from scipy import special
-
     n, mean, std = len(values), statistics.fmean(values), statistics.stdev(values)
     half = float(special.stdtrit(n - 1, (1 + LEVEL) / 2)) * std / math.sqrt(n)
     return Interval(mean, std, mean - half, mean + half)

@@ -1,8 +1,11 @@
-"""The sign-flip test of paired differences: exact where it can be, and without any normal distribution.
+"""Sign-flip test of paired differences: exact where it can be, and without any normal distribution.
 
 If a variant changed nothing, each seed's difference could as well have had the other sign. So p is the share of all 2^n
 choices of signs whose sum is at least as far from 0 as the one that was seen (Fisher, 1935). With n seeds it cannot be
 less than 2 / 2^n, the observed signs and their opposites: below six seeds no difference, however large, reaches 0.05.
+
+`scipy.stats.permutation_test` gives the same p where no two sums are equal. It breaks ties by the rounding of floats
+where the sum is near 0, and takes a thousand times as long with 18 seeds.
 """
 
 from __future__ import annotations

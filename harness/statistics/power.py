@@ -1,4 +1,4 @@
-"""How many seeds does it take to see a difference? The seeds' spread, how well it is known, and what follows.
+"""Power of paired t-tests: the spread of seeds, how well it is known, and how many seeds show a difference.
 
 A paired t-test over n seeds with differences of mean delta and standard deviation s has a statistic that is distributed
 as a noncentral t with n - 1 degrees of freedom and noncentrality delta sqrt(n) / s. Its power is the chance that this
@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import math
 import statistics
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import NamedTuple
+
+from scipy import stats
 
 from harness.statistics.intervals import LEVEL
 from harness.statistics.permutation import ALPHA
@@ -56,8 +59,6 @@ def spread(values: Sequence[float]) -> Spread:
     Raises:
         UsageError: there are less than two.
     """
-    from scipy import stats
-
     n = len(values)
     if n < 2:
         raise UsageError(f"a spread must have at least 2 seeds, got {n}: train with more")
@@ -90,8 +91,6 @@ def power(delta: float, std: float, n: int) -> float:
         std: true standard deviation of the differences, above 0.
         n: seeds.
     """
-    from scipy import stats
-
     bound = float(stats.t.ppf(1 - ALPHA / 2, n - 1))
     far = abs(delta) * math.sqrt(n) / std
     wrong_side = float(stats.nct.cdf(-bound, n - 1, far)) if far < NEGLIGIBLE else 0.0
@@ -114,18 +113,8 @@ def seeds_needed(delta: float, std: float) -> int | None:
         )
     if std == 0:
         return 2
-    enough, least = 2, 2
-    while power(delta, std, enough) < POWER:
-        if enough >= MOST_SEEDS:
-            return None
-        least, enough = enough + 1, min(2 * enough, MOST_SEEDS)
-    while least < enough:
-        middle = (least + enough) // 2
-        if power(delta, std, middle) < POWER:
-            least = middle + 1
-        else:
-            enough = middle
-    return enough
+    seeds = bisect_left(range(MOST_SEEDS + 1), POWER, lo=2, key=lambda n: power(delta, std, n))
+    return seeds if seeds <= MOST_SEEDS else None
 
 
 def seeds_table(between: Spread, deltas: Sequence[float]) -> list[Needed]:

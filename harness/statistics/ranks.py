@@ -1,4 +1,4 @@
-"""Does an early report tell the final order? Rank correlation between a search's rungs and its final values.
+"""Rank correlation between a search's rungs and its final values, which says whether an early report tells the order.
 
 Only trials that were not stopped have a final value. They are those that did well at the rung, so their order is judged
 on a narrower range than the rung saw: correlations lean to 0, and of trials that were stopped and might have won
@@ -11,12 +11,14 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from scipy import stats
+
 FEWEST = 3
 """Trials that a rank correlation needs."""
 
 
 class Course(NamedTuple):
-    """What a trial reported."""
+    """The reports of a trial."""
 
     values: Mapping[int, float]
     """Of the objective, by step."""
@@ -40,11 +42,6 @@ class RungOrder(NamedTuple):
     kept: int | None
     """Of these, how many were in the best 1/eta at the rung, equal ones included: the rung would have let them pass."""
 
-    @property
-    def safe(self) -> bool | None:
-        """Whether the rung would have stopped none of the best; none where that is not known."""
-        return None if self.kept is None else self.kept == self.top
-
 
 def rung_orders(courses: Sequence[Course], steps: Sequence[int], eta: int, maximise: bool = True) -> list[RungOrder]:
     """Return how far each rung tells the final order, a line a step.
@@ -55,32 +52,31 @@ def rung_orders(courses: Sequence[Course], steps: Sequence[int], eta: int, maxim
         eta: the reduction factor: a rung lets the best 1/eta pass.
         maximise: whether more is better.
     """
-    return [_order(courses, step, eta, 1 if maximise else -1) for step in steps]
+    sign = 1 if maximise else -1
+    orders = []
+    for step in steps:
+        pairs = [
+            (sign * course.values[step], sign * course.final)
+            for course in courses
+            if course.final is not None and step in course.values
+        ]
+        early, late = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        correlation = rank_correlation(early, late)
+        if correlation is None:
+            orders.append(RungOrder(step, len(pairs), None, None, None, None))
+            continue
+        passed, best = _best(early, eta), _best(late, eta)
+        orders.append(RungOrder(step, len(pairs), *correlation, len(best), len(passed & best)))
+    return orders
 
 
 def rank_correlation(values: Sequence[float], others: Sequence[float]) -> tuple[float, float] | None:
     """Return Kendall's tau-b and Spearman's rho; none with less than 3 pairs or where one side is constant."""
-    from scipy import stats
-
     if len(values) < FEWEST or len(set(values)) == 1 or len(set(others)) == 1:
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # p-values of tiny samples, which nobody asked for
         return float(stats.kendalltau(values, others).statistic), float(stats.spearmanr(values, others).statistic)
-
-
-def _order(courses: Sequence[Course], step: int, eta: int, sign: int) -> RungOrder:
-    pairs = [
-        (sign * course.values[step], sign * course.final)
-        for course in courses
-        if course.final is not None and step in course.values
-    ]
-    early, late = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    found = rank_correlation(early, late)
-    if found is None:
-        return RungOrder(step, len(pairs), None, None, None, None)
-    passed, best = _best(early, eta), _best(late, eta)
-    return RungOrder(step, len(pairs), *found, len(best), len(passed & best))
 
 
 def _best(values: Sequence[float], eta: int) -> set[int]:

@@ -1,4 +1,4 @@
-"""What MLflow accepts as names and values. A record is bent to fit; it is never lost to a refusal."""
+"""Limits of MLflow on names, values and requests. A record is changed to fit; it is never lost to a refusal."""
 
 from __future__ import annotations
 
@@ -12,10 +12,6 @@ NAME_LENGTH = 250
 PARAM_LENGTH = 6000
 TAG_LENGTH = 8000
 INPUT_TAG_LENGTH = 500
-PARAMS_A_BATCH = 100
-TAGS_A_BATCH = 100
-METRICS_A_BATCH = 900
-"""With the tags beside them at most 1000 entities a request."""
 BATCH_ROOM = 450_000
 """Bytes of JSON that metrics, params or tags may fill of a request, of which MLflow takes 1 000 000."""
 CUT = "..."
@@ -33,7 +29,7 @@ def clean_name(name: str) -> str:
     `.` or `..` part, and no `..` at the start. A name that had to be changed ends with a hash of what it was, so that
     two names stay two.
     """
-    cleaned = _allowed(name)
+    cleaned = clean_path(name)
     if cleaned == name and 0 < len(name) <= NAME_LENGTH:
         return name
     mark = "-" + hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
@@ -42,7 +38,9 @@ def clean_name(name: str) -> str:
 
 def clean_path(path: str) -> str:
     """Return where an artifact lies below its run: a relative path without `..`, its ending kept; may be empty."""
-    return _allowed(path)
+    parts = [part for part in re.sub(r"[^/\w.\- :]", "_", path).split("/") if part]
+    kept = "/".join("_" * len(part) if set(part) == {"."} else part for part in parts)
+    return f"__{kept[2:]}" if kept.startswith("..") else kept
 
 
 def clean_value(value: object, limit: int, *, keep_end: bool = False) -> str:
@@ -88,25 +86,17 @@ def weight(key: str, value: object = "") -> int:
     return 12 * (len(key) + (len(value) if isinstance(value, str) else 0)) + 100
 
 
-def batches(
-    items: Sequence[Item], size: int, room: int = BATCH_ROOM, weigh: Callable[[Item], int] = lambda _: 0
-) -> Iterator[Sequence[Item]]:
-    """Yield the items in batches of at most `size` that weigh at most `room` together, or hold one item."""
+def batches(items: Sequence[Item], weigh: Callable[[Item], int], room: int = BATCH_ROOM) -> Iterator[Sequence[Item]]:
+    """Yield the items in batches that weigh at most `room`, or hold one item. MLflow itself splits them by number."""
     start, filled = 0, 0
     for index, item in enumerate(items):
         heavy = weigh(item)
-        if index > start and (index - start == size or filled + heavy > room):
+        if index > start and filled + heavy > room:
             yield items[start:index]
             start, filled = index, 0
         filled += heavy
     if start < len(items):
         yield items[start:]
-
-
-def _allowed(name: str) -> str:
-    parts = [part for part in re.sub(r"[^/\w.\- :]", "_", name).split("/") if part]
-    path = "/".join("_" * len(part) if set(part) == {"."} else part for part in parts)
-    return f"__{path[2:]}" if path.startswith("..") else path
 
 
 def _leaves(config: Mapping[str, Any], above: str) -> Iterator[tuple[str, Any]]:

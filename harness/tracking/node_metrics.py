@@ -1,7 +1,7 @@
-"""What the nodes of a cluster are busy with, a sample of each every ten seconds, for as long as a search runs.
+"""Load of a cluster's nodes, a sample of each every ten seconds, for as long as a search runs.
 
-The driver's thread reads its own node. On every other node one actor without CPUs reads, is asked and not waited for:
-what it answers is taken at the next sample. A node that joins is asked from then on; one that died says nothing more.
+The driver's thread reads its own node. On every other node one actor without CPUs reads. It is asked and not waited
+for: its answer is taken at the next sample. A node that joins is asked from then on; a dead one has no more samples.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Self
 
 import psutil
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 EVERY_S, FIRST_S = 10.0, 1.0
 PATIENCE_S = 5.0
@@ -26,66 +28,8 @@ Reading = Mapping[str, float]
 log = logging.getLogger(__name__)
 
 
-class Nodes(Protocol):
-    """The nodes that can be read."""
-
-    def sample(self) -> Iterator[tuple[str, Reading]]:
-        """Yield readings that are there, by the node's name, without waiting, and ask for the next ones."""
-        ...
-
-    def close(self) -> None:
-        """End what reads on other nodes."""
-        ...
-
-
-class NodeMetrics:
-    """A context in which a thread samples nodes; where Ray does not run here, it does nothing."""
-
-    def __init__(
-        self,
-        record: Callable[[str, Reading], object],
-        every_s: float = EVERY_S,
-        find: Callable[[], Nodes | None] | None = None,
-    ) -> None:
-        """Prepare.
-
-        Args:
-            record: takes a node's name and its reading.
-            every_s: seconds between two samples.
-            find: returns the nodes when the context is entered; none: those of the active Ray session.
-        """
-        self._record = record
-        self._every_s = every_s
-        self._find = find or ray_nodes
-        self._ended = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def __enter__(self) -> Self:
-        nodes = self._find()
-        if nodes is not None:
-            self._thread = threading.Thread(target=self._work, args=(nodes,), name="s4-nodes", daemon=True)
-            self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self._ended.set()
-        if self._thread is not None:
-            self._thread.join(PATIENCE_S)
-
-    def _work(self, nodes: Nodes) -> None:
-        wait_s = min(FIRST_S, self._every_s)
-        while not self._ended.wait(wait_s):
-            wait_s = self._every_s
-            try:
-                for node, reading in nodes.sample():
-                    self._record(node, reading)
-            except Exception as error:  # no search is lost for a sample
-                log.debug("no sample of the nodes: %s", error)
-        nodes.close()
-
-
-class Counted(NamedTuple):
-    """What a machine has counted since it was started: seconds, CPU seconds, bytes."""
+class Counters(NamedTuple):
+    """Counters of a machine since it was started: seconds, CPU seconds, bytes."""
 
     time: float
     cpu: float
@@ -116,44 +60,35 @@ class Meter:
             **_gpus(),
         }
 
-    def _count(self) -> Counted:
+    def _count(self) -> Counters:
         network, times = psutil.net_io_counters(), psutil.cpu_times()
         cpu = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)  # counted as user time, too
         idle = times.idle + getattr(times, "iowait", 0.0)
-        return Counted(time.monotonic(), cpu, cpu - idle, network.bytes_recv, network.bytes_sent)
+        return Counters(time.monotonic(), cpu, cpu - idle, network.bytes_recv, network.bytes_sent)
 
 
 def _gpus() -> dict[str, float]:
-    """Return what NVIDIA's library says of this machine's GPUs; nothing where there is none."""
+    """Return the readings of this machine's GPUs by NVIDIA's library; nothing where there is none."""
     try:
         import pynvml  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
         pynvml.nvmlInit()
     except Exception:  # not installed, or no driver
         return {}
-    found: dict[str, float] = {}
+    reading: dict[str, float] = {}
     for index in range(pynvml.nvmlDeviceGetCount()):
         gpu = pynvml.nvmlDeviceGetHandleByIndex(index)
         memory = pynvml.nvmlDeviceGetMemoryInfo(gpu)
-        found[f"gpu_{index}_utilization_percentage"] = float(pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu)
-        found[f"gpu_{index}_memory_usage_megabytes"] = memory.used / MEGA
-        found[f"gpu_{index}_memory_usage_percentage"] = 100 * memory.used / memory.total
-    return found
-
-
-def ray_nodes() -> Nodes | None:
-    """Return the nodes of the active Ray session; none without one."""
-    import ray
-
-    return RayNodes() if ray.is_initialized() else None
+        reading[f"gpu_{index}_utilization_percentage"] = float(pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu)
+        reading[f"gpu_{index}_memory_usage_megabytes"] = memory.used / MEGA
+        reading[f"gpu_{index}_memory_usage_percentage"] = 100 * memory.used / memory.total
+    return reading
 
 
 class RayNodes:
     """The nodes of the active Ray session, named by their hosts."""
 
     def __init__(self) -> None:
-        import ray
-
         self._here = ray.get_runtime_context().get_node_id()
         self._meter = Meter()
         self._names: dict[str, str] = {}
@@ -162,8 +97,6 @@ class RayNodes:
 
     def sample(self) -> Iterator[tuple[str, Reading]]:
         """Yield what was asked for at the last sample and has been answered, and this node's own reading."""
-        import ray
-
         alive = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
         for node in self._actors.keys() - alive.keys():
             self._forget(node)
@@ -175,15 +108,11 @@ class RayNodes:
 
     def close(self) -> None:
         """End the actors."""
-        import ray
-
         for actor in self._actors.values():
             ray.kill(actor)
 
     def _exchange(self, node: str) -> Reading | None:
         """Return a node's answer, if it is there, and ask again unless one is still awaited."""
-        import ray
-
         reading: Reading | None = None
         if node in self._answers:
             if not ray.wait([self._answers[node]], timeout=0)[0]:
@@ -194,8 +123,6 @@ class RayNodes:
                 log.debug("node %s does not answer: %s", self._names[node], error)
                 self._forget(node)
         if node not in self._actors:
-            from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
             place = NodeAffinitySchedulingStrategy(node, soft=False)
             self._actors[node] = ray.remote(num_cpus=0)(Meter).options(scheduling_strategy=place).remote()
         self._answers[node] = self._actors[node].read.remote()
@@ -204,3 +131,54 @@ class RayNodes:
     def _forget(self, node: str) -> None:
         self._actors.pop(node, None)
         self._answers.pop(node, None)
+
+
+def ray_nodes() -> RayNodes | None:
+    """Return the nodes of the active Ray session; none without one."""
+    return RayNodes() if ray.is_initialized() else None
+
+
+class NodeMetrics:
+    """A context in which a thread samples nodes; where Ray does not run here, it does nothing."""
+
+    def __init__(
+        self,
+        record: Callable[[str, Reading], object],
+        every_s: float = EVERY_S,
+        find: Callable[[], RayNodes | None] = ray_nodes,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            record: takes a node's name and its reading.
+            every_s: seconds between two samples.
+            find: returns the nodes when the context is entered.
+        """
+        self._record = record
+        self._every_s = every_s
+        self._find = find
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        nodes = self._find()
+        if nodes is not None:
+            self._thread = threading.Thread(target=self._work, args=(nodes,), name="s4-nodes", daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join(PATIENCE_S)
+
+    def _work(self, nodes: RayNodes) -> None:
+        wait_s = min(FIRST_S, self._every_s)
+        while not self._ended.wait(wait_s):
+            wait_s = self._every_s
+            try:
+                for node, reading in nodes.sample():
+                    self._record(node, reading)
+            except Exception as error:  # no search is lost for a sample
+                log.debug("no sample of the nodes: %s", error)
+        nodes.close()

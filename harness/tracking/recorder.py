@@ -1,6 +1,6 @@
-"""The recorder: watches trials and leaves a parent run with one child a trial in MLflow.
+"""The recorder: an observer of trials that leaves a parent run with one child a trial in MLflow.
 
-Observing returns at once: an operation is appended to the outbox, and the courier's thread applies it.
+Observing returns at once: an operation is appended to the outbox, and the sender's thread applies it.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
-from harness.cluster import INTERRUPTED
 from harness.event_log import Operation, Outbox, OutboxState, stamped
+from harness.run_folder import git_sha
 from harness.tracking.limits import (
     NAME_LENGTH,
     TAG_LENGTH,
@@ -24,10 +24,9 @@ from harness.tracking.limits import (
     flat_params,
 )
 from harness.tracking.run_logger import RunLogger
-from harness.tracking.sender import Sender, connect_client
-from harness.tracking.stores import absolute_uri, artifact_location, git_sha
-from harness.tracking.writer import MlflowWriter
-from harness.trials import Trial, TrialState, Value
+from harness.tracking.sender import Apply, Sender
+from harness.tracking.stores import absolute_uri, artifact_location, connect_client
+from harness.trials import INTERRUPTED, Trial, TrialState, Value
 from trainers.errors import UsageError
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -49,7 +48,7 @@ STOP_REASON = {
 
 
 class Delivery(NamedTuple):
-    """What became of the operations, at close."""
+    """Operations at close, by what became of them."""
 
     applied: int
     """Applied by this recorder."""
@@ -101,8 +100,8 @@ class MlflowRecorder(RunLogger):
         self._overrides: dict[int, dict[str, Value]] = {}
         self._delivery: Delivery | None = None
         self._outbox = Outbox(outbox)
-        self._history = OutboxState.read(self._outbox)
-        opening = self._history.opening or {
+        self._state = OutboxState.read(self._outbox)
+        header = self._state.opening or {
             "experiment": clean_value(experiment, NAME_LENGTH),
             "artifact_location": artifact_location(uri),
             "kind": kind,
@@ -110,14 +109,12 @@ class MlflowRecorder(RunLogger):
             "search_id": uuid.uuid4().hex[:12],
             "tags": {**self._tags, "s4.kind": kind, "s4.state": str(TrialState.RUNNING)},
         }
-        self._began = opening.get("time", stamped("open")["time"])
-        opening = {**opening, **stamped("open")}
-        self._kind = opening["kind"]
-        self._courier = Sender(self._outbox, lambda: MlflowWriter(connect_client(uri), opening).apply)
-        for operation, line in self._history.pending:
-            self._courier.send(operation, line)
-        self._history.pending.clear()
-        self._send(opening)
+        now = stamped("open")
+        self._began, self._kind = header.get("time", now["time"]), header["kind"]
+        header = {**header, **now}
+        self._sender = _start_sender(self._outbox, self._state, uri, header)
+        self._state.pending.clear()
+        self._send(header)
 
     def on_start(self, trial: Trial) -> None:
         """Create or resume the trial's run, with the resolved config as its params."""
@@ -132,7 +129,7 @@ class MlflowRecorder(RunLogger):
             **(self._trial_tags(trial) if self._trial_tags else {}),
         }
         name = clean_value(self._trial_name(trial), NAME_LENGTH)
-        self._send(stamped("start", trial=trial.number, name=name, params=flat_params(config), tags=clean_tags(tags)))
+        self._log("start", trial.number, name=name, params=flat_params(config), tags=clean_tags(tags))
         self._show_change(trial)
 
     def on_report(self, trial: Trial) -> None:
@@ -140,7 +137,7 @@ class MlflowRecorder(RunLogger):
         metrics, dropped = finite({name: value for name, value in trial.metrics.items() if name not in BOOKKEEPING})
         if dropped:
             metrics["nonfinite"] = float(dropped)
-        self._send(stamped("report", trial=trial.number, step=clean_step(trial.step), metrics=metrics))
+        self._log("report", trial.number, step=clean_step(trial.step), metrics=metrics)
 
     def on_end(self, trial: Trial) -> None:
         """End the trial's run as its state says, with what tables of runs show: the best and the final value."""
@@ -160,7 +157,7 @@ class MlflowRecorder(RunLogger):
     def close_finished(self, trials: Iterable[Trial]) -> None:
         """End the runs of trials that are over, but that an earlier driver left open."""
         for trial in trials:
-            if trial.state.over and trial.number in self._history.open_trials:
+            if trial.state.over and trial.number in self._state.open_trials:
                 self.on_end(trial)
 
     def system(self, node: str, reading: Mapping[str, float]) -> None:
@@ -173,15 +170,11 @@ class MlflowRecorder(RunLogger):
         if self._delivery is None:
             why = clean_value(reason or CLOSE_REASON[status], TAG_LENGTH)
             lost: Status = "FAILED" if self._kind == "train" and status == "FAILED" else "KILLED"
-            for number in sorted(self._history.open_trials):
+            for number in sorted(self._state.open_trials):
                 self._end(lost, {"s4.state": "INTERRUPTED", "s4.stop_reason": why}, trial=number)
-            if self._kind != "train" or not self._history.ended:
+            if self._kind != "train" or not self._state.ended:
                 self._end(status, {"s4.state": status, "s4.stop_reason": why})
-            everything = self._courier.close(timeout_s)
-            self._outbox.close()
-            pending = 0 if everything else self._outbox.count - self._outbox.done()
-            note = _note(pending, self._courier, self._outbox.path)
-            self._delivery = Delivery(self._courier.applied, pending, self._courier.rejected, note)
+            self._delivery = _finish(self._sender, self._outbox, timeout_s)
         return self._delivery
 
     def __enter__(self) -> Self:
@@ -202,24 +195,24 @@ class MlflowRecorder(RunLogger):
         if before is None or before == now:
             return
         numbers = {f"param/{path}": float(value) for path, value in now.items() if isinstance(value, int | float)}
-        self._send(stamped("report", trial=trial.number, step=clean_step(trial.step), metrics=finite(numbers)[0]))
+        self.metrics(numbers, trial.step, trial.number)
 
     def _show_best(self, trial: Trial) -> None:
         """Show on the parent how the best completed trial improves with the number of trials that ended."""
         value = finite(trial.best)[0].get("value")
         if self._kind == "train" or trial.state is not TrialState.COMPLETE or value is None:
             return
-        best = self._history.best
+        best = self._state.best
         if best is None or (value > best if self._maximise else value < best):
             metrics = {f"best/{self._leaf}": value, "best/trial": float(trial.number)}
-            self._send(stamped("report", step=self._history.ended, metrics=metrics, best=value))
+            self._log("report", None, step=self._state.ended, metrics=metrics, best=value)
 
-    def _end(self, status: Status, tags: Mapping[str, str], **more: object) -> None:
-        self._send(stamped("end", status=status, tags=dict(tags), **more))
+    def _end(self, status: Status, tags: Mapping[str, str], trial: int | None = None, **more: object) -> None:
+        self._log("end", trial, status=status, tags=dict(tags), **more)
 
     def _send(self, operation: Operation) -> None:
-        self._history.follow(operation)
-        self._courier.send(operation, self._outbox.append(operation))
+        self._state.follow(operation)
+        self._sender.send(operation, self._outbox.append(operation))
 
 
 def replay(outbox: Path, tracking_uri: str, timeout_s: float = 600.0) -> Delivery:
@@ -231,25 +224,35 @@ def replay(outbox: Path, tracking_uri: str, timeout_s: float = 600.0) -> Deliver
     if not outbox.is_file():
         raise UsageError(f"an outbox must lie at {outbox}, there is none: was anything recorded under this name?")
     box, uri = Outbox(outbox), absolute_uri(tracking_uri)
-    history = OutboxState.read(box)
-    opening = history.opening
-    if opening is None:
+    state = OutboxState.read(box)
+    if state.opening is None:
         box.close()
         raise UsageError(f"an outbox must hold operations, {outbox} is empty: there is nothing to send")
-    courier = Sender(box, lambda: MlflowWriter(connect_client(uri), opening).apply)
-    for operation, line in history.pending:
-        courier.send(operation, line)
-    everything = courier.close(timeout_s)
-    box.close()
-    pending = 0 if everything else box.count - box.done()
-    return Delivery(courier.applied, pending, courier.rejected, _note(pending, courier, outbox))
+    return _finish(_start_sender(box, state, uri, state.opening), box, timeout_s)
 
 
-def _note(pending: int, courier: Sender, outbox: Path) -> str | None:
-    """Return what to tell the user where not all was applied."""
+def _start_sender(outbox: Outbox, state: OutboxState, uri: str, header: Operation) -> Sender:
+    """Start to send what an outbox still holds."""
+
+    def connect() -> Apply:
+        from harness.tracking.writer import MlflowWriter  # imports MLflow, in the sender's thread
+
+        return MlflowWriter(connect_client(uri), header).apply
+
+    sender = Sender(outbox, connect)
+    for operation, line in state.pending:
+        sender.send(operation, line)
+    return sender
+
+
+def _finish(sender: Sender, outbox: Outbox, timeout_s: float) -> Delivery:
+    """Wait at most `timeout_s` until everything is sent, close the outbox, and say what is left in it."""
+    pending = 0 if sender.close(timeout_s) else outbox.count - outbox.done()
+    outbox.close()
+    note = None
     if pending:
-        why = f" ({courier.last_error})" if courier.last_error else ""
-        return f"{pending} operations did not reach MLflow{why}; they are kept in {outbox} for s4 sync"
-    if courier.rejected:
-        return f"MLflow refused {courier.rejected} operations, the last one: {courier.last_error}"
-    return None
+        why = f" ({sender.last_error})" if sender.last_error else ""
+        note = f"{pending} operations did not reach MLflow{why}; they are kept in {outbox.path} for s4 sync"
+    elif sender.rejected:
+        note = f"MLflow refused {sender.rejected} operations, the last one: {sender.last_error}"
+    return Delivery(sender.applied, pending, sender.rejected, note)

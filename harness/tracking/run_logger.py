@@ -1,4 +1,4 @@
-"""Records besides trials: files, tags, late metrics, data sets, summaries of several runs."""
+"""Records besides trials: files, tags, late metrics, data sets, summaries of several runs, models, views."""
 
 from __future__ import annotations
 
@@ -24,10 +24,12 @@ from harness.tracking.views import Chart, view_key, view_value
 from harness.trials import Value
 
 if TYPE_CHECKING:
-    from trainers.config import TrainConfig
+    pass
 
 DATASET_NAME, DATASET_DIGEST, DATASET_SOURCE, DATASET_SCHEMA = 500, 36, 65_535, 1_048_575
 """Characters that MLflow takes of a data set's fields."""
+CHAMPION = "champion"
+"""Alias of the registered version that is the newest winner."""
 
 Context = Literal["training", "dev", "val"]
 
@@ -47,22 +49,24 @@ class RunLogger(ABC):
     @abstractmethod
     def _send(self, operation: Operation) -> None: ...
 
+    def _log(self, op: str, trial: int | None, **fields: object) -> None:
+        self._send(stamped(op, **fields, **({} if trial is None else {"trial": trial})))
+
     def artifact(self, file: str, text: str, trial: int | None = None) -> None:
         """Keep a text as the artifact `file`, which may name folders: `tables/all.md`."""
-        self._send(stamped("artifact", file=clean_path(file) or "_", text=text, **_of(trial)))
+        self._log("artifact", trial, file=clean_path(file) or "_", text=text)
 
     def file(self, path: Path, trial: int | None = None, folder: str = "") -> None:
         """Keep a file that is already written, such as a picture, as an artifact in a folder below the run."""
-        self._send(stamped("file", path=str(path.absolute()), folder=clean_path(folder), **_of(trial)))
+        self._log("file", trial, path=str(path.absolute()), folder=clean_path(folder))
 
     def tag(self, tags: Mapping[str, object], trial: int | None = None) -> None:
         """Set tags; one that is there already gets the new value."""
-        self._send(stamped("tag", tags=clean_tags(tags), **_of(trial)))
+        self._log("tag", trial, tags=clean_tags(tags))
 
     def metrics(self, metrics: Mapping[str, float], step: float, trial: int | None = None) -> None:
         """Log metrics that are known late, such as `val/...` after the end; a run that has ended stays ended."""
-        kept, _ = finite(metrics)
-        self._send(stamped("report", step=clean_step(step), metrics=kept, **_of(trial)))
+        self._log("report", trial, step=clean_step(step), metrics=finite(metrics)[0])
 
     def aggregate(
         self,
@@ -83,10 +87,11 @@ class RunLogger(ABC):
             params: logged once.
             step: of the metrics, for example how many trials are summarised.
         """
-        found = {**self._tags, **clean_tags(tags or {}), "s4.aggregate": clean_name(key), "s4.kind": "aggregate"}
-        values, params = finite(metrics)[0], flat_params(params or {})
-        name = clean_value(name, NAME_LENGTH)
-        self._send(stamped("aggregate", name=name, step=clean_step(step), metrics=values, tags=found, params=params))
+        tags = {**self._tags, **clean_tags(tags or {}), "s4.aggregate": clean_name(key), "s4.kind": "aggregate"}
+        name, params = clean_value(name, NAME_LENGTH), flat_params(params or {})
+        self._log(
+            "aggregate", None, name=name, step=clean_step(step), metrics=finite(metrics)[0], tags=tags, params=params
+        )
 
     def dataset(
         self,
@@ -109,16 +114,15 @@ class RunLogger(ABC):
             profile: numbers about it, JSON-able.
             schema: what a row is, JSON-able.
         """
-        self._send(
-            stamped(
-                "dataset",
-                name=clean_value(name, DATASET_NAME) or "_",
-                digest=clean_value(digest, DATASET_DIGEST) or "_",
-                source=_json({"uri": source}, DATASET_SOURCE),
-                context=clean_value(context, INPUT_TAG_LENGTH),
-                profile=_json(profile or {}, DATASET_SCHEMA),
-                schema=_json(schema or {}, DATASET_SCHEMA),
-            )
+        self._log(
+            "dataset",
+            None,
+            name=clean_value(name, DATASET_NAME) or "_",
+            digest=clean_value(digest, DATASET_DIGEST) or "_",
+            source=_json({"uri": source}, DATASET_SOURCE),
+            context=clean_value(context, INPUT_TAG_LENGTH),
+            profile=_json(profile or {}, DATASET_SCHEMA),
+            schema=_json(schema or {}, DATASET_SCHEMA),
         )
 
     def view(self, what: str, condition: str, order_by: str, charts: list[Chart]) -> None:
@@ -146,8 +150,8 @@ class RunLogger(ABC):
         step: float = 0,
     ) -> None:
         """Make a checkpoint that lies at `uri` a model of the run (`harness.tracking.models.log_external`)."""
-        about = {"name": name, "uri": uri, "step": clean_step(step), **_shown(tags, metrics)}
-        self._send(stamped("model", about=about, **_of(trial)))
+        about = {"name": name, "uri": uri, "step": clean_step(step)}
+        self._log("model", trial, about={**about, "tags": clean_tags(tags or {}), "metrics": finite(metrics or {})[0]})
 
     def register(
         self,
@@ -158,45 +162,19 @@ class RunLogger(ABC):
         *,
         tags: Mapping[str, object] | None = None,
         metrics: Mapping[str, float] | None = None,
-        alias: str = "champion",
     ) -> None:
-        """Register the teacher in a checkpoint under an alias (`harness.tracking.models.register_winner`).
+        """Register the teacher in a checkpoint as the champion (`harness.tracking.models.register_winner`).
 
         Both files must still be there when MLflow is reached.
         """
         files = {"checkpoint": str(checkpoint.absolute()), "config_file": str(config_file.absolute())}
-        about = {"name": name, "alias": alias, **files, **_shown(tags, metrics)}
-        self._send(stamped("register", about=about, **_of(trial)))
-
-
-def _of(trial: int | None) -> dict[str, int]:
-    return {} if trial is None else {"trial": trial}
-
-
-def _shown(tags: Mapping[str, object] | None, metrics: Mapping[str, float] | None) -> Operation:
-    return {"tags": clean_tags(tags or {}), "metrics": finite(metrics or {})[0]}
+        about = {"name": name, "alias": CHAMPION, **files}
+        self._log(
+            "register", trial, about={**about, "tags": clean_tags(tags or {}), "metrics": finite(metrics or {})[0]}
+        )
 
 
 def _json(value: Mapping[str, object], limit: int) -> str:
     """Return the value as JSON; of one that is too long only that it was, for JSON cannot be cut."""
     text = json.dumps(value)
     return text if len(text) <= limit else json.dumps({"left_out": f"{len(text)} characters, {limit} are allowed"})
-
-
-def record_data(notes: RunLogger, config: TrainConfig, *, val: bool = False) -> None:
-    """Note the training images and the dev images, and the validation images where they are read.
-
-    Raises:
-        DataError: folders, lists or numbers of images do not fit.
-    """
-    from trainers.data.splits import open_splits, open_val
-
-    data, splits = config.data, open_splits(config.data)
-    source, schema = str(getattr(data, "root", "embedded in scikit-learn")), {"classes": list(data.classes)}
-    parts = {"labelled": len(splits.labelled), "unlabelled": len(splits.unlabelled)}
-    notes.dataset(f"{data.name} train", splits.digest, source, context="training", profile=parts, schema=schema)
-    images = {"images": len(splits.dev)}
-    notes.dataset(f"{data.name} dev", splits.digest, source, context="dev", profile=images, schema=schema)
-    if val:
-        images = {"images": len(open_val(data))}
-        notes.dataset(f"{data.name} val", splits.digest, source, context="val", profile=images, schema=schema)

@@ -1,22 +1,17 @@
-"""The one thread that talks to MLflow: takes operations in order, applies them, and insists.
+"""The thread that sends operations to MLflow, in order, and retries while it cannot be reached.
 
-MLflow is imported here, for that takes seconds, and everything slow or broken about a tracking server stays here.
+Everything slow or broken about a tracking server stays in this thread, the import of MLflow included.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from harness.event_log import Operation, Outbox
 from harness.formats import one_line
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 
@@ -27,10 +22,6 @@ MERGED = 200
 
 Apply = Callable[[Sequence[Operation]], None]
 """Applies operations in order."""
-
-
-class RefusedError(Exception):
-    """MLflow will refuse the same operation again."""
 
 
 class Sender:
@@ -83,22 +74,7 @@ class Sender:
         return [item for item in group if item is not None]
 
     def _deliver(self, operations: list[Operation]) -> bool:
-        """Apply operations, skip those that MLflow refuses, and return false when told to give up."""
-        try:
-            return self._apply_with_retry(operations)
-        except RefusedError as error:
-            if len(operations) > 1:  # one of them is wrong
-                return all(self._deliver([operation]) for operation in operations)
-            self.rejected += 1
-            log.warning("MLflow refused %s: %s", operations[0]["op"], error)
-            return True
-
-    def _apply_with_retry(self, operations: list[Operation]) -> bool:
-        """Apply operations, retrying; return false when told to give up.
-
-        Raises:
-            RefusedError: MLflow understood them, and does not take them.
-        """
+        """Apply operations, retrying; skip those that MLflow refuses, and return false when `close` gave up."""
         wait_s = FIRST_WAIT_S
         while not self._abandoned.is_set():
             try:
@@ -110,29 +86,15 @@ class Sender:
             except Exception as error:
                 self.last_error = _one_line(error)
                 if self._apply is not None and _is_refusal(error):
-                    raise RefusedError(self.last_error) from error
+                    if len(operations) > 1:  # one of them is wrong
+                        return all(self._deliver([operation]) for operation in operations)
+                    self.rejected += 1
+                    log.warning("MLflow refused %s: %s", operations[0]["op"], self.last_error)
+                    return True
                 log.debug("MLflow cannot be reached, retrying: %s", self.last_error)
             (self._abandoned if self._closing.is_set() else self._closing).wait(wait_s)
             wait_s = min(2 * wait_s, LONGEST_WAIT_S) if not self._closing.is_set() else FIRST_WAIT_S
         return False
-
-
-def connect_client(tracking_uri: str) -> MlflowClient:
-    """Return a client; imports MLflow, and keeps its chatter about tables and links off the open_console.
-
-    A request is sent once: the courier insists by itself, and looks first whether a run was created before the answer
-    was lost; MLflow's own retries would create it twice.
-    """
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    for name in ("alembic", "mlflow.store", "mlflow.tracking"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    from mlflow import MlflowClient
-
-    for name in ("alembic", "mlflow.store", "mlflow.tracking"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    return MlflowClient(tracking_uri)
 
 
 def _one_line(error: Exception) -> str:

@@ -1,21 +1,40 @@
-"""Prepared views of MLflow's pages: which runs of a search are shown, in which order, with which charts.
+"""MLflow's pages of the records: prepared views of runs, links to them, and the server that shows them.
 
-MLflow 3.17 keeps what its button *Views* saves as tags of the experiment. Ours are written as its own are; a version
-that reads them otherwise shows its usual page, and nothing is lost.
+MLflow 3.17 keeps what its button *Views* saves as tags of the experiment: which runs are shown, in which order, with
+which charts. Ours are written as its own are; a version that reads them otherwise shows its usual page, and nothing is
+lost.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import os
 import re
+import socket
+import sys
 import zlib
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
+from urllib.parse import quote
+
+from harness.tracking.stores import (
+    EXPERIMENT,
+    NO_JOBS,
+    PARENT,
+    artifact_location,
+    connect_client,
+    is_server,
+    may_exist,
+)
+from trainers.errors import UsageError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 SHARED = "mlflow.sharedViewState."
 """What such a tag's name begins with; the rest is the key of the view."""
 VIEWS = ("variants", "runs")
-"""What views show, the most telling first: summaries side by side, or the curves of all runs."""
+"""Views by what they show, the most telling first: summaries side by side, or the curves of all runs."""
 MOST_RUNS = 20
 """Lines in a chart: more cannot be told apart."""
 
@@ -103,3 +122,112 @@ def _chart(index: int, chart: Chart, sections: list[str]) -> dict[str, object]:
         "useGlobalXaxisKey": True,
         "useGlobalLineSmoothing": True,
     }
+
+
+class Links(NamedTuple):
+    """Addresses of pages, without that of the server."""
+
+    runs: str
+    """The table of all runs, of the experiment or of one search in it."""
+    parent: str | None = None
+    """The run of the search itself."""
+    views: tuple[str, ...] = ()
+    """Prepared views."""
+
+
+def experiment_link(client: MlflowClient, experiment: str) -> Links:
+    """Return the page of an experiment, by its name; that of all experiments where there is none yet."""
+    known = client.get_experiment_by_name(experiment)
+    return Links(f"/#/experiments/{known.experiment_id}/runs" if known else "/#/experiments")
+
+
+def search_links(client: MlflowClient, experiment: str, name: str) -> Links:
+    """Return the pages of the newest search, training or ablation of this name in an experiment.
+
+    Raises:
+        UsageError: nothing of this name is recorded there.
+    """
+    known = client.get_experiment_by_name(experiment)
+    condition = f"tags.`s4.search` = '{name}'"
+    order = ["attributes.start_time DESC"]
+    runs = client.search_runs([known.experiment_id], condition, max_results=1, order_by=order) if known else []
+    if not runs:
+        raise UsageError(
+            f"a name must be that of something recorded, {name} is not in experiment {experiment} of "
+            f"{client.tracking_uri}: give the name and the tracking URI that it was run with, or s4 sync {name} if "
+            "MLflow could not be reached then"
+        )
+    base = f"/#/experiments/{known.experiment_id}/runs"
+    parent = runs[0].data.tags.get(PARENT, runs[0].info.run_id)
+    keys = [view_key(name, what) for what in VIEWS]
+    views = [f"{base}?viewStateShareKey={key}&compareRunsMode=CHART" for key in keys if SHARED + key in known.tags]
+    return Links(f"{base}?searchFilter={quote(condition)}", f"{base}/{parent}", tuple(views))
+
+
+HOST = "127.0.0.1"
+
+
+def serve(tracking_uri: str, name: str | None, port: int) -> None:
+    """Write where the records can be seen, and become MLflow's server of them, on this machine only, until Ctrl-C.
+
+    Args:
+        tracking_uri: absolute; where it is that of a server, that is not served again.
+        name: of a search, training or ablation whose pages are wanted.
+
+    Raises:
+        UsageError: nothing is recorded, MLflow cannot be reached, or the port is taken.
+    """
+    if is_server(tracking_uri):
+        links = _read_links(tracking_uri, name) if name else None
+        sys.stdout.write(f"the records are on a server already\n{_addresses(tracking_uri.rstrip('/'), links)}")
+        return
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            raise UsageError(f"a port must be free, {port} on {HOST} is taken: choose another with --port") from None
+    links = _read_links(tracking_uri, name) if name or may_exist(tracking_uri) else None
+    sys.stdout.write(f"serving {tracking_uri}\n{_addresses(f'http://{HOST}:{port}', links)}(Ctrl-C ends)\n")
+    sys.stdout.flush()
+    # In our place, so that Ctrl-C reaches it and nothing is left.
+    os.execve(sys.executable, server_command(tracking_uri, port), {**NO_JOBS, **os.environ})  # noqa: S606
+
+
+def server_command(uri: str, port: int) -> list[str]:
+    """Return the command of MLflow's server on a store, one process, artifacts where the recorder puts them."""
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        uri,
+        "--host",
+        HOST,
+        "--port",
+        str(port),
+    ]
+    return [*command, "--workers", "1", "--default-artifact-root", artifact_location(uri) or ""]
+
+
+def _read_links(uri: str, name: str | None) -> Links:
+    """Return the links to a run, or to the whole experiment."""
+    if not may_exist(uri):
+        raise UsageError(f"records must be there to be shown, there is no {uri}: give --tracking-uri")
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client = connect_client(uri)
+        return search_links(client, EXPERIMENT, name) if name else experiment_link(client, EXPERIMENT)
+    except MlflowException as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UsageError(f"MLflow must be reachable at {uri}, it is not ({reason}): check --tracking-uri") from None
+
+
+def _addresses(server: str, links: Links | None) -> str:
+    if links is None:
+        return f"open {server}\n"
+    parent = f"open {server}{links.parent}\n" if links.parent else ""
+    views = "".join(f"its charts: {server}{view}\n" for view in links.views)
+    return f"{parent}{'its runs:' if parent else 'open'} {server}{links.runs}\n{views}"

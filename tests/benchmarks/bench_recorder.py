@@ -34,8 +34,7 @@ from tracking_server import Server
 
 from harness.event_log import Outbox
 from harness.tracking.recorder import MlflowRecorder, replay
-from harness.tracking.sender import connect_client
-from harness.tracking.writer import find_runs
+from harness.tracking.stores import connect_client, find_runs
 from harness.trials import Trial, TrialState
 from trainers.presets import load_preset
 

@@ -27,7 +27,7 @@ from harness.ablation.results import Ablation, collect
 from harness.ablation.tracking import open_recorder, record_begin, record_outcomes
 from harness.run_folder import checkpoint_folder
 from harness.search.manifest import Origin
-from harness.tracking.links import search_links
+from harness.tracking.views import search_links
 from harness.trials import Trial, TrialState
 from search_spaces.ablation import load_plan
 from trainers.data.splits import open_splits

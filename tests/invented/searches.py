@@ -1,17 +1,17 @@
-"""Searches and trainings that never were, written as real ones are: ledger, manifest, outbox and results."""
+"""Searches and trainings that never were, written as real ones are: run.yaml, ledger and results."""
 
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from harness.cli.wish import Wish
 from harness.event_log import LEDGER, Ledger, read_ledger
 from harness.reporting.results import Collector, Results, write_results
-from harness.search.manifest import Manifest, Origin, write_manifest, write_origin
+from harness.run_folder import Kind, RunInfo, write_run
+from harness.search.config import SearchConfig
 from harness.search.objectives import parse_objectives
-from harness.tracking.stores import OUTBOX
 from harness.trials import Trial, TrialState
 from search_spaces import Space, load_space
 from trainers.config import TrainConfig
@@ -64,23 +64,24 @@ def made_search(
     objectives: Sequence[str] = (METRIC,),
     scheduler: str = "asha",
     sessions: int = 1,
-    outbox: bool = True,
+    times: bool = True,
 ) -> Path:
     """Write a search; one that did not end has no results and asked for ten trials more."""
-    space, config = load_space("css_quick"), made_config()
-    wish = made_wish(len(courses) + (0 if ended else 10), objectives, scheduler)
+    space = load_space("css_quick")
+    options = SearchConfig.of(
+        trials=len(courses) + (0 if ended else 10), gangs=2, objective=objectives, scheduler=scheduler
+    ).model_dump(mode="json")
     folder.mkdir(parents=True)
-    write_manifest(folder, Manifest("digits_css", {"schedule.steps": HORIZON}, config, "d1ge57", space, METRIC, wish))
-    sought = parse_objectives(objectives)
-    ledger, lines = Ledger(folder / LEDGER, METRIC), []
+    write_run(folder, made_info("search", {"schedule.steps": HORIZON}, {"options": options, "space": space.text}))
+    sought, clock = parse_objectives(objectives), Clock()
+    ledger = Ledger(folder / LEDGER, METRIC, clock)
     for number, course in enumerate(courses):
         params = params_of(space, number)
         trial = Trial(number, params, space.overrides(params), f"hash{number}")
-        write_course(ledger, trial, course, lines, begins=1000.0 * (sessions > 1 and number >= len(courses) // 2))
+        write_course(ledger, clock, trial, course, begins=1000.0 * (sessions > 1 and number >= len(courses) // 2))
     ledger.spent(90.0, 180.0)
     ledger.close()
-    if outbox:
-        write_outbox(folder, lines, sessions)
+    order_ledger(folder, sessions, times)
     if ended:
         collector = Collector(read_ledger(folder / LEDGER, sought[0].maximise).trials.values())
         write_results(folder, Results(
@@ -92,19 +93,19 @@ def made_search(
 
 def made_training(folder: Path, steps: int = HORIZON) -> Path:
     """Write a training; one with fewer steps than the horizon was killed."""
-    config = made_config()
     folder.mkdir(parents=True)
-    write_origin(folder, Origin("digits_css", {}, config, "d1ge57"))
-    ledger, lines, ended = Ledger(folder / LEDGER, METRIC), [], steps == HORIZON
+    write_run(folder, made_info("train", {}, {}))
+    clock, ended = Clock(), steps == HORIZON
+    ledger = Ledger(folder / LEDGER, METRIC, clock)
     values = [0.1 + 0.004 * step for step in range(EVERY, steps + 1, EVERY)]
     more = {"train/loss/total": 1.5, "train/loss/contrast": 4.0, "train/share/valid": 0.5, "quality/mix/miou": 0.3,
             "quality/logit/miou": 0.2, "quality/agreement": 0.6, "health/teacher_student_gap": 0.07,
             "dev/iou/background": 0.9, "dev/iou/seven_8": 0.25, "time/step_s": 0.15}  # fmt: skip
     trial = Trial(0, {}, {}, "hash0")
-    write_course(ledger, trial, Course(COMPLETE if ended else TrialState.RUNNING, values, more=more), lines)
+    write_course(ledger, clock, trial, Course(COMPLETE if ended else TrialState.RUNNING, values, more=more))
     ledger.spent(60.0, 60.0)
     ledger.close()
-    write_outbox(folder, lines, 1)
+    order_ledger(folder)
     if ended:
         rows = Collector(read_ledger(folder / LEDGER).trials.values()).rows(())
         results = Results(folder.name, "train", "digits_css", None, METRIC, HORIZON, 60.0, "sqlite:///x.db", (), rows)
@@ -116,42 +117,45 @@ def made_config() -> TrainConfig:
     return apply_overrides(TrainConfig(), {"schedule.steps": HORIZON, "schedule.evaluate_every": EVERY})
 
 
-def made_wish(trials: int, objectives: Sequence[str], scheduler: str) -> dict[str, object]:
-    return dict(
-        Wish(
-            space="css_quick", trials=trials, gangs=2, workers_per_gang=1, scheduler=scheduler, sampler="tpe",
-            objective=list(objectives), constraint=[], grace_steps=None, reduction_factor=3, perturb_steps=None,
-            grid_points=3, seed=0, warm_start=None, stop_collapsed=True, terminator=False, max_hours=None,
-            max_device_hours=None, keep_checkpoints=5, max_checkpoint_gib=None, retries=2, hang_minutes=60.0,
-            recycle_after=200,
-        ).__dict__
+def made_info(kind: Kind, settings: Mapping[str, Any], request: Mapping[str, Any]) -> RunInfo:
+    config = made_config()
+    return RunInfo(
+        kind, "digits_css", settings, "d1ge57", METRIC, HORIZON, EVERY, config.hash, config.model_dump(mode="json"),
+        request, SHA,
     )  # fmt: skip
 
 
-def write_course(
-    ledger: Ledger, trial: Trial, course: Course, lines: list[dict[str, object]], begins: float = 0.0
-) -> None:
-    """Write a trial into the ledger, and operations with times into `lines`: two trials at once, 10 s each."""
-    start = begins + 10.0 * (trial.number // 2)
+class Clock:
+    """Seconds of what never was, since a day long ago."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return 1e9 + self.now
+
+
+def write_course(ledger: Ledger, clock: Clock, trial: Trial, course: Course, begins: float = 0.0) -> None:
+    """Write a trial into the ledger: two trials at once, 10 s each."""
+    clock.now = start = begins + 10.0 * (trial.number // 2)
     ledger.on_start(trial)
-    lines.append({"op": "start", "trial": trial.number, "time": start})
     for index, value in enumerate(course.values):
         step = EVERY * (index + 1)
         metrics = {"step": float(step), METRIC: value, SECOND: 0.2 - 0.01 * trial.number, **course.more}
         metrics |= {"overhead/start_s": 0.1} if index == 0 else {"overhead/report_s": 0.02}
         trial.take_in(metrics, value if math.isfinite(value) else None)
+        clock.now = start + index + 1
         ledger.on_report(trial)
-        lines.append({"op": "report", "trial": trial.number, "time": start + index + 1})
     if course.state is not TrialState.RUNNING:
         trial.state, trial.error = course.state, course.error
+        clock.now = start + 9.0
         ledger.on_end(trial)
-        tags = {"s4.state": str(course.state)}
-        lines.append({"op": "end", "trial": trial.number, "time": start + 9.0, "tags": tags})
 
 
-def write_outbox(folder: Path, lines: Sequence[Mapping[str, object]], sessions: int) -> None:
-    """Write the operations in the order of their times; a second session begins 1000 s after the first."""
-    opened = [{"op": "open", "tags": {"s4.git_sha": SHA}, "time": 1000.0 * index} for index in range(sessions)]
-    ordered = sorted([*opened, *lines], key=lambda line: (line["time"], line["op"] != "open"))
-    stamped = [{**line, "time": int(1e12 + 1000 * float(str(line["time"])))} for line in ordered]
-    (folder / OUTBOX).write_text("".join(json.dumps(line) + "\n" for line in stamped), encoding="utf-8")
+def order_ledger(folder: Path, sessions: int = 1, times: bool = True) -> None:
+    """Put the events in the order of their times; a second session begins 1000 s after the first."""
+    events = [json.loads(line) for line in (folder / LEDGER).read_text().splitlines()]
+    began = [{"event": "session", "trial": None, "time": 1e9 + 1000.0 * index} for index in range(sessions)]
+    ordered = sorted([*began, *events], key=lambda event: (event["time"], event["event"] != "session"))
+    if not times:
+        ordered = [{key: event[key] for key in event if key != "time"} for event in events]
+    (folder / LEDGER).write_text("".join(json.dumps(event) + "\n" for event in ordered), encoding="utf-8")

@@ -10,7 +10,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from harness.trials import Trial, Value
+from harness.cluster import Allocation
+from harness.search.config import SearchConfig
+from harness.search.run import Search, SearchEnd, run_search
+from harness.trials import Experiment, SearchSpace, Trial, TrialObserver, Value
 from search_spaces.space import Space, parse_space
 from trainers.checkpoint import load_checkpoint
 from trainers.errors import DivergedError, UsageError
@@ -36,7 +39,7 @@ class Counter:
 
 
 @dataclass(frozen=True)
-class Analytic:
+class Analytic(Experiment):
     """`dev/miou` is quality * step / horizon; `behave` says what happens at `MISBEHAVE_AT`."""
 
     folder: Path
@@ -45,6 +48,7 @@ class Analytic:
     metric: str = "dev/miou"
     step_s: float = 0.0
     report_every: int = 1
+    name: str = "analytic"
     breaks_at_warm_up: bool = False
 
     def resolve(self, overrides: Mapping[str, Value]) -> tuple[Mapping[str, Any], str]:
@@ -149,17 +153,21 @@ def sum_over_ranks(value: float, run: Run) -> float:
 class Script:
     """A search space whose trials are written down; `x` is there for the sampler."""
 
-    name = "script"
+    name, text, paths = "script", "", ()
     baseline_params: Mapping[str, Value] = {"x": 0.25}  # read only
+    fixed: Mapping[str, Value] = {}  # read only
 
     def __init__(self, trials: list[dict[str, Value]]) -> None:
         self.trials = trials
+
+    def edges(self) -> Sequence[Mapping[str, Value]]:
+        return ()
 
     def suggest(self, trial: Any) -> dict[str, Value]:
         return {"x": trial.suggest_float("x", 0, 1), "number": trial.number}
 
     def overrides(self, params: Mapping[str, Value]) -> dict[str, Value]:
-        return dict(self.trials[int(params["number"])])
+        return dict(self.trials[int(params.get("number", 0))])
 
 
 def quality_space() -> Space:
@@ -176,8 +184,10 @@ class Witness:
     def __init__(self) -> None:
         self.events: list[tuple[str, int, int, str]] = []
         self.reports: dict[int, list[dict[str, float]]] = {}
+        self.trials: dict[int, Trial] = {}
 
     def on_start(self, trial: Trial) -> None:
+        self.trials[trial.number] = trial
         self.events.append(("start", trial.number, trial.step, trial.state))
 
     def on_report(self, trial: Trial) -> None:
@@ -186,3 +196,19 @@ class Witness:
 
     def on_end(self, trial: Trial) -> None:
         self.events.append(("end", trial.number, trial.step, trial.state))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A search without records, ready to run several times over."""
+
+    folder: Path
+    config: SearchConfig
+    allocation: Allocation
+
+    def run(self, experiment: Experiment, space: SearchSpace, observers: Sequence[TrialObserver] = ()) -> SearchEnd:
+        return run_search(Search(self.folder, experiment, space, self.config, self.allocation, observers=observers))
+
+
+def plan_of(folder: Path, gangs: int = 1, workers_per_gang: int = 1, **options: Any) -> Plan:
+    return Plan(folder, SearchConfig.of(**options), Allocation(gangs, workers_per_gang))

@@ -10,33 +10,20 @@ from pathlib import Path
 
 from analytic import Analytic, Script
 
+from harness import api
 from harness.cluster import ray_session
-from harness.search.run import SearchPlan, run_search
-from harness.search.study import reconcile
-from harness.tracking.recorder import MlflowRecorder
 
 
 def main(address: str, storage: Path, marks: Path, name: str, trials: int, step_s: float, min_free_gib: float) -> None:
-    plan = SearchPlan(
-        name=name,
-        storage=storage / "searches",
-        trials=trials,
-        grace_steps=3,
-        save_interval_s=0,
-        min_free_gib=min_free_gib,
-        patience_s=10,
-    )
     script = Script([{"quality": 0.1 + 0.8 * (n * 7 % trials) / trials, "name": f"trial-{n}"} for n in range(trials)])
-    earlier = reconcile(plan.folder, plan.name, plan.objective)
-    with (
-        ray_session(address),
-        MlflowRecorder(
-            f"sqlite:///{storage}/mlflow.db", "s4", "search", name, {}, storage / "searches" / name / "outbox.jsonl"
-        ) as recorder,
-    ):
-        recorder.close_finished(earlier.trials.values())
-        end = run_search(plan, Analytic(marks, step_s=step_s), script, [recorder], earlier)
-    sys.stdout.write(f"ended: {end.reason}\n")
+    searches = storage / "searches"
+    with ray_session(address):
+        results = api.search(
+            Analytic(marks, step_s=step_s), space=script, trials=trials, gangs=1, grace_steps=3, save_interval_s=0,
+            min_free_gib=min_free_gib, patience_s=10, name=name, resume=(searches / name / "run.yaml").exists(),
+            storage=searches, tracking_uri=f"sqlite:///{storage}/mlflow.db", report=False, quiet=True,
+        )  # fmt: skip
+    sys.stdout.write(f"ended: {results.reason}\n")
 
 
 if __name__ == "__main__":

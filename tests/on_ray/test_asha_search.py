@@ -7,10 +7,9 @@ from pathlib import Path
 
 import optuna
 import pytest
-from analytic import Analytic, Script, Witness
+from analytic import Analytic, Script, Witness, plan_of
 from processes import left_of_a_search
 
-from harness.search.run import SearchPlan, run_search
 from harness.search.study import journal
 from harness.trials import Trial
 
@@ -28,10 +27,10 @@ class Search:
 @pytest.fixture(scope="module")
 def search(ray_here: None, tmp_path_factory: pytest.TempPathFactory) -> Search:
     storage = tmp_path_factory.mktemp("asha")
-    plan = SearchPlan(name="asha", storage=storage, trials=len(QUALITIES), grace_steps=3, gangs=2)
+    plan = plan_of(storage / "asha", trials=len(QUALITIES), grace_steps=3, gangs=2)
     witness = Witness()
     experiment = Analytic(storage, step_s=0.05)
-    trials = run_search(plan, experiment, Script([{"quality": quality} for quality in QUALITIES]), [witness]).trials
+    trials = plan.run(experiment, Script([{"quality": quality} for quality in QUALITIES]), [witness]).trials
     study = optuna.load_study(study_name="asha", storage=journal(plan.folder / "optuna.journal"))
     return Search(trials, witness, study, plan.folder)
 

@@ -9,15 +9,14 @@ from pathlib import Path
 
 import optuna
 import pytest
-from analytic import Analytic, Script, Witness
+from analytic import Analytic, Script, Witness, plan_of
 from optuna.trial import FrozenTrial
 from processes import left_of_a_search
 
 from harness.run_folder import sole_driver
-from harness.search.run import SearchBrokenError, SearchEnd, SearchPlan, run_search
-from harness.search.stopping import Limits
+from harness.search.run import SearchEnd
 from harness.search.study import journal
-from harness.trials import Trial
+from harness.trials import GangsBrokenError, Trial
 from trainers.errors import UsageError
 
 pytestmark = pytest.mark.usefixtures("ray_here")
@@ -63,9 +62,9 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def interrupted(ray_here: None, storage: Path) -> CtrlC:
     witness = CtrlC()
-    plan = SearchPlan(name="interrupted", storage=storage, trials=3, grace_steps=1)
+    plan = plan_of(storage / "interrupted", trials=3, grace_steps=1)
     with pytest.raises(KeyboardInterrupt):
-        run_search(plan, Analytic(storage, step_s=0.3), Script([{}, {}, {}]), [witness])
+        plan.run(Analytic(storage, step_s=0.3), Script([{}, {}, {}]), [witness])
     return witness
 
 
@@ -78,8 +77,8 @@ def before(interrupted: CtrlC, storage: Path) -> list[FrozenTrial]:
 @pytest.fixture(scope="module")
 def resumed(before: list[FrozenTrial], storage: Path) -> Witness:
     witness = Witness()
-    plan = SearchPlan(name="interrupted", storage=storage, trials=3, grace_steps=1, scheduler="none")
-    run_search(plan, Analytic(storage), Script([{}, {}, {}]), [witness])
+    plan = plan_of(storage / "interrupted", trials=3, grace_steps=1, scheduler="none")
+    plan.run(Analytic(storage), Script([{}, {}, {}]), [witness])
     return witness
 
 
@@ -106,12 +105,12 @@ def test_a_trial_that_is_interrupted_between_reports_is_saved_after_its_next_ste
     ray_here: None, tmp_path: Path
 ) -> None:
     """Reports are at steps 6 and 9; Ctrl-C comes at the first, from another thread a little later."""
-    plan = SearchPlan(name="between", storage=tmp_path, trials=1, grace_steps=1, scheduler="none", save_interval_s=999)
+    plan = plan_of(tmp_path / "between", trials=1, grace_steps=1, scheduler="none", save_interval_s=999)
     experiment = Analytic(tmp_path, step_s=0.3, report_every=6)
     with pytest.raises(KeyboardInterrupt):
-        run_search(plan, experiment, Script([{"name": "x"}]), [DelayedCtrlC(6, 0.5)])
+        plan.run(experiment, Script([{"name": "x"}]), [DelayedCtrlC(6, 0.5)])
     witness = Witness()
-    run_search(plan, experiment, Script([{"name": "x"}]), [witness])
+    plan.run(experiment, Script([{"name": "x"}]), [witness])
     trained = [int(line) for line in (tmp_path / "x.steps").read_text().split()]
     assert trained == list(range(1, 10))
 
@@ -132,8 +131,8 @@ def test_a_resumed_trial_keeps_its_parameters(before: list[FrozenTrial], resumed
 
 def test_a_search_that_is_over_trains_nothing_more(resumed: Witness, storage: Path) -> None:
     witness = Witness()
-    plan = SearchPlan(name="interrupted", storage=storage, trials=3, grace_steps=1)
-    end = run_search(plan, Analytic(storage), Script([{}, {}, {}]), [witness])
+    plan = plan_of(storage / "interrupted", trials=3, grace_steps=1)
+    end = plan.run(Analytic(storage), Script([{}, {}, {}]), [witness])
     assert (len(end.trials), witness.events) == (3, [])
 
 
@@ -146,39 +145,39 @@ def test_ctrl_c_leaves_no_process(interrupted: CtrlC) -> None:
 
 
 def test_gangs_that_cannot_warm_up_end_the_search_with_the_reason(tmp_path: Path) -> None:
-    plan = SearchPlan(name="broken", storage=tmp_path, trials=3, grace_steps=1)
-    with pytest.raises(SearchBrokenError, match="no data here"):
-        run_search(plan, Analytic(tmp_path, breaks_at_warm_up=True), Script([{}, {}, {}]))
+    plan = plan_of(tmp_path / "broken", trials=3, grace_steps=1)
+    with pytest.raises(GangsBrokenError, match="no data here"):
+        plan.run(Analytic(tmp_path, breaks_at_warm_up=True), Script([{}, {}, {}]))
 
 
 def test_gangs_that_do_not_fit_are_refused_with_the_numbers(tmp_path: Path) -> None:
-    plan = SearchPlan(name="large", storage=tmp_path, trials=1, grace_steps=1, gangs=3, workers_per_gang=2)
+    plan = plan_of(tmp_path / "large", trials=1, grace_steps=1, gangs=3, workers_per_gang=2)
     with pytest.raises(UsageError, match="3 gangs of 2 need 6 CPUs, the cluster has 4"):
-        run_search(plan, Analytic(tmp_path), Script([{}]))
+        plan.run(Analytic(tmp_path), Script([{}]))
 
 
 def test_a_limit_interrupts_the_search_and_more_of_it_lets_it_go_on(tmp_path: Path) -> None:
-    def session(limits: Limits) -> SearchEnd:
-        plan = SearchPlan(name="limited", storage=tmp_path, trials=2, grace_steps=1, scheduler="none", limits=limits)
-        return run_search(plan, Analytic(tmp_path, step_s=0.5), Script([{}, {}]))
+    def session(**caps: float) -> SearchEnd:
+        plan = plan_of(tmp_path / "limited", trials=2, grace_steps=1, scheduler="none", **caps)
+        return plan.run(Analytic(tmp_path, step_s=0.5), Script([{}, {}]))
 
-    first = session(Limits(max_device_hours=1 / 3600))
+    first = session(max_device_hours=1 / 3600)
     assert first.reason == "the cap of 0.000277778 device-hours is reached"
     assert "INTERRUPTED" in {str(trial.state) for trial in first.trials} or len(first.trials) < 2
-    assert session(Limits(max_device_hours=1)).reason is None
-    assert {str(trial.state) for trial in session(Limits()).trials} == {"COMPLETE"}
+    assert session(max_device_hours=1).reason is None
+    assert {str(trial.state) for trial in session().trials} == {"COMPLETE"}
 
 
 def test_a_gang_is_started_anew_after_as_many_trials_as_one_may_train(tmp_path: Path) -> None:
-    plan = SearchPlan(name="recycled", storage=tmp_path, trials=4, grace_steps=1, scheduler="none", recycle_after=2)
+    plan = plan_of(tmp_path / "recycled", trials=4, grace_steps=1, scheduler="none", recycle_after=2)
     witness = Witness()
-    trials = run_search(plan, Analytic(tmp_path), Script([{}] * 4), [witness]).trials
+    trials = plan.run(Analytic(tmp_path), Script([{}] * 4), [witness]).trials
     pids = [{report["pid"] for report in witness.reports[number]} for number in range(4)]
     assert {str(trial.state) for trial in trials} == {"COMPLETE"}
     assert (pids[0] == pids[1], pids[2] == pids[3], pids[1] == pids[2]) == (True, True, False)
 
 
 def test_a_search_has_one_driver(tmp_path: Path) -> None:
-    plan = SearchPlan(name="alone", storage=tmp_path, trials=1, grace_steps=1)
+    plan = plan_of(tmp_path / "alone", trials=1, grace_steps=1)
     with sole_driver(plan.folder), pytest.raises(UsageError, match="must have one driver"):
-        run_search(plan, Analytic(tmp_path), Script([{}]))
+        plan.run(Analytic(tmp_path), Script([{}]))

@@ -14,8 +14,7 @@ from analytic import MISBEHAVE_AT, Analytic, Script, Witness
 from books import Books, read_books
 from processes import left_of_a_search, pids_of
 
-from harness.search.run import SearchPlan, run_search
-from harness.tracking.recorder import MlflowRecorder
+from harness import api
 from harness.trials import Trial
 
 pytestmark = pytest.mark.timeout(600)
@@ -58,21 +57,16 @@ class Search:
 @pytest.fixture(scope="module")
 def search(ray_here: None, tmp_path_factory: pytest.TempPathFactory) -> Search:
     storage = tmp_path_factory.mktemp("table")
-    plan = SearchPlan(
-        name="table",
-        storage=storage,
-        trials=len(FAULTS),
-        grace_steps=1,
-        scheduler="none",
-        save_interval_s=0,
-        hang_timeout_s=8.0,
-    )
     uri = f"sqlite:///{storage}/mlflow.db"
     witness = Saboteur()
     script = Script([{"behave": fault, "name": fault} for fault in FAULTS])
-    with MlflowRecorder(uri, "s4", "search", "table", {}, plan.folder / "outbox.jsonl") as recorder:
-        trials = run_search(plan, Analytic(storage), script, [recorder, witness]).trials
-    return Search(trials, witness, read_books(plan.folder, storage, uri))
+    api.search(
+        Analytic(storage), space=script, trials=len(FAULTS), gangs=1, scheduler="none", save_interval_s=0,
+        hang_minutes=8 / 60, name="table", storage=storage, tracking_uri=uri, observers=[witness], report=False,
+        quiet=True,
+    )  # fmt: skip
+    trials = [trial for _, trial in sorted(witness.trials.items())]
+    return Search(trials, witness, read_books(storage / "table", storage, uri))
 
 
 @pytest.mark.parametrize("fault", FAULTS)

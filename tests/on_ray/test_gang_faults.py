@@ -7,10 +7,9 @@ from pathlib import Path
 
 import optuna
 import pytest
-from analytic import Analytic, Script, Witness
+from analytic import Analytic, Script, Witness, plan_of
 from processes import left_of_a_search
 
-from harness.search.run import SearchPlan, run_search
 from harness.search.study import journal
 from harness.trials import Trial
 
@@ -40,11 +39,9 @@ class Search:
 @pytest.fixture(scope="module")
 def search(ray_here: None, tmp_path_factory: pytest.TempPathFactory) -> Search:
     storage = tmp_path_factory.mktemp("faults")
-    plan = SearchPlan(
-        name="faults", storage=storage, trials=len(SCRIPT), grace_steps=1, scheduler="none", save_interval_s=0
-    )
+    plan = plan_of(storage / "faults", trials=len(SCRIPT), grace_steps=1, scheduler="none", save_interval_s=0)
     witness = Witness()
-    trials = run_search(plan, Analytic(storage), Script(SCRIPT), [witness]).trials
+    trials = plan.run(Analytic(storage), Script(SCRIPT), [witness]).trials
     study = optuna.load_study(study_name="faults", storage=journal(plan.folder / "optuna.journal"))
     return Search(trials, witness, study, plan.folder)
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
-from analytic import Analytic, Script, Witness
+from analytic import Analytic, Script, Witness, plan_of
 from processes import left_of_a_search
 
-from harness.search.run import SearchPlan, run_search
 from harness.trials import Trial
 
 SCRIPT = [{}, {"behave": "raise"}, {}, {"behave": "raise on rank 1"}, {}]
@@ -23,11 +22,9 @@ class Search:
 @pytest.fixture(scope="module")
 def search(ray_here: None, tmp_path_factory: pytest.TempPathFactory) -> Search:
     storage = tmp_path_factory.mktemp("two")
-    plan = SearchPlan(
-        name="two", storage=storage, trials=len(SCRIPT), grace_steps=1, scheduler="none", workers_per_gang=2
-    )
+    plan = plan_of(storage / "two", trials=len(SCRIPT), grace_steps=1, scheduler="none", workers_per_gang=2)
     witness = Witness()
-    return Search(run_search(plan, Analytic(storage), Script(SCRIPT), [witness]).trials, witness)
+    return Search(plan.run(Analytic(storage), Script(SCRIPT), [witness]).trials, witness)
 
 
 def pid(search: Search, number: int) -> float:

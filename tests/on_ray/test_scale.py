@@ -13,14 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from analytic import Analytic, Script
+from analytic import Analytic, Script, plan_of
 from mlflow import MlflowClient
 from processes import left_of_a_search
 
-from harness.scaling.forecast import Outlook, SearchTimes, look_ahead, read_times
+from harness.scaling.forecast import Forecast, SearchTimes, forecast_search, read_times
 from harness.scaling.simulate import Faults
-from harness.search.run import SearchPlan, run_search
-from harness.tracking.recorder import MlflowRecorder
 
 SETTINGS = ("data.labelled=16", "data.unlabelled=32", "data.dev=16", "model.width=8", "model.representation_dim=16",
             "loss.queries=16", "loss.negatives=16")  # fmt: skip
@@ -117,26 +115,24 @@ def test_the_folder_holds_tables_and_curve_and_nothing_of_the_gangs(measured: Me
 def search(ray_here: None, tmp_path_factory: pytest.TempPathFactory) -> SearchTimes:
     """A real search of the stand-in: two gangs, ASHA, trials of 0.8 to 2.5 seconds."""
     storage = tmp_path_factory.mktemp("simulated")
-    plan = SearchPlan(name="real", storage=storage, trials=12, grace_steps=3, gangs=2)
+    plan = plan_of(storage / "real", trials=12, grace_steps=3, gangs=2)
     qualities = [0.9, 0.2, 0.8, 0.3, 0.95, 0.1, 0.5, 0.4, 0.85, 0.6, 0.05, 0.7]
-    uri = f"sqlite:///{storage / 'mlflow.db'}"
-    with MlflowRecorder(uri, "simulated", "search", "real", {}, plan.folder / "outbox.jsonl") as recorder:
-        run_search(plan, Analytic(storage, step_s=0.25), Script([{"quality": one} for one in qualities]), [recorder])
+    plan.run(Analytic(storage, step_s=0.25), Script([{"quality": quality} for quality in qualities]))
     return read_times(plan.folder)
 
 
-def outlook(times: SearchTimes) -> Outlook:
-    return look_ahead("real", times, 1000, [2], 1, Faults(), [0.0])
+def forecast(times: SearchTimes) -> Forecast:
+    return forecast_search(times, 1000, [2], [0.0], Faults())
 
 
 def test_the_simulator_repeats_a_real_search(search: SearchTimes) -> None:
     assert (search.gangs, len(search.trials)) == (2, 12)
     # What it does not know is the pause between two trials of a gang: milliseconds here, more on a busy machine.
-    assert outlook(search).replayed_s / search.elapsed_s == pytest.approx(1, abs=0.25)
+    assert forecast(search).replayed_s / search.elapsed_s == pytest.approx(1, abs=0.25)
 
 
 def test_trials_drawn_from_a_search_take_about_as_long(search: SearchTimes) -> None:
-    found = outlook(search).resampled
+    found = forecast(search).resampled
     assert 0.6 < found.hours * 3600 / search.elapsed_s < 1.6  # 12 trials of two lengths, drawn at random
 
 

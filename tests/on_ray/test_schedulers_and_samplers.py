@@ -6,12 +6,10 @@ from pathlib import Path
 
 import optuna
 import pytest
-from analytic import Analytic, Witness, quality_space
+from analytic import Analytic, Witness, plan_of, quality_space
 from books import read_books
 from processes import left_of_a_search
 
-from harness.search.objectives import parse_constraint, parse_objective
-from harness.search.run import SearchPlan, run_search
 from harness.search.study import JOURNAL, journal
 from harness.trials import Trial
 
@@ -20,16 +18,9 @@ pytestmark = [pytest.mark.usefixtures("ray_here"), pytest.mark.timeout(600)]
 
 def search(tmp_path: Path, trials: int = 8, horizon: int = 9, **settings: object) -> tuple[list[Trial], Witness]:
     """Search the quality of the stand-in; better qualities have better values at every step."""
-    plan = SearchPlan(
-        name="s",
-        storage=tmp_path,
-        trials=trials,
-        grace_steps=3,
-        patience_s=10,
-        **settings,  # type: ignore[arg-type]
-    )
+    plan = plan_of(tmp_path / "s", trials=trials, grace_steps=3, patience_s=10, **settings)
     witness = Witness()
-    end = run_search(plan, Analytic(tmp_path, horizon=horizon), quality_space(), [witness])
+    end = plan.run(Analytic(tmp_path, horizon=horizon), quality_space(), [witness])
     assert end.reason is None
     return end.trials, witness
 
@@ -60,8 +51,8 @@ def test_pbt_lets_the_worst_go_on_from_the_best(tmp_path: Path) -> None:
 
 
 def test_a_pareto_front_is_sought_over_several_objectives(tmp_path: Path) -> None:
-    objectives = (parse_objective("dev/miou"), parse_objective("cost:min"))
-    trials, _ = search(tmp_path, trials=6, scheduler="none", sampler="nsga2", objectives=objectives)
+    objectives = ("dev/miou", "cost:min")
+    trials, _ = search(tmp_path, trials=6, scheduler="none", sampler="nsga2", objective=objectives)
     study = study_of(tmp_path)
     expected = [[trial.metrics["dev/miou"], trial.metrics["cost"]] for trial in trials]
     assert [trial.values for trial in study.trials] == expected
@@ -69,8 +60,8 @@ def test_a_pareto_front_is_sought_over_several_objectives(tmp_path: Path) -> Non
 
 
 def test_what_violates_a_constraint_is_told_to_optuna(tmp_path: Path) -> None:
-    constraints = (parse_constraint("cost<=1"),)
-    trials, _ = search(tmp_path, trials=6, scheduler="asha", constraints=constraints)
+    constraints = ("cost<=1",)
+    trials, _ = search(tmp_path, trials=6, scheduler="asha", constraint=constraints)
     told = [trial.constraints["cost<=1"] for trial in study_of(tmp_path).trials]
     assert told == pytest.approx([trial.metrics["cost"] - 1 for trial in trials])
 

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from analytic import Analytic, Script, Witness
+from analytic import Analytic, Script, Witness, plan_of
 from books import Books, read_books
 from mlflow import MlflowClient
 
-from harness.search.run import SearchPlan, run_search
 from harness.tracking.recorder import Delivery, MlflowRecorder, replay
 from harness.trials import Trial
 
@@ -58,13 +57,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def outcome(ray_here: None, server: Server, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     storage = tmp_path_factory.mktemp("outage")
-    plan = SearchPlan(name="outage", storage=storage, trials=TRIALS, grace_steps=1, scheduler="none")
+    plan = plan_of(storage / "outage", trials=TRIALS, grace_steps=1, scheduler="none")
     witness = Outage(server)
     outbox = plan.folder / "outbox.jsonl"
     recorder = MlflowRecorder(server.uri, "s4", "search", "outage", {}, outbox)
-    run_search(
-        plan, Analytic(storage), Script([{"name": str(number)} for number in range(TRIALS)]), [recorder, witness]
-    )
+    plan.run(Analytic(storage), Script([{"name": str(number)} for number in range(TRIALS)]), [recorder, witness])
     delivery = recorder.close(timeout_s=2.0)
     server.start()
     replayed = replay(outbox, server.uri)
@@ -131,11 +128,11 @@ class ShortOutcome:
 @pytest.fixture(scope="module")
 def short(ray_here: None, outcome: Outcome, server: Server, tmp_path_factory: pytest.TempPathFactory) -> ShortOutcome:
     storage = tmp_path_factory.mktemp("short")
-    plan = SearchPlan(name="short", storage=storage, trials=TRIALS, grace_steps=1, scheduler="none")
+    plan = plan_of(storage / "short", trials=TRIALS, grace_steps=1, scheduler="none")
     witness = ShortOutage(server)
     recorder = MlflowRecorder(server.uri, "s4", "search", "short", {}, plan.folder / "outbox.jsonl")
     script = Script([{"name": str(number)} for number in range(TRIALS)])
-    run_search(plan, Analytic(storage, step_s=0.5), script, [recorder, witness])
+    plan.run(Analytic(storage, step_s=0.5), script, [recorder, witness])
     delivery = recorder.close(timeout_s=120.0)
     client = MlflowClient(server.uri)
     runs = client.search_runs([client.get_experiment_by_name("s4").experiment_id], "tags.`s4.search` = 'short'")

@@ -7,7 +7,6 @@ Segmentation", ICCV 2023 (arXiv 2307.09755).
 Durations are optimizer steps or shares of the whole horizon, so that a step means the same in every run.
 """
 
-from trainers.config.augment import AugmentConfig, StrongAugmentConfig, WeakAugmentConfig
 from trainers.config.base import IGNORE, Frozen
 from trainers.config.data import (
     DATA_KINDS,
@@ -21,7 +20,16 @@ from trainers.config.data import (
     PublishedData,
     VocData,
 )
-from trainers.config.method import CssConfig, EmaConfig, LossConfig, ThresholdsConfig, similarity_bound
+from trainers.config.method import (
+    AugmentConfig,
+    CssConfig,
+    EmaConfig,
+    LossConfig,
+    StrongAugmentConfig,
+    ThresholdsConfig,
+    WeakAugmentConfig,
+    similarity_bound,
+)
 from trainers.config.model import ModelConfig
 from trainers.config.training import (
     ComputeConfig,

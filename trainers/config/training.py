@@ -10,10 +10,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from trainers.config.augment import AugmentConfig
 from trainers.config.base import Frozen, Momentum, Positive
 from trainers.config.data import AnyData, DigitsData
-from trainers.config.method import CssConfig, EmaConfig, LossConfig, ThresholdsConfig, similarity_bound
+from trainers.config.method import AugmentConfig, CssConfig, EmaConfig, LossConfig, ThresholdsConfig, similarity_bound
 from trainers.config.model import ModelConfig
 
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from trainers.checkpoint import load_checkpoint
+from trainers.compute import forward
 from trainers.config import TrainConfig
 from trainers.css.prototypes import Prototypes
 from trainers.css.pseudo_labels import upsample
 from trainers.errors import DataError
 from trainers.models.build import make_network
-from trainers.models.forward import forward
 
 
 class Segmenter(nn.Module):

@@ -17,8 +17,8 @@ from torchvision import models
 
 from trainers.config import ModelConfig
 from trainers.errors import DataError
-from trainers.models.build import make_network
 from trainers.models.deeplab import DeepLabV3Plus
+from trainers.models.heads import norm_layer
 
 LEAST_SHARE = 0.5
 """Weights that fill less of the encoder than this are refused: they are another network's."""
@@ -122,7 +122,8 @@ def inspect_weights(config: ModelConfig) -> WeightReport | None:
     if config.arch != "deeplabv3plus" or not isinstance(config.backbone_weights, Path):
         return None
     with torch.device("meta"):
-        model = make_network(config, num_classes=2, device=torch.device("cuda"))  # any norm; nothing is computed
+        # Any norm may be built for CUDA; nothing is computed.
+        model = DeepLabV3Plus(config, 2, norm_layer(config.norm, torch.device("cuda")))
     return match(encoder_tensors(model), read_weights(config))
 
 

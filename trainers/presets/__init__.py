@@ -7,8 +7,15 @@ from collections.abc import Callable
 
 from trainers.config import TrainConfig
 from trainers.errors import ConfigError
-from trainers.presets.camvid import CAMVID_CLASSES, camvid_css, camvid_two_drives
-from trainers.presets.digits import digits_css, digits_oracle, digits_supervised, supervised
+from trainers.presets.cpu import (
+    CAMVID_CLASSES,
+    camvid_css,
+    camvid_two_drives,
+    digits_css,
+    digits_oracle,
+    digits_supervised,
+    supervised,
+)
 from trainers.presets.paper import (
     ade20k_css,
     cityscapes_css_186,

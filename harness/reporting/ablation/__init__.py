@@ -30,4 +30,5 @@ def ablation_document(ablation: Ablation, folder: Path) -> Document:
         failures(record),
         ablation_steps(ablation, folder),
     ]
-    return Document(ablation.name, "ablation", lead(ablation), [section for section in sections if section is not None])
+    kind = "confirmation" if ablation.request.confirms else "ablation"
+    return Document(ablation.name, kind, lead(ablation), [section for section in sections if section is not None])

@@ -232,7 +232,7 @@ def by_class(record: AblationRecord) -> list[ClassScores]:
     """
     variants = [name for name in record.variants if name not in record.unscored]
     rows = []
-    for name in record.ablation.request.config.data.classes:
+    for name in record.ablation.request.classes:
         scores = {variant: record.ablation.scores(variant, f"{record.split}/iou/{name}") for variant in variants}
         if any(scores.values()):
             base = scores.get(record.base, {})

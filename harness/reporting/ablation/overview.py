@@ -6,12 +6,13 @@ import statistics
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
+from harness.ablation.confirm import confirmation_table, verdict_lines
 from harness.ablation.request import Request
 from harness.ablation.results import Ablation
 from harness.formats import duration
 from harness.reporting.ablation.record import AblationRecord
 from harness.reporting.ablation.style import count, listed, signed
-from harness.reporting.document import Block, Cell, Column, Facts, Note, Section, Table
+from harness.reporting.document import Block, Cell, Column, Facts, Note, Section, Table, Text
 from harness.reporting.record import lanes
 from harness.statistics.compare import Comparison, Verdict
 from harness.statistics.permutation import ALPHA
@@ -24,6 +25,9 @@ STATES = {"COMPLETE": "complete", "PRUNED": "stopped", "FAIL": "failed", "INTERR
 def lead(ablation: Ablation) -> str:
     """Return the result in a sentence, and never more than the seeds allow."""
     base, metric = ablation.request.base, ablation.metric
+    if ablation.request.confirms is not None:
+        said = verdict_lines(ablation)[-1]
+        return f"{said[0].upper()}{said[1:]}."
     if not ablation.others:
         return alone(ablation)
     versus = ablation.compare(metric)
@@ -66,6 +70,9 @@ def overview(record: AblationRecord) -> Section:
     blocks: list[Block] = [Note(text, "missing") for text in record.missing]
     if unfinished(record.ablation):
         blocks.append(Note("Not all trainings are over: everything here is as far as it was when this was written."))
+    if record.ablation.request.confirms is not None:
+        blocks += [Text(line) for line in verdict_lines(record.ablation)]
+        blocks.append(confirmation_table(record.ablation))
     blocks += [Note(text, "caution") for text in few_seeds(record.ablation.compare(record.metric))]
     return Section("Overview", [*blocks, Facts(facts(record)), _variants(record.ablation.request)])
 
@@ -92,7 +99,7 @@ def few_seeds(compared: Mapping[str, Comparison]) -> list[str]:
 def facts(record: AblationRecord) -> list[tuple[str, str]]:
     """Return what was done, what it cost and what it was done with, as names and values, as far as it is known."""
     ablation, request, times = record.ablation, record.ablation.request, record.times
-    schedule, spans = request.config.schedule, times.spans
+    info, spans = request.info, times.spans
     drawn = "initialisation, order and splits" if request.vary_data else "initialisation and order; splits are fixed"
     rows = [
         ("Plan", f"{request.plan}, {count(len(request.variants), 'variant')}"),
@@ -102,7 +109,7 @@ def facts(record: AblationRecord) -> list[tuple[str, str]]:
         ("Seeds", ", ".join(map(str, request.seeds))),
         ("A seed draws", drawn),
         ("Paired", "variants share what a seed draws"),
-        ("Horizon", f"{schedule.steps} steps, a report every {schedule.evaluate_every}"),
+        ("Horizon", f"{info.horizon} steps, a report every {info.report_every}"),
         ("Trainings", _trainings(ablation)),
     ]
     if request.settings:
@@ -116,9 +123,11 @@ def facts(record: AblationRecord) -> list[tuple[str, str]]:
         rows.append(("Begun", datetime.fromtimestamp(times.began_unix, UTC).strftime("%Y-%m-%d %H:%M UTC")))
     if len(times.sessions) > 1:
         rows.append(("Sessions", str(len(times.sessions))))
-    if times.git_sha:
-        rows.append(("Revision", f"`{times.git_sha[:12]}`"))
-    return [*rows, ("Data", f"{request.config.data.name}, splits `{request.data_digest}`")]
+    if record.revision:
+        rows.append(("Revision", f"`{record.revision[:12]}`"))
+    if request.data_digest:
+        rows.append(("Data", f"{request.data}, splits `{request.data_digest}`"))
+    return rows
 
 
 def _trainings(ablation: Ablation) -> str:

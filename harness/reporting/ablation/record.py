@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from harness.ablation.evaluate import evaluation_file
-from harness.ablation.request import REQUEST, read_request
+from harness.ablation.request import read_request
 from harness.ablation.results import RESULTS, Ablation, Outcome, collect, read_results
-from harness.event_log import LEDGER, read_ledger
+from harness.event_log import LEDGER, Times, json_lines, read_ledger, read_times
 from harness.models.evaluation import metrics_of
-from harness.reporting.record import NO_TIMES, Reports, Times, read_reports, read_times
-from harness.run_folder import checkpoint_folder, json_lines
+from harness.reporting.record import Reports, read_reports
+from harness.run_folder import RUN, checkpoint_folder, evaluation_file, read_run
 from harness.tracking.stores import OUTBOX
 from trainers.errors import DataError, UsageError
 from trainers.image_evaluation import ImageEvaluation, load_image_evaluation
@@ -31,7 +30,9 @@ class AblationRecord:
     folder: Path
     reports: Mapping[int, Reports]
     """By the number of the run; empty where there is no ledger."""
-    times: Times = NO_TIMES
+    times: Times = Times()
+    revision: str = ""
+    """Commit of the code that began it; "" where that is not known."""
     missing: Sequence[str] = field(default_factory=list)
     """What could not be read, a sentence each."""
 
@@ -101,7 +102,7 @@ def read_ablation(folder: Path) -> Ablation:
         UsageError: it has not begun to train, or its files are something else.
     """
     written = folder / RESULTS
-    sources = [path for path in (folder / LEDGER, folder / REQUEST) if path.exists()]
+    sources = [path for path in (folder / LEDGER, folder / RUN) if path.exists()]
     if written.exists() and all(path.stat().st_mtime <= written.stat().st_mtime for path in sources):
         return read_results(folder)
     request = read_request(folder)
@@ -118,18 +119,18 @@ def read_ablation(folder: Path) -> Ablation:
 
 def read_record(ablation: Ablation, folder: Path) -> AblationRecord:
     """Return an ablation with everything beside it; what cannot be read is named in `missing`."""
-    missing, reports, times = list[str](), dict[int, Reports](), NO_TIMES
+    missing, reports, times = list[str](), dict[int, Reports](), Times()
     try:
-        reports = read_reports(folder / LEDGER)
+        reports, times = read_reports(folder / LEDGER), read_times(folder / LEDGER)
     except (OSError, ValueError, KeyError, TypeError) as error:
         missing.append(f"The ledger (`{LEDGER}`) cannot be read, so there are no curves: {error}.")
     if not reports and not missing:
         missing.append(f"There are no reports in the ledger (`{LEDGER}`), so there are no curves.")
     try:
-        times = read_times(folder / OUTBOX)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        missing.append(f"The outbox (`{OUTBOX}`) cannot be read, so its times are missing: {error}.")
-    record = AblationRecord(ablation, folder, reports, times, missing)
+        revision = read_run(folder).revision
+    except UsageError:
+        revision = ""
+    record = AblationRecord(ablation, folder, reports, times, revision, missing)
     runs = [run for runs in record.complete.values() for run in runs if record.metric not in run.metrics]
     names = [run.variant if run.variant in record.unscored else f"{run.variant}, seed {run.seed}" for run in runs]
     if names:

@@ -15,7 +15,6 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness.ablation.evaluate import PICTURE
 from harness.ablation.results import Outcome
 from harness.reporting.ablation.record import AblationRecord
 from harness.reporting.ablation.style import line_style, short
@@ -23,6 +22,7 @@ from harness.reporting.curves import Curve, paint_panels
 from harness.reporting.document import Block, Cell, Column, Data, Figure, Note, Section, Table, Text
 from harness.reporting.figures import legend
 from harness.reporting.themes import Theme
+from harness.run_folder import OVERLAYS as PICTURE
 from trainers.figure import COLUMNS, GAP, HEADER, PAPER, palette
 
 WATCHED = "dev/miou"
@@ -255,7 +255,7 @@ def _grid(record: AblationRecord, name: str, column: str, words: str, tiles: Seq
         [first[row][shared] for shared in SHARED] + [rows[row][column] for _, rows in tiles]
         for row in range(len(first))
     ]
-    classes = record.ablation.request.config.data.classes
+    classes = record.ablation.request.classes
 
     def paint(canvas: Any, theme: Theme) -> None:
         canvas.get_layout_engine().set(h_pad=0.1)

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.cli.options import free_folder
-from harness.cli.ui import command
 from harness.cluster import Slots, gang_count
 from harness.search.config import grace, rungs
+from harness.tracking.views import server_command
 from trainers.errors import UsageError
 from trainers.overrides import parse_settings
 
@@ -68,6 +68,6 @@ def test_without_a_name_the_next_free_one_is_taken(tmp_path: Path) -> None:
 
 
 def test_the_pages_are_served_to_this_machine_only_with_the_artifacts_of_the_recorder(tmp_path: Path) -> None:
-    words = " ".join(command(f"sqlite:///{tmp_path}/mlflow.db", 5001))
+    words = " ".join(server_command(f"sqlite:///{tmp_path}/mlflow.db", 5001))
     assert f"--backend-store-uri sqlite:///{tmp_path}/mlflow.db --host 127.0.0.1 --port 5001" in words
     assert f"--default-artifact-root {(tmp_path / 'mlartifacts').as_uri()}" in words

@@ -9,7 +9,7 @@ import torch
 from torchvision.models import resnet18
 
 from harness.cli.main import run
-from harness.planning.training_cost import GPU_SIZES, Plan, check_memory, to_table
+from harness.planning.training_cost import GPU_SIZES, TrainingCost, check_memory, to_table
 from trainers.config import TrainConfig
 from trainers.cost import Flops, Memory, Parameters, StepCost, Traffic
 from trainers.errors import ConfigError
@@ -28,11 +28,11 @@ def planned(capsys: pytest.CaptureFixture[str], *words: str, settings: list[str]
     return found
 
 
-def needing(peak: float, workers: int = 1) -> Plan:
+def needing(peak: float, workers: int = 1) -> TrainingCost:
     """A plan whose step has this many GiB alive at its peak."""
     memory = Memory(weights=round(peak * GIB), optimizer=0, activations=0, backward=0, rest=0)
     cost = StepCost(Parameters(1, 1), Flops(1, 1, 1, 1), memory, Traffic(8, 8, 8))
-    return Plan("some", TrainConfig(), workers, cost, None)
+    return TrainingCost("some", TrainConfig(), workers, cost, None)
 
 
 def test_parts_of_a_plan_add_up(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,17 +10,14 @@ import pytest
 import torch
 
 from harness.cli.main import run
+from harness.cli.plan import SEARCH, plan
 from harness.cli.tune import tune
-from harness.cli.wish import Scheduler
 from harness.cluster import Slots
 from harness.planning import arithmetic as budget
 from harness.planning import search_cost as module
 from harness.planning.arithmetic import Shape
 from harness.planning.measure import Timing, time_config
 from harness.planning.search_cost import (
-    REDUCTION_FACTOR,
-    TRIALS,
-    Caps,
     Disk,
     SearchCost,
     check_caps,
@@ -29,6 +26,7 @@ from harness.planning.search_cost import (
     to_json,
     to_table,
 )
+from harness.search.config import SearchConfig
 from trainers.errors import UsageError
 from trainers.overrides import apply_overrides, parse_settings
 from trainers.presets import load_preset
@@ -114,7 +112,7 @@ def test_a_worker_of_several_is_timed_on_its_share_of_the_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr("trainers.loop.warm_up", lambda config, run: seen.append(config))
+    monkeypatch.setattr("harness.planning.measure.warm_up", lambda config, run: seen.append(config))
     config = apply_overrides(load_preset("digits_css"), parse_settings([*SMALL, "schedule.steps=1"]))
     time_config(config, 4, tmp_path)
     assert (seen[0].schedule.labelled_batch, seen[0].schedule.unlabelled_batch) == (2, 2)
@@ -130,7 +128,7 @@ def test_workers_share_evaluations() -> None:
 def test_what_takes_longer_than_the_cap_is_refused_with_what_would_fit() -> None:
     # 16 trials of an hour on 2 gangs take 8 hours; 6 rounds of 2 fit in 6 hours, and so do 3 gangs (6 rounds).
     with pytest.raises(UsageError) as refused:
-        check_caps(costing(slots=8), Caps(max_hours=6.5))
+        check_caps(costing(slots=8), max_hours=6.5)
     assert str(refused.value) == (
         "the search must keep to --max-hours 6.5, expected are 8 hours for 16 trials on 2 x 1 CPUs: "
         "--trials 12 or --gangs 3 would fit"
@@ -139,27 +137,27 @@ def test_what_takes_longer_than_the_cap_is_refused_with_what_would_fit() -> None
 
 def test_more_gangs_than_there_are_places_are_not_offered() -> None:
     with pytest.raises(UsageError, match="--trials 12 would fit"):
-        check_caps(costing(slots=2), Caps(max_hours=6.5))
+        check_caps(costing(slots=2), max_hours=6.5)
 
 
 def test_devices_are_held_by_all_gangs() -> None:
     with pytest.raises(UsageError, match=r"--max-device-hours 15, expected are 16 CPU-hours .* --trials 14 would fit"):
-        check_caps(costing(), Caps(max_device_hours=15))
+        check_caps(costing(), max_device_hours=15)
 
 
 def test_where_not_even_one_trial_fits_the_horizon_is_too_long() -> None:
     with pytest.raises(UsageError, match=r"lower schedule\.steps, not even one trial fits"):
-        check_caps(costing(), Caps(max_hours=0.5))
+        check_caps(costing(), max_hours=0.5)
 
 
 def test_what_meets_the_caps_exactly_is_not_refused() -> None:
-    check_caps(costing(), Caps(max_hours=8, max_device_hours=16))
+    check_caps(costing(), max_hours=8, max_device_hours=16)
 
 
 def test_hours_that_were_timed_on_other_hardware_are_not_compared() -> None:
     cost = costing()._replace(slots=Slots(8, "GPU"))
     with pytest.raises(UsageError, match="hours must be timed on what the gangs run on, GPUs, got 1 CPU thread"):
-        check_caps(cost, Caps(max_hours=100))
+        check_caps(cost, max_hours=100)
     assert any("the gangs will have GPUs" in str(cell) for _, cell in to_table(cost).rows)
     assert to_json(cost)["comparable"] is False
 
@@ -184,10 +182,9 @@ def test_checkpoints_that_fit_exactly_are_not_refused(tmp_path: Path) -> None:
 
 
 def test_a_search_is_planned_with_the_defaults_of_the_command_that_runs_it() -> None:
-    known = signature(tune).parameters
-    assert (known["trials"].default, known["reduction_factor"].default) == (TRIALS, REDUCTION_FACTOR)
-    assert (known["keep_checkpoints"].default, known["scheduler"].default) == (budget.KEEP, Scheduler.asha)
-    assert known["workers_per_gang"].default == 1
+    known, planned = signature(tune).parameters, signature(plan).parameters
+    for name in set(SEARCH) - {"space"}:
+        assert planned[name].default == known[name].default == SearchConfig.model_fields[name].default
 
 
 @pytest.mark.parametrize("scheduler", ["asha", "none", "median"])

@@ -142,7 +142,7 @@ def test_near_the_time_limit_the_driver_saves_and_the_job_goes_back_into_the_que
 
 def test_a_job_that_begins_again_goes_on(job: Job, tmp_path: Path) -> None:
     (tmp_path / "runs" / "a").mkdir(parents=True)
-    (tmp_path / "runs" / "a" / "search.yaml").write_text("")
+    (tmp_path / "runs" / "a" / "run.yaml").write_text("")
     job.environment["SLURM_RESTART_COUNT"] = "1"
     job.start()
     assert job.code() == 0

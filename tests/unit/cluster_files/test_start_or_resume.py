@@ -33,7 +33,7 @@ def test_what_has_no_folder_yet_begins(tmp_path: Path) -> None:
     assert run(tmp_path, *words).stdout.split() == words
 
 
-@pytest.mark.parametrize(("command", "file"), [("tune", "search.yaml"), ("train", "train.yaml")])
+@pytest.mark.parametrize(("command", "file"), [("tune", "run.yaml"), ("train", "run.yaml"), ("tune", "search.yaml")])
 def test_what_has_begun_goes_on(tmp_path: Path, command: str, file: str) -> None:
     begun(tmp_path, "a", file)
     words = [command, "--name", "a", "--storage", "runs"]
@@ -41,7 +41,7 @@ def test_what_has_begun_goes_on(tmp_path: Path, command: str, file: str) -> None
 
 
 def test_options_may_be_written_with_an_equals_sign(tmp_path: Path) -> None:
-    begun(tmp_path, "a", "search.yaml")
+    begun(tmp_path, "a", "run.yaml")
     words = ["tune", "--name=a", "--storage=runs"]
     assert run(tmp_path, *words).stdout.split() == [*words, "--resume"]
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainers.data.sampler import batch_indices, rank_slice
 from trainers.errors import ConfigError, DataError
+from trainers.loader import batch_indices, rank_slice
 
 lengths = st.integers(1, 40)
 batches = st.integers(1, 24)

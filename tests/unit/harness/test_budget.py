@@ -4,7 +4,6 @@ import heapq
 import random
 import statistics
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,8 +16,8 @@ from ray.tune.schedulers.trial_scheduler import TrialScheduler
 from harness.planning import arithmetic as budget
 from harness.planning.arithmetic import Pace, Shape
 from harness.run_folder import LATEST, NEXT, PREVIOUS
+from harness.search.config import SearchConfig
 from harness.search.retention import KEPT_APART
-from harness.search.run import SearchPlan
 
 SHAPE = Shape(
     trials=32, gangs=4, workers_per_gang=1, horizon=900, every=50, scheduler="asha", grace_steps=150, reduction_factor=3
@@ -178,7 +177,7 @@ def test_checkpoints_are_the_best_the_baseline_and_three_of_each_live_trial() ->
 
 
 def test_a_plan_supposes_what_a_search_does_where_nothing_is_said() -> None:
-    plan = SearchPlan("name", Path("/nowhere"), trials=1, grace_steps=1)
+    plan = SearchConfig.of()
     assert plan.save_interval_s == budget.SAVE_INTERVAL_S
     assert plan.min_free_gib * 2**30 == budget.MIN_FREE
     assert plan.keep_checkpoints == budget.KEEP

@@ -12,7 +12,7 @@ from optuna.trial import TrialState as OptunaState
 
 from harness.event_log import LEDGER, Ledger
 from harness.run_folder import checkpoint_folder
-from harness.search.doctor import Finding, examine
+from harness.search.doctor import Finding, diagnose
 from harness.search.objectives import Objective
 from harness.search.study import JOURNAL, journal
 from harness.tracking.recorder import MlflowRecorder
@@ -24,13 +24,13 @@ STATES = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.INTERRUPTED]
 
 @dataclass
 class Search:
-    """A healthy search of three trials whose books agree."""
+    """A healthy search of three trials whose records agree."""
 
     folder: Path
     uri: str
 
-    def examine(self) -> list[Finding]:
-        return examine(self.folder, "search", Objective("dev/miou", "max"), self.uri)
+    def diagnose(self) -> list[Finding]:
+        return diagnose(self.folder, Objective("dev/miou", "max"), self.uri)
 
     @property
     def client(self) -> MlflowClient:
@@ -57,8 +57,8 @@ def search(tmp_path: Path) -> Search:
     ledger = Ledger(folder / LEDGER, "dev/miou")
     with MlflowRecorder(uri, "s4", "search", "search", {}, folder / "outbox.jsonl") as recorder:
         for number, state in enumerate(STATES):
-            told = study.ask()
-            told.suggest_float("x", 0, 1)
+            drawn = study.ask()
+            drawn.suggest_float("x", 0, 1)
             trial = Trial(number, {"x": 0.5}, {}, config={"seed": 0})
             for observer in (ledger, recorder):
                 observer.on_start(trial)
@@ -67,11 +67,11 @@ def search(tmp_path: Path) -> Search:
                 observer.on_report(trial)
             trial.state = state
             if state is TrialState.COMPLETE:
-                study.tell(told, 0.4)
+                study.tell(drawn, 0.4)
             elif state is TrialState.PRUNED:
-                study.tell(told, state=OptunaState.PRUNED)
+                study.tell(drawn, state=OptunaState.PRUNED)
             else:
-                study._storage.set_trial_state_values(told._trial_id, OptunaState.WAITING)
+                study._storage.set_trial_state_values(drawn._trial_id, OptunaState.WAITING)
             for observer in (ledger, recorder):
                 observer.on_end(trial)
             if state is not TrialState.PRUNED:
@@ -141,7 +141,7 @@ AILMENTS = [
 
 
 def test_a_healthy_search_has_no_finding(search: Search) -> None:
-    assert search.examine() == []
+    assert search.diagnose() == []
 
 
 @pytest.mark.parametrize(("fall_ill", "expected"), AILMENTS, ids=lambda value: getattr(value, "__name__", ""))
@@ -149,20 +149,20 @@ def test_what_disagrees_is_found_and_nothing_else(
     search: Search, fall_ill: Callable[[Search], None], expected: list[tuple[int | None, str]]
 ) -> None:
     fall_ill(search)
-    findings = search.examine()
+    findings = search.diagnose()
     assert [finding.trial for finding in findings] == [trial for trial, _ in expected]
     assert all(what in finding.what for finding, (_, what) in zip(findings, expected, strict=True))
 
 
 @pytest.mark.parametrize("fall_ill", [ailment for ailment, _ in AILMENTS])
-def test_what_is_mended_is_not_found_again(search: Search, fall_ill: Callable[[Search], None]) -> None:
+def test_what_is_repaired_is_not_found_again(search: Search, fall_ill: Callable[[Search], None]) -> None:
     fall_ill(search)
-    for finding in search.examine():
-        assert finding.mend is not None
-        finding.mend()
-    assert [finding.what for finding in search.examine() if "without a checkpoint" not in finding.what] == []
+    for finding in search.diagnose():
+        assert finding.repair is not None
+        finding.repair()
+    assert [finding.what for finding in search.diagnose() if "without a checkpoint" not in finding.what] == []
 
 
 def test_a_run_that_is_missing_is_found(search: Search) -> None:
     search.client.delete_run(search.run(0).info.run_id)
-    assert [finding.what for finding in search.examine()] == ["COMPLETE in the ledger, without a run in MLflow"]
+    assert [finding.what for finding in search.diagnose()] == ["COMPLETE in the ledger, without a run in MLflow"]

@@ -85,5 +85,5 @@ def test_no_ledger_is_an_empty_history(tmp_path: Path) -> None:
 
 def test_another_file_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "l").write_text('{"something": "else"}\n')
-    with pytest.raises(UsageError, match="must be the ledger of a search"):
+    with pytest.raises(UsageError, match="must be the ledger of a run"):
         read_ledger(tmp_path / "l")

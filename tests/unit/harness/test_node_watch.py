@@ -37,7 +37,7 @@ def told(*moments: ClusterNodes) -> list[tuple[str, Any]]:
     shown, here = list(moments), Told()
     watch = NodeMonitor(here, here, lambda: shown.pop(0))  # type: ignore[arg-type]
     while shown:
-        watch.look()
+        watch.check()
     return here.calls
 
 

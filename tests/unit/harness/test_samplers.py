@@ -8,8 +8,9 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from harness.search.config import ABILITIES, check_sampler
 from harness.search.objectives import Objective
-from harness.search.samplers import ABILITIES, CellSampler, check_sampler, grid_of, levels, make_sampler
+from harness.search.samplers import CellSampler, grid_of, levels, make_sampler
 from harness.search.study import MARK, journal
 from search_spaces import Parameter, Space, load_space
 from search_spaces.space import parse_space

@@ -7,7 +7,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from harness.search.stopping import COLLAPSED_ENTROPY, MIN_TRIALS, Health, Limits, stagnates
+from harness.search.config import SearchConfig
+from harness.search.stopping import COLLAPSED_ENTROPY, MIN_TRIALS, Health, stagnates, why_stop
 from harness.search.warm_start import MARK
 from trainers.errors import UsageError
 
@@ -22,25 +23,26 @@ EMPTY = study_of([])
 
 
 @pytest.mark.parametrize(
-    ("limits", "elapsed_s", "device_s", "reason"),
+    ("caps", "elapsed_s", "device_s", "reason"),
     [
-        (Limits(), 1e9, 1e9, None),
-        (Limits(max_hours=2), 7199.9, 1e9, None),
-        (Limits(max_hours=2), 7200.0, 0.0, "the cap of 2 hours is reached"),
-        (Limits(max_device_hours=0.5), 1e9, 1799.9, None),
-        (Limits(max_device_hours=0.5), 0.0, 1800.0, "the cap of 0.5 device-hours is reached"),
+        ({}, 1e9, 1e9, None),
+        ({"max_hours": 2}, 7199.9, 1e9, None),
+        ({"max_hours": 2}, 7200.0, 0.0, "the cap of 2 hours is reached"),
+        ({"max_device_hours": 0.5}, 1e9, 1799.9, None),
+        ({"max_device_hours": 0.5}, 0.0, 1800.0, "the cap of 0.5 device-hours is reached"),
     ],
 )
-def test_a_cap_stops_when_it_is_reached(limits: Limits, elapsed_s: float, device_s: float, reason: str | None) -> None:
-    assert limits.why_stop(elapsed_s, device_s, EMPTY) == reason
+def test_a_cap_stops_when_it_is_reached(
+    caps: dict[str, float], elapsed_s: float, device_s: float, reason: str | None
+) -> None:
+    assert why_stop(SearchConfig.of(**caps), elapsed_s, device_s, EMPTY) == reason
 
 
 @pytest.mark.parametrize("cap", [0.0, -1.0, math.nan, math.inf])
 def test_a_cap_that_is_none_is_refused(cap: float) -> None:
-    with pytest.raises(UsageError, match="max hours must be more than 0"):
-        Limits(max_hours=cap)
-    with pytest.raises(UsageError, match="max device-hours must be more than 0"):
-        Limits(max_device_hours=cap)
+    for name in ("max_hours", "max_device_hours"):
+        with pytest.raises(UsageError, match=f"{name}: Input should be (greater than 0|a finite number)"):
+            SearchConfig.of(**{name: cap})
 
 
 @pytest.mark.parametrize(("direction", "sign"), [("maximize", 1), ("minimize", -1)])
@@ -49,7 +51,7 @@ def test_a_search_stagnates_after_so_many_trials_without_a_better_one(
     direction: str, sign: int, after: int, over: bool
 ) -> None:
     study = study_of([sign * value for value in [0.1, 0.9] + [0.5] * after], direction)
-    assert (Limits(terminator=True).why_stop(0, 0, study) is not None) == over
+    assert (why_stop(SearchConfig.of(terminator=True), 0, 0, study) is not None) == over
 
 
 def test_nothing_stagnates_before_enough_trials_are_complete() -> None:
@@ -72,7 +74,7 @@ def test_earlier_trials_count_neither_as_better_nor_towards_the_number() -> None
 
 
 def test_without_the_terminator_a_search_goes_on() -> None:
-    assert Limits().why_stop(0, 0, study_of([0.9] + [0.5] * 99)) is None
+    assert why_stop(SearchConfig.of(), 0, 0, study_of([0.9] + [0.5] * 99)) is None
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -100,7 +102,7 @@ def test_the_terminator_refuses_several_objectives() -> None:
 def looks(*entropies: float, on: bool = True) -> list[bool]:
     """Whether a trial that reports these entropies is beyond saving, report by report."""
     health = Health(on)
-    return [health.look("t", {"health/predicted_entropy": entropy}) is not None for entropy in entropies]
+    return [health.check("t", {"health/predicted_entropy": entropy}) is not None for entropy in entropies]
 
 
 def test_a_teacher_that_falls_to_one_class_has_collapsed() -> None:
@@ -121,21 +123,21 @@ def test_the_rule_can_be_turned_off() -> None:
 
 def test_trials_are_judged_apart() -> None:
     health = Health()
-    health.look("a", {"health/predicted_entropy": 0.5})
-    assert health.look("b", {"health/predicted_entropy": 0.0}) is None
+    health.check("a", {"health/predicted_entropy": 0.5})
+    assert health.check("b", {"health/predicted_entropy": 0.0}) is None
 
 
 @pytest.mark.parametrize("metrics", [{}, {"health/predicted_entropy": math.nan}])
 def test_what_is_unknown_is_no_collapse(metrics: dict[str, float]) -> None:
     health = Health()
-    health.look("t", {"health/predicted_entropy": 0.5})
-    assert health.look("t", metrics) is None
+    health.check("t", {"health/predicted_entropy": 0.5})
+    assert health.check("t", metrics) is None
 
 
 def test_the_reason_stays_known() -> None:
     health = Health()
     for entropy in (0.5, 0.01):
-        health.look("t", {"health/predicted_entropy": entropy})
+        health.check("t", {"health/predicted_entropy": entropy})
     assert "fell from 0.5 to 0.01" in str(health.reason("t"))
 
 

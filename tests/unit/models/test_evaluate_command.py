@@ -9,8 +9,7 @@ from PIL import Image
 from trained_runs import TrainedRuns
 
 from harness.cli.main import run
-from harness.models.registry import run_of
-from harness.tracking.sender import connect_client
+from harness.tracking.stores import connect_client, run_of
 from trainers.data.splits import open_splits, open_val
 from trainers.image_evaluation import load_image_evaluation
 

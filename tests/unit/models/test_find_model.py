@@ -12,9 +12,8 @@ from harness.ablation.request import Request, Run, write_request
 from harness.cli.main import run
 from harness.event_log import LEDGER
 from harness.models.find import TrainedRun, find_run
-from harness.models.registry import run_of
 from harness.run_folder import LATEST
-from harness.tracking.sender import connect_client
+from harness.tracking.stores import connect_client, run_of
 from search_spaces.ablation import Variant
 from trainers.errors import UsageError
 from trainers.overrides import apply_overrides

@@ -12,11 +12,10 @@ from trained_runs import TrainedRuns
 
 from harness.cli.main import run
 from harness.models.find import find_run
-from harness.models.registry import run_of
 from harness.run_folder import LATEST
 from harness.tracking import models as logged
 from harness.tracking.models import log_external, register_winner
-from harness.tracking.sender import connect_client
+from harness.tracking.stores import connect_client, run_of
 from trainers.errors import DataError, UsageError
 
 
@@ -37,11 +36,14 @@ class Recorded:
             self.run_id,
             name=name,
             config_file=str(self.config_file),
+            alias="champion",
+            metrics={},
             **{"checkpoint": str(self.found.checkpoint), "tags": {"s4.variant": "css_mix"}, **more},
         )
 
     def log(self, name: str, **more: object) -> str:
-        return log_external(self.client, self.run_id, name=name, uri=str(self.found.checkpoint), **more)
+        about = {"tags": {}, "metrics": {}, "step": 0, **more}
+        return log_external(self.client, self.run_id, name=name, uri=str(self.found.checkpoint), **about)
 
     def models(self, name: str) -> list[object]:
         experiment = self.client.get_run(self.run_id).info.experiment_id

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,13 +11,11 @@ from typing import Any
 from reference.tiny import tiny_config
 
 from harness.event_log import LEDGER, Ledger
-from harness.run_folder import LATEST, checkpoint_folder
-from harness.search.manifest import Manifest, Origin, write_manifest, write_origin
+from harness.experiment import CssExperiment
+from harness.run_folder import LATEST, RunInfo, checkpoint_folder, write_run
 from harness.tracking.recorder import MlflowRecorder
 from harness.trials import Trial, TrialState
-from search_spaces.space import parse_space
 from trainers.config import TrainConfig
-from trainers.data.splits import open_splits
 from trainers.local_run import LocalRun
 from trainers.loop import train
 from trainers.overrides import apply_overrides
@@ -58,12 +55,12 @@ def train_some(root: Path) -> TrainedRuns:
     storage, uri = root / "runs", f"sqlite:///{root / 'mlflow.db'}"
     config = tiny_config({"schedule.steps": 6, "schedule.evaluate_every": 3})
     reports: dict[str, dict[str, float]] = {}
-    digest = open_splits(config.data).digest
-    write_origin(storage / "first", Origin("digits_css", {}, config, digest))
+    experiment = CssExperiment(config, "digits_css")
+    write_run(storage / "first", RunInfo.of("train", experiment, "dev/miou", {}))
     with recorder(uri, "train", storage / "first") as record:
         reports["first"] = trained_trial(config, {}, 0, storage / "first", [record])
     search = storage / "search-001"
-    write_manifest(search, Manifest("digits_css", {}, config, digest, space=parse_space(SPACE), metric="dev/miou"))
+    write_run(search, RunInfo.of("search", experiment, "dev/miou", {"options": {}, "space": SPACE}))
     ledger = Ledger(search / LEDGER, "dev/miou")
     with recorder(uri, "search", search) as record:
         for number, rate in RATES.items():
@@ -108,7 +105,7 @@ def confirm(search: Path, config: TrainConfig) -> None:
     ledger = Ledger(folder / LEDGER, "dev/miou")
     ledger.on_start(trial)
     ledger.close()
-    (folder / "request.json").write_text(json.dumps({"search": search.name}))
+    write_run(folder, RunInfo.of("confirm", CssExperiment(config, "digits_css"), "dev/miou", {"confirms": search.name}))
     target = checkpoint_folder(folder / "trials", 0)
     target.mkdir(parents=True)
     shutil.copy(checkpoint_folder(search / "trials", 0) / LATEST, target / LATEST)

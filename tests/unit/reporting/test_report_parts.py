@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 
 import pytest
+from harness.reporting.record import Span, lanes
 from hypothesis import given
 from hypothesis import strategies as st
 from invented.searches import COMPLETE, PRUNED, SHA, Course, made_search, made_training

@@ -9,9 +9,9 @@ from made_up import sample
 
 from harness.cli.main import run
 from harness.cli.scale import MEASURING, SIMULATING, scale
-from harness.scaling.model import fit_all, gather_points
+from harness.scaling.model import Mode, fit_all, gather_points
 from harness.scaling.report import FILES, Scaling, draw_curve, lines, write
-from harness.scaling.request import Mode, ScaleRequest
+from harness.scaling.session import ScaleRequest
 from trainers.presets import load_preset
 
 
@@ -34,7 +34,7 @@ WRONG = {
     "scale digits_css --simulate taken": "PRESET must be left out with --simulate",
     "scale --simulate taken --set seed=1": "--set must be left out with --simulate",
     "scale --simulate nothing": "got 'nothing'",
-    "scale --simulate taken": "lacks them: run s4 tune",
+    "scale --simulate taken": "lacks it: run s4 tune",
     "scale --simulate taken --gangs 8,8": "--gangs must be whole numbers from 1 on, ascending",
     "scale --simulate taken --failures-per-day x": "--failures-per-day must be numbers from 0 on",
     "scale --simulate taken --failures-per-day -1": "--failures-per-day must be numbers from 0 on",
@@ -46,17 +46,17 @@ WRONG = {
 
 def write_search(folder: Path) -> None:
     folder.mkdir(parents=True)
-    ledger, outbox = [], []
+    ledger = []
     for number in range(4):
-        ledger.append({"event": "start", "trial": number, "params": {}, "overrides": {}, "config_hash": ""})
-        ledger.append({"event": "end", "trial": number, "state": "COMPLETE", "error": None})
-        outbox.append({"op": "start", "trial": number, "time": 10_000 * (number // 2)})
-        outbox.append({"op": "end", "trial": number, "time": 10_000 * (number // 2 + 1)})
+        begun = 10.0 * (number // 2)
+        ledger.append(
+            {"event": "start", "trial": number, "time": begun, "params": {}, "overrides": {}, "config_hash": ""}
+        )
+        ledger.append({"event": "end", "trial": number, "time": begun + 10, "state": "COMPLETE", "error": None})
     (folder / "trials.jsonl").write_text("".join(json.dumps(line) + "\n" for line in ledger))
-    (folder / "outbox.jsonl").write_text("".join(json.dumps(line) + "\n" for line in outbox))
 
 
-def measured(mode: Mode = Mode.weak, counts: tuple[int, ...] = (1, 2), name: str = "made-up") -> Scaling:
+def measured(mode: Mode = "weak", counts: tuple[int, ...] = (1, 2), name: str = "made-up") -> Scaling:
     request = ScaleRequest("digits_css", load_preset("digits_css"), mode, counts, 20, 5, 10, 2)
     samples = {
         n: [sample(n, 0.1 + 0.01 * (n - 1) + extra, request.images_of(n), 1e-5, 1e-10) for extra in (0.0, 0.004)]
@@ -102,7 +102,7 @@ def test_a_strong_scaling_tells_how_much_faster_more_workers_are(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_search(tmp_path / "runs" / "search")
-    write(tmp_path / "runs" / "strong", measured(Mode.strong, (1, 2)))
+    write(tmp_path / "runs" / "strong", measured("strong", (1, 2)))
     line = "scale --simulate search --workers-per-gang 2 --scaling strong --gangs 1 --failures-per-day 0 --json"
     assert run(line.split()) == 0
     found = json.loads(capsys.readouterr().out)
@@ -129,7 +129,7 @@ def test_a_point_says_what_the_command_promises(tmp_path: Path) -> None:
     assert point["bytes_unexplained"] == 0
 
 
-@pytest.mark.parametrize("found", [measured(), measured(Mode.strong, (1, 2, 4))], ids=["weak", "strong"])
+@pytest.mark.parametrize("found", [measured(), measured("strong", (1, 2, 4))], ids=["weak", "strong"])
 def test_the_curve_is_a_picture(found: Scaling, tmp_path: Path) -> None:
     draw_curve(found, tmp_path / "scale.png")
     assert (tmp_path / "scale.png").read_bytes().startswith(b"\x89PNG")
@@ -137,7 +137,7 @@ def test_the_curve_is_a_picture(found: Scaling, tmp_path: Path) -> None:
 
 def test_the_curve_can_do_without_a_model(tmp_path: Path) -> None:
     alone = {1: [sample(1, 0.1, 16)]}
-    asked = ScaleRequest("digits_css", load_preset("digits_css"), Mode.weak, (1,), 20, 5, 10, 1).as_plain()
+    asked = ScaleRequest("digits_css", load_preset("digits_css"), "weak", (1,), 20, 5, 10, 1).as_plain()
     found = Scaling("one", asked, "CPU", 1, tuple(gather_points(alone)), None, "only one worker", "uri")
     draw_curve(found, tmp_path / "scale.png")
     assert lines(found)[-1] == "no model: only one worker"

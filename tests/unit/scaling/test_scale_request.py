@@ -2,7 +2,9 @@
 
 import pytest
 
-from harness.scaling.request import Mode, ScaleRequest, doubling, parse_counts
+from harness.cli.scale import parse_counts
+from harness.scaling.model import Mode
+from harness.scaling.session import ScaleRequest, doubling
 from trainers.errors import ConfigError, UsageError
 from trainers.presets import load_preset
 
@@ -17,29 +19,29 @@ def batches(mode: Mode, workers: int) -> tuple[int, int]:
 
 
 def test_with_weak_scaling_each_worker_has_the_presets_batch() -> None:
-    assert [batches(Mode.weak, workers) for workers in (1, 2, 64)] == [(8, 8), (16, 16), (512, 512)]
-    assert [request(Mode.weak).images_of(workers) for workers in (1, 2, 64)] == [16, 32, 1024]
+    assert [batches("weak", workers) for workers in (1, 2, 64)] == [(8, 8), (16, 16), (512, 512)]
+    assert [request("weak").images_of(workers) for workers in (1, 2, 64)] == [16, 32, 1024]
 
 
 def test_with_strong_scaling_all_workers_share_the_presets_batch() -> None:
-    assert [batches(Mode.strong, workers) for workers in (1, 2, 8)] == [(8, 8)] * 3
-    assert request(Mode.strong).images_of(8) == 16
+    assert [batches("strong", workers) for workers in (1, 2, 8)] == [(8, 8)] * 3
+    assert request("strong").images_of(8) == 16
 
 
 def test_workers_that_cannot_share_the_batch_are_refused() -> None:
     with pytest.raises(ConfigError, match="must be a multiple of both, got 8 for 3 workers"):
-        request(Mode.strong).config_of(3)
-    assert [request(Mode.strong).fits(workers) for workers in (2, 3, 8, 64)] == [True, False, True, False]
+        request("strong").config_of(3)
+    assert [request("strong").fits(workers) for workers in (2, 3, 8, 64)] == [True, False, True, False]
 
 
 def test_the_loop_never_gets_to_an_evaluation() -> None:
-    schedule = request(Mode.weak).config_of(1).schedule
+    schedule = request("weak").config_of(1).schedule
     assert (schedule.steps, schedule.evaluate_every) == (111, 111)
-    assert request(Mode.weak).total_steps == 110
+    assert request("weak").total_steps == 110
 
 
 def test_supervised_training_has_no_unlabelled_images_to_count() -> None:
-    asked = ScaleRequest("digits_supervised", load_preset("digits_supervised"), Mode.weak, (1,), 1, 1, 2, 1)
+    asked = ScaleRequest("digits_supervised", load_preset("digits_supervised"), "weak", (1,), 1, 1, 2, 1)
     assert asked.images_of(4) == 32
 
 

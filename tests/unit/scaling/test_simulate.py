@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.scaling.simulate import DAY_S, Cluster, Faults, forecast, simulate
+from harness.scaling.simulate import DAY_S, Cluster, Faults, simulate, simulate_many
 
 LENGTHS = st.lists(st.floats(0.1, 1000), min_size=1, max_size=40)
 
@@ -86,18 +86,20 @@ def test_a_trial_that_is_struck_too_often_fails_with_its_time() -> None:
 
 
 def test_the_same_seed_gives_the_same_forecast() -> None:
-    found = [forecast([10.0, 30.0], 50, Cluster(4, 2), Faults(per_worker_day=100.0), seed=3) for _ in range(2)]
+    found = [simulate_many([10.0, 30.0], 50, Cluster(4, 2), Faults(per_worker_day=100.0), seed=3) for _ in range(2)]
     assert found[0] == found[1]
 
 
 def test_more_failures_take_longer() -> None:
-    hours = [forecast([100.0, 300.0], 200, Cluster(8, 4), Faults(per_worker_day=rate)).hours for rate in (0, 10, 100)]
+    hours = [
+        simulate_many([100.0, 300.0], 200, Cluster(8, 4), Faults(per_worker_day=rate)).hours for rate in (0, 10, 100)
+    ]
     assert hours == sorted(hours)
     assert hours[0] < hours[2]
 
 
 def test_a_forecast_counts_devices_for_the_whole_time() -> None:
-    found = forecast([60.0], 100, Cluster(10, 8), Faults())
+    found = simulate_many([60.0], 100, Cluster(10, 8), Faults())
     assert found.hours == pytest.approx(10 / 60)
     assert found.device_hours == pytest.approx(80 * 10 / 60)
     assert (found.lost_device_hours, found.failures, found.low, found.high) == (0, 0, found.hours, found.hours)

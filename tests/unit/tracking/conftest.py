@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 from recorded import Store
 
-from harness.tracking import sender as courier
+from harness.tracking.stores import connect_client
 
 
 @pytest.fixture(scope="module")
 def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     uri = f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
-    courier.connect_client(uri).search_experiments()  # creates the tables once, for that takes seconds
+    connect_client(uri).search_experiments()  # creates the tables once, for that takes seconds
     return uri
 
 

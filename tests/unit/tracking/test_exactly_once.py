@@ -14,8 +14,7 @@ from mlflow import MlflowClient
 from recorded import Store, picture, play, trial
 
 from harness.event_log import Outbox
-from harness.tracking import recorder
-from harness.tracking import sender as courier
+from harness.tracking import recorder, sender
 from harness.tracking.recorder import MlflowRecorder, replay
 from harness.trials import TrialState
 
@@ -96,7 +95,7 @@ def test_a_driver_that_dies_after_applying_an_operation_and_before_noting_it_cha
             raise SystemExit
         note(self, count)
 
-    monkeypatch.setattr(courier, "MERGED", 1)
+    monkeypatch.setattr(sender, "MERGED", 1)
     monkeypatch.setattr(Outbox, "mark_done", die)
     assert replay(outbox, store.uri).pending > 0
     monkeypatch.undo()
@@ -128,7 +127,7 @@ class Lossy:
 def test_an_answer_that_is_lost_after_any_request_changes_nothing(
     scripted: Path, undisturbed: dict[str, Any], store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(courier, "FIRST_WAIT_S", 0.0)
+    monkeypatch.setattr(sender, "FIRST_WAIT_S", 0.0)
     index, different = 0, []
     while True:
         name = f"lost-{index}"
@@ -156,7 +155,7 @@ def test_the_command_sends_the_rest_from_a_process_of_its_own(
         if count >= 9:
             raise SystemExit
 
-    monkeypatch.setattr(courier, "MERGED", 4)
+    monkeypatch.setattr(sender, "MERGED", 4)
     monkeypatch.setattr(Outbox, "mark_done", die)
     replay(outbox, store.uri)
     monkeypatch.undo()

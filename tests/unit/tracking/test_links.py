@@ -8,8 +8,8 @@ import pytest
 from recorded import Store, play
 
 from harness.cli.main import run
-from harness.cli.ui import EXPERIMENT
-from harness.tracking.links import experiment_link, search_links
+from harness.tracking.stores import EXPERIMENT
+from harness.tracking.views import experiment_link, search_links
 from harness.trials import TrialState
 from trainers.errors import UsageError
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from mlflow import MlflowClient
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from recorded import Store, play, report, trial, wait_until_sent
 
 from harness.tracking.recorder import MlflowRecorder, replay
@@ -95,15 +95,15 @@ def test_a_training_is_one_run_of_its_own(store: Store) -> None:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
-    """Count what the client is asked, by what each batch holds."""
+    """Count the batches that the store gets, by what each holds."""
     counted: Counter[str] = Counter()
-    log_batch = MlflowClient.log_batch
+    log_batch = SqlAlchemyStore.log_batch
 
-    def counting(self: MlflowClient, run_id: str, metrics: object = (), params: object = (), tags: object = ()) -> None:
+    def counting(self: SqlAlchemyStore, run_id: str, metrics: object, params: object, tags: object) -> None:
         counted.update(kind for kind, held in (("metrics", metrics), ("params", params)) if held)
-        log_batch(self, run_id, metrics=metrics, params=params, tags=tags)
+        log_batch(self, run_id, metrics, params, tags)
 
-    monkeypatch.setattr(MlflowClient, "log_batch", counting)
+    monkeypatch.setattr(SqlAlchemyStore, "log_batch", counting)
     return counted
 
 
@@ -133,7 +133,7 @@ def test_resuming_creates_no_second_run_and_ends_the_trials_that_were_lost(store
     play(first, 0, TrialState.COMPLETE)
     first.on_start(trial(1))
     first.on_start(trial(2))
-    first._courier.close(30)  # the driver is killed: nobody closes the recorder
+    first._sender.close(30)  # the driver is killed: nobody closes the recorder
     first._outbox.close()
     assert store.run("trial-001").info.status == "RUNNING"
     second = store.recorder()

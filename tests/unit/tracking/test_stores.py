@@ -1,5 +1,8 @@
 """The same record in every kind of store that MLflow has, and what is said where it does not let us in."""
 
+import importlib
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +11,7 @@ from typing import Any
 import pytest
 from recorded import Store, picture, play
 
-from harness.tracking import sender as courier
+from harness import tracking
 from harness.tracking.recorder import MlflowRecorder, replay
 from harness.tracking.stores import absolute_uri, artifact_location
 from harness.trials import TrialState
@@ -151,9 +154,13 @@ def test_a_relative_folder_means_the_same_folder_everywhere(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("name", ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "MLFLOW_HTTP_REQUEST_MAX_RETRIES"])
-def test_what_the_user_set_for_mlflow_stays(name: str, monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
-    import os
-
+def test_what_the_user_set_for_mlflow_stays(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "1")
-    courier.connect_client(uri)
+    importlib.reload(tracking)
     assert os.environ[name] == "1"
+
+
+def test_who_does_not_talk_to_mlflow_does_not_import_it() -> None:
+    modules = "harness.tracking.recorder, harness.tracking.views, harness.models.find, harness.search.warm_start"
+    code = f"import sys, {modules}; sys.exit('mlflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

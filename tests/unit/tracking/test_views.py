@@ -9,8 +9,7 @@ from typing import Any
 
 from recorded import Store
 
-from harness.tracking.links import search_links
-from harness.tracking.views import SHARED, Chart, view_key, view_value
+from harness.tracking.views import SHARED, Chart, search_links, view_key, view_value
 
 CHARTS = [Chart("mean/val/miou", "BAR"), Chart("mean/dev/miou", "BAR"), Chart("dev/miou", "LINE")]
 

@@ -8,13 +8,13 @@ import torch
 from PIL import Image
 from reference.tiny import tiny_config
 
+from trainers.compute import forward
 from trainers.css.prototypes import Prototypes
 from trainers.css.pseudo_labels import pseudo_labels
 from trainers.data.splits import open_splits
 from trainers.figure import ANCHORS, draw_predictions, heat, overlay, palette
 from trainers.loader import to_images
 from trainers.local_run import LocalRun
-from trainers.models.forward import forward
 from trainers.state import TrainState
 
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from trainers.config import CssConfig, EvaluationConfig, FolderData, ModelConfig, ThresholdsConfig, TrainConfig
 from trainers.css.prototypes import Prototypes
-from trainers.data.groups import rank_groups
 from trainers.data.source import Samples
+from trainers.loader import rank_groups
 from trainers.local_run import LocalRun
 from trainers.models.heads import Dense
 from trainers.quality import Counts, count_pseudo_labels, evenly_drawn, quality_metrics

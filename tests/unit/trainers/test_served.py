@@ -10,11 +10,11 @@ import pytest
 import torch
 from reference.tiny import differences, tiny_config
 
+from trainers.compute import forward
 from trainers.config import TrainConfig
 from trainers.errors import DataError
 from trainers.local_run import LocalRun
 from trainers.loop import train
-from trainers.models.forward import forward
 from trainers.models.served import Segmenter, load_segmenter, read_segmenter
 from trainers.overrides import apply_overrides
 from trainers.presets import load_preset

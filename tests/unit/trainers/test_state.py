@@ -6,10 +6,9 @@ from reference.tiny import differences, tiny_config
 from torch import nn
 
 from trainers.css.prototypes import Prototypes
-from trainers.ema import make_teacher, update_teacher
 from trainers.local_run import LocalRun
 from trainers.models.build import build_model
-from trainers.state import TrainState, make_optimizer
+from trainers.state import TrainState, make_optimizer, make_teacher, update_teacher
 
 
 def network() -> nn.Module:

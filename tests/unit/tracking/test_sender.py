@@ -1,4 +1,4 @@
-"""The courier: what waits together is applied together, in order, and what is refused takes nothing with it."""
+"""The sender: what waits together is applied together, in order, and what is refused takes nothing with it."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -30,13 +30,13 @@ class Applied:
 def delivered(tmp_path: Path, operations: Sequence[Operation]) -> tuple[Applied, Sender, int]:
     """Let all operations wait behind each other, deliver them, and say how many are noted as done."""
     applied, outbox = Applied(), Outbox(tmp_path / "outbox.jsonl")
-    courier = Sender(outbox, applied.connect)
+    sender = Sender(outbox, applied.connect)
     for n, operation in enumerate(operations):
-        courier.send({**operation, "n": n}, outbox.append(operation))
+        sender.send({**operation, "n": n}, outbox.append(operation))
     applied.go.set()
-    assert courier.close(30)
+    assert sender.close(30)
     outbox.close()
-    return applied, courier, outbox.done()
+    return applied, sender, outbox.done()
 
 
 REPORT, END = {"op": "report"}, {"op": "end"}
@@ -57,9 +57,9 @@ def test_a_long_backlog_is_applied_in_groups_of_a_bounded_size(tmp_path: Path) -
 
 
 def test_a_report_that_is_refused_takes_no_other_with_it(tmp_path: Path) -> None:
-    applied, courier, done = delivered(tmp_path, [REPORT, {**REPORT, "wrong": True}, REPORT])
+    applied, sender, done = delivered(tmp_path, [REPORT, {**REPORT, "wrong": True}, REPORT])
     assert [n for group in applied.groups for n in group] == [0, 2]
-    assert (courier.applied, courier.rejected, done) == (2, 1, 3)
+    assert (sender.applied, sender.rejected, done) == (2, 1, 3)
 
 
 def test_a_password_that_is_not_taken_is_said_in_one_line_without_it(tmp_path: Path) -> None:
@@ -71,13 +71,13 @@ def test_a_password_that_is_not_taken_is_said_in_one_line_without_it(tmp_path: P
         raise UnknownUserError("<html>\nhttp://me:secret@host")
 
     outbox = Outbox(tmp_path / "outbox.jsonl")
-    courier = Sender(outbox, connect)
-    courier.send(REPORT, outbox.append(REPORT))
-    assert not courier.close(0.5)
+    sender = Sender(outbox, connect)
+    sender.send(REPORT, outbox.append(REPORT))
+    assert not sender.close(0.5)
     outbox.close()
-    assert courier.last_error is not None
-    assert "MLFLOW_TRACKING_USERNAME" in courier.last_error
-    assert "secret" not in courier.last_error
+    assert sender.last_error is not None
+    assert "MLFLOW_TRACKING_USERNAME" in sender.last_error
+    assert "secret" not in sender.last_error
 
 
 @pytest.mark.parametrize("status", [400, 404, 413])
@@ -93,11 +93,11 @@ def test_what_mlflow_will_never_take_is_not_tried_again(tmp_path: Path, status: 
         raise WrongError
 
     outbox = Outbox(tmp_path / "outbox.jsonl")
-    courier = Sender(outbox, lambda: apply)
-    courier.send(END, outbox.append(END))
-    assert courier.close(30)
+    sender = Sender(outbox, lambda: apply)
+    sender.send(END, outbox.append(END))
+    assert sender.close(30)
     outbox.close()
-    assert (tries, courier.rejected) == ([1], 1)
+    assert (tries, sender.rejected) == ([1], 1)
 
 
 def test_what_keeps_the_client_from_being_made_costs_no_record(tmp_path: Path) -> None:
@@ -105,8 +105,8 @@ def test_what_keeps_the_client_from_being_made_costs_no_record(tmp_path: Path) -
         raise ValueError("no such kind of store")
 
     outbox = Outbox(tmp_path / "outbox.jsonl")
-    courier = Sender(outbox, connect)
-    courier.send(END, outbox.append(END))
-    assert not courier.close(0.5)
+    sender = Sender(outbox, connect)
+    sender.send(END, outbox.append(END))
+    assert not sender.close(0.5)
     outbox.close()
-    assert (courier.rejected, outbox.done()) == (0, 0)
+    assert (sender.rejected, outbox.done()) == (0, 0)

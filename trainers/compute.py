@@ -1,4 +1,4 @@
-"""torch.compile, where the config asks for it.
+"""Arithmetic as `compute` in the config asks for it: precision of the networks, and torch.compile.
 
 Compiled are the networks and the pure functions of tensors around them. What draws random numbers, talks to other ranks
 or depends on the number of the step stays outside, so that nothing is compiled twice as training goes on.
@@ -11,11 +11,21 @@ from functools import cache
 from typing import ParamSpec, TypeVar
 
 import torch
+from torch import Tensor, nn
 
 from trainers.config import TrainConfig
+from trainers.models.heads import Dense
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
+
+
+def forward(model: nn.Module, images: Tensor, config: TrainConfig) -> Dense:
+    """Return a network's output for images [N, 3, H, W] in [0, 1]: float32, whatever precision it computes in."""
+    reduced = config.compute.precision == "bfloat16"
+    with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=reduced):
+        dense: Dense = model(images)
+    return dense
 
 
 def as_configured(function: Callable[Arguments, Result], config: TrainConfig) -> Callable[Arguments, Result]:

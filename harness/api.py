@@ -1,0 +1,579 @@
+"""The Python API: what the command line does, as functions that return results as data.
+
+    import harness
+
+    results = harness.search("digits_css", space="css_quick", trials=16, name="first")
+    results.best.values, results.to_dict()
+
+Every function takes an `Experiment`, or the name of a preset with `settings` by dotted path; writes into
+`storage / name`; records in MLflow at `tracking_uri`; starts a Ray of its own, or joins one at `address`, unless a session
+is active already. Lines for people go to `console`; without one to stdout, and nowhere with `quiet`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from optuna.trial import FrozenTrial
+
+from harness.ablation.confirm import confirmation
+from harness.ablation.request import begun, make_request, with_seeds
+from harness.ablation.results import Ablation
+from harness.ablation.run import gather
+from harness.cluster import Allocation, Slots, allocate, cluster_slots, cores, local_slots, ray_session
+from harness.console import Console, make_console
+from harness.event_log import LEDGER, History, read_ledger
+from harness.experiment import CssExperiment
+from harness.gangs.jobs import Jobs, run_jobs
+from harness.models.evaluate_model import evaluate_model
+from harness.models.evaluation import Evaluation
+from harness.reporting.results import Results, candidates, read_results
+from harness.run_folder import (
+    COMMANDS,
+    Kind,
+    RunInfo,
+    check_same,
+    existing_folder,
+    free_folder,
+    named_folder,
+    read_run,
+    sole_driver,
+    write_run,
+)
+from harness.scaling.report import Scaling
+from harness.scaling.session import make_request as make_scale_request
+from harness.scaling.session import run_scaling
+from harness.search.config import LASTING, SearchConfig, check_space, rungs
+from harness.search.objectives import Objective
+from harness.search.run import Search, run_search
+from harness.search.study import reconcile
+from harness.search.warm_start import earlier_trials
+from harness.session import Session, ablate_session, go_on_with, going_on, record_session
+from harness.tracking.stores import absolute_uri
+from harness.trials import Experiment, TrialObserver, TrialState, Value
+from search_spaces import Space, SpaceError, load_space
+from search_spaces.ablation import AblationPlan, Variant, load_plan
+from search_spaces.space import parse_space
+from trainers.errors import ConfigError, UsageError
+from trainers.run import Decision, Run
+
+__all__ = [
+    "CssExperiment", "Decision", "Experiment", "Run", "ablate", "confirm", "evaluate", "load_space", "noise", "scale",
+    "search", "train",
+]  # fmt: skip
+
+Settings = Mapping[str, Value]
+
+
+def search(
+    experiment: Experiment | str | None = None,
+    *,
+    space: Space | Path | str | None = None,
+    settings: Settings | None = None,
+    name: str | None = None,
+    resume: bool = False,
+    storage: Path | str = "runs",
+    tracking_uri: str | None = None,
+    address: str = "local",
+    observers: Sequence[TrialObserver] = (),
+    report: bool = True,
+    console: Console | None = None,
+    quiet: bool = False,
+    **options: Any,
+) -> Results:
+    """Search a space of hyperparameters: published values first, bad trials stopped early, all of it recorded.
+
+    Ctrl-C ends a search in order and raises KeyboardInterrupt; `resume=True` with its `name` goes on, after a crash too:
+    what is not given is as it began.
+
+    Args:
+        experiment: what is trained; default: `digits_css`.
+        space: a search space, its name or its YAML file; default: `css_quick`.
+        observers: told of everything that happens to trials, in the driver.
+        report: whether the HTML report is written at the end.
+        options: of `SearchConfig`: trials, gangs, scheduler, sampler, seed, max_hours, ...
+
+    Returns:
+        All trials, best first; `reason` says why the session ended before all were over, where it did.
+
+    Raises:
+        UsageError: it cannot be done as asked; nothing was started.
+        GangsBrokenError: the gangs could not go on.
+        KeyboardInterrupt: it was interrupted.
+    """
+    console = console or make_console(quiet)
+    if space is not None:
+        options["space"] = str(space) if isinstance(space, str | Path) else space.name
+    place, uri = Path(storage), absolute_uri(tracking_uri)
+    if resume:
+        session, config = _resume_search(experiment, space, settings, name, place, uri, console, options)
+    else:
+        config = SearchConfig.of(**options)
+        chosen = _experiment(experiment or "digits_css", settings)
+        drawn = load_space(config.space) if space is None or isinstance(space, str | Path) else space
+        session = _search_session(chosen, drawn, config, free_folder(place, name, drawn.name), uri, console)
+    for line in session.experiment.describe():
+        console.say(line)
+    local = _plan_search(session, config, local_slots()) if address == "local" else None
+    again = go_on_with(session.folder, "tune", uri)
+    with going_on(console, again), ray_session(address, cpus=cores() if local else None):
+        allocation, warm = local or _plan_search(session, config, cluster_slots())
+        write_run(session.folder, session.info)
+        assert session.space is not None  # noqa: S101  # a search has one
+        plan = Search(
+            session.folder, session.experiment, session.space, config, allocation, warm, earlier=session.earlier
+        )
+        ends: list[str | None] = []
+        results = record_session(
+            session, lambda more: ends.append(run_search(replace(plan, observers=[*more, *observers])).reason), report
+        )
+    if ends[0] is not None:
+        console.say(f"ended early: {ends[0]}; {again}")
+    return replace(results, reason=ends[0])
+
+
+def train(
+    experiment: Experiment | str | None = None,
+    *,
+    settings: Settings | None = None,
+    method: str | None = None,
+    workers: int | str = 1,
+    name: str | None = None,
+    resume: bool = False,
+    storage: Path | str = "runs",
+    tracking_uri: str | None = None,
+    address: str = "local",
+    observers: Sequence[TrialObserver] = (),
+    report: bool = True,
+    console: Console | None = None,
+    quiet: bool = False,
+) -> Results:
+    """Train one configuration, recorded like a trial of a search.
+
+    Ctrl-C ends it in order and raises KeyboardInterrupt; `resume=True` with its `name` goes on, after a crash too. Where a
+    node is lost, it goes on from its last checkpoint.
+
+    Args:
+        experiment: what is trained; default: `digits_css`.
+        method: with a preset: `supervised`, `mean_teacher`, `cutmix`, `contrastive`, `css_cross` or `css_mix`.
+        workers: processes that train together, N or `"MIN:MAX"`: as many as the cluster holds now, more or fewer later.
+
+    Returns:
+        One row; its state says whether the horizon was reached.
+
+    Raises:
+        UsageError: it cannot be done as asked; nothing was started.
+        GangsBrokenError: the gang could not go on.
+        KeyboardInterrupt: it was interrupted.
+    """
+    console, place, uri = console or make_console(quiet), Path(storage), absolute_uri(tracking_uri)
+    if resume:
+        folder, before = _resumed(place, name, "train")
+        same = method is None and settings is None
+        experiment = _again(experiment, before, before.settings if same else settings, None if same else method)
+    else:
+        experiment = _experiment(experiment or "digits_css", settings, method)
+        folder = free_folder(place, name, experiment.name)
+    info = RunInfo.of("train", experiment, experiment.metric, {})
+    sizes = worker_sizes(workers, experiment)
+    earlier = History()
+    if resume:
+        check_same(before, info, "begin another training with another --name")
+        earlier = read_ledger(folder / LEDGER)
+        if 0 in earlier.trials and earlier.trials[0].state is TrialState.COMPLETE:
+            raise UsageError(f"a training that goes on must not be over, {name} is complete: s4 report {name} shows it")
+    for line in experiment.describe():
+        console.say(line)
+    session = Session(folder, info, experiment, uri, console, (Objective(experiment.metric, "max"),), earlier=earlier)
+    session.announce(
+        f"{folder.name}: {info.preset}, {info.horizon} steps, a report every {info.report_every}, {workers} workers"
+    )
+    again = go_on_with(folder, "train", uri)
+    with (
+        going_on(console, again),
+        ray_session(address, cpus=max(cores(), sizes[-1]) if address == "local" else None),
+    ):
+        write_run(folder, info)
+        allocation = Allocation(use_gpu=cluster_slots().unit == "GPU", workers_per_gang=sizes[0])
+
+        def work(more: Sequence[TrialObserver]) -> None:
+            jobs = Jobs(
+                folder, session.experiment, ({},), allocation, sizes, [*more, *observers], earlier, single=True,
+                save_interval_s=0.0, hang_timeout_s=None,
+            )  # fmt: skip
+            if run_jobs(jobs).trials[0].state is TrialState.COMPLETE:
+                session.experiment.draw(folder)
+
+        return record_session(session, work, report)
+
+
+def worker_sizes(workers: int | str, experiment: Experiment) -> tuple[int, ...]:
+    """Return how many workers may train together, ascending: N, or those from MIN to MAX that share the batches.
+
+    Raises:
+        UsageError: it is neither N nor MIN:MAX, or no number in between can train the experiment.
+    """
+    match = re.fullmatch(r"(\d+)(?::(\d+))?", str(workers))
+    least, most = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if not 1 <= least <= most:
+        raise UsageError(
+            f"--workers must be N or MIN:MAX with 1 <= MIN <= MAX, got {workers}: give, for example, 2 or 1:4"
+        )
+    sizes, refused = [], ConfigError("")
+    for size in range(least, most + 1):
+        try:
+            experiment.check(size)
+        except ConfigError as error:
+            refused = error
+        else:
+            sizes.append(size)
+    if not sizes:
+        raise refused
+    return tuple(sizes)
+
+
+def _resumed(storage: Path, name: str | None, kind: Kind) -> tuple[Path, RunInfo]:
+    """Return the folder of a run that goes on, and what it began with."""
+    if name is None:
+        what = COMMANDS[kind][0]
+        raise UsageError(f"--resume must come with the --name of {what}, got none: it is that of its folder")
+    folder = named_folder(storage, name)
+    return folder, read_run(folder, kind)
+
+
+def _again(
+    given: Experiment | str | None, before: RunInfo, settings: Settings | None, method: str | None = None
+) -> Experiment:
+    """Return the experiment that a run goes on with: the given one, or the one it began with."""
+    if isinstance(given, Experiment):
+        return given
+    if given is None and before.trainer != "css":
+        raise UsageError("a run of an own experiment must go on with it, got none: pass the experiment")
+    return CssExperiment.of(given or before.preset, before.settings if settings is None else settings, method)
+
+
+def _experiment(given: Experiment | str, settings: Settings | None, method: str | None = None) -> Experiment:
+    """Return the experiment, or that of a preset with settings.
+
+    Raises:
+        UsageError: there is no such preset, or settings are given for an experiment that has its own.
+    """
+    if isinstance(given, str):
+        return CssExperiment.of(given, settings, method)
+    if settings or method:
+        raise UsageError("settings must go with the name of a preset, got an experiment: set them in the experiment")
+    return given
+
+
+def _search_session(
+    experiment: Experiment, space: Space, config: SearchConfig, folder: Path, uri: str, console: Console
+) -> Session:
+    """Check everything that can be checked before anything starts."""
+    check_space(space, experiment)
+    config.grace(experiment)
+    experiment.check(config.workers_per_gang)
+    objectives = config.objectives(experiment.metric)
+    request = {"options": config.model_dump(mode="json"), "space": space.text}
+    info = RunInfo.of("search", experiment, objectives[0].metric, request)
+    return Session(folder, info, experiment, uri, console, objectives, config.trials, space)
+
+
+def _resume_search(
+    experiment: Experiment | str | None,
+    space: Space | Path | str | None,
+    settings: Settings | None,
+    name: str | None,
+    storage: Path,
+    uri: str,
+    console: Console,
+    options: Mapping[str, Any],
+) -> tuple[Session, SearchConfig]:
+    """Return a search that has begun, as it began; refuse where it would not be the same.
+
+    Raises:
+        UsageError: there is no such search, or it would be another one now.
+    """
+    folder, before = _resumed(storage, name, "search")
+    config = SearchConfig.of(**before.request["options"]).replaced(**options)
+    experiment = _again(experiment, before, settings)
+    if space is None or isinstance(space, str | Path):
+        try:
+            space = load_space(config.space)
+        except SpaceError:
+            if "space" in options:
+                raise
+            space = parse_space(before.request["space"])  # its file is elsewhere, seen from here
+    session = _search_session(experiment, space, config, folder, uri, console)
+    _check_same_search(before, session.info, space.name, folder)
+    with sole_driver(folder):
+        return replace(session, earlier=reconcile(folder, folder.name, session.objectives[0])), config
+
+
+def _check_same_search(before: RunInfo, now: RunInfo, space: str, folder: Path) -> None:
+    again = f"begin a new search, for example with --warm-start {folder.name}"
+    check_same(before, now, again)
+    if now.request["space"] != before.request["space"]:
+        raise UsageError(
+            f"a search must go on with the space it began with, {space} has changed since {folder.name} began "
+            f"({folder / 'run.yaml'} holds its text): put it back, or {again}"
+        )
+    for option in LASTING:
+        then, value = before.request["options"].get(option), now.request["options"][option]
+        if option in before.request["options"] and then != value:
+            raise UsageError(
+                f"a search must go on with --{option.replace('_', '-')} {then}, got {value}: leave the option out, or "
+                f"{again}"
+            )
+
+
+def _plan_search(session: Session, config: SearchConfig, slots: Slots) -> tuple[Allocation, Sequence[FrozenTrial]]:
+    """Return the gangs of a search on these slots and the trials that it learns from, and announce them.
+
+    Raises:
+        UsageError: the gangs do not fit, or the search to learn from is none.
+    """
+    info, space = session.info, session.space
+    assert space is not None  # noqa: S101  # a search has one
+    allocation = allocate(slots, config.workers_per_gang, config.gangs, config.trials)
+    warm = _warm_start(session, space, config)
+    workers = allocation.gangs * allocation.workers_per_gang
+    stops = ", ".join(map(str, rungs(info.horizon, config.grace(session.experiment), config.reduction_factor)))
+    early = f"asha stops all but 1 in {config.reduction_factor} at steps {stops}" if stops else "asha has no rung"
+    session.announce(
+        f"{session.folder.name}: {config.trials} trials of {info.preset} in space {space.name} ({len(space.paths)} "
+        f"parameters), sampler {config.sampler}",
+        f"{allocation.gangs} gangs x {config.workers_per_gang} workers = {workers} of {slots.count} {slots.unit}s; "
+        f"horizon {info.horizon} steps, a report every {info.report_every}; "
+        f"{early if config.scheduler == 'asha' else config.scheduler}",
+    )
+    return allocation, warm
+
+
+def _warm_start(session: Session, space: Space, config: SearchConfig) -> Sequence[FrozenTrial]:
+    """Return the trials that a new search learns from, and say how many there are."""
+    source = config.warm_start
+    if source is None or session.earlier.trials:
+        return ()
+    named = session.folder.parent / source
+    if "/" not in source and not source.startswith("mlflow:") and named.is_dir():
+        source = str(named)
+    earlier = earlier_trials(source, space, session.objectives, config.constraints, tracking_uri=session.tracking_uri)
+    session.console.say(f"warm start from {config.warm_start}: {earlier.words()}")
+    return earlier.trials
+
+
+def ablate(
+    experiment: Experiment | str | None = None,
+    *,
+    plan: AblationPlan | Mapping[str, Settings] | Path | str = "css_components",
+    seeds: Sequence[int] = (0, 1, 2),
+    only: Sequence[str] = (),
+    vary_data: bool = False,
+    metric: str | None = None,
+    settings: Settings | None = None,
+    name: str | None = None,
+    workers_per_gang: int = 1,
+    gangs: int | None = None,
+    storage: Path | str = "runs",
+    tracking_uri: str | None = None,
+    address: str = "local",
+    dry_run: bool = False,
+    observers: Sequence[TrialObserver] = (),
+    report: bool = True,
+    console: Console | None = None,
+    quiet: bool = False,
+) -> Ablation:
+    """Train variants of a config with the same seeds to the same horizon, and compare them pair by pair.
+
+    The same call goes on where an interrupted one stopped; with more seeds it trains only what is missing.
+
+    Args:
+        experiment: the base; default: the preset of the plan.
+        plan: an ablation plan, its name, its YAML file, or overrides by the names of variants, the base first.
+        only: variants that are to have the seeds, the base beside them; none: all.
+        vary_data: whether the seed draws the data's splits, too.
+        metric: what variants are judged by; default: `val/miou`, and the experiment's metric where it has no evaluation.
+        dry_run: return what would be trained, and train nothing.
+
+    Raises:
+        UsageError: it cannot be done as asked; nothing was started.
+        UnfinishedError: it ended before all were over.
+        KeyboardInterrupt: it was interrupted.
+    """
+    console, uri = console or make_console(quiet), absolute_uri(tracking_uri)
+    if isinstance(plan, str | Path):
+        plan = load_plan(plan)
+    elif isinstance(plan, Mapping):
+        variants = tuple(Variant(variant, dict(overrides)) for variant, overrides in plan.items())
+        plan = AblationPlan("ablation", "given in Python", None, variants[0].name, variants, "")
+    if experiment is None and plan.preset is None:
+        raise UsageError(f"an ablation must have a base config, plan {plan.name} names none: give --preset")
+    chosen = _experiment(experiment or plan.preset or "", settings)
+    chosen.check(workers_per_gang)
+    judged = metric or ("val/miou" if chosen.trainer == "css" else chosen.metric)
+    if not judged.startswith(("val/", "dev/")):
+        raise UsageError(f"--metric must be one of an evaluation, val/... or dev/..., got {judged!r}: take val/miou")
+    folder = named_folder(Path(storage), name or plan.name)
+    request = make_request(plan, RunInfo.of("ablation", chosen, chosen.metric, {}), chosen, seeds, vary_data, only)
+    before = begun(folder, request)
+    if before is not None:
+        request = with_seeds(before, seeds, only)
+    if dry_run:
+        return gather(folder, request, judged, uri, {})
+    return ablate_session(
+        folder, request, chosen, judged, uri, console, workers=workers_per_gang, gangs=gangs, address=address,
+        observers=observers, report=report,
+    )  # fmt: skip
+
+
+def noise(
+    experiment: Experiment | str = "digits_css",
+    *,
+    seeds: int = 5,
+    settings: Settings | None = None,
+    name: str | None = None,
+    **options: Any,
+) -> Ablation:
+    """Train one config with several seeds, from 0 on; `harness.ablation.noise.Noise` tells their spread.
+
+    Args:
+        options: of `ablate`: vary_data, workers_per_gang, gangs, storage, tracking_uri, address, console, quiet, ...
+
+    Raises:
+        UsageError, UnfinishedError, KeyboardInterrupt: as `ablate`.
+    """
+    chosen = _experiment(experiment, settings)
+    plan = AblationPlan(
+        f"noise of {chosen.name}", "the config as it is", chosen.name, chosen.name, (Variant(chosen.name, {}),), ""
+    )
+    return ablate(chosen, plan=plan, seeds=range(seeds), name=name or f"noise-{chosen.name}", **options)
+
+
+def confirm(
+    search: str,
+    *,
+    experiment: Experiment | None = None,
+    top: int = 3,
+    seeds: Sequence[int] = (0, 1, 2),
+    vary_data: bool = False,
+    workers: int = 1,
+    gangs: int | None = None,
+    name: str | None = None,
+    storage: Path | str = "runs",
+    tracking_uri: str | None = None,
+    address: str = "local",
+    observers: Sequence[TrialObserver] = (),
+    report: bool = True,
+    console: Console | None = None,
+    quiet: bool = False,
+) -> Ablation:
+    """Train a search's best configurations and the published baseline again, with paired seeds, to the full horizon.
+
+    The one with the highest lower bound on dev, and the baseline, are then evaluated on the validation images, once. The
+    same call goes on where an interrupted one stopped.
+
+    Args:
+        search: its name.
+        experiment: that of the search, where it was an own one.
+        top: how many of the best configurations.
+
+    Raises:
+        UsageError, UnfinishedError, KeyboardInterrupt: as `ablate`.
+    """
+    console, uri, place = console or make_console(quiet), absolute_uri(tracking_uri), Path(storage)
+    source = existing_folder(place, search)
+    results = read_results(source)
+    rows = candidates(results, top)
+    before = read_run(source, "search")
+    if not before.metric.startswith("dev/"):
+        raise UsageError(
+            f"a confirmed search must maximise a metric dev/..., {search} has {before.metric}: confirm another"
+        )
+    chosen = _again(experiment, before, None)
+    space = parse_space(before.request["space"])
+    for row in rows:
+        config_hash = chosen.resolve({**space.fixed, **row.values})[1]
+        if config_hash != row.config_hash:
+            raise UsageError(
+                f"trial {row.number} of {search} must be the same now as then, its config had hash {row.config_hash} "
+                f"and has {config_hash}: confirm with the version of s4 that searched"
+            )
+    info = RunInfo.of("confirm", chosen, before.metric, {})
+    baseline = results.baseline.best if results.baseline else None
+    trials = [(row.number, row.best, {**space.fixed, **row.values}) for row in rows]
+    request = confirmation(search, info, chosen, space, baseline, trials, seeds, vary_data)
+    chosen.check(workers)
+    if info.data_digest != before.data_digest:
+        raise UsageError(
+            f"the data must be that of {search}, its splits had digest {before.data_digest} and now have "
+            f"{info.data_digest}: put the files back"
+        )
+    folder = named_folder(place, name or f"{search}-confirm")
+    request = begun(folder, request) or request
+    return ablate_session(
+        folder, request, chosen, "val/" + before.metric.partition("/")[2], uri, console, workers=workers, gangs=gangs,
+        address=address, observers=observers, report=report,
+    )  # fmt: skip
+
+
+def evaluate(
+    run: str,
+    *,
+    split: Literal["val", "dev"] = "val",
+    folder: Path | None = None,
+    out: Path | None = None,
+    pictures: int | None = 8,
+    record: bool = True,
+    storage: Path | str = "runs",
+    tracking_uri: str | None = None,
+    console: Console | None = None,
+    quiet: bool = False,
+) -> Evaluation:
+    """Score the teacher of a training, a trial or a registered model on the validation images, dev images or a folder.
+
+    Args:
+        run: NAME of a training or search (its best trial), NAME/TRIAL, an MLflow run's id or name, `models:/NAME@ALIAS`.
+        pictures: images of which masks and overlays are written; none: no pictures at all.
+        record: whether metrics and files go to the model's MLflow run.
+
+    Raises:
+        UsageError: no such model, images or folder.
+    """
+    console = console or make_console(quiet)
+    return evaluate_model(run, Path(storage), tracking_uri, console, split, folder, out, pictures, record)
+
+
+def scale(
+    experiment: CssExperiment | str = "digits_css",
+    *,
+    workers: Sequence[int] = (),
+    mode: Literal["weak", "strong"] = "weak",
+    steps: int = 20,
+    blocks: int = 5,
+    warmup: int = 10,
+    repeats: int = 3,
+    settings: Settings | None = None,
+    name: str | None = None,
+    storage: Path | str = "runs",
+    tracking_uri: str | None = None,
+    address: str = "local",
+    console: Console | None = None,
+    quiet: bool = False,
+) -> Scaling:
+    """Measure how training scales with workers: speed, efficiency, communication, input, bytes, memory; and predict.
+
+    Args:
+        workers: worker counts, ascending; none: 1, 2, 4, ... as fits.
+        mode: constant batch of each worker (weak), of all together (strong).
+
+    Raises:
+        UsageError: the workers do not fit, or the name is refused.
+        MeasurementError: a point could not be measured.
+    """
+    chosen = CssExperiment.of(experiment, settings) if isinstance(experiment, str) else experiment
+    request = make_scale_request(chosen, mode, tuple(workers), steps, blocks, warmup, repeats)
+    return run_scaling(request, Path(storage), name, address, tracking_uri, console or make_console(quiet))

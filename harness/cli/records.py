@@ -1,0 +1,73 @@
+"""`s4 report`, `s4 sync`, `s4 doctor`, `s4 ui`: records shown, sent and checked."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.options import Json, Storage, TrackingUri
+from harness.console import open_console
+from harness.run_folder import named_folder
+from harness.tracking.stores import OUTBOX, absolute_uri
+
+
+def report(
+    name: Annotated[str, typer.Argument(help="The name that s4 tune, train, ablate or confirm gave or was given.")],
+    storage: Storage = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Show the results of a search, a training or an ablation again, and write its report: a page, tables and figures.
+
+    What is still at work, or was killed, is shown as far as it is.
+    """
+    with open_console(as_json) as console:
+        from harness.session import report_again
+
+        report_again(storage, name, console)
+
+
+def sync(
+    name: Annotated[str, typer.Argument(help="The name that s4 tune or s4 train gave or was given.")],
+    storage: Storage = Path("runs"),
+    tracking_uri: TrackingUri = None,
+) -> None:
+    """Send what a tracking server that was down did not receive. Sending twice changes nothing."""
+    from harness.tracking.recorder import replay
+
+    delivery = replay(named_folder(storage, name) / OUTBOX, absolute_uri(tracking_uri))
+    sys.stdout.write(f"{delivery.applied} operations sent, {delivery.pending} left\n")
+    if delivery.note:
+        sys.stderr.write(f"s4: {delivery.note}\n")
+        raise typer.Exit(1)
+
+
+def doctor(
+    name: Annotated[str, typer.Argument(help="The name of a search.")],
+    fix: Annotated[bool, typer.Option("--fix", help="Repair what can be repaired.")] = False,
+    storage: Storage = Path("runs"),
+    tracking_uri: TrackingUri = None,
+    as_json: Json = False,
+) -> None:
+    """Compare what the ledger, Optuna, MLflow and the checkpoints say of a search; exit code 1 if they disagree."""
+    from harness.search.doctor import check_and_repair
+
+    with open_console(as_json) as console:
+        agree = check_and_repair(named_folder(storage, name), absolute_uri(tracking_uri), fix, console)
+    if not agree:
+        raise typer.Exit(1)
+
+
+def ui(
+    name: Annotated[str | None, typer.Argument(help="A search, training or ablation, to get the links of.")] = None,
+    tracking_uri: TrackingUri = None,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 5000,
+) -> None:
+    """Serve the records with MLflow's own pages, on this machine only, until Ctrl-C."""
+    from harness.tracking.views import serve
+
+    if name is not None:
+        named_folder(Path(), name)  # refuses what is no name
+    serve(absolute_uri(tracking_uri), name, port)

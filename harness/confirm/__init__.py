@@ -1,1 +1,0 @@
-"""The second stage of a search: its best configurations and the baseline again, with paired seeds."""

@@ -1,0 +1,1 @@
+"""Plans: the cost of a training or a search before it runs."""

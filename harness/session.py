@@ -1,0 +1,368 @@
+"""Session of a recorded run: its recorder, its progress, its results and its report, whatever kind of run it is."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.ablation.noise import caution, needed_table, noise_of
+from harness.ablation.request import Request, write_request
+from harness.ablation.results import RESULTS, Ablation, read_results
+from harness.ablation.results import write_results as write_results_of
+from harness.ablation.run import evaluate_runs, gather, runs_table
+from harness.ablation.run import lines as ablation_lines
+from harness.ablation.run import to_table as ablation_table
+from harness.ablation.tracking import record_outcomes, run_tags
+from harness.cluster import allocate, cluster_slots, cores, local_slots, ray_session
+from harness.console import Console, Tally, show_progress
+from harness.event_log import LEDGER, History, read_ledger
+from harness.formats import counted
+from harness.gangs.jobs import Jobs, run_jobs
+from harness.reporting.ablation.record import read_ablation
+from harness.reporting.next_steps import next_commands, resume_command
+from harness.reporting.record import read_or_rebuild
+from harness.reporting.reports import report_on
+from harness.reporting.results import Collector, Results, summary, to_table, write_results
+from harness.run_folder import PICTURE, RunInfo, existing_folder, kind_of
+from harness.search.objectives import Objective
+from harness.tracking.node_metrics import NodeMetrics
+from harness.tracking.recorder import MlflowRecorder
+from harness.tracking.stores import EXPERIMENT, OUTBOX
+from harness.tracking.views import Chart
+from harness.trials import Experiment, GangsBrokenError, TrialObserver, UnfinishedError
+from search_spaces import Space
+
+
+@dataclass(frozen=True)
+class Session:
+    """A search or a training, checked and ready to start or to go on."""
+
+    folder: Path
+    """Absolute; its name is the run's."""
+    info: RunInfo
+    experiment: Experiment
+    tracking_uri: str
+    console: Console
+    objectives: Sequence[Objective]
+    """The primary one first."""
+    total: int = 1
+    """Trials."""
+    space: Space | None = None
+    earlier: History = field(default_factory=History)
+    """What earlier sessions left."""
+
+    def announce(self, *lines: str) -> None:
+        """Say what begins, and where it goes."""
+        for line in (*lines, f"results in {self.folder}, records at {self.tracking_uri}"):
+            self.console.say(line)
+
+
+def tags_of(folder: Path, info: RunInfo, experiment: Experiment, **more: str) -> dict[str, str]:
+    """Return the tags of all MLflow runs of a run."""
+    data = {"s4.data": experiment.data, "s4.data_digest": info.data_digest} if info.data_digest else {}
+    return {
+        "s4.preset": info.preset,
+        **data,
+        "s4.objective": info.metric,
+        "s4.horizon": str(info.horizon),
+        "s4.folder": str(folder),
+        **{f"s4.{name}": value for name, value in more.items()},
+    }
+
+
+@contextmanager
+def recording(
+    folder: Path, info: RunInfo, tracking_uri: str, tags: Mapping[str, str], console: Console, **options: Any
+) -> Iterator[MlflowRecorder]:
+    """Yield the recorder of a run; what was begun is continued. At the end nothing is left RUNNING.
+
+    Args:
+        options: of `MlflowRecorder`.
+    """
+    recorder = MlflowRecorder(tracking_uri, EXPERIMENT, info.kind, folder.name, tags, folder / OUTBOX, **options)
+    try:
+        with recorder:
+            yield recorder
+    finally:
+        delivery = recorder.close()
+        if delivery.note:
+            console.say(f"tracking: {delivery.note}")
+
+
+@contextmanager
+def watching(recorder: MlflowRecorder, tally: Tally, console: Console) -> Iterator[TrialObserver]:
+    """Yield the observer that shows progress; meanwhile the nodes' load is recorded."""
+    with NodeMetrics(recorder.system), show_progress(console, tally) as progress:
+        yield progress
+
+
+def record_session(session: Session, work: Callable[[Sequence[TrialObserver]], object], report: bool = True) -> Results:
+    """Run `work` with the observers of a session, and return the results. They are written whatever happens.
+
+    Raises:
+        BaseException: what `work` raises; the records say so.
+    """
+    info, folder, console = session.info, session.folder, session.console
+    objective, space = session.objectives[0], session.space
+    earlier, started = list(session.earlier.trials.values()), time.monotonic() - session.earlier.elapsed_s
+    collector, paths = Collector(earlier), space.paths if space else ()
+    tally = Tally(session.total, info.horizon, objective.metric, earlier=earlier, maximise=objective.maximise)
+    tags = tags_of(folder, info, session.experiment, **({"space": space.name} if space else {}))
+    with recording(
+        folder, info, session.tracking_uri, tags, console, metric=objective.metric, maximise=objective.maximise
+    ) as recorder:
+        _record_inputs(recorder, session)
+        recorder.close_finished(earlier)
+        try:
+            with watching(recorder, tally, console) as progress:
+                work([recorder, collector, progress])
+        finally:
+            results = Results(
+                name=folder.name, kind=info.kind, preset=info.preset, space=space.name if space else None,
+                metric=objective.metric, horizon=info.horizon, elapsed_s=time.monotonic() - started,
+                tracking_uri=session.tracking_uri, paths=paths, rows=collector.rows(paths, session.objectives),
+                objectives=[str(objective) for objective in session.objectives],
+            )  # fmt: skip
+            write_results(folder, results)
+            _record_outputs(recorder, session, results)
+        page = leave_report(folder, recorder, console) if report else None
+    show(results, console)
+    if page is not None:
+        console.say(f"report: {page}")
+    if (folder / PICTURE).exists():
+        console.say(f"picture: {folder / PICTURE}")
+    console.say(f"next: {next_commands(folder, session.tracking_uri, program())}")
+    return results
+
+
+def ablate_session(
+    folder: Path,
+    request: Request,
+    experiment: Experiment,
+    metric: str,
+    tracking_uri: str,
+    console: Console,
+    *,
+    workers: int,
+    gangs: int | None,
+    address: str,
+    observers: Sequence[TrialObserver] = (),
+    report: bool = True,
+) -> Ablation:
+    """Train what is missing of an ablation, evaluate, write down and record what came of it, and show it.
+
+    Raises:
+        UnfinishedError: it ended before all runs were over.
+        KeyboardInterrupt: it was interrupted.
+    """
+    ablation = _finished(folder, request, metric)
+    if ablation is not None:
+        console.say(f"{folder.name} is finished: nothing to train; more seeds can be asked for")
+        return ablation
+    for line in experiment.describe():
+        console.say(line)
+    local = allocate(local_slots(), workers, gangs, len(request.runs)) if address == "local" else None
+    info, again = request.info, "the same command goes on"
+    with going_on(console, again), ray_session(address, cpus=cores() if local else None):
+        allocation = local or allocate(cluster_slots(), workers, gangs, len(request.runs))
+        write_request(folder, request)
+        history = read_ledger(folder / LEDGER)
+        earlier = list(history.trials.values())
+        more = (
+            {"confirms": request.confirms.search} if request.confirms else {"plan": request.plan, "base": request.base}
+        )
+        with recording(
+            folder, info, tracking_uri, tags_of(folder, info, experiment, **more), console, metric=request.watched,
+            trial_tags=lambda trial: run_tags(request, trial),
+            trial_name=lambda trial: request.runs[trial.number].label,
+        ) as recorder:  # fmt: skip
+            experiment.record_inputs(recorder, folder, val=True)
+            recorder.artifact("config.yaml", yaml.safe_dump(dict(info.config), sort_keys=False))
+            recorder.artifact("plan.yaml", request.plan_text)
+            left = len(request.runs) - sum(trial.state.over for trial in earlier)
+            console.say(
+                f"{folder.name}: {counted(len(request.variants), 'variant')} of {info.preset}, "
+                f"{counted(len(request.seeds), 'seed')} ({', '.join(map(str, request.seeds))}): {len(request.runs)} "
+                f"trainings of {info.horizon} steps, {left} to train; {allocation.gangs} gangs x {workers} workers"
+            )
+            console.say(f"results in {folder}, records at {tracking_uri}")
+            recorder.close_finished(earlier)
+            tally = Tally(
+                len(request.runs), info.horizon, request.watched, earlier=earlier,
+                label=lambda number: request.runs[number].label,
+            )  # fmt: skip
+            overrides = [request.overrides(run) for run in request.runs]
+            with watching(recorder, tally, console) as progress:
+                seen = [recorder, progress, *observers]
+                end = run_jobs(Jobs(folder, experiment, overrides, allocation, observers=seen, earlier=history))
+            if end.reason is not None:
+                raise UnfinishedError(f"not finished: {end.reason}; {again}")
+            ablation = gather(folder, request, metric, tracking_uri, {})
+            write_results_of(folder, ablation)  # of a confirmation: its choice, before the validation images are read
+            runs = ablation.to_evaluate
+            late = evaluate_runs(folder, experiment, request, runs, allocation.use_gpu, console)
+            ablation = gather(folder, request, metric, tracking_uri, late)
+            write_results_of(folder, ablation)
+            record_outcomes(recorder, folder, ablation)
+            page = leave_report(folder, recorder, console) if report else None
+    if page is not None:
+        console.say(f"report: {page}")
+    return ablation
+
+
+def _finished(folder: Path, request: Request, metric: str) -> Ablation | None:
+    """Return an ablation of which every run that is asked for is over and was evaluated; else none."""
+    if not (folder / RESULTS).exists():
+        return None
+    ablation = read_results(folder)
+    over = {(run.variant, run.seed) for run in ablation.outcomes if run.state in ("COMPLETE", "PRUNED", "FAIL")}
+    if any((run.variant, run.seed) not in over for run in request.runs):
+        return None
+    if request.confirms is not None and any(metric not in run.metrics for run in ablation.to_evaluate):
+        return None
+    return replace(ablation, metric=metric)
+
+
+def show_ablation(ablation: Ablation, storage: Path, console: Console) -> None:
+    """Write the table of an ablation or a confirmation, what it amounts to, and what may be typed next."""
+    folder = storage.resolve() / ablation.name
+    show_table(ablation, console)
+    console.say(f"next: {next_commands(folder, ablation.tracking_uri, program())}")
+    console.result({**ablation.to_dict(), "folder": str(folder)})
+
+
+def show_table(ablation: Ablation, console: Console) -> None:
+    """Write the table of an ablation or a confirmation, and what it amounts to."""
+    console.table(ablation_table(ablation))
+    for line in ablation_lines(ablation):
+        console.say(line)
+
+
+def show_runs(ablation: Ablation, storage: Path, console: Console) -> None:
+    """Write every run of an ablation, whether it is done, and what its variant sets."""
+    request, steps = ablation.request, ablation.request.info.horizon
+    ledger = storage.resolve() / ablation.name / LEDGER
+    trials = read_ledger(ledger).trials
+    console.table(runs_table(request, trials))
+    missing = sum(number not in trials or not trials[number].state.over for number in range(len(request.runs)))
+    console.say(f"{ablation.name}: {len(request.runs)} trainings of {steps} steps, {missing} of them to train")
+    runs = [
+        {"run": number, "variant": run.variant, "seed": run.seed, "difference": request.difference(run.variant),
+         "state": str(trials[number].state) if number in trials else "to train"}
+        for number, run in enumerate(request.runs)
+    ]  # fmt: skip
+    data = {"name": ablation.name, "plan": request.plan, "runs": runs, "missing": missing, "steps": steps}
+    console.result(data)
+
+
+def show_noise(ablation: Ablation, storage: Path, console: Console) -> None:
+    """Write the spread of each metric over seeds, and how many seeds it takes to see a difference."""
+    spreads = [noise_of(ablation, metric) for metric in dict.fromkeys((ablation.metric, ablation.request.watched))]
+    for noise in spreads:
+        console.say(str(noise))
+        if noise is spreads[0]:
+            console.table(needed_table(noise))
+            console.say(caution(noise))
+    folder, metrics = storage.resolve() / ablation.name, {noise.metric: noise.to_dict() for noise in spreads}
+    base = ablation.request.base
+    console.result({"name": ablation.name, "preset": base, "folder": str(folder), "metrics": metrics})
+
+
+def go_on_with(folder: Path, command: str, tracking_uri: str) -> str:
+    """Return how to go on with a run, as it must be typed here."""
+    return f"go on with {resume_command(folder, command, tracking_uri, program())}"
+
+
+@contextmanager
+def going_on(console: Console, again: str) -> Iterator[None]:
+    """Say how to go on where a run ends early."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.say(f"interrupted: what was done is kept; {again}")
+        raise
+    except GangsBrokenError as error:
+        console.say(f"failed: {error}")
+        console.say(f"once that is mended, {again}")
+        raise
+
+
+def program() -> str:
+    """Return how this command was called, where it is not found by its name alone: `.venv/bin/s4`."""
+    called = sys.argv[0]
+    return called if Path(called).name == "s4" and shutil.which("s4") != shutil.which(called) else "s4"
+
+
+def show(results: Results, console: Console) -> None:
+    """Write the table of results and its summary."""
+    console.table(to_table(results))
+    for line in summary(results):
+        console.say(line)
+
+
+def leave_report(folder: Path, recorder: MlflowRecorder, console: Console) -> Path | None:
+    """Write the report and record its files; return the page, none where it failed: no run is lost for a picture."""
+    try:
+        files = report_on(folder)
+        for file in files:
+            recorder.file(file, folder=file.parent.relative_to(folder).as_posix())
+    except (Exception, KeyboardInterrupt) as error:
+        why = " ".join(str(error).split()) or type(error).__name__
+        console.say(f"no report: {why}; s4 report {folder.name} tries again")
+        return None
+    return files[0]
+
+
+def report_again(storage: Path, name: str, console: Console) -> Path:
+    """Show the results of a run as far as it is, write its report, and return the page.
+
+    Raises:
+        UsageError: there is no such run, or it has no results.
+        UnfinishedError: the report cannot be written.
+    """
+    folder = existing_folder(storage, name)
+    if kind_of(folder) in ("ablation", "confirm"):
+        ablation = read_ablation(folder)
+        show_table(ablation, console)
+        data = ablation.to_dict()
+    else:
+        results = read_or_rebuild(folder)
+        show(results, console)
+        data = results.to_dict()
+    try:
+        page = report_on(folder)[0]
+    except OSError as error:
+        raise UnfinishedError(f"failed: the report cannot be written into {folder}: {error}") from None
+    console.say(f"report: {page}")
+    console.result({**data, "report": str(page)})
+    return page
+
+
+def _record_inputs(recorder: MlflowRecorder, session: Session) -> None:
+    session.experiment.record_inputs(recorder, session.folder)
+    recorder.artifact("config.yaml", yaml.safe_dump(dict(session.info.config), sort_keys=False))
+    if session.space is not None:
+        recorder.artifact("space.yaml", session.space.text)
+
+
+def _record_outputs(recorder: MlflowRecorder, session: Session, results: Results) -> None:
+    if session.space is not None:
+        metric = session.objectives[0].metric
+        charts = [metric, "train/loss/total", "quality/mix/miou", "quality/logit/miou", "health/predicted_entropy"]
+        order = f"best/{metric.replace('/', '_')}"
+        recorder.view("runs", "tags.`s4.kind` = 'trial'", order, [Chart(name, "LINE") for name in charts])
+        if results.best is not None:
+            overrides = {**session.info.settings, **session.space.fixed, **results.best.values}
+            recorder.artifact("best_overrides.yaml", yaml.safe_dump(overrides, sort_keys=False))
+    for file in ("results.csv", "results.md"):
+        recorder.artifact(file, (session.folder / file).read_text(encoding="utf-8"))
+    if (session.folder / PICTURE).exists():
+        recorder.file(session.folder / PICTURE)
