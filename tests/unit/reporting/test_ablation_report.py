@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from harness.ablation.evaluate import PICTURE
 from invented.ablations import EVERY, ODD, PLAIN, STRONG, made_ablation, made_request
 from PIL import Image
 
-from harness.ablation.evaluate import PICTURE
 from harness.ablation.results import RESULTS, Ablation
 from harness.cli.main import run
 from harness.reporting.ablation import ablation_document

@@ -5,7 +5,6 @@ import math
 from pathlib import Path
 
 import pytest
-from harness.reporting.record import Span, lanes
 from hypothesis import given
 from hypothesis import strategies as st
 from invented.searches import COMPLETE, PRUNED, SHA, Course, made_search, made_training
@@ -94,10 +93,11 @@ def test_good_trials_are_five_at_least_and_a_tenth(trials: int, share: float) ->
     assert math.ceil(share * trials) >= 5
 
 
-def test_times_are_those_of_the_outbox(tmp_path: Path) -> None:
-    times = read_record(made_search(tmp_path / "s")).times
-    assert times.git_sha == SHA
-    assert times.spans[:3] == [Span(0, 0.0, 9.0, "COMPLETE"), Span(1, 0.0, 9.0, "COMPLETE"),
+def test_times_are_those_of_the_ledger(tmp_path: Path) -> None:
+    record = read_record(made_search(tmp_path / "s"))
+    assert record.info is not None
+    assert record.info.revision == SHA
+    assert record.times.spans[:3] == [Span(0, 0.0, 9.0, "COMPLETE"), Span(1, 0.0, 9.0, "COMPLETE"),
                                Span(2, 10.0, 19.0, "PRUNED")]  # fmt: skip
 
 
