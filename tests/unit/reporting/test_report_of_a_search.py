@@ -242,6 +242,6 @@ def test_s4_report_says_in_one_line_that_nothing_can_be_written(
 
     monkeypatch.setattr("harness.session.report_on", readonly)
     assert run(["report", "s", "--storage", str(tmp_path)]) == 1
-    out = capsys.readouterr().out
-    assert "best: trial 1" in out
-    assert "failed: the report cannot be written" in out
+    captured = capsys.readouterr()
+    assert "best: trial 1" in captured.out
+    assert "failed: the report cannot be written" in captured.err
