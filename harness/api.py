@@ -6,8 +6,8 @@
     results.best.values, results.to_dict()
 
 Every function takes an `Experiment`, or the name of a preset with `settings` by dotted path; writes into
-`storage / name`; records in MLflow at `tracking_uri`; starts a Ray of its own, or joins one at `address`, unless a session
-is active already. Lines for people go to `console`; without one to stdout, and nowhere with `quiet`.
+`storage / name`; records in MLflow at `tracking_uri`; starts a Ray of its own, or joins one at `address`, unless a
+session is active already. Lines for people go to `console`; without one to stdout, and nowhere with `quiet`.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ from harness.run_folder import (
 from harness.scaling.report import Scaling
 from harness.scaling.session import make_request as make_scale_request
 from harness.scaling.session import run_scaling
-from harness.search.config import LASTING, SearchConfig, check_space, rungs
-from harness.search.objectives import Objective
-from harness.search.run import Search, run_search
-from harness.search.study import reconcile
-from harness.search.warm_start import earlier_trials
 from harness.session import Session, ablate_session, go_on_with, going_on, record_session
 from harness.tracking.stores import absolute_uri
 from harness.trials import Experiment, TrialObserver, TrialState, Value
+from harness.tuning.config import LASTING, SearchConfig, check_space, rungs
+from harness.tuning.objectives import Objective
+from harness.tuning.run import Search, run_search
+from harness.tuning.study import reconcile
+from harness.tuning.warm_start import earlier_trials
 from search_spaces import Space, SpaceError, load_space
 from search_spaces.ablation import AblationPlan, Variant, load_plan
 from search_spaces.space import parse_space
@@ -87,8 +87,8 @@ def search(
 ) -> Results:
     """Search a space of hyperparameters: published values first, bad trials stopped early, all of it recorded.
 
-    Ctrl-C ends a search in order and raises KeyboardInterrupt; `resume=True` with its `name` goes on, after a crash too:
-    what is not given is as it began.
+    Ctrl-C ends a search in order and raises KeyboardInterrupt; `resume=True` with its `name` goes on, after a crash
+    too: what is not given is as it began.
 
     Args:
         experiment: what is trained; default: `digits_css`.
@@ -154,8 +154,8 @@ def train(
 ) -> Results:
     """Train one configuration, recorded like a trial of a search.
 
-    Ctrl-C ends it in order and raises KeyboardInterrupt; `resume=True` with its `name` goes on, after a crash too. Where a
-    node is lost, it goes on from its last checkpoint.
+    Ctrl-C ends it in order and raises KeyboardInterrupt; `resume=True` with its `name` goes on, after a crash too.
+    Where a node is lost, it goes on from its last checkpoint.
 
     Args:
         experiment: what is trained; default: `digits_css`.
@@ -396,8 +396,8 @@ def ablate(
         plan: an ablation plan, its name, its YAML file, or overrides by the names of variants, the base first.
         only: variants that are to have the seeds, the base beside them; none: all.
         vary_data: whether the seed draws the data's splits, too.
-        metric: what variants are judged by; default: `val/miou`, and the experiment's metric where it has no evaluation.
-        dry_run: return what would be trained, and train nothing.
+        metric: what variants are judged by; default: `val/miou`, and the experiment's metric where it has no
+        evaluation. dry_run: return what would be trained, and train nothing.
 
     Raises:
         UsageError: it cannot be done as asked; nothing was started.
@@ -473,8 +473,8 @@ def confirm(
 ) -> Ablation:
     """Train a search's best configurations and the published baseline again, with paired seeds, to the full horizon.
 
-    The one with the highest lower bound on dev, and the baseline, are then evaluated on the validation images, once. The
-    same call goes on where an interrupted one stopped.
+    The one with the highest lower bound on dev, and the baseline, are then evaluated on the validation images, once.
+    The same call goes on where an interrupted one stopped.
 
     Args:
         search: its name.
@@ -536,8 +536,8 @@ def evaluate(
     """Score the teacher of a training, a trial or a registered model on the validation images, dev images or a folder.
 
     Args:
-        run: NAME of a training or search (its best trial), NAME/TRIAL, an MLflow run's id or name, `models:/NAME@ALIAS`.
-        pictures: images of which masks and overlays are written; none: no pictures at all.
+        run: NAME of a training or search (its best trial), NAME/TRIAL, an MLflow run's id or name,
+        `models:/NAME@ALIAS`. pictures: images of which masks and overlays are written; none: no pictures at all.
         record: whether metrics and files go to the model's MLflow run.
 
     Raises:

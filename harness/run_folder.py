@@ -42,8 +42,8 @@ VERSION = 2
 TRIALS, GANGS, SPLITS, EVALUATION = "trials", "gangs", "splits", "evaluation"
 """Folders in that of a run: checkpoints by trial, what Ray Train writes, lists of images, evaluations."""
 CONFIG, CONFUSION, OVERLAYS = "config.yaml", "confusion.png", "overlays.png"
-"""Files in the folder of a trial that was evaluated: its whole config, the confusion matrix of the validation images, and
-the same images for every trial with truth, prediction, pseudo-labels of both spaces, confidence and similarity."""
+"""Files in the folder of a trial that was evaluated: its whole config, the confusion matrix of the validation images,
+and the same images for every trial with truth, prediction, pseudo-labels of both spaces, confidence and similarity."""
 PICTURE = "predictions.png"
 """Image, truth, prediction and pseudo-labels; a single training leaves one in its folder."""
 LATEST, PREVIOUS, NEXT = "latest.pt", "previous.pt", "next.pt"

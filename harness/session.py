@@ -32,12 +32,12 @@ from harness.reporting.record import read_or_rebuild
 from harness.reporting.reports import report_on
 from harness.reporting.results import Collector, Results, summary, to_table, write_results
 from harness.run_folder import PICTURE, RunInfo, existing_folder, kind_of
-from harness.search.objectives import Objective
 from harness.tracking.node_metrics import NodeMetrics
 from harness.tracking.recorder import MlflowRecorder
 from harness.tracking.stores import EXPERIMENT, OUTBOX
 from harness.tracking.views import Chart
 from harness.trials import Experiment, GangsBrokenError, TrialObserver, UnfinishedError
+from harness.tuning.objectives import Objective
 from search_spaces import Space
 
 

@@ -1,7 +1,7 @@
 """Confirmation of a search: an ablation of its baseline and its best trials, with a rule of choice.
 
-The variant with the highest lower bound of the 95 % t-interval on dev is chosen; only then are the chosen variant and the
-baseline evaluated on the validation images. The difference on dev is optimistic, that on val decided nothing.
+The variant with the highest lower bound of the 95 % t-interval on dev is chosen; only then are the chosen variant and
+the baseline evaluated on the validation images. The difference on dev is optimistic, that on val decided nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import replace
 from harness.ablation.request import Confirms, Request, make_request
 from harness.ablation.results import Ablation
 from harness.run_folder import RunInfo
-from harness.statistics.intervals import Interval, paired, t_interval
+from harness.statistics.intervals import Interval, t_interval
 from harness.tables import Cell, Column, Table
 from harness.trials import Experiment, Value
 from search_spaces import Space
@@ -61,23 +61,8 @@ def confirmation(
     return replace(request, info=info, confirms=confirms)
 
 
-def difference(ablation: Ablation, name: str, metric: str) -> Interval | None:
-    """Return the paired difference of a variant to the baseline with its interval; none where one of both is missing."""
-    ours, base = ablation.scores(name, metric), ablation.scores(BASELINE, metric)
-    shared = {seed: value for seed, value in ours.items() if seed in base}
-    if name == BASELINE or len(shared) < 2:
-        return None
-    return paired(shared, {seed: base[seed] for seed in shared})
-
-
-def beats_noise(ablation: Ablation) -> bool | None:
-    """Return whether the interval of the chosen variant's difference on val lies above 0; none where it is not known."""
-    on_val = difference(ablation, ablation.chosen, ablation.metric) if ablation.chosen else None
-    return None if on_val is None else on_val.low > 0
-
-
 def verdict(on: Interval, chosen: str, metric: str) -> str:
-    """Return whether tuning beat the noise, in one line; `on` is the difference of the chosen variant to the baseline."""
+    """Return whether tuning beat the noise, in one line; `on`: the chosen variant's difference to the baseline."""
     numbers = f"{metric} {on.mean:+.4f} [{on.low:+.4f}, {on.high:+.4f}]"
     if on.low > 0:
         return f"tuning beat the noise: {chosen} - baseline is {numbers}"
@@ -99,14 +84,14 @@ def verdict_lines(ablation: Ablation) -> list[str]:
         return [*failed, "nothing is chosen: no configuration reached the horizon with every seed"]
     bound = t_interval([*ablation.scores(chosen, dev).values()]).low
     lines = [*failed, f"chosen: {chosen}, the highest lower bound of {dev}, {bound:.4f}"]
-    on_dev = difference(ablation, chosen, dev) if ablation.is_whole(BASELINE) else None
+    on_dev = ablation.difference(chosen, dev) if ablation.is_whole(BASELINE) else None
     if on_dev is None:
         return [*lines, "the published baseline did not reach the horizon with every seed: nothing to compare with"]
     again = ""
     if request.confirms.seed in request.seeds and not request.vary_data:
         again = f" (seed {request.confirms.seed} is the one that it was found with)"
     lines.append(f"on dev, where it was chosen and looks better than it is: {verdict(on_dev, chosen, dev)}{again}")
-    on_val = difference(ablation, chosen, ablation.metric)
+    on_val = ablation.difference(chosen, ablation.metric)
     if on_val is not None:
         lines.append(f"on val, which decided nothing: {verdict(on_val, chosen, ablation.metric)}")
     return lines
@@ -128,9 +113,9 @@ def confirmation_table(ablation: Ablation) -> Table:
         rows.append([
             name, request.confirms.best.get(name), f"{len(on_dev)}/{len(request.seeds)}",
             *((spread.mean, spread.std, spread.low) if spread else (None, None, None)),
-            _interval(difference(ablation, name, dev) if whole and ablation.is_whole(BASELINE) else None),
+            _interval(ablation.difference(name, dev) if whole and ablation.is_whole(BASELINE) else None),
             *((spread_val.mean, spread_val.std) if spread_val else (None, None)),
-            _interval(difference(ablation, name, val)),
+            _interval(ablation.difference(name, val)),
         ])  # fmt: skip
     chosen = frozenset(index for index, variant in enumerate(request.variants) if variant.name == ablation.chosen)
     return Table("confirmation", "", columns, rows, chosen, shown=len(rows))

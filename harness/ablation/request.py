@@ -254,10 +254,11 @@ def begun(folder: Path, asked: Request) -> Request | None:
     before = read_request(folder)
     otherwise = "take another --name"
     check_same(before.info, asked.info, otherwise)
-    for part in ("base", "variants", "vary_data", "confirms"):
+    fixed = ("base", "variants", "vary_data", "confirms", *(("seeds",) if asked.confirms else ()))
+    for part in fixed:
         if getattr(before, part) != getattr(asked, part):
             raise UsageError(
-                f"{what} must go on as it began, the {part.replace('_', ' ')} of {folder.name} differ now: put the plan "
-                f"and the options back, or {otherwise}"
+                f"{what} must go on as it began, the {part.replace('_', ' ')} of {folder.name} differ now: put the "
+                f"plan and the options back, or {otherwise}"
             )
     return before

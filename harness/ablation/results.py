@@ -13,7 +13,7 @@ from harness.ablation.request import Request, read_request
 from harness.formats import last_line
 from harness.run_folder import write_whole
 from harness.statistics.compare import Comparison, compare
-from harness.statistics.intervals import Summary, summary, t_interval
+from harness.statistics.intervals import Interval, Summary, paired, summary, t_interval
 from trainers.errors import UsageError
 
 if TYPE_CHECKING:
@@ -88,10 +88,9 @@ class Ablation:
 
     @property
     def chosen(self) -> str | None:
-        """Of a confirmation: the variant beside the base whose mean on dev has the highest lower bound, among those that
-        are complete with every seed; of equal ones the first.
+        """Of a confirmation: the variant with the highest lower bound on dev, beside the base; of equal ones the first.
 
-        The lower bound, and not the mean, prefers what is good with every seed to what is very good with one.
+        Only variants that are complete with every seed are looked at. The lower bound, and not the mean, prefers what is good with every seed to what is very good with one.
         """
         if self.request.confirms is None:
             return None
@@ -101,11 +100,22 @@ class Ablation:
 
     @property
     def to_evaluate(self) -> list[Outcome]:
-        """Complete runs that are evaluated after training: all; of a confirmation those of the chosen variant and base."""
+        """Complete runs to evaluate after training: all; of a confirmation the chosen variant's and the base's."""
         wanted = {variant.name for variant in self.request.variants}
         if self.request.confirms is not None:
-            wanted = {self.chosen, self.request.base} if self.chosen is not None else set()
+            wanted = {name for name in (self.chosen, self.request.base) if self.chosen and name and self.is_whole(name)}
         return [run for run in self.outcomes if run.state == "COMPLETE" and run.variant in wanted]
+
+    def difference(self, variant: str, metric: str) -> Interval | None:
+        """Return a variant's paired difference to the base with its interval; none where they share no two seeds."""
+        ours, base = self.scores(variant, metric), self.scores(self.request.base, metric)
+        return paired(ours, base) if variant != self.request.base and len(ours.keys() & base.keys()) > 1 else None
+
+    @property
+    def beat_the_noise(self) -> bool | None:
+        """Of a confirmation: whether the interval of the difference on val lies above 0; none: not known."""
+        on_val = self.difference(self.chosen, self.metric) if self.chosen else None
+        return None if on_val is None else on_val.low > 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the table and every run's outcome as JSON-able values."""
@@ -195,6 +205,7 @@ def to_json(found: Ablation) -> dict[str, Any]:
         "winner": found.winner,
         "confirms": request.confirms.search if request.confirms else None,
         "chosen": found.chosen,
+        "beat_the_noise": found.beat_the_noise,
         "elapsed_s": found.elapsed_s,
         "device_s": found.device_s,
         "tracking_uri": found.tracking_uri,

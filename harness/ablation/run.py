@@ -38,7 +38,7 @@ def gather(
 def evaluate_runs(
     folder: Path, experiment: Experiment, request: Request, runs: Sequence[Outcome], use_gpu: bool, console: Console
 ) -> dict[int, dict[str, float]]:
-    """Evaluate complete runs on the cluster, a device each; return their late metrics by number. A Ray session is active.
+    """Evaluate complete runs on the cluster, a device each, in a Ray session; return their late metrics by number.
 
     Raises:
         UsageError: as `Experiment.evaluate`.

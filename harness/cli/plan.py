@@ -10,7 +10,7 @@ import typer
 from harness.cli.options import Address, Json, Preset, Settings, Storage, given_options, options_of
 from harness.console import open_console
 from harness.experiment import CssExperiment
-from harness.search.config import SearchConfig
+from harness.tuning.config import SearchConfig
 from trainers.errors import UsageError
 from trainers.overrides import parse_settings
 

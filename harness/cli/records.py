@@ -52,7 +52,7 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """Compare what the ledger, Optuna, MLflow and the checkpoints say of a search; exit code 1 if they disagree."""
-    from harness.search.doctor import check_and_repair
+    from harness.tuning.doctor import check_and_repair
 
     with open_console(as_json) as console:
         agree = check_and_repair(named_folder(storage, name), absolute_uri(tracking_uri), fix, console)

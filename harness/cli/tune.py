@@ -20,7 +20,7 @@ from harness.cli.options import (
     options_of,
 )
 from harness.console import open_console
-from harness.search.config import HIDDEN, SearchConfig
+from harness.tuning.config import HIDDEN, SearchConfig
 from trainers.overrides import parse_settings
 
 

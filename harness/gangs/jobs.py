@@ -43,8 +43,8 @@ class Jobs:
     """Of the base config, a training each, in the order of training: trial N is the N-th."""
     allocation: Allocation = Allocation()
     sizes: Sequence[int] = ()
-    """Numbers of workers that the one gang may have, ascending: it goes on with as many as the cluster holds. None: those
-    of the allocation, and a lost node is waited for."""
+    """Numbers of workers that the one gang may have, ascending: it goes on with as many as the cluster holds. None:
+    those of the allocation, and a lost node is waited for."""
     observers: Sequence[TrialObserver] = ()
     earlier: History | None = None
     """What earlier sessions left: what is over stays over, the rest goes on from its checkpoint."""
@@ -78,8 +78,8 @@ class JobsEnd(NamedTuple):
 def run_jobs(jobs: Jobs) -> JobsEnd:
     """Train everything that is not over. A Ray session must be active.
 
-    Ctrl-C ends the session in order: running trainings are saved after their next step and become INTERRUPTED, observers
-    are told, gangs are closed, and KeyboardInterrupt is raised.
+    Ctrl-C ends the session in order: running trainings are saved after their next step and become INTERRUPTED,
+    observers are told, gangs are closed, and KeyboardInterrupt is raised.
 
     Raises:
         UsageError: the gangs do not fit the cluster, a node does not see the storage, or another driver is at it.

@@ -13,9 +13,9 @@ import torch
 from harness.event_log import LEDGER, read_ledger
 from harness.run_folder import EVALUATION, LATEST, RunInfo, checkpoint_folder, read_run
 from harness.run_folder import run_names as folder_names
-from harness.search.objectives import parse_objectives
 from harness.tracking.stores import RecordedRun, find_record, run_names
 from harness.trials import Trial, TrialState
+from harness.tuning.objectives import parse_objectives
 from trainers.config import TrainConfig
 from trainers.errors import UsageError
 from trainers.models.served import Segmenter, load_segmenter

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from scipy.special import digamma
 
-from harness.search.config import rungs
+from harness.tuning.config import rungs
 
 SAVE_INTERVAL_S = 30.0
 """Least time between two checkpoints of a trial, as in `SearchPlan.save_interval_s`."""

@@ -15,8 +15,8 @@ from harness.planning import arithmetic as budget
 from harness.planning.arithmetic import Pace, Range, Shape
 from harness.planning.measure import Timing, existing, time_config
 from harness.planning.training_cost import Rows
-from harness.search.config import SearchConfig, check_space
 from harness.tables import Table, facts_table
+from harness.tuning.config import SearchConfig, check_space
 from search_spaces import load_space
 from trainers.config import TrainConfig
 from trainers.cost import step_cost

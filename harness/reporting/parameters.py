@@ -19,8 +19,8 @@ from harness.reporting.figures import baseline_handle, best_handle, best_star, l
 from harness.reporting.record import Record
 from harness.reporting.results import Row, short
 from harness.reporting.themes import MARKERS, Theme
-from harness.search.warm_start import distribution_of
 from harness.trials import Trial
+from harness.tuning.warm_start import distribution_of
 from search_spaces import Space
 
 FEWEST = 10

@@ -11,7 +11,6 @@ from harness.reporting.document import Block, Cell, Column, Data, Figure, Note, 
 from harness.reporting.figures import legend
 from harness.reporting.record import Record
 from harness.reporting.themes import Theme
-from harness.search.config import grace
 from harness.statistics.ranks import FEWEST, Course, RungOrder, rung_orders
 from harness.trials import Trial
 

@@ -14,8 +14,8 @@ from typing import Any
 from harness.event_log import LEDGER, History, Span, Times, json_lines, read_ledger, read_times
 from harness.reporting.results import FILES, Collector, Results, Row, read_results
 from harness.run_folder import RunInfo, kind_of, read_run
-from harness.search.objectives import parse_objectives
 from harness.trials import Trial, TrialState
+from harness.tuning.objectives import parse_objectives
 from search_spaces import Space
 from search_spaces.space import parse_space
 from trainers.errors import UsageError

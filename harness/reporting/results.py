@@ -15,7 +15,6 @@ from typing import Any
 
 from harness.formats import counted, last_line
 from harness.run_folder import write_whole
-from harness.search.objectives import Objective, pareto_front, parse_objective
 from harness.tables import Cell, Column, Data, Table, table_csv, table_markdown
 from harness.trials import Trial, Value
 from trainers.errors import UsageError

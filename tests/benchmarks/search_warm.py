@@ -9,8 +9,8 @@ from search_timeline import EventLog
 from search_workload import GRACE, HORIZON, PLACES, REDUCTION, SEED, experiment, space
 
 from harness.cluster import ray_session
-from harness.search.run import SearchPlan, run_search
 from harness.trials import Trial, TrialState
+from harness.tuning.run import SearchPlan, run_search
 
 
 class Witness:

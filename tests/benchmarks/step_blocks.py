@@ -24,8 +24,8 @@ from search_workload import space, timed_config
 
 from harness.cluster import ray_session
 from harness.experiment import CssExperiment
-from harness.search.run import SearchPlan, run_search
 from harness.trials import Trial, TrialState, Value
+from harness.tuning.run import SearchPlan, run_search
 from trainers.local_run import LocalRun
 from trainers.run import Checkpointable, Decision, Run
 

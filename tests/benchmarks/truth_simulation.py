@@ -21,7 +21,7 @@ from ray.tune.search.optuna import OptunaSearch
 from truth_objectives import BASELINE, HORIZON, NAMES, NOISE, REPORT_EVERY, Objective, Optimum
 
 from harness.gangs.tune_trial import FINISHED, OBJECTIVE, STEP
-from harness.search.searcher import TruthfulOptunaSearch
+from harness.tuning.searcher import TruthfulOptunaSearch
 
 WORKERS = 4
 GRACE = 3

@@ -18,15 +18,15 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from harness.ablation.evaluate import PICTURE
+from harness.tuning.manifest import Origin
 from mlflow import MlflowClient
 from PIL import Image
 
-from harness.ablation.evaluate import PICTURE
 from harness.ablation.request import Request, make_request
 from harness.ablation.results import Ablation, collect
 from harness.ablation.tracking import open_recorder, record_begin, record_outcomes
 from harness.run_folder import checkpoint_folder
-from harness.search.manifest import Origin
 from harness.tracking.views import search_links
 from harness.trials import Trial, TrialState
 from search_spaces.ablation import load_plan

@@ -1,22 +1,20 @@
 """Ablations that never were, written as real ones are: request, ledger, confusion matrices, results."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from harness.ablation.evaluate import evaluation_file
 from harness.ablation.request import Request, Run, make_request, write_request
 from harness.ablation.results import Ablation, collect, write_results
 from harness.event_log import LEDGER, Ledger, read_ledger
+from harness.experiment import CssExperiment
 from harness.models.evaluation import metrics_of
-from harness.run_folder import checkpoint_folder
-from harness.search.manifest import Origin
+from harness.run_folder import RunInfo, checkpoint_folder, evaluation_file
 from harness.trials import Trial, TrialState
 from search_spaces.ablation import parse_plan
 from trainers.image_evaluation import ImageEvaluation, load_image_evaluation, save_image_evaluation
-from trainers.overrides import apply_overrides
-from trainers.presets import load_preset
 
 PLAN = """
 name: made_up
@@ -51,8 +49,9 @@ SETTINGS = {"schedule.steps": STEPS, "schedule.evaluate_every": EVERY, "data.dev
 
 
 def made_request(seeds: Sequence[int] = (0, 1, 2), *, plan: str = PLAN, vary_data: bool = False) -> Request:
-    config = apply_overrides(load_preset("digits_css"), SETTINGS)
-    return make_request(parse_plan(plan), Origin("digits_css", SETTINGS, config, "d1ge57"), seeds, vary_data)
+    experiment = CssExperiment.of("digits_css", SETTINGS)
+    info = replace(RunInfo.of("ablation", experiment, "dev/miou", {}), data_digest="d1ge57")
+    return make_request(parse_plan(plan), info, experiment, seeds, vary_data)
 
 
 def made_ablation(
@@ -107,7 +106,7 @@ def right_of(run: Run) -> float:
 
 def made_evaluation(run: Run, split: str, request: Request) -> ImageEvaluation:
     """Confusion matrices of a run: what is wrong is taken for the class before; of the last class there is nothing."""
-    classes = request.config.data.classes
+    classes = request.classes
     draw = np.random.default_rng(run.seed + (100 if split == "dev" else 0))
     confusion = np.zeros((IMAGES, len(classes), len(classes)), np.int64)
     for image in confusion:

@@ -10,9 +10,9 @@ from typing import Any
 from harness.event_log import LEDGER, Ledger, read_ledger
 from harness.reporting.results import Collector, Results, write_results
 from harness.run_folder import Kind, RunInfo, write_run
-from harness.search.config import SearchConfig
-from harness.search.objectives import parse_objectives
 from harness.trials import Trial, TrialState
+from harness.tuning.config import SearchConfig
+from harness.tuning.objectives import parse_objectives
 from search_spaces import Space, load_space
 from trainers.config import TrainConfig
 from trainers.overrides import apply_overrides

@@ -19,9 +19,9 @@ import torch
 import torch.distributed as dist
 
 from harness.cluster import Allocation
-from harness.search.config import SearchConfig
-from harness.search.run import Search, SearchEnd, run_search
 from harness.trials import Experiment, SearchSpace, Trial, TrialObserver, Value
+from harness.tuning.config import SearchConfig
+from harness.tuning.run import Search, SearchEnd, run_search
 from search_spaces.space import Space, parse_space
 from trainers.checkpoint import load_checkpoint
 from trainers.errors import DivergedError, UsageError

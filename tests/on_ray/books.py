@@ -9,7 +9,7 @@ import optuna
 from mlflow import MlflowClient
 
 from harness.event_log import LEDGER, read_ledger
-from harness.search.study import journal
+from harness.tuning.study import journal
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import pytest
 from analytic import Analytic, Script, Witness, plan_of
 from processes import left_of_a_search
 
-from harness.search.study import journal
 from harness.trials import Trial
+from harness.tuning.study import journal
 
 QUALITIES = [0.9, 0.8, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05]
 

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from harness.tuning.manifest import Manifest, write_manifest
 from mlflow import MlflowClient
 
 from harness.cli.main import run
 from harness.reporting.results import Results, Row, write_results
-from harness.search.manifest import Manifest, write_manifest
 from search_spaces import load_space
 from trainers.data.splits import open_splits, open_val
 from trainers.evaluate import evaluate

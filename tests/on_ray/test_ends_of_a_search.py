@@ -14,9 +14,9 @@ from optuna.trial import FrozenTrial
 from processes import left_of_a_search
 
 from harness.run_folder import sole_driver
-from harness.search.run import SearchEnd
-from harness.search.study import journal
 from harness.trials import GangsBrokenError, Trial
+from harness.tuning.run import SearchEnd
+from harness.tuning.study import journal
 from trainers.errors import UsageError
 
 pytestmark = pytest.mark.usefixtures("ray_here")

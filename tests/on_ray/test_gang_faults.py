@@ -10,8 +10,8 @@ import pytest
 from analytic import Analytic, Script, Witness, plan_of
 from processes import left_of_a_search
 
-from harness.search.study import journal
 from harness.trials import Trial
+from harness.tuning.study import journal
 
 SCRIPT = [
     {"quality": 0.5},

@@ -14,7 +14,7 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from harness.search.study import journal
+from harness.tuning.study import journal
 from search_spaces import load_space
 from trainers.local_run import LocalRun
 from trainers.loop import train

@@ -10,8 +10,8 @@ from analytic import Analytic, Witness, plan_of, quality_space
 from books import read_books
 from processes import left_of_a_search
 
-from harness.search.study import JOURNAL, journal
 from harness.trials import Trial
+from harness.tuning.study import JOURNAL, journal
 
 pytestmark = [pytest.mark.usefixtures("ray_here"), pytest.mark.timeout(600)]
 

@@ -12,25 +12,27 @@ import pytest
 
 from harness.ablation.request import Request, Run, make_request, read_request, with_seeds, write_request
 from harness.ablation.results import Ablation, Outcome, read_results, rows, write_results
-from harness.ablation.table import lines
+from harness.ablation.run import lines
 from harness.ablation.tracking import aggregate_metrics
 from harness.cli.main import run
-from harness.search.manifest import Origin
+from harness.experiment import CssExperiment
+from harness.run_folder import RunInfo
 from search_spaces.ablation import load_plan, parse_plan
-from trainers.data.splits import open_splits
 from trainers.errors import UsageError
-from trainers.overrides import apply_overrides, parse_settings
-from trainers.presets import load_preset
+from trainers.overrides import parse_settings
 
 SETTINGS = parse_settings(["data.labelled=16", "data.unlabelled=32", "data.dev=16", "model.width=8"])
+EXPERIMENT = CssExperiment.of("digits_css", SETTINGS)
 
 
 def request_of(
     plan: str = "css_labels", seeds: tuple[int, ...] = (0, 1), vary_data: bool = False, only: Sequence[str] = ()
 ) -> Request:
-    config = apply_overrides(load_preset("digits_css"), SETTINGS)
-    origin = Origin("digits_css", SETTINGS, config, open_splits(config.data).digest)
-    return make_request(load_plan(plan), origin, seeds, vary_data, only)
+    return make_request(load_plan(plan), info_of(EXPERIMENT), EXPERIMENT, seeds, vary_data, only)
+
+
+def info_of(experiment: CssExperiment) -> RunInfo:
+    return RunInfo.of("ablation", experiment, "dev/miou", {})
 
 
 def found_of(request: Request, score: Callable[[Run], float | None]) -> Ablation:
@@ -79,7 +81,10 @@ def test_a_dry_run_lists_every_run_and_leaves_nothing(tmp_path: Path, capsys: py
 def test_variants_of_a_seed_differ_in_nothing_but_what_they_name() -> None:
     request = request_of()
     for seed in request.seeds:
-        configs = [request.config_of(Run(variant.name, seed)).model_dump() for variant in request.variants]
+        configs = [
+            EXPERIMENT.configure(request.overrides(Run(variant.name, seed))).model_dump()
+            for variant in request.variants
+        ]
         for config in configs:
             config["css"].pop("label_strategy")
             config["css"].pop("indicator_temperature")
@@ -88,8 +93,8 @@ def test_variants_of_a_seed_differ_in_nothing_but_what_they_name() -> None:
 
 def test_seeds_draw_the_data_only_when_asked() -> None:
     item = Run("mix", 5)
-    assert request_of().config_of(item).data.seed == 0
-    assert request_of(vary_data=True).config_of(item).data.seed == 5
+    for request, seed in ((request_of(), 0), (request_of(vary_data=True), 5)):
+        assert EXPERIMENT.configure(request.overrides(item)).data.seed == seed
 
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
@@ -150,20 +155,20 @@ def test_wrong_use_is_one_line(
 
 def test_variants_that_are_the_same_config_are_refused() -> None:
     plan = parse_plan("{name: n, source: s, variants: {a: {loss.lambda_u: 1.0}, b: {loss.lambda_c: 0.1}}}")
-    config = load_preset("digits_css")
+    plain = CssExperiment.of("digits_css")
     with pytest.raises(UsageError, match="'b' and 'a' of plan n give the same config with digits_css"):
-        make_request(plan, Origin("digits_css", {}, config, "digest"), (0,), False)
+        make_request(plan, info_of(plain), plain, (0,), False)
 
 
 def test_a_variant_that_does_not_fit_is_named() -> None:
     plan = parse_plan("{name: n, source: s, variants: {a: {loss.lambda_u: 1.0}, b: {loss.lambda_x: 0.1}}}")
     with pytest.raises(UsageError, match=r"variant 'b' of plan n must fit the config: .*lambda_x"):
-        make_request(plan, Origin("digits_css", {}, load_preset("digits_css"), "digest"), (0,), False)
+        make_request(plan, info_of(EXPERIMENT), EXPERIMENT, (0,), False)
 
 
 def test_another_ablation_under_the_same_name_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_request(tmp_path / "css_labels", request_of())
-    assert "its vary data differ now" in refusal(tmp_path, capsys, "css_labels", "--vary-data")
+    assert "the vary data of css_labels differ now" in refusal(tmp_path, capsys, "css_labels", "--vary-data")
     assert "schedule.steps (900 then, 90 now)" in refusal(tmp_path, capsys, "css_labels", "--set", "schedule.steps=90")
     (tmp_path / "taken").mkdir()
     assert "is no ablation" in refusal(tmp_path, capsys, "css_labels", "--name", "taken")
@@ -219,10 +224,8 @@ def test_a_summary_holds_every_metric_and_the_difference() -> None:
 def test_noise_of_a_finished_one_says_spread_and_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from search_spaces.ablation import AblationPlan, Variant
 
-    config = apply_overrides(load_preset("digits_css"), SETTINGS)
-    origin = Origin("digits_css", SETTINGS, config, open_splits(config.data).digest)
     plan = AblationPlan("noise of digits_css", "as it is", "digits_css", "digits_css", (Variant("digits_css", {}),), "")
-    request = make_request(plan, origin, (0, 1, 2, 3), False)
+    request = make_request(plan, info_of(EXPERIMENT), EXPERIMENT, (0, 1, 2, 3), False)
     scores = (0.60, 0.62, 0.58, 0.64)
     write_request(tmp_path / "noise-digits_css", request)
     write_results(tmp_path / "noise-digits_css", found_of(request, lambda item: scores[item.seed]))

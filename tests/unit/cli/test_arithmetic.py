@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from harness.cli.options import free_folder
 from harness.cluster import Slots, gang_count
-from harness.search.config import grace, rungs
 from harness.tracking.views import server_command
+from harness.tuning.config import grace, rungs
 from trainers.errors import UsageError
 from trainers.overrides import parse_settings
 

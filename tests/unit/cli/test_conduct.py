@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from harness.cli.conduct import Task, conduct, further, program
 from mlflow import MlflowClient
 from rich.console import Console as RichConsole
 
-from harness.cli.conduct import Task, conduct, further, program
 from harness.console import Console
 from harness.reporting.results import read_results
-from harness.search.objectives import Objective
 from harness.trials import Trial, TrialObserver, TrialState
+from harness.tuning.objectives import Objective
 from search_spaces import load_space
 from trainers.config import TrainConfig
 

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harness.confirm.report import Confirmation, Outcome, write_confirmation
+from harness.confirm.request import BASELINE, Request, make_request, write_request
+from harness.tuning.manifest import Manifest, read_manifest, write_manifest
 
 from harness.cli import confirm as module
 from harness.cli.main import run
 from harness.cluster import Slots
-from harness.confirm.report import Confirmation, Outcome, write_confirmation
-from harness.confirm.request import BASELINE, Request, make_request, write_request
 from harness.reporting.results import Results, Row, write_results
-from harness.search.manifest import Manifest, read_manifest, write_manifest
 from search_spaces import load_space
 from trainers.data.splits import open_splits
 from trainers.overrides import apply_overrides, parse_settings

@@ -26,7 +26,7 @@ from harness.planning.search_cost import (
     to_json,
     to_table,
 )
-from harness.search.config import SearchConfig
+from harness.tuning.config import SearchConfig
 from trainers.errors import UsageError
 from trainers.overrides import apply_overrides, parse_settings
 from trainers.presets import load_preset

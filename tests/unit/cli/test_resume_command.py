@@ -4,33 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from harness.cli.main import run
-from harness.search.manifest import Manifest, read_manifest, write_manifest
+from harness.experiment import CssExperiment
+from harness.run_folder import RunInfo, read_run, write_run
+from harness.tuning.config import SearchConfig
 from search_spaces import load_space
-from trainers.data.splits import open_splits
-from trainers.overrides import apply_overrides
-from trainers.presets import load_preset
-
-PLAN: dict[str, Any] = {
-    "space": "css_quick", "trials": 4, "gangs": None, "workers_per_gang": 1, "scheduler": "asha", "sampler": "tpe",
-    "objective": [], "constraint": [], "grace_steps": None, "reduction_factor": 3, "perturb_steps": None,
-    "grid_points": 3, "seed": 0, "warm_start": None, "stop_collapsed": True, "terminator": False, "max_hours": None,
-    "max_device_hours": None, "keep_checkpoints": 5, "max_checkpoint_gib": None, "retries": 2, "hang_minutes": 60.0,
-    "recycle_after": 200,
-}  # fmt: skip
 
 
 @pytest.fixture
-def manifest(tmp_path: Path) -> Manifest:
-    settings = {"schedule.steps": 120}
-    config = apply_overrides(load_preset("digits_css"), settings)
-    digest = open_splits(config.data).digest
-    begun = Manifest("digits_css", settings, config, digest, load_space("css_quick"), "dev/miou", PLAN)
-    write_manifest(tmp_path / "begun", begun)
+def info(tmp_path: Path) -> RunInfo:
+    experiment = CssExperiment.of("digits_css", {"schedule.steps": 120})
+    options = SearchConfig.of(trials=4).model_dump(mode="json")
+    request = {"options": options, "space": load_space("css_quick").text}
+    begun = RunInfo.of("search", experiment, "dev/miou", request)
+    write_run(tmp_path / "begun", begun)
     return begun
 
 
@@ -42,8 +32,8 @@ def refusal(storage: Path, capsys: pytest.CaptureFixture[str], *options: str) ->
     return said
 
 
-def test_a_manifest_is_read_as_it_was_written(manifest: Manifest, tmp_path: Path) -> None:
-    assert read_manifest(tmp_path / "begun") == manifest
+def test_what_a_search_began_with_is_read_as_it_was_written(info: RunInfo, tmp_path: Path) -> None:
+    assert read_run(tmp_path / "begun", "search") == info
 
 
 @pytest.mark.parametrize(
@@ -60,13 +50,13 @@ def test_a_manifest_is_read_as_it_was_written(manifest: Manifest, tmp_path: Path
     ],
 )
 def test_another_search_is_refused(
-    manifest: Manifest, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], words: str
+    info: RunInfo, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], words: str
 ) -> None:
     assert words in refusal(tmp_path, capsys, "--name", "begun", *options)
 
 
-def test_other_data_are_refused(manifest: Manifest, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_manifest(tmp_path / "begun", replace(manifest, data_digest="another"))
+def test_other_data_are_refused(info: RunInfo, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(tmp_path / "begun", replace(info, data_digest="another"))
     assert "the data it began with" in refusal(tmp_path, capsys, "--name", "begun")
 
 
@@ -78,9 +68,7 @@ def test_a_search_without_a_name_is_refused(tmp_path: Path, capsys: pytest.Captu
     assert "--resume must come with the --name" in refusal(tmp_path, capsys)
 
 
-def test_a_refused_resume_changes_nothing(
-    manifest: Manifest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_refused_resume_changes_nothing(info: RunInfo, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted((path.name, path.read_bytes()) for path in (tmp_path / "begun").iterdir())
     refusal(tmp_path, capsys, "--name", "begun", "--seed", "7")
     assert sorted((path.name, path.read_bytes()) for path in (tmp_path / "begun").iterdir()) == before
@@ -92,7 +80,7 @@ def test_a_refused_resume_changes_nothing(
         (["--scheduler", "pbt"], "use --sampler random"),
         (["--sampler", "cmaes", "--objective", "a", "--objective", "b"], "with several objectives the sampler must be"),
         (["--constraint", "miou > 3"], "a constraint must be METRIC<=NUMBER"),
-        (["--max-hours", "0"], "max hours must be more than 0"),
+        (["--max-hours", "0"], "max_hours: Input should be greater than 0"),
         (["--terminator", "--objective", "a", "--objective", "b"], "--terminator must have one objective"),
         (["--warm-start", "nowhere"], "nowhere"),
     ],

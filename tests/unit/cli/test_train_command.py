@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from harness.tuning.manifest import Origin, read_origin, write_origin
 
 from harness.cli.main import run
 from harness.cli.train import worker_sizes
 from harness.event_log import LEDGER
-from harness.search.manifest import Origin, read_origin, write_origin
 from trainers.data.splits import open_splits
 from trainers.errors import UsageError
 from trainers.overrides import apply_overrides

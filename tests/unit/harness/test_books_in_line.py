@@ -9,9 +9,9 @@ import pytest
 from optuna.trial import TrialState as OptunaState
 
 from harness.event_log import LEDGER, Ledger, read_ledger
-from harness.search.objectives import Objective
-from harness.search.study import JOURNAL, journal, reconcile
 from harness.trials import Trial, TrialState
+from harness.tuning.objectives import Objective
+from harness.tuning.study import JOURNAL, journal, reconcile
 
 MIOU = Objective("dev/miou", "max")
 

@@ -16,8 +16,8 @@ from ray.tune.schedulers.trial_scheduler import TrialScheduler
 from harness.planning import arithmetic as budget
 from harness.planning.arithmetic import Pace, Shape
 from harness.run_folder import LATEST, NEXT, PREVIOUS
-from harness.search.config import SearchConfig
-from harness.search.retention import KEPT_APART
+from harness.tuning.config import SearchConfig
+from harness.tuning.retention import KEPT_APART
 
 SHAPE = Shape(
     trials=32, gangs=4, workers_per_gang=1, horizon=900, every=50, scheduler="asha", grace_steps=150, reduction_factor=3

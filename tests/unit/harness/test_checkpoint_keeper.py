@@ -3,9 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.run_folder import checkpoint_folder
-from harness.search.objectives import Objective
-from harness.search.retention import CheckpointRetention
 from harness.trials import Trial, TrialState
+from harness.tuning.objectives import Objective
+from harness.tuning.retention import CheckpointRetention
 
 MIOU = Objective("dev/miou", "max")
 

@@ -6,8 +6,6 @@ import io
 from pathlib import Path
 
 import pytest
-from harness.search.fixed import FixedTrials
-
 from harness.confirm.report import (
     Confirmation,
     Outcome,
@@ -22,6 +20,8 @@ from harness.confirm.report import (
 )
 from harness.confirm.request import BASELINE, Configuration, Request
 from harness.confirm.statistics import choose, verdict
+from harness.tuning.fixed import FixedTrials
+
 from harness.statistics.intervals import paired
 from harness.trials import Trial, TrialState
 from trainers.errors import UsageError

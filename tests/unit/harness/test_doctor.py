@@ -12,11 +12,11 @@ from optuna.trial import TrialState as OptunaState
 
 from harness.event_log import LEDGER, Ledger
 from harness.run_folder import checkpoint_folder
-from harness.search.doctor import Finding, diagnose
-from harness.search.objectives import Objective
-from harness.search.study import JOURNAL, journal
 from harness.tracking.recorder import MlflowRecorder
 from harness.trials import Trial, TrialState
+from harness.tuning.doctor import Finding, diagnose
+from harness.tuning.objectives import Objective
+from harness.tuning.study import JOURNAL, journal
 from trainers.checkpoint import save_checkpoint
 
 STATES = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.INTERRUPTED]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.search.objectives import (
+from harness.tuning.objectives import (
     UNKNOWN,
     Constraint,
     Objective,

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from ray.tune.schedulers import MedianStoppingRule, PopulationBasedTraining
 from ray.tune.search import Searcher, SearchGenerator
 
-from harness.search.objectives import Objective
-from harness.search.population import draw, explorer, inside
-from harness.search.schedulers import SCHEDULERS, Past, make_scheduler, replay
+from harness.tuning.objectives import Objective
+from harness.tuning.population import draw, explorer, inside
+from harness.tuning.schedulers import SCHEDULERS, Past, make_scheduler, replay
 from search_spaces import Parameter, load_space
 from search_spaces.space import parse_space
 from trainers.errors import UsageError

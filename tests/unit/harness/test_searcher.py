@@ -9,9 +9,9 @@ import optuna
 import pytest
 from optuna.trial import TrialState as OptunaState
 
-from harness.search.searcher import TruthfulOptunaSearch, outcome
-from harness.search.study import journal
 from harness.trials import Trial, TrialState, Value
+from harness.tuning.searcher import TruthfulOptunaSearch, outcome
+from harness.tuning.study import journal
 from trainers.errors import UsageError
 
 

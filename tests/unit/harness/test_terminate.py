@@ -7,9 +7,9 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from harness.search.config import SearchConfig
-from harness.search.stopping import COLLAPSED_ENTROPY, MIN_TRIALS, Health, stagnates, why_stop
-from harness.search.warm_start import MARK
+from harness.tuning.config import SearchConfig
+from harness.tuning.stopping import COLLAPSED_ENTROPY, MIN_TRIALS, Health, stagnates, why_stop
+from harness.tuning.warm_start import MARK
 from trainers.errors import UsageError
 
 

@@ -9,18 +9,18 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from harness.search.objectives import Constraint, Objective
-from harness.search.study import MARK, journal, own_trials
-from harness.search.warm_start import (
+from harness.tracking.recorder import MlflowRecorder
+from harness.trials import Trial
+from harness.trials import TrialState as State
+from harness.tuning.objectives import Constraint, Objective
+from harness.tuning.study import MARK, journal, own_trials
+from harness.tuning.warm_start import (
     NO_CONSTRAINT,
     NO_VALUE,
     OUTSIDE,
     distribution_of,
     earlier_trials,
 )
-from harness.tracking.recorder import MlflowRecorder
-from harness.trials import Trial
-from harness.trials import TrialState as State
 from search_spaces import Space, load_space
 from search_spaces.space import parse_space
 from trainers.errors import UsageError

@@ -24,18 +24,18 @@ from harness.gangs.client import start_dispatcher
 from harness.gangs.pool import GangPool
 from harness.gangs.tune_trial import ERROR, METRICS, GangTrial
 from harness.run_folder import GANGS, TRIALS, fresh_folder, sole_driver
-from harness.search.callback import TuneCallback
-from harness.search.config import SearchConfig
-from harness.search.monitor import Monitor
-from harness.search.objectives import Objective
-from harness.search.population import explorer
-from harness.search.retention import CheckpointRetention
-from harness.search.samplers import make_sampler
-from harness.search.schedulers import SCHEDULERS, Past, make_scheduler, replay
-from harness.search.searcher import TruthfulOptunaSearch
-from harness.search.stopping import Health
-from harness.search.study import JOURNAL, journal, open_study, own_trials, reconcile
 from harness.trials import INTERRUPTED, Experiment, GangsBrokenError, SearchSpace, Trial, TrialObserver
+from harness.tuning.callback import TuneCallback
+from harness.tuning.config import SearchConfig
+from harness.tuning.monitor import Monitor
+from harness.tuning.objectives import Objective
+from harness.tuning.population import explorer
+from harness.tuning.retention import CheckpointRetention
+from harness.tuning.samplers import make_sampler
+from harness.tuning.schedulers import SCHEDULERS, Past, make_scheduler, replay
+from harness.tuning.searcher import TruthfulOptunaSearch
+from harness.tuning.stopping import Health
+from harness.tuning.study import JOURNAL, journal, open_study, own_trials, reconcile
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +164,7 @@ class Stopper(tune.Stopper):  # type: ignore[misc]  # ray is untyped
 
 
 def _close(searcher: TruthfulOptunaSearch, callback: TuneCallback, monitor: Monitor) -> None:
-    """Write down how everything stands. Where the disk is full they stay as they are, and a resumed search closes them."""
+    """Write down how everything stands. Where the disk is full, a resumed search does."""
     reason = monitor.reason or INTERRUPTED
     for close in (searcher.interrupt_unfinished, lambda: callback.interrupt_unfinished(reason), monitor.close):
         try:

@@ -14,8 +14,8 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from harness.event_log import LEDGER, History, Ledger, end_with_a_whole_line, read_ledger
-from harness.search.objectives import Objective
 from harness.trials import Trial, TrialState
+from harness.tuning.objectives import Objective
 
 JOURNAL = "optuna.journal"
 """File of a study in a search's folder."""

@@ -16,8 +16,8 @@ from ray.tune.schedulers import (
 )
 
 from harness.gangs.tune_trial import OBJECTIVE, STEP
-from harness.search.objectives import Objective
-from harness.search.population import Explore, GangPopulation
+from harness.tuning.objectives import Objective
+from harness.tuning.population import Explore, GangPopulation
 from trainers.errors import UsageError
 
 

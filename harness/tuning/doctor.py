@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 from harness.console import Console
 from harness.event_log import LEDGER, History, pending, read_ledger
 from harness.run_folder import LATEST, checkpoint_folder, read_run, sole_driver
-from harness.search.objectives import Objective, parse_objectives
-from harness.search.study import JOURNAL, OF_OPTUNA, num_imported, open_study, reconcile
 from harness.tables import Cell, Column, Table
 from harness.tracking.recorder import STATUS, STOP_REASON, replay
 from harness.tracking.stores import EXPERIMENT, OUTBOX, connect_client, find_runs
 from harness.trials import Trial, TrialState
+from harness.tuning.objectives import Objective, parse_objectives
+from harness.tuning.study import JOURNAL, OF_OPTUNA, num_imported, open_study, reconcile
 from trainers.checkpoint import load_checkpoint
 from trainers.errors import DataError
 

@@ -9,8 +9,8 @@ from typing import Any
 from ray import tune
 
 from harness.gangs.tune_trial import ERROR, METRICS, OBJECTIVE
-from harness.search.searcher import Resolve, outcome
 from harness.trials import Trial, TrialObserver, TrialState
+from harness.tuning.searcher import Resolve, outcome
 from trainers.errors import UsageError
 
 TUNE_RUNNING = "RUNNING"

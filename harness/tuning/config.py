@@ -9,8 +9,8 @@ from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from harness.search.objectives import Constraint, Objective, parse_constraint, parse_objectives
 from harness.trials import Experiment
+from harness.tuning.objectives import Constraint, Objective, parse_constraint, parse_objectives
 from search_spaces import Space
 from trainers.errors import ConfigError, UsageError
 from trainers.overrides import describe
@@ -80,7 +80,7 @@ def check_sampler(name: str, objectives: Sequence[Objective], constrained: bool,
 
 
 class SearchConfig(BaseModel):
-    """The options of a search. Make one with `SearchConfig.of`, which refuses in one line; a field's text is its help."""
+    """The options of a search. `SearchConfig.of` refuses in one line; a field's text is its help."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from harness.run_folder import APART, PREVIOUS, checkpoint_folder
-from harness.search.objectives import Objective
 from harness.trials import Trial, TrialState
+from harness.tuning.objectives import Objective
 
 GIB = 2**30
 KEPT_APART = 2

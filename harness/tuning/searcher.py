@@ -18,11 +18,11 @@ from ray.tune.search.optuna import OptunaSearch
 from harness.gangs.messages import Job
 from harness.gangs.tune_trial import ERROR, FINISHED, INTERRUPTED, METRICS, OBJECTIVE, STEP
 from harness.run_folder import checkpoint_folder
-from harness.search.objectives import Constraint, Objective, values_of
-from harness.search.population import Config
-from harness.search.samplers import CellSampler
-from harness.search.study import num_imported, own_trials, requeue
 from harness.trials import SearchSpace, Trial, TrialState, Value
+from harness.tuning.objectives import Constraint, Objective, values_of
+from harness.tuning.population import Config
+from harness.tuning.samplers import CellSampler
+from harness.tuning.study import num_imported, own_trials, requeue
 from trainers.errors import UsageError
 
 Resolve = Callable[[Mapping[str, Value]], tuple[Mapping[str, Any], str]]

@@ -13,10 +13,10 @@ from ray.tune.search import ConcurrencyLimiter
 from harness.event_log import Clock, Ledger
 from harness.gangs.client import call_with_retry
 from harness.gangs.pool import GangPool, NodeMonitor
-from harness.search.config import SearchConfig
-from harness.search.searcher import TruthfulOptunaSearch
-from harness.search.stopping import why_stop
 from harness.trials import INTERRUPTED
+from harness.tuning.config import SearchConfig
+from harness.tuning.searcher import TruthfulOptunaSearch
+from harness.tuning.stopping import why_stop
 
 GIB = 2**30
 LOOK_S = 1.0

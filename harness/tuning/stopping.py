@@ -9,8 +9,8 @@ from collections.abc import Mapping
 import optuna
 from optuna.trial import TrialState
 
-from harness.search.config import SearchConfig
-from harness.search.study import own_trials
+from harness.tuning.config import SearchConfig
+from harness.tuning.study import own_trials
 from trainers.errors import UsageError
 
 MIN_TRIALS = 20

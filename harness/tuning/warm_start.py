@@ -18,11 +18,11 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from harness.formats import one_line
-from harness.search.objectives import Constraint, Objective, values_of
-from harness.search.study import JOURNAL, MARK
 from harness.tracking.limits import PARAM_LENGTH, TAG_LENGTH, clean_name, clean_value
 from harness.tracking.stores import absolute_uri, connect_client, find_runs
 from harness.trials import Value
+from harness.tuning.objectives import Constraint, Objective, values_of
+from harness.tuning.study import JOURNAL, MARK
 from search_spaces import Parameter, Space, SpaceError
 from trainers.errors import UsageError
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import optuna
 
-from harness.search.config import check_sampler
-from harness.search.objectives import Objective
-from harness.search.study import own_trials
 from harness.trials import SearchSpace, Value
+from harness.tuning.config import check_sampler
+from harness.tuning.objectives import Objective
+from harness.tuning.study import own_trials
 from search_spaces import Parameter, Space
 from trainers.errors import UsageError
 
