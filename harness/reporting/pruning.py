@@ -13,6 +13,7 @@ from harness.reporting.record import Record
 from harness.reporting.themes import Theme
 from harness.statistics.ranks import FEWEST, Course, RungOrder, rung_orders
 from harness.trials import Trial
+from harness.tuning.config import grace
 
 
 def pruning(record: Record) -> Section:

@@ -17,6 +17,7 @@ from harness.formats import counted, last_line
 from harness.run_folder import write_whole
 from harness.tables import Cell, Column, Data, Table, table_csv, table_markdown
 from harness.trials import Trial, Value
+from harness.tuning.objectives import Objective, pareto_front, parse_objective
 from trainers.errors import UsageError
 
 STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "RUNNING": "unfinished", "INTERRUPTED": "interrupted",
