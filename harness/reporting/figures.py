@@ -20,13 +20,8 @@ from harness.tables import table_csv
 DPI = 160
 ACROSS = 5
 """Entries in a line of a legend, at most."""
-WORDS = {
-    "COMPLETE": "complete",
-    "PRUNED": "stopped early",
-    "RUNNING": "unfinished",
-    "INTERRUPTED": "unfinished",
-    "FAIL": "failed",
-}
+WORDS = {"COMPLETE": "complete", "PRUNED": "stopped early", "RUNNING": "unfinished", "INTERRUPTED": "unfinished",
+         "FAIL": "failed"}  # fmt: skip
 """States for people."""
 
 

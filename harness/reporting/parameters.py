@@ -136,11 +136,8 @@ def _varied(trials: Sequence[Any]) -> list[str]:
 
     It smooths the few good trials more than all of them, so two piles of the same value differ in width.
     """
-    values: dict[str, set[Any]] = {}
-    for trial in trials:
-        for name, value in trial.params.items():
-            values.setdefault(name, set()).add(value)
-    return [name for name, taken in values.items() if len(taken) > 1]
+    names = dict.fromkeys(name for trial in trials for name in trial.params)
+    return [name for name in names if len({trial.params[name] for trial in trials if name in trial.params}) > 1]
 
 
 def quantile(trials: int) -> float:

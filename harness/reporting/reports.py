@@ -45,14 +45,12 @@ def report_on(folder: Path) -> list[Path]:
         UsageError: there are no results.
         OSError: it cannot be written.
     """
-    return write_report(_document(folder), folder / FOLDER, f"Written by s4-harness from what lies in `{folder.name}`.")
-
-
-def _document(folder: Path) -> Document:
     if kind_of(folder) in ("ablation", "confirm"):
-        return ablation_document(read_ablation(folder), folder)
-    record = read_record(folder)
-    return search_document(record) if record.results.kind == "search" else training_document(record)
+        document = ablation_document(read_ablation(folder), folder)
+    else:
+        record = read_record(folder)
+        document = search_document(record) if record.results.kind == "search" else training_document(record)
+    return write_report(document, folder / FOLDER, f"Written by s4-harness from what lies in `{folder.name}`.")
 
 
 def search_document(record: Record) -> Document:
@@ -90,8 +88,8 @@ def write_report(document: Document, folder: Path, foot: str = "") -> list[Path]
         _swap(new, folder)
     finally:
         shutil.rmtree(new, ignore_errors=True)
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return sorted(files, key=lambda path: path.name != PAGE)
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(files, key=lambda path: (path.name != PAGE, path))
 
 
 class Looks(NamedTuple):

@@ -72,7 +72,9 @@ class Results:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the results with their summary as JSON-able values."""
-        return to_json(self)
+        best = asdict(self.best) if self.best else None
+        derived = {"counts": self.counts, "best": best, "overheads": self.overheads, "front": self.front}
+        return {**asdict(self), **derived}
 
     @property
     def others(self) -> list[str]:
@@ -166,13 +168,6 @@ def ranked(rows: Sequence[Row], maximise: bool = True) -> list[Row]:
     order, sign = [*STATES], -1 if maximise else 1
     values = {row.number: math.inf if row.best is None else sign * row.best for row in rows}
     return sorted(rows, key=lambda row: (order.index(row.state), values[row.number], row.number))
-
-
-def to_json(results: Results) -> dict[str, Any]:
-    """Return the results with their summary as JSON-able values."""
-    best = asdict(results.best) if results.best else None
-    derived = {"counts": results.counts, "best": best, "overheads": results.overheads, "front": results.front}
-    return {**asdict(results), **derived}
 
 
 def to_table(results: Results) -> Table:
@@ -269,7 +264,7 @@ def candidates(results: Results, top: int) -> list[Row]:
 
 def write_results(folder: Path, results: Results) -> None:
     """Write results.json, results.csv and results.md into the folder, each whole or not at all."""
-    texts = (json.dumps(to_json(results), indent=1) + "\n", table_csv(to_table(results)), to_markdown(results))
+    texts = (json.dumps(results.to_dict(), indent=1) + "\n", table_csv(to_table(results)), to_markdown(results))
     for name, text in zip(FILES, texts, strict=True):
         write_whole(folder / name, text)
 
