@@ -160,8 +160,7 @@ def _trial(row: Row, metric: str) -> Trial:
 
 def lanes(spans: Sequence[Span]) -> list[int]:
     """Return a lane for each span, the lowest that is free: as many lanes as trials ran at once."""
-    free_at: list[float] = []
-    taken = []
+    free_at, taken = list[float](), list[int]()
     for span in spans:
         lane = next((index for index, end in enumerate(free_at) if end <= span.start_s), len(free_at))
         free_at[lane : lane + 1] = [span.end_s]
