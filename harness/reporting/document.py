@@ -9,12 +9,10 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from harness.reporting.themes import Theme
 from harness.tables import Cell, Column, Data, Table, check_name
-
-if TYPE_CHECKING:
-    from harness.reporting.themes import Theme
 
 __all__ = [
     "Block", "Cell", "Column", "Commands", "Data", "Document", "Facts", "Figure", "Note", "Picture", "Section", "Table",

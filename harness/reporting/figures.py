@@ -1,29 +1,27 @@
-"""Draws the figures of a report once a theme, and keeps the numbers they show."""
+"""Drawing of a report's figures, once a theme, and what their legends have in common."""
 
 from __future__ import annotations
 
 import io
-import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from matplotlib import rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure as Canvas
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from harness.reporting.document import Figure
 from harness.reporting.themes import MARKERS, THEMES, Theme
 from harness.tables import table_csv
-
-if TYPE_CHECKING:
-    from harness.reporting.document import Figure
 
 DPI = 160
 ACROSS = 5
 """Entries in a line of a legend, at most."""
-WORDS = {
-    "COMPLETE": "complete",
-    "PRUNED": "stopped early",
-    "RUNNING": "unfinished",
-    "INTERRUPTED": "unfinished",
-    "FAIL": "failed",
-}
+WORDS = {"COMPLETE": "complete", "PRUNED": "stopped early", "RUNNING": "unfinished", "INTERRUPTED": "unfinished",
+         "FAIL": "failed"}  # fmt: skip
 """States for people."""
 
 
@@ -38,11 +36,6 @@ def draw(figure: Figure, folder: Path) -> list[Path]:
 
 def png(paint: Callable[[Any, Theme], None], theme: Theme, size: tuple[float, float]) -> bytes:
     """Return a PNG of what is painted; the same input gives the same bytes."""
-    os.environ.setdefault("MPLBACKEND", "Agg")
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure as Canvas
-
     out = io.BytesIO()
     with rc_context(theme.settings):
         canvas = Canvas(figsize=size, layout="constrained")
@@ -54,23 +47,18 @@ def png(paint: Callable[[Any, Theme], None], theme: Theme, size: tuple[float, fl
 
 def state_handles(states: Iterable[str], theme: Theme, look: Literal["mark", "line", "bar"] = "mark") -> list[Any]:
     """Return what a legend shows of these states, each word once."""
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
-
-    found: dict[str, Any] = {}
+    handles: dict[str, Any] = {}
     for state in (state for state in MARKERS if state in states):
         color, label = theme.states[state], WORDS[state]
         if look == "bar":
-            handle: Any = Patch(color=color, label=label)
-        elif look == "line":
-            handle = Line2D([], [], color=color, marker=MARKERS[state], markersize=4, label=label)
+            handles.setdefault(label, Patch(color=color, label=label))
         else:
-            handle = Line2D([], [], color=color, marker=MARKERS[state], markersize=5, linestyle="none", label=label)
-        found.setdefault(label, handle)
-    return [*found.values()]
+            style: dict[str, Any] = {"markersize": 4} if look == "line" else {"markersize": 5, "linestyle": "none"}
+            handles.setdefault(label, Line2D([], [], color=color, marker=MARKERS[state], label=label, **style))
+    return [*handles.values()]
 
 
-def legend(canvas: Any, handles: list[Any]) -> None:
+def legend(canvas: Any, handles: Sequence[Any]) -> None:
     """Put a legend in a row below the figure, where it covers nothing."""
     if handles:
         lines = -(-len(handles) // ACROSS)
@@ -82,24 +70,12 @@ def best_star(axes: Any, x: float, y: float, theme: Theme) -> None:
     axes.scatter([x], [y], marker="*", s=150, color=theme.best, edgecolors=theme.paper, linewidths=0.8, zorder=6)
 
 
-def best_handle(theme: Theme, label: str = "best", line: bool = False) -> Any:
+def best_handle(theme: Theme, label: str = "best", line: bool = False) -> Line2D:
     """Return what a legend shows of the best trial."""
-    from matplotlib.lines import Line2D
-
-    return Line2D(
-        [],
-        [],
-        linestyle="-" if line else "none",
-        linewidth=2.6,
-        marker="*",
-        markersize=10,
-        color=theme.best,
-        label=label,
-    )
+    return Line2D([], [], linestyle="-" if line else "none", linewidth=2.6, marker="*", markersize=10, color=theme.best,
+                  label=label)  # fmt: skip
 
 
-def baseline_handle(theme: Theme, label: str = "published baseline") -> Any:
+def baseline_handle(theme: Theme) -> Line2D:
     """Return what a legend shows of the baseline."""
-    from matplotlib.lines import Line2D
-
-    return Line2D([], [], linestyle="--", color=theme.ink, linewidth=1.2, label=label)
+    return Line2D([], [], linestyle="--", color=theme.ink, linewidth=1.2, label="published baseline")

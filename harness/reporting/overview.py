@@ -1,18 +1,15 @@
-"""What a report says first: what was searched, what came of it, the best trials, and where to go on."""
+"""Result of a search or a training in a sentence, its facts, and its leaderboard."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from harness.formats import duration
 from harness.reporting.document import Block, Facts, Note, Section
 from harness.reporting.figures import WORDS
+from harness.reporting.record import Record
 from harness.reporting.results import to_table
-
-if TYPE_CHECKING:
-    from harness.reporting.record import Record
 
 
 def lead(record: Record) -> str:
@@ -22,12 +19,12 @@ def lead(record: Record) -> str:
         many = len(results.rows)
         begun = f"{many} {'was' if many == 1 else 'were'} begun"
         return f"No trial reached the horizon of {results.horizon} steps yet; {begun}."
-    found = f"{results.metric} {best.best:.4f} at step {best.best_step}"
+    value = f"{results.metric} {best.best:.4f} at step {best.best_step}"
     if results.kind == "train":
-        return f"The training reached {found} of {results.horizon}."
+        return f"The training reached {value} of {results.horizon}."
     if baseline is best:
-        return f"Nothing beat the published configuration: trial 0 is the best with {found}."
-    text = f"Trial {best.number} is the best with {found}"
+        return f"Nothing beat the published configuration: trial 0 is the best with {value}."
+    text = f"Trial {best.number} is the best with {value}"
     if baseline is not None and baseline.state == "COMPLETE" and baseline.best is not None:
         return f"{text}; the published configuration has {baseline.best:.4f} ({best.best - baseline.best:+.4f})."
     return f"{text}; the published configuration did not reach the horizon."
@@ -48,56 +45,52 @@ def overview(record: Record) -> Section:
 
 def facts(record: Record) -> list[tuple[str, str]]:
     """Return what was done, as names and values; what is not known is left out."""
-    results = record.results
-    found = [("Preset", results.preset), *(_search_facts(record) if results.kind == "search" else ())]
-    found.append(("Objective" if len(results.objectives) < 2 else "Objectives", _objectives(record)))
-    found.append(
-        (
-            "Horizon",
-            f"{results.horizon} steps" + (f", a report every {record.info.report_every}" if record.info else ""),
-        )
-    )
-    if record.info is not None and record.info.settings:
-        found.append(("Set by hand", ", ".join(f"{path} = {value}" for path, value in record.info.settings.items())))
-    return [*found, *_run_facts(record)]
+    results, info = record.results, record.info
+    rows = [("Preset", results.preset), *(_search_facts(record) if results.kind == "search" else ())]
+    rows.append(("Objective" if len(results.objectives) < 2 else "Objectives", _objectives(record)))
+    rows.append(("Horizon", f"{results.horizon} steps" + (f", a report every {info.report_every}" if info else "")))
+    if info is not None and info.settings:
+        rows.append(("Set by hand", ", ".join(f"{path} = {value}" for path, value in info.settings.items())))
+    return [*rows, *_run_facts(record)]
 
 
 def _search_facts(record: Record) -> list[tuple[str, str]]:
     """Return what a training has not."""
     results, plan = record.results, record.options
-    counted = ", ".join(f"{count} {WORDS[state]}" for state, count in results.counts.items())
-    asked, many = plan.get("trials"), f"{len(results.rows)}"
-    if asked and asked != len(results.rows):
-        many += f" of {asked}"
-    found = [
+    states = ", ".join(f"{count} {WORDS[state]}" for state, count in results.counts.items())
+    trials, planned = str(len(results.rows)), plan.get("trials")
+    if planned and planned != len(results.rows):
+        trials += f" of {planned}"
+    rows = [
         ("Search space", f"{results.space}, {len(results.paths)} parameters"),
-        ("Trials", f"{many}: {counted}" if counted else many),
+        ("Trials", f"{trials}: {states}" if states else trials),
     ]
     if plan:
-        found += [("Sampler", f"{plan['sampler']}, seed {plan['seed']}"), ("Scheduler", _scheduler(record))]
+        scheduler = plan["scheduler"]
+        keeps = f", keeps 1 in {plan['reduction_factor']}" if scheduler in ("asha", "hyperband") else ""
+        rows += [("Sampler", f"{plan['sampler']}, seed {plan['seed']}"), ("Scheduler", f"{scheduler}{keeps}")]
     if plan.get("constraint"):
-        found.append(("Constraints", ", ".join(plan["constraint"])))
+        rows.append(("Constraints", ", ".join(plan["constraint"])))
     if plan.get("warm_start"):
-        found.append(("Learnt from", str(plan["warm_start"])))
-    return found
+        rows.append(("Learnt from", str(plan["warm_start"])))
+    return rows
 
 
 def _run_facts(record: Record) -> list[tuple[str, str]]:
     """Return what it cost, and what it was done with."""
-    times = record.times
-    found = [("Wall clock", duration(record.results.elapsed_s))]
+    times, info = record.times, record.info
+    rows = [("Wall clock", duration(record.results.elapsed_s))]
     if record.device_s is not None:
-        found.append(("Devices held", f"{record.device_s / 3600:.3g} device-hours"))
+        rows.append(("Devices held", f"{record.device_s / 3600:.3g} device-hours"))
     if times.began_unix is not None:
-        found.append(("Begun", datetime.fromtimestamp(times.began_unix, UTC).strftime("%Y-%m-%d %H:%M UTC")))
+        rows.append(("Begun", datetime.fromtimestamp(times.began_unix, UTC).strftime("%Y-%m-%d %H:%M UTC")))
     if len(times.sessions) > 1:
-        found.append(("Sessions", str(len(times.sessions))))
-    if record.info is not None and record.info.revision:
-        found.append(("Revision", f"`{record.info.revision[:12]}`"))
-    if record.info is not None and record.info.data_digest:
-        name = record.info.config.get("data", {}).get("name", "own")
-        found.append(("Data", f"{name}, splits `{record.info.data_digest}`"))
-    return found
+        rows.append(("Sessions", str(len(times.sessions))))
+    if info is not None and info.revision:
+        rows.append(("Revision", f"`{info.revision[:12]}`"))
+    if info is not None and info.data_digest:
+        rows.append(("Data", f"{info.config.get('data', {}).get('name', 'own')}, splits `{info.data_digest}`"))
+    return rows
 
 
 def leaderboard(record: Record) -> Section:
@@ -107,13 +100,6 @@ def leaderboard(record: Record) -> Section:
         "late one."
     )
     return Section("Leaderboard", [replace(to_table(record.results), caption=caption)])
-
-
-def _scheduler(record: Record) -> str:
-    plan, name = record.options, str(record.options["scheduler"])
-    if name in ("asha", "hyperband"):
-        return f"{name}, keeps 1 in {plan['reduction_factor']}"
-    return name
 
 
 def _objectives(record: Record) -> str:

@@ -1,23 +1,27 @@
-"""What the parameters did: importances, parallel coordinates, and the objective over each of them."""
+"""Parameters of a search: importances, parallel coordinates, and the objective over each of them."""
 
 from __future__ import annotations
 
 import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+
+import optuna
+from matplotlib import colormaps
+from matplotlib.collections import LineCollection
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 
 from harness.reporting.axes import Axis, axis_of, guessed_axis
 from harness.reporting.document import Block, Data, Figure, Note, Section
 from harness.reporting.figures import baseline_handle, best_handle, best_star, legend, state_handles
-from harness.reporting.results import short
+from harness.reporting.record import Record
+from harness.reporting.results import Row, short
 from harness.reporting.themes import MARKERS, Theme
-
-if TYPE_CHECKING:
-    from harness.reporting.record import Record
-    from harness.reporting.results import Row
-    from harness.trials import Trial
-    from search_spaces import Space
+from harness.trials import Trial
+from harness.tuning.warm_start import distribution_of
+from search_spaces import Space
 
 FEWEST = 10
 """Trials below which nothing is said of importance."""
@@ -34,7 +38,7 @@ ABSENT = -0.14
 class Importance(NamedTuple):
     """Shares of the importance of all parameters, by config path, highest first."""
 
-    what: str
+    value: str
     """Which value is explained."""
     trials: int
     shares: Mapping[str, float]
@@ -46,15 +50,15 @@ def parameters(record: Record, rungs: Sequence[int]) -> Section:
     Args:
         rungs: optimizer steps at which the scheduler decides.
     """
-    found, blocks = importances(record, rungs), list[Block]()
-    if found:
-        blocks += [_importance_figure(found), Note(_caution(found), "caution")]
+    ranked, blocks = importances(record, rungs), list[Block]()
+    if ranked:
+        blocks += [_importance_figure(ranked), Note(_caution(ranked), "caution")]
     elif record.results.rows:
         why = ("the space is not known" if record.space is None else
                f"that takes {FEWEST} trials with values, and good ones that differ from the others")  # fmt: skip
         blocks.append(Note(f"Importances cannot be told: {why}.", "missing"))
     rows = [row for row in record.results.rows if row.best is not None and math.isfinite(row.best) and row.values]
-    axes = _axes(record, rows, found)
+    axes = _axes(record, rows, ranked)
     if rows and axes:
         if len(axes) < len(record.results.paths):
             left_out = sorted(set(record.results.paths) - {axis.path for axis in axes})
@@ -65,20 +69,84 @@ def parameters(record: Record, rungs: Sequence[int]) -> Section:
     return Section("Parameters", blocks)
 
 
-def _axes(record: Record, rows: Sequence[Row], found: Sequence[Importance]) -> list[Axis]:
+def _axes(record: Record, rows: Sequence[Row], ranked: Sequence[Importance]) -> list[Axis]:
     """Return the axes of the parameters that figures show, in the order of the space."""
     paths = [path for path in record.results.paths if any(path in row.values for row in rows)]
     if len(paths) > MOST_AXES:
-        ranked = [*(found[0].shares if found else ()), *paths]
-        chosen = [path for path in dict.fromkeys(ranked) if path in paths][:MOST_AXES]
+        by_importance = dict.fromkeys([*(ranked[0].shares if ranked else ()), *paths])
+        chosen = [path for path in by_importance if path in paths][:MOST_AXES]
         paths = [path for path in paths if path in chosen]
     known = {parameter.path: parameter for parameter in record.space.parameters} if record.space else {}
     values = {path: [row.values[path] for row in rows if path in row.values] for path in paths}
     return [axis_of(known[path], values[path]) if path in known else guessed_axis(path, values[path]) for path in paths]
 
 
-def _caution(found: Sequence[Importance]) -> str:
-    fewest = min(one.trials for one in found)
+def importances(record: Record, rungs: Sequence[int]) -> list[Importance]:
+    """Return the importances that can be told: at the horizon, and at a rung, which trials that were stopped saw too.
+
+    Args:
+        rungs: optimizer steps at which the scheduler decides. That which most trials reached counts.
+    """
+    space = record.space
+    if space is None:
+        return []
+    trials = record.trials.values()
+    explained = {"best value of complete trials": _finite(
+        (trial, trial.best.get("value", math.nan)) for trial in trials if trial.state == "COMPLETE"
+    )}  # fmt: skip
+    at_rungs = {rung: _finite((trial, dict(trial.values).get(rung, math.nan)) for trial in trials) for rung in rungs}
+    if at_rungs:
+        rung = max(at_rungs, key=lambda step: (len(at_rungs[step]), step))
+        explained[f"value at step {rung}"] = at_rungs[rung]
+    return [
+        Importance(value, len(pairs), shares)
+        for value, pairs in explained.items()
+        if len(pairs) >= FEWEST and (shares := _shares(space, pairs, record.maximise))
+    ]
+
+
+def _finite(pairs: Iterable[tuple[Trial, float]]) -> list[tuple[Trial, float]]:
+    return [(trial, value) for trial, value in pairs if math.isfinite(value)]
+
+
+def _shares(space: Space, pairs: Sequence[tuple[Trial, float]], maximise: bool) -> dict[str, float]:
+    """Return PED-ANOVA's shares of importance by config path; nothing where good trials and others lie alike."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    by_name = {parameter.name: parameter for parameter in space.parameters}
+    study = optuna.create_study(direction="maximize" if maximise else "minimize")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for trial, value in pairs:
+            params = {name: trial.params[name] for name in by_name if name in trial.params}
+            distributions = {name: distribution_of(by_name[name]) for name in params}
+            try:
+                study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=value))
+            except ValueError:  # a scheduler has moved it out of the space
+                continue
+        evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=quantile(len(study.trials)))
+        shares = optuna.importance.get_param_importances(
+            study, evaluator=evaluator, params=_varied(study.trials), normalize=False
+        )
+    total = sum(shares.values())  # 0 where good trials and others lie alike: Optuna would call that equal shares
+    return {by_name[name].path: share / total for name, share in shares.items()} if total > 0 else {}
+
+
+def _varied(trials: Sequence[Any]) -> list[str]:
+    """Return the parameters that took more than one value; the estimator gives a share to one that never moved.
+
+    It smooths the few good trials more than all of them, so two piles of the same value differ in width.
+    """
+    names = dict.fromkeys(name for trial in trials for name in trial.params)
+    return [name for name in names if len({trial.params[name] for trial in trials if name in trial.params}) > 1]
+
+
+def quantile(trials: int) -> float:
+    """Return the share of trials that count as good ones: a tenth, or more where that would be less than `TARGET`."""
+    return min(0.5, max(0.1, TARGET / max(trials, 1)))
+
+
+def _caution(ranked: Sequence[Importance]) -> str:
+    fewest = min(importance.trials for importance in ranked)
     text = (
         "Importance says how much the good trials differ from all trials in a parameter, not in which direction. "
         "Shares add up to 1 even where nothing matters, and a parameter that the sampler has settled on can look "
@@ -88,37 +156,35 @@ def _caution(found: Sequence[Importance]) -> str:
                    if fewest < 50 else "Trials of a sampler that learns are not spread evenly.")  # fmt: skip
 
 
-def _importance_figure(found: Sequence[Importance]) -> Figure:
-    paths = list(dict.fromkeys(path for one in found for path in one.shares))[:MOST_AXES]
+def _importance_figure(ranked: Sequence[Importance]) -> Figure:
+    paths = list(dict.fromkeys(path for importance in ranked for path in importance.shares))[:MOST_AXES]
     labels = short(paths)
-    words = ", ".join(f"{label} {found[0].shares.get(path, 0):.2f}"
-                      for label, path in zip(labels[:3], paths[:3], strict=True))  # fmt: skip
+    highest = ", ".join(f"{label} {ranked[0].shares.get(path, 0):.2f}"
+                        for label, path in zip(labels[:3], paths[:3], strict=True))  # fmt: skip
 
     def paint(canvas: Any, theme: Theme) -> None:
-        axes, thick = canvas.subplots(), 0.8 / len(found)
-        for index, one in enumerate(found):
-            places = [-row - (index - (len(found) - 1) / 2) * thick for row in range(len(paths))]
-            shares = [one.shares.get(path, 0.0) for path in paths]
-            axes.barh(places, shares, thick * 0.92, color=theme.series[index],
-                      label=f"{one.what} ({one.trials} trials)")  # fmt: skip
-            for place, share in zip(places, shares, strict=True):
-                axes.annotate(f"{share:.2f}", (share, place), (3, 0), textcoords="offset points", va="center",
-                              fontsize=7.5, color=theme.muted)  # fmt: skip
+        axes, thick = canvas.subplots(), 0.8 / len(ranked)
+        for index, (value, trials, by_path) in enumerate(ranked):
+            places = [-row - (index - (len(ranked) - 1) / 2) * thick for row in range(len(paths))]
+            shares = [by_path.get(path, 0.0) for path in paths]
+            bars = axes.barh(places, shares, thick * 0.92, color=theme.series[index],
+                             label=f"{value} ({trials} trials)")  # fmt: skip
+            axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=7.5, color=theme.muted)
         axes.set_yticks([-row for row in range(len(paths))], labels)
         axes.tick_params(axis="y", labelcolor=theme.ink, length=0)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel("share of the importance")
-        axes.set_xlim(0, 1.12 * max(share for one in found for share in one.shares.values()))
+        axes.set_xlim(0, 1.12 * max(share for importance in ranked for share in importance.shares.values()))
         legend(canvas, axes.get_legend_handles_labels()[0])
 
-    rows = [(one.what, one.trials, path, share) for one in found for path, share in one.shares.items()]
+    rows = [(value, trials, path, share) for value, trials, shares in ranked for path, share in shares.items()]
     return Figure(
         "importance",
         "Importance of each parameter (PED-ANOVA): how much it decided whether a trial was among the good ones.",
-        f"Bars of importance; the highest are {words}.",
+        f"Bars of importance; the highest are {highest}.",
         paint,
         Data(["value", "trials", "path", "importance"], rows),
-        (7.6, 1.5 + 0.34 * len(paths) * (1 if len(found) == 1 else 1.35)),
+        (7.6, 1.5 + 0.34 * len(paths) * (1 if len(ranked) == 1 else 1.35)),
     )
 
 
@@ -134,21 +200,20 @@ def _parallel(record: Record, rows: Sequence[Row], axes: Sequence[Axis]) -> Figu
         return [*(ABSENT if place is None else place for place in places), value]
 
     def paint(canvas: Any, theme: Theme) -> None:
-        from matplotlib import colormaps
-        from matplotlib.collections import LineCollection
-
-        panel, ramp = canvas.subplots(), colormaps[theme.ramp]
-        xs = range(len(axes) + 1)
+        panel, ramp, xs = canvas.subplots(), colormaps[theme.ramp], range(len(axes) + 1)
         ordered = sorted(rows, key=lambda row: row.best or 0.0, reverse=not record.maximise)
         for complete in (False, True):
             lines = [course(row) for row in ordered if (row.state == "COMPLETE") is complete]
             good = [line[-1] if record.maximise else 1 - line[-1] for line in lines]
             panel.add_collection(LineCollection(
-                [[*zip(xs, line, strict=True)] for line in lines], colors=[ramp(0.12 + 0.83 * one) for one in good],
+                [[*zip(xs, line, strict=True)] for line in lines], colors=[ramp(0.12 + 0.83 * share) for share in good],
                 linewidths=1.5 if complete else 0.8, alpha=0.95 if complete else 0.55, zorder=2 + complete,
             ))  # fmt: skip
-        if results.baseline in rows and results.baseline is not None:
+        handles = [Line2D([], [], color=ramp(place), linewidth=2.2, label=label)
+                   for place, label in ((0.95, "best values"), (0.53, "middling"), (0.12, "worst"))]  # fmt: skip
+        if results.baseline is not None and results.baseline in rows:
             panel.plot(xs, course(results.baseline), color=theme.ink, linestyle="--", linewidth=1.5, zorder=4)
+            handles.append(baseline_handle(theme))
         for x, axis in enumerate(axes):
             _scale(panel, x, axis.ticks(), theme)
         _scale(panel, len(axes), [(0.0, f"{low:.3g}"), (0.5, f"{(low + high) / 2:.3g}"), (1.0, f"{high:.3g}")], theme)
@@ -162,9 +227,8 @@ def _parallel(record: Record, rows: Sequence[Row], axes: Sequence[Axis]) -> Figu
         panel.grid(visible=False)
         panel.set_xlim(-0.35, len(axes) + 0.35)
         panel.set_ylim(ABSENT - 0.06 if absent else -0.05, 1.05)
-        for side in panel.spines.values():
-            side.set_visible(False)
-        legend(canvas, [*_ramp_handles(ramp), *([baseline_handle(theme)] if results.baseline in rows else [])])
+        panel.spines[:].set_visible(False)
+        legend(canvas, handles)
 
     data = [(row.number, row.state, *(row.values.get(axis.path) for axis in axes), row.best) for row in rows]
     return Figure(
@@ -179,21 +243,12 @@ def _parallel(record: Record, rows: Sequence[Row], axes: Sequence[Axis]) -> Figu
 
 def _scale(panel: Any, x: int, ticks: Sequence[tuple[float, str]], theme: Theme) -> None:
     """Draw one of the parallel axes with its ticks."""
-    from matplotlib.patheffects import withStroke
-
     panel.plot([x, x], [0, 1], color=theme.muted, linewidth=1, zorder=5)
     halo = [withStroke(linewidth=2.5, foreground=theme.paper)]
     for place, label in ticks:
         panel.plot([x - 0.02, x + 0.02], [place, place], color=theme.muted, linewidth=1, zorder=5)
         panel.annotate(label, (x, place), (5, 0), textcoords="offset points", va="center", fontsize=7.5,
                        color=theme.ink, zorder=6, path_effects=halo)  # fmt: skip
-
-
-def _ramp_handles(ramp: Any) -> list[Any]:
-    from matplotlib.lines import Line2D
-
-    return [Line2D([], [], color=ramp(place), linewidth=2.2, label=label)
-            for place, label in ((0.95, "best values"), (0.53, "middling"), (0.12, "worst"))]  # fmt: skip
 
 
 def _slices(record: Record, rows: Sequence[Row], axes: Sequence[Axis]) -> Figure:
@@ -228,92 +283,21 @@ def _slices(record: Record, rows: Sequence[Row], axes: Sequence[Axis]) -> Figure
 
 
 def _slice(panel: Any, record: Record, rows: Sequence[Row], axis: Axis, theme: Theme) -> None:
+    """Draw the objective over one parameter."""
+    best, baseline = record.results.best, record.results.baseline
     places = {row.number: axis.place(row.values[axis.path]) for row in rows if axis.path in row.values}
-    best = record.results.best
     for state in dict.fromkeys(row.state for row in rows):
-        points = [(places.get(row.number), row.best) for row in rows if row.state == state and row is not best]
-        known = [point for point in points if point[0] is not None]
-        if known:
-            panel.scatter(*zip(*known, strict=True), marker=MARKERS[state], color=theme.states[state],
+        points = [(place, row.best) for row in rows if row.state == state and row is not best
+                  and (place := places.get(row.number)) is not None]  # fmt: skip
+        if points:
+            panel.scatter(*zip(*points, strict=True), marker=MARKERS[state], color=theme.states[state],
                           s=20 if len(rows) < CROWD else 10, edgecolors=theme.paper, linewidths=0.4,
                           zorder=2 + (state == "COMPLETE"))  # fmt: skip
-    at_best = places.get(best.number) if best is not None else None
-    if best is not None and at_best is not None:
+    if best is not None and (at_best := places.get(best.number)) is not None:
         best_star(panel, at_best, best.best or 0.0, theme)
-    base = record.results.baseline
-    place = axis.place(base.values[axis.path]) if base is not None and axis.path in base.values else None
-    if place is not None:
-        panel.axvline(place, color=theme.ink, linestyle="--", linewidth=0.9, zorder=2)
+    published = None if baseline is None else axis.place(baseline.values.get(axis.path))
+    if published is not None:
+        panel.axvline(published, color=theme.ink, linestyle="--", linewidth=0.9, zorder=2)
     ticks = axis.ticks()
     panel.set_xticks([place for place, _ in ticks], [label for _, label in ticks])
     panel.set_xlim(-0.05, 1.05)
-
-
-def importances(record: Record, rungs: Sequence[int]) -> list[Importance]:
-    """Return the importances that can be told: at the horizon, and at a rung, which trials that were stopped saw too.
-
-    Args:
-        rungs: optimizer steps at which the scheduler decides. That which most trials reached counts.
-    """
-    space = record.space
-    if space is None:
-        return []
-    ended = [(trial, trial.best.get("value", math.nan)) for trial in record.trials.values()
-             if trial.state == "COMPLETE"]  # fmt: skip
-    found = [("best value of complete trials", _finite(ended))]
-    seen = {rung: _finite((trial, dict(trial.values).get(rung, math.nan)) for trial in record.trials.values())
-            for rung in rungs}  # fmt: skip
-    if seen:
-        rung = max(seen, key=lambda step: (len(seen[step]), step))
-        found.append((f"value at step {rung}", seen[rung]))
-    return [
-        Importance(what, len(pairs), shares)
-        for what, pairs in found
-        if len(pairs) >= FEWEST and (shares := _shares(space, pairs, record.maximise))
-    ]
-
-
-def _finite(pairs: Iterable[tuple[Trial, float]]) -> list[tuple[Trial, float]]:
-    return [(trial, value) for trial, value in pairs if math.isfinite(value)]
-
-
-def _shares(space: Space, pairs: Sequence[tuple[Trial, float]], maximise: bool) -> dict[str, float]:
-    import optuna
-
-    from harness.tuning.warm_start import distribution_of
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    names = {parameter.name: parameter for parameter in space.parameters}
-    study = optuna.create_study(direction="maximize" if maximise else "minimize")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for trial, value in pairs:
-            params = {name: trial.params[name] for name in names if name in trial.params}
-            distributions = {name: distribution_of(names[name]) for name in params}
-            try:
-                study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=value))
-            except ValueError:  # a scheduler has moved it out of the space
-                continue
-        evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=quantile(len(study.trials)))
-        found = optuna.importance.get_param_importances(
-            study, evaluator=evaluator, params=_varied(study.trials), normalize=False
-        )
-    total = sum(found.values())  # 0 where good trials and others lie alike: Optuna would call that equal shares
-    return {names[name].path: share / total for name, share in found.items()} if total > 0 else {}
-
-
-def _varied(trials: Sequence[Any]) -> list[str]:
-    """Return the parameters that took more than one value; the estimator gives a share to one that never moved.
-
-    It smooths the few good trials more than all of them, so two piles of the same value differ in width.
-    """
-    values: dict[str, set[Any]] = {}
-    for trial in trials:
-        for name, value in trial.params.items():
-            values.setdefault(name, set()).add(value)
-    return [name for name, seen in values.items() if len(seen) > 1]
-
-
-def quantile(trials: int) -> float:
-    """Return the share of trials that count as good ones: a tenth, or more where that would be less than `TARGET`."""
-    return min(0.5, max(0.1, TARGET / max(trials, 1)))

@@ -1,77 +1,67 @@
-"""What the scheduler stopped and where, and whether early values tell the final order."""
+"""Trials that the scheduler stopped, and what early values tell of the final order."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.planning.arithmetic import Shape, decisions
-from harness.reporting.document import Block, Column, Data, Figure, Note, Section, Table
+from harness.reporting.document import Block, Cell, Column, Data, Figure, Note, Section, Table
 from harness.reporting.figures import legend
+from harness.reporting.record import Record
 from harness.reporting.themes import Theme
 from harness.statistics.ranks import FEWEST, Course, RungOrder, rung_orders
+from harness.trials import Trial
 from harness.tuning.config import grace
 
-if TYPE_CHECKING:
-    from harness.reporting.record import Record
-    from harness.trials import Trial
 
-
-def stops(record: Record) -> Section:
+def pruning(record: Record) -> Section:
     """Return the section."""
-    steps = rung_steps(record)
-    orders = _orders(record)
-    blocks: list[Block] = []
+    title, steps, orders = "What was stopped, and where", rung_steps(record), _orders(record)
     if not any(trial.values for trial in record.trials.values()):
-        blocks.append(Note("Without reports nothing can be said of rungs.", "missing"))
-        return Section("What was stopped, and where", blocks)
-    if steps:
-        blocks.append(_table(record, steps))
-    else:
-        blocks.append(Note("No trial was stopped early."))
-    blocks.append(Note(safety(record, orders), "remark"))
+        return Section(title, [Note("Without reports nothing can be said of rungs.", "missing")])
+    blocks: list[Block] = [_table(record, steps, orders) if steps else Note("No trial was stopped early.")]
+    blocks.append(Note(safety(record, steps, orders)))
     if any(order.kendall is not None for order in orders):
         blocks.append(_figure(record, orders, steps))
-    return Section("What was stopped, and where", blocks)
+    return Section(title, blocks)
 
 
 def rung_steps(record: Record) -> list[int]:
     """Return the steps at which the scheduler decides: ASHA's, and those at which trials were stopped."""
-    plan, found = record.options, {trial.step for trial in record.trials.values() if trial.state == "PRUNED"}
+    plan, steps = record.options, {trial.step for trial in record.trials.values() if trial.state == "PRUNED"}
     if plan.get("scheduler") == "asha" and record.info:
-        horizon = record.results.horizon
-        first = grace(horizon, record.info.report_every, plan.get("grace_steps"))
-        shape = Shape(1, 1, 1, horizon, record.info.report_every, "asha", first, plan["reduction_factor"])
-        found |= set(decisions(shape))
-    return sorted(found)
+        horizon, every = record.results.horizon, record.info.report_every
+        first = grace(horizon, every, plan.get("grace_steps"))
+        steps |= {*decisions(Shape(1, 1, 1, horizon, every, "asha", first, plan["reduction_factor"]))}
+    return sorted(steps)
 
 
-def safety(record: Record, orders: Sequence[RungOrder]) -> str:
-    """Return whether the first rung is late enough, in words, as far as it can be told."""
-    steps, most = rung_steps(record), max((order.n for order in orders), default=0)
+def safety(record: Record, steps: Sequence[int], orders: Sequence[RungOrder]) -> str:
+    """Return whether the first of these rungs is late enough, in words, as far as it can be told."""
+    most = max((order.n for order in orders), default=0)
     if most < FEWEST:
         return f"Early values tell nothing of the final order yet: that takes {FEWEST} complete trials, got {most}."
     if not steps:
         return "The curve below tells from which step on a rung would have kept the order."
-    at = {order.step: order for order in orders if order.step in steps}
-    known = [order for order in at.values() if order.kendall is not None]
-    said = []
-    if steps[0] not in at or at[steps[0]].kendall is None:
-        said.append(f"The first rung, at step {steps[0]}, tells nothing of the final order: its values are equal.")
+    known = [order for order in orders if order.step in steps and order.kendall is not None]
+    sentences = []
+    if not known or known[0].step != steps[0]:
+        sentences.append(f"The first rung, at step {steps[0]}, tells nothing of the final order: its values are equal.")
     if known:
         first = known[0]
-        said += [
+        sentences += [
             f"Over the {first.n} trials that reached the horizon, the order at step {first.step} and the final one "
             f"have Kendall's tau {first.kendall:+.2f}.",
             f"The rung would have let {first.kept} of the final best {first.top} pass.",
         ]
     if any(trial.state == "PRUNED" for trial in record.trials.values()):
-        said += [
+        sentences += [
             "Trials that were stopped have no final value, so this is the order among those that did well early.",
             "A search with `--scheduler none` would tell more.",
         ]
-    return " ".join(said)
+    return " ".join(sentences)
 
 
 def _orders(record: Record) -> list[RungOrder]:
@@ -88,22 +78,23 @@ def _course(trial: Trial, horizon: int) -> Course:
     return Course(values, values.get(horizon) if trial.state == "COMPLETE" else None)
 
 
-def _table(record: Record, steps: Sequence[int]) -> Table:
-    trials = list(record.trials.values())
-    order = {found.step: found for found in _orders(record)}
-    rows = []
+def _table(record: Record, steps: Sequence[int], orders: Sequence[RungOrder]) -> Table:
+    trials, by_step = list(record.trials.values()), {order.step: order for order in orders}
+    rows: list[list[Cell]] = []
     for step in steps:
         arrived = [trial for trial in trials if trial.step >= step]
         stopped = [trial for trial in arrived if trial.state == "PRUNED" and trial.step == step]
         sick = [trial for trial in stopped if trial.error]
         on = [trial for trial in arrived if trial.step > step]
-        judged = [trial for trial in on if record.results.baseline is None or trial.number != 0]
-        values = [dict(trial.values)[step] for trial in judged if step in dict(trial.values)]
-        worst = (min if record.maximise else max)(values) if values else None
-        found = order.get(step)
-        rows.append([step, len(arrived), len(stopped), len(sick), len(on), worst,
-                     found.kendall if found else None, found.spearman if found else None, found.n if found else 0,
-                     f"{found.kept} of {found.top}" if found and found.kept is not None else None])  # fmt: skip
+        values = [dict(trial.values).get(step) for trial in on if not record.results.baseline or trial.number != 0]
+        worst = (min if record.maximise else max)((value for value in values if value is not None), default=None)
+        row: list[Cell] = [step, len(arrived), len(stopped), len(sick), len(on), worst]
+        order = by_step.get(step)
+        if order is None:
+            rows.append([*row, None, None, 0, None])
+        else:
+            kept = None if order.kept is None else f"{order.kept} of {order.top}"
+            rows.append([*row, order.kendall, order.spearman, order.n, kept])
     columns = [Column("step"), Column("arrived"), Column("stopped"), Column("of these sick", name="sick"),
                Column("went on"), Column("worst that went on", form=".4f"), Column("tau", form="+.2f"),
                Column("rho", form="+.2f"), Column("trials", name="with_final_value"),
@@ -143,4 +134,4 @@ def _figure(record: Record, orders: Sequence[RungOrder], steps: Sequence[int]) -
         paint,
         Data(["step", "trials", "kendall", "spearman", "kept", "top"], rows),
         (7.6, 3.2),
-    )  # fmt: skip
+    )

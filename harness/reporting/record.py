@@ -1,4 +1,4 @@
-"""What a search or a training left in its folder, read for a report, also while its driver is at work or when it died.
+"""Record of a search or a training: what its folder holds, also while its driver is at work or after it died.
 
 Parts that are missing or cannot be read are named in `Record.missing`; it is an error only where there is nothing.
 """
@@ -141,11 +141,11 @@ def read_reports(path: Path) -> dict[int, Reports]:
     Raises:
         OSError, ValueError, KeyError, TypeError: it is not a ledger.
     """
-    found: dict[int, dict[int, Mapping[str, float]]] = {}
+    by_trial: dict[int, dict[int, Mapping[str, float]]] = {}
     for event in json_lines(path):
         if event["event"] == "report":
-            found.setdefault(event["trial"], {})[int(event["metrics"].get("step", 0))] = event["metrics"]
-    return {number: dict(sorted(reports.items())) for number, reports in found.items()}
+            by_trial.setdefault(event["trial"], {})[int(event["metrics"].get("step", 0))] = event["metrics"]
+    return {number: dict(sorted(reports.items())) for number, reports in by_trial.items()}
 
 
 def _trial(row: Row, metric: str) -> Trial:
@@ -160,10 +160,9 @@ def _trial(row: Row, metric: str) -> Trial:
 
 def lanes(spans: Sequence[Span]) -> list[int]:
     """Return a lane for each span, the lowest that is free: as many lanes as trials ran at once."""
-    free_at: list[float] = []
-    found = []
+    free_at, taken = list[float](), list[int]()
     for span in spans:
         lane = next((index for index, end in enumerate(free_at) if end <= span.start_s), len(free_at))
         free_at[lane : lane + 1] = [span.end_s]
-        found.append(lane)
-    return found
+        taken.append(lane)
+    return taken

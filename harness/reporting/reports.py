@@ -21,12 +21,12 @@ from harness.reporting.figures import draw
 from harness.reporting.next_steps import search_steps, training_steps
 from harness.reporting.overview import lead, leaderboard, overview
 from harness.reporting.parameters import parameters
-from harness.reporting.pareto import front
+from harness.reporting.pareto import pareto
 from harness.reporting.progress import progress
-from harness.reporting.pruning import rung_steps, stops
+from harness.reporting.pruning import pruning, rung_steps
 from harness.reporting.record import Record, read_record
 from harness.reporting.themes import DARK, LIGHT
-from harness.reporting.timing import effort, faults
+from harness.reporting.timing import faults, timing
 from harness.reporting.training import classes, curves, predictions
 from harness.run_folder import kind_of
 from harness.tables import Cell, markdown_inline, markdown_text, spans, table_csv, table_latex, table_markdown
@@ -45,27 +45,25 @@ def report_on(folder: Path) -> list[Path]:
         UsageError: there are no results.
         OSError: it cannot be written.
     """
-    return write_report(_document(folder), folder / FOLDER, f"Written by s4-harness from what lies in `{folder.name}`.")
-
-
-def _document(folder: Path) -> Document:
     if kind_of(folder) in ("ablation", "confirm"):
-        return ablation_document(read_ablation(folder), folder)
-    record = read_record(folder)
-    return search_document(record) if record.results.kind == "search" else training_document(record)
+        document = ablation_document(read_ablation(folder), folder)
+    else:
+        record = read_record(folder)
+        document = search_document(record) if record.results.kind == "search" else training_document(record)
+    return write_report(document, folder / FOLDER, f"Written by s4-harness from what lies in `{folder.name}`.")
 
 
 def search_document(record: Record) -> Document:
     """Return the report of a search."""
-    sections = [overview(record), leaderboard(record), progress(record), front(record),
-                parameters(record, rung_steps(record)), stops(record), effort(record), faults(record),
+    sections = [overview(record), leaderboard(record), progress(record), pareto(record),
+                parameters(record, rung_steps(record)), pruning(record), timing(record), faults(record),
                 search_steps(record)]  # fmt: skip
     return Document(record.name, "search", lead(record), [section for section in sections if section is not None])
 
 
 def training_document(record: Record) -> Document:
     """Return the report of a training."""
-    sections = [overview(record), curves(record), classes(record), predictions(record), effort(record), faults(record),
+    sections = [overview(record), curves(record), classes(record), predictions(record), timing(record), faults(record),
                 training_steps(record)]  # fmt: skip
     return Document(record.name, "training", lead(record), [section for section in sections if section is not None])
 
@@ -90,8 +88,8 @@ def write_report(document: Document, folder: Path, foot: str = "") -> list[Path]
         _swap(new, folder)
     finally:
         shutil.rmtree(new, ignore_errors=True)
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return sorted(files, key=lambda path: path.name != PAGE)
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(files, key=lambda path: (path.name != PAGE, path))
 
 
 class Looks(NamedTuple):

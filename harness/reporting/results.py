@@ -11,18 +11,18 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.formats import counted, last_line
 from harness.run_folder import write_whole
 from harness.tables import Cell, Column, Data, Table, table_csv, table_markdown
+from harness.trials import Trial, Value
 from harness.tuning.objectives import Objective, pareto_front, parse_objective
 from trainers.errors import UsageError
 
-if TYPE_CHECKING:
-    from harness.trials import Trial, Value
-
-ORDER = {"COMPLETE": 0, "PRUNED": 1, "RUNNING": 2, "INTERRUPTED": 3, "FAIL": 4}
+STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "RUNNING": "unfinished", "INTERRUPTED": "interrupted",
+          "FAIL": "failed"}  # fmt: skip
+"""States of trials in the order of the table, and their words."""
 FILES = ("results.json", "results.csv", "results.md")
 
 
@@ -72,7 +72,9 @@ class Results:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the results with their summary as JSON-able values."""
-        return to_json(self)
+        best = asdict(self.best) if self.best else None
+        derived = {"counts": self.counts, "best": best, "overheads": self.overheads, "front": self.front}
+        return {**asdict(self), **derived}
 
     @property
     def others(self) -> list[str]:
@@ -93,7 +95,7 @@ class Results:
     def counts(self) -> dict[str, int]:
         """Number of trials by state, in the order of the table."""
         states = [row.state for row in self.rows]
-        return {state: states.count(state) for state in ORDER if state in states}
+        return {state: states.count(state) for state in STATES if state in states}
 
     @property
     def best(self) -> Row | None:
@@ -108,10 +110,8 @@ class Results:
     @property
     def overheads(self) -> dict[str, float | None]:
         """Medians over trials, in seconds."""
-        return {
-            "start_s": _median(row.start_s for row in self.rows),
-            "report_s": _median(row.report_s for row in self.rows),
-        }
+        start_s, report_s = (row.start_s for row in self.rows), (row.report_s for row in self.rows)
+        return {"start_s": _median(start_s), "report_s": _median(report_s)}
 
 
 class Collector:
@@ -163,24 +163,11 @@ class Collector:
         )
 
 
-def ranked(rows: Iterable[Row], maximise: bool = True) -> list[Row]:
+def ranked(rows: Sequence[Row], maximise: bool = True) -> list[Row]:
     """Return the rows best first: complete ones, then the others by state and value."""
-    sign = -1 if maximise else 1
-    return sorted(
-        rows, key=lambda row: (ORDER[row.state], sign * row.best if row.best is not None else math.inf, row.number)
-    )
-
-
-def to_json(results: Results) -> dict[str, Any]:
-    """Return the results with their summary as JSON-able values."""
-    best = results.best
-    summary = {
-        "counts": results.counts,
-        "best": asdict(best) if best else None,
-        "overheads": results.overheads,
-        "front": results.front,
-    }
-    return {**asdict(results), **summary}
+    order, sign = [*STATES], -1 if maximise else 1
+    values = {row.number: math.inf if row.best is None else sign * row.best for row in rows}
+    return sorted(rows, key=lambda row: (order.index(row.state), values[row.number], row.number))
 
 
 def to_table(results: Results) -> Table:
@@ -222,14 +209,7 @@ def short(paths: Sequence[str]) -> list[str]:
 
 def summary(results: Results) -> list[str]:
     """Return what the table amounts to, in a few lines."""
-    words = {
-        "COMPLETE": "complete",
-        "PRUNED": "pruned",
-        "RUNNING": "unfinished",
-        "INTERRUPTED": "interrupted",
-        "FAIL": "failed",
-    }
-    states = ", ".join(f"{count} {words[state]}" for state, count in results.counts.items())
+    states = ", ".join(f"{count} {STATES[state]}" for state, count in results.counts.items())
     lines = [f"{counted(len(results.rows), 'trial')}{f' ({states})' if states else ''} in {results.elapsed_s:.0f} s"]
     best, baseline = results.best, results.baseline
     if best is not None and best.best is not None:
@@ -282,7 +262,7 @@ def candidates(results: Results, top: int) -> list[Row]:
 
 def write_results(folder: Path, results: Results) -> None:
     """Write results.json, results.csv and results.md into the folder, each whole or not at all."""
-    texts = (json.dumps(to_json(results), indent=1) + "\n", table_csv(to_table(results)), to_markdown(results))
+    texts = (json.dumps(results.to_dict(), indent=1) + "\n", table_csv(to_table(results)), to_markdown(results))
     for name, text in zip(FILES, texts, strict=True):
         write_whole(folder / name, text)
 

@@ -1,4 +1,4 @@
-"""The two looks of a report: colours of the page and of figures.
+"""Themes of a report, light and dark: colours of the page and of figures.
 
 States have the same colour in every figure and a shape of their own besides, so that nothing rests on colour alone. The
 hues are apart for people who see two of the three primaries.

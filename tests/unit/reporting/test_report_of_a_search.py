@@ -17,7 +17,7 @@ from harness.reporting.record import read_record
 from harness.reporting.reports import report_on, search_document
 from harness.reporting.results import read_results
 from harness.reporting.themes import LIGHT
-from harness.tracking.stores import OUTBOX
+from harness.run_folder import RUN
 from harness.trials import TrialState
 
 
@@ -176,8 +176,7 @@ def test_less_can_be_better(tmp_path: Path) -> None:
     ("lost", "said"),
     [
         (LEDGER, "There is no ledger"),
-        (OUTBOX, "holds no trials, so times are missing"),
-        ("search.yaml", "What was asked for is not known"),
+        (RUN, "What was asked for is not known"),
     ],
 )
 def test_what_is_missing_is_said(lost: str, said: str, tmp_path: Path) -> None:
@@ -188,19 +187,25 @@ def test_what_is_missing_is_said(lost: str, said: str, tmp_path: Path) -> None:
     paint(document)
 
 
-@pytest.mark.parametrize(("broken", "said"), [(LEDGER, "The ledger cannot be read"), (OUTBOX, "The outbox cannot be")])
-def test_what_cannot_be_read_is_said(broken: str, said: str, tmp_path: Path) -> None:
+def test_times_that_nobody_wrote_down_are_missing(tmp_path: Path) -> None:
     folder = made_search(tmp_path / "s")
-    (folder / broken).write_text('{"something": "else"}\n')
+    events = [json.loads(line) for line in (folder / LEDGER).read_text().splitlines()]
+    without = [{name: value for name, value in event.items() if name != "time"} for event in events]
+    (folder / LEDGER).write_text("".join(f"{json.dumps(event)}\n" for event in without))
+    assert "holds no times" in notes(document_of(folder), "missing")
+
+
+def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
+    folder = made_search(tmp_path / "s")
+    (folder / LEDGER).write_text('{"something": "else"}\n')
     (folder / "results.json").touch()  # newer than the ledger
-    assert said in notes(document_of(folder), "missing")
+    assert "The ledger cannot be read" in notes(document_of(folder), "missing")
 
 
 def test_half_a_line_of_a_driver_at_work_is_passed_over(tmp_path: Path) -> None:
     folder = made_search(tmp_path / "s", ended=False)
-    for name in (LEDGER, OUTBOX):
-        with (folder / name).open("a", encoding="utf-8") as file:
-            file.write('{"op":"rep')
+    with (folder / LEDGER).open("a", encoding="utf-8") as file:
+        file.write('{"event":"rep')
     assert "cannot be read" not in notes(document_of(folder))
 
 
@@ -235,8 +240,8 @@ def test_s4_report_says_in_one_line_that_nothing_can_be_written(
     def readonly(folder: Path) -> list[Path]:
         raise PermissionError(13, "Permission denied", str(folder))
 
-    monkeypatch.setattr("harness.reporting.reports.report_on", readonly)
+    monkeypatch.setattr("harness.session.report_on", readonly)
     assert run(["report", "s", "--storage", str(tmp_path)]) == 1
-    out = capsys.readouterr().out
-    assert "best: trial 1" in out
-    assert "failed: the report cannot be written" in out
+    captured = capsys.readouterr()
+    assert "best: trial 1" in captured.out
+    assert "failed: the report cannot be written" in captured.err

@@ -67,7 +67,7 @@ def test_the_parameter_that_decides_is_the_most_important(tmp_path: Path) -> Non
     [found] = importances(read_record(made_search(tmp_path / "s", courses, scheduler="none")), [])
     assert next(iter(found.shares)) == "loss.lambda_u"
     assert sum(found.shares.values()) == pytest.approx(1.0)
-    assert (found.what, found.trials) == ("best value of complete trials", 40)
+    assert (found.value, found.trials) == ("best value of complete trials", 40)
 
 
 def test_a_parameter_that_never_moved_is_not_important(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_a_parameter_that_never_moved_is_not_important(tmp_path: Path) -> None:
 def test_trials_that_were_stopped_count_at_the_rung_that_they_reached(tmp_path: Path) -> None:
     courses = [Course(PRUNED, (0.01 * number, 0.3)) for number in range(12)]
     record = read_record(made_search(tmp_path / "s", [Course(COMPLETE), *courses]))
-    assert [(one.what, one.trials) for one in importances(record, [20, 60])] == [("value at step 20", 13)]
+    assert [(one.value, one.trials) for one in importances(record, [20, 60])] == [("value at step 20", 13)]
 
 
 def test_nothing_is_said_of_importance_where_there_are_few_trials(tmp_path: Path) -> None:
@@ -93,10 +93,11 @@ def test_good_trials_are_five_at_least_and_a_tenth(trials: int, share: float) ->
     assert math.ceil(share * trials) >= 5
 
 
-def test_times_are_those_of_the_outbox(tmp_path: Path) -> None:
-    times = read_record(made_search(tmp_path / "s")).times
-    assert times.git_sha == SHA
-    assert times.spans[:3] == [Span(0, 0.0, 9.0, "COMPLETE"), Span(1, 0.0, 9.0, "COMPLETE"),
+def test_times_are_those_of_the_ledger(tmp_path: Path) -> None:
+    record = read_record(made_search(tmp_path / "s"))
+    assert record.info is not None
+    assert record.info.revision == SHA
+    assert record.times.spans[:3] == [Span(0, 0.0, 9.0, "COMPLETE"), Span(1, 0.0, 9.0, "COMPLETE"),
                                Span(2, 10.0, 19.0, "PRUNED")]  # fmt: skip
 
 
