@@ -106,7 +106,7 @@ def _evaluate(found: TrainedRun, segmenter: Segmenter, source: ImageSource, labe
 def _draw(segmenter: Segmenter, source: ImageSource, evaluation: Evaluation, place: Path, count: int) -> None:
     from harness.models.evaluation import draw_confusion, draw_images
 
-    draw_confusion(evaluation.images, place / CONFUSION, f"{evaluation.run} on {evaluation.split}")
+    draw_confusion(evaluation.scores, place / CONFUSION, f"{evaluation.run} on {evaluation.split}")
     draw_images(segmenter, source, place, count)
 
 
@@ -124,7 +124,7 @@ def _record(found: TrainedRun, evaluation: Evaluation, place: Path, uri: str, co
         if run_id is None:
             console.say(f"not recorded: {uri} has no run of {found.title}")
             return None
-        metrics = {} if evaluation.split == "dev" else metrics_of(evaluation.images, evaluation.split)
+        metrics = {} if evaluation.split == "dev" else metrics_of(evaluation.scores, evaluation.split)
         new = record_evaluation(uri, run_id, metrics, evaluation.step, place, f"evaluation/{evaluation.split}")
     except Exception as error:  # whatever a store that is down makes MLflow raise
         console.say(f"not recorded: {' '.join(str(error).split())[:200]}; the same command tries again")

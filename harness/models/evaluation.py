@@ -43,64 +43,64 @@ class Evaluation:
     step: int
     """Optimizer steps of the model."""
     config_hash: str
-    images: ImageEvaluation
+    scores: ImageEvaluation
 
     @property
     def images_digest(self) -> str:
         """Hash of the names of the images, to tell evaluations on equal sets. 12 hexadecimal digits."""
-        return hashlib.sha256("\n".join(sorted(self.images.names)).encode()).hexdigest()[:12]
+        return hashlib.sha256("\n".join(sorted(self.scores.names)).encode()).hexdigest()[:12]
 
 
-def metrics_of(images: ImageEvaluation, prefix: str) -> dict[str, float]:
+def metrics_of(scores: ImageEvaluation, prefix: str) -> dict[str, float]:
     """Return `PREFIX/miou`, `PREFIX/accuracy` (of pixels) and `PREFIX/iou/CLASS` of the classes that occur."""
     per_class = {
         f"{prefix}/iou/{name}": float(value)
-        for name, value in zip(images.classes, images.iou, strict=True)
+        for name, value in zip(scores.classes, scores.iou, strict=True)
         if value == value
     }
-    return {f"{prefix}/miou": images.miou, f"{prefix}/accuracy": images.pixel_accuracy, **per_class}
+    return {f"{prefix}/miou": scores.miou, f"{prefix}/accuracy": scores.pixel_accuracy, **per_class}
 
 
 def to_json(evaluation: Evaluation) -> dict[str, Any]:
     """Return all but the matrices as JSON-able values; shares are in [0, 1], null where nothing says anything."""
-    images = evaluation.images
+    scores = evaluation.scores
     return {
         "run": evaluation.run,
         "split": evaluation.split,
         "step": evaluation.step,
         "config_hash": evaluation.config_hash,
-        "images": len(images.names),
+        "images": len(scores.names),
         "images_digest": evaluation.images_digest,
-        "miou": images.miou,
-        "pixel_accuracy": images.pixel_accuracy,
-        "classes": class_rows(images),
+        "miou": scores.miou,
+        "pixel_accuracy": scores.pixel_accuracy,
+        "classes": class_rows(scores),
     }
 
 
-def class_rows(images: ImageEvaluation) -> list[dict[str, Any]]:
+def class_rows(scores: ImageEvaluation) -> list[dict[str, Any]]:
     """Return name, iou, recall, precision and pixels (of the truth) of each class; None where nothing says anything."""
-    columns = {"iou": images.iou, "recall": images.recall, "precision": images.precision}
-    pixels = images.total.sum(axis=1).tolist()
+    columns = {"iou": scores.iou, "recall": scores.recall, "precision": scores.precision}
+    pixels = scores.total.sum(axis=1).tolist()
     return [
         {
             "name": name,
             **{key: None if values[at] != values[at] else float(values[at]) for key, values in columns.items()},
             "pixels": pixels[at],
         }
-        for at, name in enumerate(images.classes)
+        for at, name in enumerate(scores.classes)
     ]
 
 
-def classes_csv(images: ImageEvaluation) -> str:
+def classes_csv(scores: ImageEvaluation) -> str:
     """Return a line a class with full precision; missing values are empty."""
-    rows = class_rows(images)
+    rows = class_rows(scores)
     return _csv(["class", *list(rows[0])[1:]], [list(row.values()) for row in rows])
 
 
-def confusion_csv(images: ImageEvaluation) -> str:
+def confusion_csv(scores: ImageEvaluation) -> str:
     """Return the confusion matrix in pixels, a line a class of the truth."""
-    matrix = [[name, *row] for name, row in zip(images.classes, images.total.tolist(), strict=True)]
-    return _csv(["truth \\ prediction", *images.classes], matrix)
+    matrix = [[name, *row] for name, row in zip(scores.classes, scores.total.tolist(), strict=True)]
+    return _csv(["truth \\ prediction", *scores.classes], matrix)
 
 
 def to_table(evaluation: Evaluation) -> Table:
@@ -109,7 +109,7 @@ def to_table(evaluation: Evaluation) -> Table:
     table.add_column("class")
     for title in ("IoU", "recall", "precision", "share of pixels"):
         table.add_column(title, justify="right")
-    rows = class_rows(evaluation.images)
+    rows = class_rows(evaluation.scores)
     everything = sum(row["pixels"] for row in rows)
     for row in rows:
         share = row["pixels"] / everything if everything else 0.0
@@ -120,19 +120,19 @@ def to_table(evaluation: Evaluation) -> Table:
 
 def summary(evaluation: Evaluation) -> str:
     """Return the scores in a line."""
-    images = evaluation.images
+    scores = evaluation.scores
     return (
-        f"{evaluation.run} at step {evaluation.step} on {len(images.names)} images of {evaluation.split}: mIoU "
-        f"{images.miou:.4f}, pixel accuracy {images.pixel_accuracy:.4f}"
+        f"{evaluation.run} at step {evaluation.step} on {len(scores.names)} images of {evaluation.split}: mIoU "
+        f"{scores.miou:.4f}, pixel accuracy {scores.pixel_accuracy:.4f}"
     )
 
 
 def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
     """Write the tables, the matrices of the images, and last evaluation.json; each whole or not at all."""
-    images = evaluation.images
-    save_image_evaluation(folder / PER_IMAGE, images)
-    write_whole(folder / PER_CLASS, classes_csv(images))
-    write_whole(folder / CONFUSION, confusion_csv(images))
+    scores = evaluation.scores
+    save_image_evaluation(folder / PER_IMAGE, scores)
+    write_whole(folder / PER_CLASS, classes_csv(scores))
+    write_whole(folder / CONFUSION, confusion_csv(scores))
     write_whole(folder / JSON, json.dumps(to_json(evaluation), indent=1) + "\n")
 
 
@@ -148,13 +148,13 @@ NAMED, NUMBERED = 40, 21
 """Most classes whose names fit beside the matrix, and whose shares fit into it."""
 
 
-def draw_confusion(images: ImageEvaluation, path: Path, title: str) -> None:
+def draw_confusion(scores: ImageEvaluation, path: Path, title: str) -> None:
     """Write the confusion matrix as a PNG; each row is divided by the pixels that truly are of its class.
 
     Rows of classes that do not occur are empty.
     """
-    count = len(images.classes)
-    total = images.total.astype(np.float64)
+    count = len(scores.classes)
+    total = scores.total.astype(np.float64)
     truly = total.sum(axis=1, keepdims=True)
     shares = np.divide(total, truly, out=np.full_like(total, np.nan), where=truly > 0)
     side = max(4.5, min(14.0, 0.55 * count + 2))
@@ -164,8 +164,8 @@ def draw_confusion(images: ImageEvaluation, path: Path, title: str) -> None:
     image = axes.imshow(shares, cmap="viridis", vmin=0, vmax=1)
     axes.set(xlabel="prediction", ylabel="truth", title=title)
     if count <= NAMED:
-        axes.set_xticks(range(count), images.classes, rotation=45, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(count), images.classes)
+        axes.set_xticks(range(count), scores.classes, rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(count), scores.classes)
     if count <= NUMBERED:
         for row, column in zip(*np.nonzero(shares >= 0.005), strict=True):
             value = shares[row, column]

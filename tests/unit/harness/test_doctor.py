@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +10,18 @@ import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from optuna.trial import TrialState as OptunaState
+from reference.tiny import tiny_config
 
+from harness.cli.main import run
 from harness.event_log import LEDGER, Ledger
 from harness.run_folder import checkpoint_folder
 from harness.search.doctor import Finding, diagnose
+from harness.search.manifest import Manifest, write_manifest
 from harness.search.objectives import Objective
 from harness.search.study import JOURNAL, journal
 from harness.tracking.recorder import MlflowRecorder
 from harness.trials import Trial, TrialState
+from search_spaces.space import parse_space
 from trainers.checkpoint import save_checkpoint
 
 STATES = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.INTERRUPTED]
@@ -166,3 +171,24 @@ def test_what_is_repaired_is_not_found_again(search: Search, fall_ill: Callable[
 def test_a_run_that_is_missing_is_found(search: Search) -> None:
     search.client.delete_run(search.run(0).info.run_id)
     assert [finding.what for finding in search.diagnose()] == ["COMPLETE in the ledger, without a run in MLflow"]
+
+
+def test_the_command_repairs_what_it_can_and_ends_with_1_while_something_disagrees(
+    search: Search, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = parse_space(
+        "name: s\nsource: a test\nbaseline: {optimizer.lr: 0.1}\n"
+        "parameters:\n  optimizer.lr: {float: {low: 0.001, high: 0.2}}\n"
+    )
+    write_manifest(search.folder, Manifest("digits_css", {}, tiny_config(), "digest", space=space, metric="dev/miou"))
+    command = ["doctor", "search", "--storage", str(search.folder.parent), "--tracking-uri", search.uri, "--json"]
+    a_run_left_running(search)
+    what = "INTERRUPTED in the ledger, RUNNING in MLflow, where KILLED is meant"
+    assert run(command) == 1
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["findings"] == [{"trial": 2, "what": what, "repairable": True}]
+    assert "1 of 1 can be repaired: s4 doctor search --fix" in captured.err
+    assert run([*command, "--fix"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["repaired"] == [f"trial 2: {what}"]
+    assert "ledger, Optuna, MLflow and checkpoints agree on 3 trials" in captured.err
