@@ -18,21 +18,19 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from harness.ablation.evaluate import PICTURE
-from harness.tuning.manifest import Origin
 from mlflow import MlflowClient
 from PIL import Image
 
 from harness.ablation.request import Request, make_request
 from harness.ablation.results import Ablation, collect
-from harness.ablation.tracking import open_recorder, record_begin, record_outcomes
-from harness.run_folder import checkpoint_folder
+from harness.ablation.tracking import record_outcomes, run_tags
+from harness.console import make_console
+from harness.experiment import CssExperiment
+from harness.run_folder import OVERLAYS, RunInfo, checkpoint_folder
+from harness.session import recording, tags_of
 from harness.tracking.views import search_links
 from harness.trials import Trial, TrialState
 from search_spaces.ablation import load_plan
-from trainers.data.splits import open_splits
-from trainers.overrides import apply_overrides
-from trainers.presets import load_preset
 
 SEEDS = (0, 1)
 PATIENCE_MS = 60_000
@@ -57,28 +55,32 @@ class Pages:
 def record(folder: Path) -> str:
     """Record an ablation that was never trained, with made-up scores and a picture a run; return the store's URI."""
     uri = f"sqlite:///{folder}/mlflow.db"
-    config = apply_overrides(load_preset("digits_css"), {"data.labelled": 16, "data.unlabelled": 16, "data.dev": 8})
-    origin = Origin("digits_css", {}, config, open_splits(config.data).digest)
-    request = make_request(load_plan("css_labels"), origin, SEEDS, vary_data=False)
+    experiment = CssExperiment.of("digits_css", {"data.labelled": 16, "data.unlabelled": 16, "data.dev": 8})
+    info = RunInfo.of("ablation", experiment, "dev/miou", {})
+    request = make_request(load_plan("css_labels"), info, experiment, SEEDS, vary_data=False)
     home = folder / "runs" / "labels"
     trials = {}
-    with open_recorder(home, request, "val/miou", uri) as recorder:
-        record_begin(recorder, home, request)
+    tags = tags_of(home, info, experiment, plan=request.plan, base=request.base)
+    with recording(
+        home, info, uri, tags, make_console(quiet=True), metric="dev/miou",
+        trial_tags=lambda trial: run_tags(request, trial), trial_name=lambda trial: request.runs[trial.number].label,
+    ) as recorder:  # fmt: skip
+        experiment.record_inputs(recorder, home, val=True)
         for number in range(len(request.runs)):
-            trials[number] = trained(recorder, request, number)
-            draw_picture(checkpoint_folder(home / "trials", number) / PICTURE, number)
+            trials[number] = trained(recorder, experiment, request, number)
+            draw_picture(checkpoint_folder(home / "trials", number) / OVERLAYS, number)
         late = {number: {"val/miou": 0.4 + number / 100} for number in trials}
         found = Ablation("labels", request, collect(request, trials, late), "val/miou", uri, 1.0, 1.0)
-        record_outcomes(recorder, home, found, models=False)
+        record_outcomes(recorder, home, found)
     return uri
 
 
-def trained(recorder: Any, request: Request, number: int) -> Trial:
+def trained(recorder: Any, experiment: CssExperiment, request: Request, number: int) -> Trial:
     """Record a run whose dev mIoU rises."""
     item = request.runs[number]
     overrides = request.overrides(item)
-    config = request.config_of(item)
-    trial = Trial(number, {"run": number}, overrides, config.hash, config.model_dump(mode="json"))
+    config, config_hash = experiment.resolve(overrides)
+    trial = Trial(number, {"run": number}, overrides, config_hash, config)
     recorder.on_start(trial)
     for step in (300, 600, 900):
         trial.take_in({"step": float(step), "dev/miou": step / 2000 + number / 100}, step / 2000)
