@@ -1,4 +1,4 @@
-"""The errors that a user of the trainer can meet.
+"""Errors that a user of the trainer can meet.
 
 A `UsageError` is somebody's mistake in what they asked for: its message is one line that says what must hold, what was
 given and what to do, and commands end with exit code 2. A `DivergedError` is an outcome of training: the trial failed.

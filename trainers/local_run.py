@@ -1,4 +1,4 @@
-"""A run without Ray: one process, or the ranks that torchrun started."""
+"""Run without Ray: one process, or the ranks that torchrun started."""
 
 from __future__ import annotations
 
@@ -71,9 +71,9 @@ def share_decision(decision: Decision, world_size: int) -> Decision:
     """Return rank 0's decision on every rank."""
     if world_size == 1:
         return decision
-    box = [decision]
-    dist.broadcast_object_list(box, src=0)
-    return box[0]
+    shared = [decision]
+    dist.broadcast_object_list(shared, src=0)
+    return shared[0]
 
 
 def data_parallel(model: nn.Module, world_size: int, device: torch.device) -> nn.Module:

@@ -32,7 +32,7 @@ class Checkpointable(Protocol):
 
 
 class Run(Protocol):
-    """One process's place in a training run.
+    """One process's part in a training run.
 
     Every rank calls `report` at the same steps with the same (already reduced) metrics and receives the same decision.
     """

@@ -1,4 +1,4 @@
-"""Which images are labelled, unlabelled, held back for the objective, and for the final evaluation."""
+"""Splits of the data: labelled, unlabelled, held back for the objective, and for the final evaluation."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from trainers.figure import palette
 from trainers.loader import to_images
 from trainers.models.served import Segmenter
 from trainers.overrides import apply_overrides
-from trainers.predict import find_images, largest, mask_image, predict_labels, write_predictions
+from trainers.predict import find_images, mask_image, predict_labels, upsampled_argmax, write_predictions
 from trainers.presets import load_preset
 
 
@@ -92,8 +92,8 @@ def test_a_few_classes_at_a_time_give_the_argmax_of_all(
     logits = torch.randint(0, levels, (1, classes, 3, 4), generator=torch.Generator().manual_seed(room)).float()
     expected = upsample(logits, (height, width)).argmax(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(predict, "ROOM", room)
-        assert torch.equal(largest(logits, (height, width)), expected)
+        patch.setattr(predict, "MAX_NUMBERS", room)
+        assert torch.equal(upsampled_argmax(logits, (height, width)), expected)
 
 
 def test_a_mask_holds_classes_and_shows_the_colours_of_the_figures(tmp_path: Path) -> None:
