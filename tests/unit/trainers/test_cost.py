@@ -107,10 +107,10 @@ def test_the_memory_of_a_step_is_what_the_allocator_hands_out(precision: str) ->
     config = tiny_config({"model.width": 32, "data.image_size": 96, "compute.precision": precision})
     state, batch = TrainState(config, LocalRun(device=CPU)), batch_of(config)
     take_step(state, batch)
-    found = cost_of(config).memory
-    assert found.activations > found.weights
+    memory = cost_of(config).memory
+    assert memory.activations > memory.weights
     # Autograd adds up gradients in place when no mode is active, and kernels use a little memory that is not counted.
-    assert found.peak == pytest.approx(profiled_peak(state, batch), rel=0.05)
+    assert memory.peak == pytest.approx(profiled_peak(state, batch), rel=0.05)
 
 
 @pytest.mark.parametrize(("kind", "moments"), [("sgd", 1), ("adamw", 2)])
@@ -129,9 +129,9 @@ def test_weights_and_moments_are_counted_by_their_sizes(kind: str, moments: int)
 
 def test_several_ranks_keep_their_gradients_and_share_the_images() -> None:
     config = tiny_config({"schedule.labelled_batch": 16, "schedule.unlabelled_batch": 16})
-    one, two = cost_of(config), cost_of(config, 2)
-    assert two.memory.optimizer == one.memory.optimizer + 4 * one.parameters.total
-    assert two.flops.student == one.flops.student // 2
+    alone, shared = cost_of(config), cost_of(config, 2)
+    assert shared.memory.optimizer == alone.memory.optimizer + 4 * alone.parameters.total
+    assert shared.flops.student == alone.flops.student // 2
 
 
 def test_parts_of_a_batch_need_less_memory_for_the_same_operations_of_the_networks() -> None:
@@ -157,9 +157,9 @@ def test_a_convolutions_operations_are_two_for_each_product() -> None:
 def test_memory_is_counted_until_nothing_refers_to_it() -> None:
     profiler = StepProfiler()
     with profiler:
-        one = torch.ones(256)
-        view = one[1:]
-        del one
+        first = torch.ones(256)
+        view = first[1:]
+        del first
         other = torch.ones(128)
         assert profiler.alive["rest"] == 4 * (256 + 128)
         del view

@@ -245,9 +245,9 @@ def values(groups: Iterable[Any]) -> list[int]:
 def test_ranks_together_see_every_chosen_image_once(world_size: int) -> None:
     chosen = [1, 2, 5, 6, 9]
     source = Numbered(torch.zeros(12, 2, 4))
-    seen = [values(rank_groups(source, chosen, 2, Rank(rank, world_size))) for rank in range(world_size)]
-    assert sorted(index for indices in seen for index in indices) == chosen
-    assert max(map(len, seen)) - min(map(len, seen)) <= 1
+    shares = [values(rank_groups(source, chosen, 2, Rank(rank, world_size))) for rank in range(world_size)]
+    assert sorted(index for indices in shares for index in indices) == chosen
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
 def leaning(lean: float) -> tuple[Script, Numbered]:
