@@ -5,7 +5,7 @@ at 512 pixels is counted on a laptop. Fake tensors are those of the CPU, because
 random numbers nor cast for it; sizes and types of tensors are the same there.
 
 Counted as memory: every tensor that is alive, and so all that autograd saves for the backward pass. Not counted:
-workspaces of convolutions, fragmentation of the allocator, the CUDA context, evaluation; `ALLOWANCE` stands for them.
+workspaces of convolutions, fragmentation of the allocator, the CUDA context, evaluation; `ALLOWANCE` is added for them.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Parameters(NamedTuple):
 
     @property
     def total(self) -> int:
-        """Of the student; the teacher has as many again, which nobody learns."""
+        """Of the student; the teacher has as many again, which are not learned."""
         return self.encoder + self.heads
 
 

@@ -30,7 +30,7 @@ class LocalRun:
         Args:
             folder: where `latest.pt` is written at every report and looked for at the start; none: nothing is kept.
             device: the rank's device; none: its GPU, or the CPU where there is none.
-            listener: told of every report on rank 0; it may return a decision.
+            listener: called with every report on rank 0; it may return a decision.
         """
         grouped = dist.is_available() and dist.is_initialized()
         self.rank = dist.get_rank() if grouped else 0

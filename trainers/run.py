@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # thin processes import this module: it loads no torch
 
 
 class Decision(Enum):
-    """What a training loop does after a report."""
+    """Decision after a report: train on or stop."""
 
     CONTINUE = "continue"
     STOP = "stop"
@@ -38,7 +38,7 @@ class Run(Protocol):
     """
 
     rank: int
-    """0 to world_size - 1; rank 0 speaks for all."""
+    """0 to world_size - 1; rank 0 reports for all."""
     world_size: int
     """Number of processes that train this model together."""
     device: torch.device

@@ -192,7 +192,7 @@ PublishedData = VocData | CityscapesData | Ade20kData | CocoStuffData
 FileData = FolderData | PublishedData
 """Data that lie on disk."""
 AnyData = Annotated[DigitsData | FileData, Field(discriminator="name")]
-"""Data of any kind, told apart by `name`."""
+"""Data of any kind, discriminated by `name`."""
 
 DATA_KINDS = ("digits", "folder", "voc", "cityscapes", "ade20k", "coco_stuff")
 """Every `data.name`."""

@@ -72,7 +72,7 @@ def cover_classes(order: Sequence[str], count: int, classes: Sequence[str], clas
 
     For each class, the rarest first, that no chosen image holds, the first image in the order that holds it is chosen;
     the rest are the first others. So a beginning of the order that holds all classes is what is returned, and more
-    images include the fewer. A class that occurs in no mask at all draws a warning and asks for nothing. All masks are
+    images include the fewer. A class that occurs in no mask at all draws a warning and needs no image. All masks are
     read only where the beginning of the order lacks a class.
 
     Raises:

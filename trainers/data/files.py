@@ -39,7 +39,7 @@ class Pair(NamedTuple):
 
 
 class Coding(NamedTuple):
-    """What the masks of a data set mean."""
+    """Meaning of the mask values of a data set."""
 
     read: Callable[[Path], NDArray[np.uint8]]
     """Reads a mask's values [H, W]."""

@@ -12,7 +12,7 @@ from trainers.errors import DataError
 
 
 class Inventory(NamedTuple):
-    """A data set as it is found."""
+    """Parts, sizes and gaps of a data set."""
 
     title: str
     root: str | None

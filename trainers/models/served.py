@@ -28,7 +28,7 @@ class Segmenter(nn.Module):
     values: Tensor
 
     def __init__(self, config: TrainConfig, step: int = 0) -> None:
-        """Make a network of the config with random parameters; whoever calls this loads others.
+        """Make a network of the config with random parameters; the caller loads others.
 
         Args:
             step: optimizer steps after which the parameters were saved.

@@ -48,12 +48,12 @@ class Weights(NamedTuple):
 
 
 class WeightReport(NamedTuple):
-    """Which tensors of an encoder were found in a file, by name and shape."""
+    """Tensors of an encoder that match those of a file, by name and shape, and those that do not."""
 
     source: str
     sha256: str | None
     matched: int
-    """Tensors of the encoder that were found."""
+    """Tensors of the encoder that match."""
     total: int
     """Tensors of the encoder: weights, and BatchNorm's statistics without its counter."""
     share: float
@@ -67,7 +67,7 @@ class WeightReport(NamedTuple):
 
     @property
     def complete(self) -> bool:
-        """Whether the whole encoder was found, and the file's encoder is no deeper."""
+        """Whether the whole encoder matches, and the file's encoder is no deeper."""
         surplus = any(name.split(".")[0] in ENCODER_PARTS for name in self.unexpected)
         return self.matched == self.total and not surplus
 
