@@ -173,5 +173,5 @@ def test_a_run_shows_its_metrics(page: Any, pages: Pages) -> None:
 
 def test_a_run_shows_its_picture(page: Any, pages: Pages) -> None:
     run = pages.runs["mix, seed 0"].info.run_id
-    page.goto(f"{pages.address}/#/experiments/{pages.experiment}/runs/{run}/artifacts/{PICTURE}")
+    page.goto(f"{pages.address}/#/experiments/{pages.experiment}/runs/{run}/artifacts/{OVERLAYS}")
     page.wait_for_function("[...document.images].some(image => image.naturalWidth === 321)")
