@@ -1,7 +1,7 @@
 """What surrounds a search or a training: records, results and words, whatever happens in between."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,10 +18,10 @@ from trainers.config import TrainConfig
 
 
 @pytest.fixture
-def task(tmp_path: Path) -> Task:
+def task(tmp_path: Path, new_store: Callable[[Path], str]) -> Task:
     return Task(
         kind="search", folder=tmp_path / "runs" / "s-001", preset="digits_css", config=TrainConfig(), settings={},
-        tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}", objectives=(Objective("dev/miou", "max"),), total=2,
+        tracking_uri=new_store(tmp_path), objectives=(Objective("dev/miou", "max"),), total=2,
         space=load_space("css_quick"),
     )  # fmt: skip
 
