@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hosts import Host, Hosts, wait_for
+from hosts import Host, Hosts, interrupt, wait_for
 
 from harness.event_log import LEDGER
 from harness.run_folder import LATEST
@@ -54,6 +55,11 @@ class Command:
             return len(self.reports()) >= number
 
         wait_for(made, f"{number} reports in {self.folder}", timeout)
+
+    def kill(self) -> None:
+        """End it at once, in the middle of what it does."""
+        interrupt(self.process, signal.SIGKILL)
+        self.process.wait()
 
     def saved_step(self) -> int:
         """Return the step of a training's last checkpoint."""
