@@ -119,24 +119,28 @@ def check_search(search: Command, trials: int) -> str:
     return said
 
 
-def tune(cluster: Hosts, host: Host, folder: Path, trials: int = 6) -> Command:
-    options = [
-        "--trials", str(trials), "--scheduler", "none",
-        *settings(schedule__steps=120, schedule__evaluate_every=EVERY),
-    ]  # fmt: skip
-    return start(host, cluster, "tune", "search", folder, options)
+def tune(cluster: Hosts, folder: Path, trials: int, steps: int) -> Command:
+    lengths = settings(schedule__steps=steps, schedule__evaluate_every=EVERY)
+    return start(
+        cluster.head, cluster, "tune", "search", folder, ["--trials", str(trials), "--scheduler", "none", *lengths]
+    )
+
+
+def wait_for_both_gangs(search: Command) -> None:
+    """Wait until each of two gangs has reported."""
+    wait_for(lambda: {trial for trial, _ in search.reports()} >= {0, 1}, "reports of two gangs", 120)
 
 
 def test_a_search_loses_a_host_and_the_other_gang_trains_its_trial(cluster: Hosts, folder: Path) -> None:
-    search = tune(cluster, cluster.head, folder)
-    search.wait_for_reports(6)
+    search = tune(cluster, folder, 4, 60)
+    wait_for_both_gangs(search)
     cluster[2].kill()
-    said = check_search(search, 6)
-    assert "6 complete" in said
+    said = check_search(search, 4)
+    assert "4 complete" in said
 
 
 def test_a_search_puts_gangs_on_a_host_that_joins(smaller: Hosts, folder: Path) -> None:
-    search = tune(smaller, smaller.head, folder)
+    search = tune(smaller, folder, 6, 120)
     search.wait_for_reports(2)
     smaller.join(smaller[2])
     check_search(search, 6)
@@ -151,13 +155,13 @@ def test_a_search_puts_gangs_on_a_host_that_joins(smaller: Hosts, folder: Path) 
 
 
 def test_a_host_that_is_cut_off_and_back_loses_no_trial(cluster: Hosts, folder: Path) -> None:
-    search = tune(cluster, cluster.head, folder)
-    search.wait_for_reports(6)
+    search = tune(cluster, folder, 4, 60)
+    wait_for_both_gangs(search)
     cluster[2].cut()
     seen = len(search.reports())
     search.wait_for_reports(seen + 4)  # the other gang does not notice
     cluster[2].mend()
-    check_search(search, 6)
+    check_search(search, 4)
 
 
 @pytest.mark.long
