@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return
     for item in ours:
         item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture
+def folder(new_store: Callable[[Path], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Storage of a command, with the store that it is recorded in."""
+    made = tmp_path_factory.mktemp("storage")
+    new_store(made)
+    yield made
+    shutil.rmtree(made)
 
 
 @pytest.fixture(scope="module")

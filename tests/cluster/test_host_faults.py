@@ -6,7 +6,6 @@ All on one Ray cluster, whose hosts are booted anew where a test before has lost
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,13 +17,6 @@ pytestmark = pytest.mark.timeout(600)  # a busy machine takes minutes to start w
 EVERY = 10
 TRAINING = settings(schedule__steps=120, schedule__evaluate_every=EVERY)
 """About ten seconds on two hosts."""
-
-
-@pytest.fixture
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    made = tmp_path_factory.mktemp("storage")
-    yield made
-    shutil.rmtree(made)
 
 
 @pytest.fixture(scope="module")

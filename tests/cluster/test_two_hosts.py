@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
-import pytest
 from commands import settings, start
 from hosts import ONPREM, Host, Hosts
 from reference.tiny import differences
@@ -24,13 +21,6 @@ DASHBOARD_PORT = 8265
 LISTEN, LOOPBACK = "0A", "0100007F"
 """As /proc/net/tcp writes them."""
 SHORT = settings(schedule__steps=20, schedule__evaluate_every=10)
-
-
-@pytest.fixture
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    made = tmp_path_factory.mktemp("storage")
-    yield made
-    shutil.rmtree(made)
 
 
 def train_here(folder: Path) -> None:
