@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from commands import Command, settings, start
+from commands import TIMEOUT_S, Command, settings, start
 from hosts import Host, Hosts, hosts, wait_for
 
 pytestmark = pytest.mark.timeout(600)  # a busy machine takes minutes to start workers twice
@@ -81,7 +81,7 @@ def test_an_elastic_training_takes_in_a_host_that_joins(smaller: Hosts, folder: 
     joined = smaller[2]
     smaller.join(joined)
     sent = joined.sent_bytes()
-    wait_for(lambda: joined.sent_bytes() - sent > 20_000_000, "gradients from the host that joined", 120)
+    wait_for(lambda: joined.sent_bytes() - sent > 20_000_000, "gradients from the host that joined", TIMEOUT_S)
     seen = len(training.reports())
     training.wait_for_reports(seen + 3)
     steps = [step for _, step in training.reports()]
@@ -118,14 +118,9 @@ def tune(cluster: Hosts, folder: Path, trials: int, steps: int) -> Command:
     )
 
 
-def wait_for_both_gangs(search: Command) -> None:
-    """Wait until each of two gangs has reported."""
-    wait_for(lambda: {trial for trial, _ in search.reports()} >= {0, 1}, "reports of two gangs", 120)
-
-
 def test_a_search_loses_a_host_and_the_other_gang_trains_its_trial(cluster: Hosts, folder: Path) -> None:
     search = tune(cluster, folder, 4, 60)
-    wait_for_both_gangs(search)
+    search.wait_for_reports(2, trials=2)
     cluster[2].kill()
     said = check_search(search, 4)
     assert "4 complete" in said
@@ -148,7 +143,7 @@ def test_a_search_puts_gangs_on_a_host_that_joins(smaller: Hosts, folder: Path) 
 
 def test_a_host_that_is_cut_off_and_back_loses_no_trial(cluster: Hosts, folder: Path) -> None:
     search = tune(cluster, folder, 4, 60)
-    wait_for_both_gangs(search)
+    search.wait_for_reports(2, trials=2)
     cluster[2].cut()
     seen = len(search.reports())
     search.wait_for_reports(seen + 4)  # the other gang does not notice
@@ -171,7 +166,7 @@ def test_a_host_that_will_leave_has_its_trial_saved_before_its_next_report(clust
     long = settings(schedule__steps=3000, schedule__evaluate_every=1500)
     training = start(cluster.head, cluster, "train", "training", folder, ["--workers", "2", *long])
     node = node_id(cluster, cluster[1])
-    wait_for(lambda: cluster[1].sent_bytes() > 40_000_000, "gradients", 120)
+    wait_for(lambda: cluster[1].sent_bytes() > 40_000_000, "gradients", TIMEOUT_S)
     assert not (training.folder / "latest.pt").exists()
     cluster.head.run(
         "ray", "drain-node", "--address", cluster.address, "--node-id", node,
