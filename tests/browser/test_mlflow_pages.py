@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,9 +52,8 @@ class Pages:
         return [run.info.run_id for run in self.runs.values() if run.data.tags["s4.kind"] == kind]
 
 
-def record(folder: Path) -> str:
-    """Record an ablation that was never trained, with made-up scores and a picture a run; return the store's URI."""
-    uri = f"sqlite:///{folder}/mlflow.db"
+def record(folder: Path, uri: str) -> None:
+    """Record an ablation that was never trained, with made-up scores and a picture a run."""
     experiment = CssExperiment.of("digits_css", {"data.labelled": 16, "data.unlabelled": 16, "data.dev": 8})
     info = RunInfo.of("ablation", experiment, "dev/miou", {})
     request = make_request(load_plan("css_labels"), info, experiment, SEEDS, vary_data=False)
@@ -72,7 +71,6 @@ def record(folder: Path) -> str:
         late = {number: {"val/miou": 0.4 + number / 100} for number in trials}
         found = Ablation("labels", request, collect(request, trials, late), "val/miou", uri, 1.0, 1.0)
         record_outcomes(recorder, home, found)
-    return uri
 
 
 def trained(recorder: Any, experiment: CssExperiment, request: Request, number: int) -> Trial:
@@ -96,9 +94,10 @@ def draw_picture(path: Path, number: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
+def pages(new_store: Callable[[Path], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
     folder = tmp_path_factory.mktemp("pages")
-    uri = record(folder)
+    uri = new_store(folder)
+    record(folder, uri)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -52,10 +52,10 @@ class Search:
 
 
 @pytest.fixture
-def search(tmp_path: Path) -> Search:
+def search(tmp_path: Path, new_store: Callable[[Path], str]) -> Search:
     import optuna
 
-    folder, uri = tmp_path / "search", f"sqlite:///{tmp_path}/mlflow.db"
+    folder, uri = tmp_path / "search", new_store(tmp_path)
     study = optuna.create_study(study_name="search", storage=journal(folder / JOURNAL), direction="maximize")
     ledger = Ledger(folder / LEDGER, "dev/miou")
     with MlflowRecorder(uri, "s4", "search", "search", {}, folder / "outbox.jsonl") as recorder:
