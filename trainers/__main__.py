@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from trainers.config import TrainConfig
-from trainers.errors import UsageError
+from trainers.errors import DivergedError, UsageError
 from trainers.methods import METHODS, method_settings
 from trainers.overrides import apply_overrides, parse_settings
 from trainers.presets import PRESETS, load_preset
@@ -40,7 +40,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _train(config: TrainConfig, out: Path | None) -> int:
     # Imported here, so that a wrong option is answered before torch is loaded.
     from trainers.data.splits import open_splits, verify, write_splits
-    from trainers.errors import DivergedError
     from trainers.figure import draw_predictions
     from trainers.local_run import LocalRun, process_group
     from trainers.loop import train

@@ -111,8 +111,8 @@ def predict_labels(segmenter: Segmenter, image: Image.Image) -> Mask:
 def upsampled_argmax(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """Return the argmax [N, H, W] over the classes of logits [N, K, h, w] that are resized to `size`.
 
-    The same as `upsample(logits, size).argmax(1)`, a few classes at a time where all of them would take more than
-    `MAX_NUMBERS` numbers.
+    The same as `upsample(logits, size).argmax(1)` up to rounding, a few classes at a time where all of them would take
+    more than `MAX_NUMBERS` numbers.
     """
     step = max(1, MAX_NUMBERS // (logits.shape[0] * size[0] * size[1]))
     value, label = upsample(logits[:, :step], size).max(dim=1)

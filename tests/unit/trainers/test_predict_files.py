@@ -81,14 +81,17 @@ def test_images_of_other_modes_are_taken_as_rgb(mode: str) -> None:
 @given(
     classes=st.integers(1, 9),
     room=st.integers(1, 5000),
-    height=st.integers(1, 20),
-    width=st.integers(1, 20),
+    height=st.sampled_from([1, 2, 3, 5, 9, 17]),
+    width=st.sampled_from([1, 2, 4, 7, 13]),
     levels=st.integers(1, 4),
 )
 def test_a_few_classes_at_a_time_give_the_argmax_of_all(
     classes: int, room: int, height: int, width: int, levels: int
 ) -> None:
-    """Few levels make ties, of which the first class wins."""
+    """Few levels make ties, of which the first class wins. Maps of 3 x 4 reach these sizes by weights of eighths.
+
+    Such weights are exact; with others, one class at a time can be rounded differently from several at once.
+    """
     logits = torch.randint(0, levels, (1, classes, 3, 4), generator=torch.Generator().manual_seed(room)).float()
     expected = upsample(logits, (height, width)).argmax(1)
     with pytest.MonkeyPatch.context() as patch:
