@@ -68,7 +68,7 @@ def test_the_page_asks_nothing_of_any_other_file_or_host(written: Path) -> None:
 def test_names_of_variants_are_escaped_in_every_format(written: Path) -> None:
     assert "<b>" not in re.sub(r"<b>(Note|Missing|Caution)\.</b>", "", (written / "report.html").read_text())
     assert r"odd\_100\% \textbar{} \textless{}b\textgreater{}" in (written / "tables" / "comparison.tex").read_text()
-    assert r"odd\_100% \| \<b\>" in (written / "report.md").read_text()
+    assert r"odd_100% \| \<b\>" in (written / "report.md").read_text()
 
 
 def test_every_figure_has_both_looks_and_its_numbers(written: Path) -> None:
