@@ -20,7 +20,7 @@ SHIPPED = Path(__file__).parent / "ablations"
 Overrides = Mapping[str, Value]
 """Dotted config paths and what they are set to."""
 FORMS = ("variants", "leave_one_out", "add_one_in", "cumulative", "levels")
-"""Ways to say which variants there are; a plan has one of them."""
+"""Forms in which variants are given; a plan has one of them."""
 
 
 @dataclass(frozen=True)

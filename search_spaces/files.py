@@ -40,7 +40,7 @@ StrictLoader.add_implicit_resolver(
 
 
 def read_yaml(text: str) -> Any:
-    """Return what a YAML text says.
+    """Return the content of a YAML text.
 
     Raises:
         SpaceError: it is not YAML, or a key appears twice.

@@ -1,1 +1,1 @@
-"""Semi-supervised semantic segmentation (S4) trainers. Knows nothing of clusters, searches or tracking."""
+"""Trainers for semi-supervised semantic segmentation (S4), without clusters, searches or tracking."""

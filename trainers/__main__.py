@@ -1,4 +1,4 @@
-"""`python -m trainers PRESET`: train without Ray, tracking or search; under torchrun, on several ranks.
+"""Command `python -m trainers PRESET`: training without Ray, tracking or search; under torchrun, on several ranks.
 
 python -m trainers digits_css --set schedule.steps=200 --out runs/try
 torchrun --nproc-per-node 2 -m trainers digits_css

@@ -1,4 +1,4 @@
-"""Arithmetic as `compute` in the config asks for it: precision of the networks, and torch.compile.
+"""Arithmetic as configured in `compute`: precision of the networks, and torch.compile.
 
 Compiled are the networks and the pure functions of tensors around them. What draws random numbers, talks to other ranks
 or depends on the number of the step stays outside, so that nothing is compiled twice as training goes on.
@@ -29,7 +29,7 @@ def forward(model: nn.Module, images: Tensor, config: TrainConfig) -> Dense:
 
 
 def as_configured(function: Callable[Arguments, Result], config: TrainConfig) -> Callable[Arguments, Result]:
-    """Return the function, compiled where `compute.compile` says so; once a process."""
+    """Return the function, compiled if `compute.compile` is set; once a process."""
     if not config.compute.compile:
         return function
     compiled: Callable[Arguments, Result] = _compiled(function)

@@ -1,11 +1,11 @@
-"""What a training step costs, found without taking it: parameters, floating-point operations, memory.
+"""Cost of a training step, counted without taking it: parameters, floating-point operations, memory.
 
 The real step runs on fake tensors, which have shapes and no values: nothing is allocated or computed, so a ResNet-101
 at 512 pixels is counted on a laptop. Fake tensors are those of the CPU, because a build without CUDA can neither draw
 random numbers nor cast for it; sizes and types of tensors are the same there.
 
 Counted as memory: every tensor that is alive, and so all that autograd saves for the backward pass. Not counted:
-workspaces of convolutions, fragmentation of the allocator, the CUDA context, evaluation; `ALLOWANCE` stands for them.
+workspaces of convolutions, fragmentation of the allocator, the CUDA context, evaluation; `ALLOWANCE` is added for them.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Parameters(NamedTuple):
 
     @property
     def total(self) -> int:
-        """Of the student; the teacher has as many again, which nobody learns."""
+        """Of the student; the teacher has as many again, which are not learned."""
         return self.encoder + self.heads
 
 
@@ -107,7 +107,7 @@ class Traffic(NamedTuple):
 
 
 class StepCost(NamedTuple):
-    """What one optimizer step costs one rank."""
+    """Cost of one optimizer step to one rank."""
 
     parameters: Parameters
     flops: Flops
@@ -115,8 +115,8 @@ class StepCost(NamedTuple):
     traffic: Traffic
 
 
-class Measured(NamedTuple):
-    """What was seen of a step, by part of the step."""
+class StepProfile(NamedTuple):
+    """Operations and memory of a step, by part of the step."""
 
     flops: Mapping[str, int]
     bytes_at_peak: Mapping[str, int]
@@ -142,64 +142,69 @@ def step_cost(config: TrainConfig, workers: int = 1) -> StepCost:
     student.to(memory_format=torch.channels_last)
     teacher = make_teacher(student)
     with FakeTensorMode():
-        _put_on_fakes(student)
-        _put_on_fakes(teacher)
+        _replace_by_fakes(student)
+        _replace_by_fakes(teacher)
         optimizer = _warm_optimizer(student, config)
         if workers > 1:  # DistributedDataParallel keeps its buckets from step to step, and gradients are views of them
             for parameter in student.parameters():
                 parameter.grad = torch.zeros_like(parameter)
         prototypes = Prototypes.empty(config.num_classes, config.model.representation_dim)
-        found = watch_step(student, teacher, optimizer, prototypes, _batch(config, workers), config)
-    alive = found.bytes_at_peak
+        profile = profile_step(student, teacher, optimizer, prototypes, _batch(config, workers), config)
+    alive = profile.bytes_at_peak
     named = {name: alive.get(name, 0) for name in ("weights", "optimizer", "backward")}
     activations = alive.get("student", 0)
-    rest = found.peak - activations - sum(named.values())
-    flops = {name: found.flops.get(name, 0) for name in ("teacher", "student", "backward")}
+    rest = profile.peak - activations - sum(named.values())
+    flops = {name: profile.flops.get(name, 0) for name in ("teacher", "student", "backward")}
     return StepCost(
         _parameters(student),
-        Flops(**flops, rest=sum(found.flops.values()) - sum(flops.values())),
+        Flops(**flops, rest=sum(profile.flops.values()) - sum(flops.values())),
         Memory(**named, activations=activations, rest=rest),
         _traffic(student, config),
     )
 
 
-def watch_step(
+def profile_step(
     student: nn.Module,
     teacher: nn.Module,
     optimizer: torch.optim.Optimizer,
     prototypes: Prototypes,
     batch: Batch,
     config: TrainConfig,
-) -> Measured:
+) -> StepProfile:
     """Take one step of the training loop, as one rank, and count its operations and its memory.
 
     Tensors may be fake. The optimizer should have taken a step before, so that its momentum is there.
     """
-    watch = StepWatch()
-    watch.hold("weights", [tensor for net in (student, teacher) for tensor in (*net.parameters(), *net.buffers())])
-    watch.hold("optimizer", tree_leaves([list(optimizer.state.values()), [p.grad for p in student.parameters()]]))
-    watch.hold("batch", [*prototypes, *batch])
+    profiler = StepProfiler()
+    profiler.add("weights", [tensor for net in (student, teacher) for tensor in (*net.parameters(), *net.buffers())])
+    profiler.add("optimizer", tree_leaves([list(optimizer.state.values()), [p.grad for p in student.parameters()]]))
+    profiler.add("batch", [*prototypes, *batch])
     context = StepContext(config.seed, 1)
     weights = loss_weights(config.loss, 1, config.schedule.steps)
-    with watch:
+    with profiler:
         for part in css_step(
-            Watched(student, watch, "student"), Watched(teacher, watch, "teacher"), prototypes, batch, config, context
+            ProfiledNetwork(student, profiler, "student"),
+            ProfiledNetwork(teacher, profiler, "teacher"),
+            prototypes,
+            batch,
+            config,
+            context,
         ):
             loss = part.weighted(weights)
-            with watch.phase("backward"):
+            with profiler.phase("backward"):
                 loss.backward()  # type: ignore[no-untyped-call]
-        with watch.phase("update"):
+        with profiler.phase("update"):
             optimizer.step()
             update_teacher(teacher, student, config.ema.teacher_momentum)
-    return Measured(watch.flops, watch.at_peak)
+    return StepProfile(profiler.flops, profiler.at_peak)
 
 
-class StepWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Sees every operation: counts those of convolutions and matrix products, and the bytes of tensors alive.
+class StepProfiler(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counter of the operations of convolutions and matrix products, and of the bytes of tensors alive.
 
     A tensor counts by its storage, from the operation that returned it until nothing refers to it. What an operation
-    allocates and frees within itself is not seen. Being watched, autograd adds gradients into new memory instead of in
-    context, so that a peak in the backward of the losses comes out too large, by less than a map of logits.
+    allocates and frees within itself is not counted. Under this mode autograd adds gradients into new memory instead of
+    in place, so that a peak in the backward of the losses comes out too large, by less than a map of logits.
     """
 
     def __init__(self) -> None:
@@ -209,7 +214,7 @@ class StepWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.at_peak: Counter[str] = Counter()
         self._now = "rest"
         self._peak = 0
-        self._seen: dict[int, weakref.ref[torch.UntypedStorage]] = {}
+        self._storages: dict[int, weakref.ref[torch.UntypedStorage]] = {}
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -220,12 +225,12 @@ class StepWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         finally:
             self._now = before
 
-    def hold(self, name: str, tensors: Iterable[object]) -> None:
+    def add(self, name: str, tensors: Iterable[object]) -> None:
         """Count tensors that exist already."""
         with self.phase(name):
             for tensor in tensors:
                 if isinstance(tensor, Tensor):
-                    self._take(tensor)
+                    self._count(tensor)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -237,36 +242,36 @@ class StepWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.flops[self._now] += formula(*args, **kwargs, out_val=out)
         for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor):
-                self._take(leaf)
+                self._count(leaf)
         return out
 
-    def _take(self, tensor: Tensor) -> None:
+    def _count(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
         key, size, name = storage._cdata, storage.nbytes(), self._now
-        if key in self._seen:
+        if key in self._storages:
             return
-        self._seen[key] = weakref.ref(storage, functools.partial(self._drop, key, size, name))
+        self._storages[key] = weakref.ref(storage, functools.partial(self._discount, key, size, name))
         self.alive[name] += size
         if self.alive.total() > self._peak:
             self._peak, self.at_peak = self.alive.total(), self.alive.copy()
 
-    def _drop(self, key: int, size: int, name: str, _: object) -> None:
-        del self._seen[key]
+    def _discount(self, key: int, size: int, name: str, _: object) -> None:
+        del self._storages[key]
         self.alive[name] -= size
 
 
-class Watched(nn.Module):
+class ProfiledNetwork(nn.Module):
     """A network whose forward counts as a phase of its own."""
 
-    def __init__(self, network: nn.Module, watch: StepWatch, phase: str) -> None:
+    def __init__(self, network: nn.Module, profiler: StepProfiler, phase: str) -> None:
         super().__init__()
         self.network = network
-        self.watch = watch
+        self.profiler = profiler
         self.name = phase
 
     def forward(self, images: Tensor) -> Any:
         """Run the network."""
-        with self.watch.phase(self.name):
+        with self.profiler.phase(self.name):
             return self.network(images)
 
 
@@ -282,7 +287,7 @@ def _on_a_cpu(config: TrainConfig) -> TrainConfig:
     return config.model_copy(update={"model": model, "compute": compute.model_copy(update={"compile": False})})
 
 
-def _put_on_fakes(network: nn.Module) -> None:
+def _replace_by_fakes(network: nn.Module) -> None:
     """Replace a network's meta tensors by fake ones of the CPU, to which `Module.to` refuses to move."""
     for module in network.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):

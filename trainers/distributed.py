@@ -12,8 +12,8 @@ from torch import Tensor, nn
 def sum_over_ranks(tensors: Sequence[Tensor], world_size: int) -> list[Tensor]:
     """Return each tensor summed over the ranks, in one message of float32.
 
-    Unconditional and of fixed shape: every rank calls it at the same place with tensors of the same shapes. Counts stay
-    exact up to 2^24.
+    Unconditional and of fixed shape: every rank makes the same calls in the same order, with tensors of the same
+    shapes. Counts stay exact up to 2^24.
     """
     if world_size == 1:
         return list(tensors)

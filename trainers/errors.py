@@ -1,7 +1,7 @@
-"""The errors that a user of the trainer can meet.
+"""Errors that a user of the trainer can meet.
 
-A `UsageError` is somebody's mistake in what they asked for: its message is one line that says what must hold, what was
-given and what to do, and commands end with exit code 2. A `DivergedError` is an outcome of training: the trial failed.
+A `UsageError` is a user's mistake: its message is one line (what must hold, what was given, what to do), and commands
+end with exit code 2. A `DivergedError` is an outcome of training: the trial failed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 
 class UsageError(ValueError):
-    """What was asked for cannot be done; nothing was changed."""
+    """A request that cannot be met; nothing was changed."""
 
 
 class ConfigError(UsageError):

@@ -1,4 +1,4 @@
-"""Evaluation: one confusion matrix over all ranks, every image counted once, and all that a report says of a state."""
+"""Evaluation: one confusion matrix over all ranks, every image counted once, and the metrics of a report."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def evaluate(model: nn.Module, source: ImageSource, config: TrainConfig, run: Ru
 
 
 def evaluate_state(state: TrainState, splits: Splits, config: TrainConfig, run: Run) -> dict[str, float]:
-    """Return what a report says of a state: the teacher's `dev/...`, `quality/...`, by class, and `health/...`.
+    """Return a report's metrics of a state: the teacher's `dev/...`, `quality/...`, by class, and `health/...`.
 
     Costs a teacher's forward of every dev image and of `evaluation.quality_images` unlabelled ones, shared by the
     ranks, and two collectives of counts. The metrics are the same on every rank; which there are depends on what

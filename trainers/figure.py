@@ -1,4 +1,4 @@
-"""A picture of what a trained model sees: image, truth, prediction, the pseudo-labels of both spaces and their maps."""
+"""Picture of a trained model's output: image, truth, prediction, the pseudo-labels of both spaces and their maps."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ ANCHORS = (
 Pixels = NDArray[np.uint8]
 
 
-class _Seen(NamedTuple):
-    """What the picture shows of one image."""
+class _Panels(NamedTuple):
+    """Panels of one image, beside the image and its truth."""
 
     labels: list[Tensor]
     """Prediction, both pseudo-labels and where they agree, [H, W]; 255 is ignored."""
@@ -57,7 +57,7 @@ def palette(num_classes: int) -> Pixels:
     return colours
 
 
-def heat(values: NDArray[np.floating]) -> Pixels:
+def colormap(values: NDArray[np.floating]) -> Pixels:
     """Return colours [..., 3] of values in [0, 1], from dark violet over green to yellow; others are clipped."""
     places = np.linspace(0.0, 1.0, len(ANCHORS))
     channels = [np.interp(values, places, channel) for channel in np.array(ANCHORS).T]
@@ -89,18 +89,18 @@ def draw_predictions(state: TrainState, source: ImageSource, config: TrainConfig
     """
     samples = source.fetch(range(min(count, len(source))))
     colours = palette(config.num_classes)
-    rows, seen = [], []
+    rows, panels = [], []
     for image, mask, (height, width) in zip(samples.images, samples.labels, samples.sizes.tolist(), strict=True):
         image, mask = image[:, :height, :width], mask[:height, :width]
-        seen.append(_look(state, image, config))
-        labels = [colours[_bytes(label)] for label in (mask, *seen[-1].labels)]
+        panels.append(_panels(state, image, config))
+        labels = [colours[_bytes(label)] for label in (mask, *panels[-1].labels)]
         rows.append([image.permute(1, 2, 0).numpy(), *labels])
-    ends = [_end(max(float(one.maps[column].max()) for one in seen)) for column in range(len(MAPS))]
-    for row, one in zip(rows, seen, strict=True):
-        row += [heat(values.cpu().numpy() / end) for values, end in zip(one.maps, ends, strict=True)]
+    ends = [_end(max(float(panel.maps[column].max()) for panel in panels)) for column in range(len(MAPS))]
+    for row, panel in zip(rows, panels, strict=True):
+        row += [colormap(values.cpu().numpy() / end) for values, end in zip(panel.maps, ends, strict=True)]
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.part")
-    _sheet(rows, ends).save(draft, format="PNG")
+    _compose(rows, ends).save(draft, format="PNG")
     draft.replace(path)
 
 
@@ -115,16 +115,16 @@ def draw_checkpoint(config: TrainConfig, checkpoint: Path, path: Path, count: in
     draw_predictions(state, open_splits(config.data).dev, config, path, count)
 
 
-def _look(state: TrainState, image: Tensor, config: TrainConfig) -> _Seen:
-    """Return what the teacher and the prototypes say of a stored image [3, H, W]."""
+def _panels(state: TrainState, image: Tensor, config: TrainConfig) -> _Panels:
+    """Return the teacher's labels and maps of a stored image [3, H, W]."""
     inputs = to_images(image.unsqueeze(0), state.prototypes.values.device)
     dense = forward(state.teacher, inputs, config)
     size = (inputs.shape[-2], inputs.shape[-1])
-    found = pseudo_labels(dense, state.prototypes, config.css.indicator_temperature, size)
+    pseudo = pseudo_labels(dense, state.prototypes, config.css.indicator_temperature, size)
     prediction = upsample(dense.logits, size).argmax(dim=1)
-    similarity = own_class(found.similarity, found.representation_label)
-    labels = (prediction, found.logit_label, found.representation_label, found.agreed)
-    return _Seen([label[0] for label in labels], [values[0] for values in (found.confidence, similarity)])
+    similarity = own_class(pseudo.similarity, pseudo.representation_label)
+    labels = (prediction, pseudo.logit_label, pseudo.representation_label, pseudo.agreed)
+    return _Panels([label[0] for label in labels], [values[0] for values in (pseudo.confidence, similarity)])
 
 
 def _end(largest: float) -> float:
@@ -137,30 +137,30 @@ def _bytes(label: Tensor) -> Pixels:
     return array
 
 
-def _sheet(rows: list[list[Pixels]], ends: list[float]) -> Image.Image:
-    """Return the rows below a header that says which value the brightest colour of each map means."""
+def _compose(rows: list[list[Pixels]], ends: list[float]) -> Image.Image:
+    """Return the rows as one image, below a header that says which value the brightest colour of each map means."""
     height, width = (max(row[0].shape[side] for row in rows) for side in (0, 1))
     scale = max(1, round(150 / width))
     cell_h, cell_w = height * scale, max(width * scale, 150)
-    sheet = Image.new("RGB", (GAP + len(COLUMNS) * (cell_w + GAP), HEADER + len(rows) * (cell_h + GAP)), PAPER)
-    draw = ImageDraw.Draw(sheet)
+    canvas = Image.new("RGB", (GAP + len(COLUMNS) * (cell_w + GAP), HEADER + len(rows) * (cell_h + GAP)), PAPER)
+    draw = ImageDraw.Draw(canvas)
     font = ImageFont.load_default(size=13)
     for column, name in enumerate(COLUMNS):
         left = GAP + column * (cell_w + GAP)
         draw.text((left, 6), name, fill=INK, font=font)
         if name in MAPS:
-            _key(sheet, draw, left + cell_w, ends[MAPS.index(name)])
+            _colour_bar(canvas, draw, left + cell_w, ends[MAPS.index(name)])
         for row, cells in enumerate(rows):
             tile = Image.fromarray(cells[column])
             tile = tile.resize((tile.width * scale, tile.height * scale), Image.Resampling.NEAREST)
-            sheet.paste(tile, (left, HEADER + row * (cell_h + GAP)))
-    return sheet
+            canvas.paste(tile, (left, HEADER + row * (cell_h + GAP)))
+    return canvas
 
 
-def _key(sheet: Image.Image, draw: ImageDraw.ImageDraw, right: int, end: float) -> None:
+def _colour_bar(canvas: Image.Image, draw: ImageDraw.ImageDraw, right: int, end: float) -> None:
     """Draw in the header, up to `right`, the colours from 0 to the end of the scale."""
     font = ImageFont.load_default(size=11)
     left = right - round(draw.textlength(f"{end:g}", font=font)) - 2
     draw.text((left + 2, 7), f"{end:g}", fill=INK, font=font)
-    sheet.paste(Image.fromarray(np.tile(heat(np.linspace(0.0, 1.0, STRIP)), (9, 1, 1))), (left - STRIP - 1, 9))
+    canvas.paste(Image.fromarray(np.tile(colormap(np.linspace(0.0, 1.0, STRIP)), (9, 1, 1))), (left - STRIP - 1, 9))
     draw.text((left - STRIP - 10, 7), "0", fill=INK, font=font)

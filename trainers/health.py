@@ -1,4 +1,4 @@
-"""Health of a run, read from its state alone: prototypes that stand still, run together or are missing, and the gap."""
+"""Health of a run, from its state alone: drift and angles of prototypes, missing ones, gap of teacher and student."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def prototype_health(now: Prototypes, before: Prototypes) -> dict[str, float]:
 @torch.no_grad()
 def teacher_student_gap(teacher: nn.Module, student: nn.Module) -> float:
     """Return ||t - s|| / ||s|| over all parameters: 0 where teacher and student are the same."""
-    mine: list[Tensor] = list(teacher.parameters())
-    theirs: list[Tensor] = list(student.parameters())
-    return float(_norm(torch._foreach_sub(mine, theirs)) / _norm(theirs))
+    of_teacher: list[Tensor] = list(teacher.parameters())
+    of_student: list[Tensor] = list(student.parameters())
+    return float(_norm(torch._foreach_sub(of_teacher, of_student)) / _norm(of_student))
 
 
 def normalised_entropy(counts: Tensor) -> float:

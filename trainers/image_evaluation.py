@@ -1,4 +1,4 @@
-"""A trained model on a set of images: one confusion matrix an image, and what follows from them."""
+"""Evaluation of a trained model image by image: one confusion matrix an image, and the scores that follow."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from trainers.scores import count_pairs, iou_scores
 
 @dataclass(frozen=True)
 class ImageEvaluation:
-    """What a model said of each image of a set."""
+    """Confusion matrix of each image of a set."""
 
     names: tuple[str, ...]
     """Of the N images."""
@@ -49,24 +49,24 @@ class ImageEvaluation:
     @property
     def iou(self) -> NDArray[np.float64]:
         """[K], in [0, 1]; NaN for classes that occur neither in truth nor in prediction."""
-        found: NDArray[np.float64] = iou_scores(torch.from_numpy(self.total)).iou.numpy()
-        return found
+        iou: NDArray[np.float64] = iou_scores(torch.from_numpy(self.total)).iou.numpy()
+        return iou
 
     @property
     def recall(self) -> NDArray[np.float64]:
         """[K], share of a class's pixels that were found; NaN where it has none."""
-        return _share(self.total.diagonal(), self.total.sum(axis=1))
+        return _ratio(self.total.diagonal(), self.total.sum(axis=1))
 
     @property
     def precision(self) -> NDArray[np.float64]:
         """[K], share of the pixels given a class that are of it; NaN where none was given it."""
-        return _share(self.total.diagonal(), self.total.sum(axis=0))
+        return _ratio(self.total.diagonal(), self.total.sum(axis=0))
 
     @property
     def pixel_accuracy(self) -> float:
         """Share of the labelled pixels that are right, in [0, 1]; 0 where none is labelled."""
-        everything = int(self.total.sum())
-        return int(self.total.trace()) / everything if everything else 0.0
+        pixels = int(self.total.sum())
+        return int(self.total.trace()) / pixels if pixels else 0.0
 
 
 @torch.no_grad()
@@ -80,17 +80,17 @@ def evaluate_images(
     Args:
         segmenter: the model.
         source: the images with their masks.
-        done: called with a number of images whenever so many more were seen.
+        done: called with the number of images of each batch, after it.
     """
     config, classes, count = segmenter.config, segmenter.config.num_classes, len(source)
-    found = np.zeros((count, classes, classes), dtype=np.int64)
+    confusion = np.zeros((count, classes, classes), dtype=np.int64)
     run = LocalRun(device=segmenter.device)
     for indices, (inputs, truth) in numbered_groups(source, range(count), config.evaluation.batch, run):
         for index, label, mask in zip(indices, predictions(segmenter.network, inputs, config), truth, strict=True):
-            found[index] = count_pairs(mask, label, classes).cpu().numpy()
+            confusion[index] = count_pairs(mask, label, classes).cpu().numpy()
         if done is not None:
             done(len(indices))
-    return ImageEvaluation(tuple(source.names), segmenter.classes, found)
+    return ImageEvaluation(tuple(source.names), segmenter.classes, confusion)
 
 
 def folder_source(config: TrainConfig, folder: Path) -> FileSource:
@@ -112,11 +112,14 @@ def folder_source(config: TrainConfig, folder: Path) -> FileSource:
     return FileSource(FolderReader(data).coding._replace(shape=shape), pairs)
 
 
-def save_image_evaluation(path: Path, found: ImageEvaluation) -> None:
+def save_image_evaluation(path: Path, evaluation: ImageEvaluation) -> None:
     """Write `confusion`, `names` and `classes` as a compressed .npz, whole or not at all."""
     content = io.BytesIO()
     np.savez_compressed(
-        content, confusion=found.confusion, names=np.array(found.names, str), classes=np.array(found.classes, str)
+        content,
+        confusion=evaluation.confusion,
+        names=np.array(evaluation.names, str),
+        classes=np.array(evaluation.classes, str),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
@@ -131,9 +134,9 @@ def load_image_evaluation(path: Path) -> ImageEvaluation:
         DataError: the file is missing, or is something else.
     """
     try:
-        with np.load(path, allow_pickle=False) as held:
-            names, classes = (tuple(held[key].tolist()) for key in ("names", "classes"))
-            confusion = held["confusion"]
+        with np.load(path, allow_pickle=False) as arrays:
+            names, classes = (tuple(arrays[key].tolist()) for key in ("names", "classes"))
+            confusion = arrays["confusion"]
         if confusion.shape != (len(names), len(classes), len(classes)) or confusion.dtype != np.int64:
             raise ValueError(f"confusion of shape {confusion.shape} for {len(names)} images")
     except Exception as error:  # numpy and zipfile raise whatever a broken file leads them into
@@ -143,7 +146,7 @@ def load_image_evaluation(path: Path) -> ImageEvaluation:
     return ImageEvaluation(names, classes, confusion)
 
 
-def _share(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
+def _ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
     shares = np.full(len(whole), np.nan)
     np.divide(part, whole, out=shares, where=whole > 0)
     return shares

@@ -188,8 +188,8 @@ def _epoch(length: int, seed: int, purpose: str, epoch: int) -> tuple[int, ...]:
 
 def _read(splits: Splits, config: TrainConfig, context: StepContext) -> _Stored:
     def share(source: ImageSource, batch: int, purpose: str) -> Samples:
-        everyone = batch_indices(len(source), batch, context.seed, purpose, context.step)
-        return source.fetch(rank_slice(everyone, context.rank, context.world_size))
+        global_batch = batch_indices(len(source), batch, context.seed, purpose, context.step)
+        return source.fetch(rank_slice(global_batch, context.rank, context.world_size))
 
     labelled = share(splits.labelled, config.schedule.labelled_batch, "labelled")
     if not config.uses_unlabelled:

@@ -1,4 +1,4 @@
-"""A run without Ray: one process, or the ranks that torchrun started."""
+"""Run without Ray: one process, or the ranks that torchrun started."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class LocalRun:
         Args:
             folder: where `latest.pt` is written at every report and looked for at the start; none: nothing is kept.
             device: the rank's device; none: its GPU, or the CPU where there is none.
-            listener: told of every report on rank 0; it may return a decision.
+            listener: called with every report on rank 0; it may return a decision.
         """
         grouped = dist.is_available() and dist.is_initialized()
         self.rank = dist.get_rank() if grouped else 0
@@ -71,9 +71,9 @@ def share_decision(decision: Decision, world_size: int) -> Decision:
     """Return rank 0's decision on every rank."""
     if world_size == 1:
         return decision
-    box = [decision]
-    dist.broadcast_object_list(box, src=0)
-    return box[0]
+    shared = [decision]
+    dist.broadcast_object_list(shared, src=0)
+    return shared[0]
 
 
 def data_parallel(model: nn.Module, world_size: int, device: torch.device) -> nn.Module:

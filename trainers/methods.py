@@ -1,4 +1,4 @@
-"""The methods of the paper's Table 1, each as settings of the same step.
+"""Methods of the paper's Table 1, each as settings of the same step.
 
 Every method adds one thing to the one before: a teacher's labels, mixing, a contrastive loss, the second space. What a
 method does not name stays as the preset has it, thresholds and schedules too.

@@ -1,4 +1,4 @@
-"""Dotted paths into a config: `loss.lambda_u=0.5`."""
+"""Overrides of a config by dotted paths: `loss.lambda_u=0.5`."""
 
 from __future__ import annotations
 

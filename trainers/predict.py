@@ -24,7 +24,7 @@ from trainers.windows import sliding_labels
 
 OVERLAYS = "overlays"
 """Folder of the blended pictures, below that of the masks."""
-ROOM = 2**26
+MAX_NUMBERS = 2**26
 """Numbers (256 MiB of float32) that logits at the size of a large image may take at once."""
 
 Mask = NDArray[np.uint8]
@@ -36,7 +36,7 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     Raises:
         DataError: a path does not exist, a folder holds no images, or two files differ only in folder or suffix.
     """
-    found: list[Path] = []
+    images: list[Path] = []
     for path in paths:
         if path.is_dir():
             inside = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
@@ -44,19 +44,19 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
                 raise DataError(
                     f"a folder must hold images ({', '.join(IMAGE_SUFFIXES)}), got none in {path}: check it"
                 )
-            found += inside
+            images += inside
         elif path.exists():
-            found.append(path)
+            images.append(path)
         else:
             raise DataError(f"an image must exist, got {path}: check the path")
-    first: dict[str, Path] = {}
-    for path in found:
-        if first.setdefault(path.stem, path) is not path:
+    by_name: dict[str, Path] = {}
+    for path in images:
+        if by_name.setdefault(path.stem, path) is not path:
             raise DataError(
-                f"images must have names of their own, for masks are named after them, got {first[path.stem]} and "
+                f"images must have names of their own, for masks are named after them, got {by_name[path.stem]} and "
                 f"{path}: rename one, or predict them apart"
             )
-    return found
+    return images
 
 
 def check_images(images: Sequence[Path]) -> None:
@@ -97,30 +97,29 @@ def predict_labels(segmenter: Segmenter, image: Image.Image) -> Mask:
     inputs = to_images(stored, segmenter.device)
     if config.evaluation.mode == "whole":
         logits = forward(segmenter.network, inputs, config).logits
-        return _as_mask(largest(logits, (image.height, image.width))[0])
+        return _as_mask(upsampled_argmax(logits, (image.height, image.width))[0])
     settings = config.evaluation
     labels = sliding_labels(
         lambda windows: segmenter(windows).softmax(dim=1), inputs[0], settings.window, settings.overlap, settings.batch
     )
-    found = _as_mask(labels)
-    if found.shape == (image.height, image.width):
-        return found
-    return np.array(Image.fromarray(found).resize(image.size, Image.Resampling.NEAREST))
+    mask = _as_mask(labels)
+    if mask.shape == (image.height, image.width):
+        return mask
+    return np.array(Image.fromarray(mask).resize(image.size, Image.Resampling.NEAREST))
 
 
-def largest(logits: Tensor, size: tuple[int, int]) -> Tensor:
+def upsampled_argmax(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """Return the argmax [N, H, W] over the classes of logits [N, K, h, w] that are resized to `size`.
 
     The same as `upsample(logits, size).argmax(1)`, a few classes at a time where all of them would take more than
-    `ROOM` numbers.
+    `MAX_NUMBERS` numbers.
     """
-    step = max(1, ROOM // (logits.shape[0] * size[0] * size[1]))
-    best = upsample(logits[:, :step], size)
-    value, label = best.max(dim=1)
+    step = max(1, MAX_NUMBERS // (logits.shape[0] * size[0] * size[1]))
+    value, label = upsample(logits[:, :step], size).max(dim=1)
     for first in range(step, logits.shape[1], step):
-        more, which = upsample(logits[:, first : first + step], size).max(dim=1)
-        label = torch.where(more > value, which + first, label)
-        value = torch.maximum(value, more)
+        chunk_value, chunk_label = upsample(logits[:, first : first + step], size).max(dim=1)
+        label = torch.where(chunk_value > value, chunk_label + first, label)
+        value = torch.maximum(value, chunk_value)
     return label
 
 
@@ -167,5 +166,5 @@ def write_png(path: Path, picture: Image.Image) -> None:
 
 
 def _as_mask(label: Tensor) -> Mask:
-    found: Mask = label.cpu().numpy().astype(np.uint8)
-    return found
+    mask: Mask = label.cpu().numpy().astype(np.uint8)
+    return mask

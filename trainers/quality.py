@@ -1,4 +1,4 @@
-"""Quality of pseudo-labels: what the teacher says of unlabelled images, against their truth where it is known.
+"""Quality of pseudo-labels: the teacher's labels of unlabelled images, against their truth where it is known.
 
 The paper's Table 5 and the comparison of both spaces, measured while training. No truth measured here reaches a loss.
 """
@@ -27,8 +27,8 @@ KINDS = ("logit", "confident", "representation", "mix")
 """Labels of the logits, those of them that are confident, labels of the representations, labels that both agree on."""
 
 
-class _Said(NamedTuple):
-    """What a teacher says of an image."""
+class _ImageLabels(NamedTuple):
+    """A teacher's labels of an image."""
 
     labels: Tensor
     """[kinds, H, W], 255 where a kind does not keep a pixel."""
@@ -61,10 +61,10 @@ class Counts(NamedTuple):
         return Counts(*(part.view_as(count) for part, count in zip(parts, self, strict=True)))
 
 
-def evenly_drawn(count: int, total: int) -> list[int]:
+def evenly_spaced(count: int, total: int) -> list[int]:
     """Return `count` of the indices 0 to total - 1 in even distances; all of them where there are no more."""
     count = min(count, total)
-    return [place * total // count for place in range(count)]
+    return [position * total // count for position in range(count)]
 
 
 @torch.no_grad()
@@ -86,21 +86,21 @@ def count_pseudo_labels(
         prototypes: [K, D].
         source: unlabelled images; those without truth are in no confusion matrix.
         config: what L_u keeps, and how labels are made.
-        run: this rank's place.
+        run: this rank and its group.
         warming_up: whether `cross` still takes all labels from the logits.
     """
     counts = Counts.zero(config.num_classes, run.device)
-    chosen = evenly_drawn(config.evaluation.quality_images, len(source))
+    chosen = evenly_spaced(config.evaluation.quality_images, len(source))
     for images, truth in rank_groups(source, chosen, config.evaluation.batch, run):
-        seen = forward(teacher, images, config)
+        outputs = forward(teacher, images, config)
         for index, mask in enumerate(truth):
-            one = Dense(*(maps[index : index + 1] for maps in seen))
-            _add(counts, _say(one, prototypes, config, warming_up, (mask.shape[0], mask.shape[1])), mask)
+            output = Dense(*(maps[index : index + 1] for maps in outputs))
+            _add(counts, _label_image(output, prototypes, config, warming_up, (mask.shape[0], mask.shape[1])), mask)
     return counts.over_ranks(run.world_size)
 
 
 def quality_metrics(counts: Counts, config: TrainConfig, with_prototypes: bool) -> dict[str, float]:
-    """Return what the counts say of the labels; only what there are pixels for.
+    """Return the metrics of the labels; only those that there are pixels for.
 
     - `quality/KIND/miou`, `quality/KIND/accuracy`: over the pixels that a kind keeps, where the truth is known;
     - `quality/mix/share`, `quality/confident/share`: share of the pixels of known truth that it keeps;
@@ -114,15 +114,15 @@ def quality_metrics(counts: Counts, config: TrainConfig, with_prototypes: bool) 
     Args:
         counts: over all ranks, on the CPU.
         config: names the classes.
-        with_prototypes: whether any class has a prototype; else nothing is said of representations, mix and agreement.
+        with_prototypes: whether any class has a prototype; else representations, mix and agreement have no metrics.
     """
     pixels = int(counts.predicted.sum())
     if pixels == 0:
         return {}
     metrics = {"health/predicted_entropy": normalised_entropy(counts.predicted)}
-    known = int(counts.confusion[0].sum())  # the logits label every pixel
+    known_pixels = int(counts.confusion[0].sum())  # the logits label every pixel
     for index, kind in enumerate(KINDS[: len(KINDS) if with_prototypes else 2]):
-        metrics |= _scores(kind, counts.confusion[index], known)
+        metrics |= _scores(kind, counts.confusion[index], known_pixels)
     if with_prototypes:
         metrics["quality/agreement"] = int(counts.agreed) / pixels
     occurring = (counts.predicted > 0) | (counts.confusion[0].sum(dim=1) > 0)
@@ -134,18 +134,20 @@ def quality_metrics(counts: Counts, config: TrainConfig, with_prototypes: bool) 
     return metrics
 
 
-def _scores(kind: str, confusion: Tensor, known: int) -> dict[str, float]:
-    if known == 0:
+def _scores(kind: str, confusion: Tensor, known_pixels: int) -> dict[str, float]:
+    if known_pixels == 0:
         return {}
     kept = int(confusion.sum())
-    metrics = {f"quality/{kind}/share": kept / known} if kind in ("mix", "confident") else {}
+    metrics = {f"quality/{kind}/share": kept / known_pixels} if kind in ("mix", "confident") else {}
     if kept:
         metrics[f"quality/{kind}/miou"] = iou_scores(confusion).miou
         metrics[f"quality/{kind}/accuracy"] = int(confusion.diagonal().sum()) / kept
     return metrics
 
 
-def _say(teacher: Dense, prototypes: Prototypes, config: TrainConfig, warming_up: bool, size: tuple[int, int]) -> _Said:
+def _label_image(
+    teacher: Dense, prototypes: Prototypes, config: TrainConfig, warming_up: bool, size: tuple[int, int]
+) -> _ImageLabels:
     """Label one image as a training step would."""
     delta_u = config.thresholds.delta_u
     if not config.uses_prototypes:
@@ -158,15 +160,15 @@ def _say(teacher: Dense, prototypes: Prototypes, config: TrainConfig, warming_up
         spaces = (labels.logit_label, labels.representation_label, labels.agreed)
     confident = confident_labels(spaces[0], targets.confidence, delta_u)
     kept = confident_labels(targets.logit_target, targets.confidence, delta_u) != IGNORE
-    return _Said(torch.cat([spaces[0], confident, *spaces[1:]]), kept.squeeze(0))
+    return _ImageLabels(torch.cat([spaces[0], confident, *spaces[1:]]), kept.squeeze(0))
 
 
-def _add(counts: Counts, said: _Said, truth: Tensor) -> None:
+def _add(counts: Counts, image: _ImageLabels, truth: Tensor) -> None:
     """Count an image in; without waiting for the device."""
     num_classes = counts.predicted.shape[0]
-    for confusion, label in zip(counts.confusion, said.labels, strict=True):
+    for confusion, label in zip(counts.confusion, image.labels, strict=True):
         confusion += count_pairs(truth, label, num_classes)
-    logit, mix = said.labels[0], said.labels[-1]
+    logit, mix = image.labels[0], image.labels[-1]
     counts.predicted.add_(count_classes(logit, num_classes))
-    counts.kept.add_(count_classes(torch.where(said.kept, logit, IGNORE), num_classes))
+    counts.kept.add_(count_classes(torch.where(image.kept, logit, IGNORE), num_classes))
     counts.agreed.add_((mix != IGNORE).sum())

@@ -1,4 +1,4 @@
-"""Randomness is an argument: a generator is a pure function of what it is for."""
+"""Random generators as arguments: each is a pure function of what it is for."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # thin processes import this module: it loads no torch
 
 
 class Decision(Enum):
-    """What a training loop does after a report."""
+    """Decision after a report: train on or stop."""
 
     CONTINUE = "continue"
     STOP = "stop"
@@ -32,13 +32,13 @@ class Checkpointable(Protocol):
 
 
 class Run(Protocol):
-    """One process's place in a training run.
+    """One process's part in a training run.
 
     Every rank calls `report` at the same steps with the same (already reduced) metrics and receives the same decision.
     """
 
     rank: int
-    """0 to world_size - 1; rank 0 speaks for all."""
+    """0 to world_size - 1; rank 0 reports for all."""
     world_size: int
     """Number of processes that train this model together."""
     device: torch.device

@@ -22,7 +22,7 @@ class Scores(NamedTuple):
 def iou_scores(confusion: Tensor) -> Scores:
     """Return IoU = TP / (TP + FP + FN) from a confusion matrix [K, K] (rows truth, columns prediction).
 
-    A class that is absent from truth and prediction says nothing and is left out of the mean, which therefore is never
+    A class that is absent from truth and prediction is left out of the mean, which therefore is never
     NaN.
     """
     confusion = confusion.double()

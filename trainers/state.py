@@ -1,4 +1,4 @@
-"""Everything that crosses a step, in one object that can be written down and read back, bit by bit."""
+"""Training state: everything that crosses a step, in one object that is saved and restored bit by bit."""
 
 from __future__ import annotations
 
@@ -125,15 +125,12 @@ def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> N
     The rule for buffers: floating ones (BatchNorm's running statistics) are averaged like parameters, for they belong
     to the averaged weights; counters are copied. The published code leaves buffers as they were at the start.
     """
-    averaged: list[Tensor] = []
-    latest: list[Tensor] = []
-    for parameter, newer in zip(teacher.parameters(), student.parameters(), strict=True):
-        averaged.append(parameter)
-        latest.append(newer)
-    for mine, theirs in zip(teacher.buffers(), student.buffers(), strict=True):
-        if mine.is_floating_point():
-            averaged.append(mine)
-            latest.append(theirs)
+    averaged: list[Tensor] = list(teacher.parameters())
+    latest: list[Tensor] = list(student.parameters())
+    for of_teacher, of_student in zip(teacher.buffers(), student.buffers(), strict=True):
+        if of_teacher.is_floating_point():
+            averaged.append(of_teacher)
+            latest.append(of_student)
         else:
-            mine.copy_(theirs)
+            of_teacher.copy_(of_student)
     torch._foreach_lerp_(averaged, latest, 1.0 - momentum)

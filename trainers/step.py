@@ -1,7 +1,7 @@
-"""One training step of CSS: from a batch to named losses, statistics and the next prototypes. It writes nothing.
+"""Training step of CSS: from a batch to named losses, statistics and the next prototypes. It writes nothing.
 
-The teacher looks at the whole batch first (`trainers.targets`); the student then learns from it, at once or in parts
-whose gradients add up.
+The teacher first labels the whole batch (`trainers.targets`); the student then sees it, at once or in parts whose
+gradients add up.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from trainers.targets import Batch, StepContext, StudentBatch, make_targets, map
 
 
 class StepOutput(NamedTuple):
-    """What a step, or a part of it, found.
+    """Losses, statistics and prototypes of a step, or of a part of it.
 
     Losses are this rank's and part's: their sum over ranks and parts is the loss of the global batch.
     """
@@ -80,11 +80,13 @@ def css_step(
     sums = student_batch.sums
     for index in range(parts):
         with _gradients_stay_local(student, index < parts - 1):
-            output, sums = _learn(student, student_batch.part(index, parts), prototypes, sums, config, context, index)
-            yield output
+            part, sums = _part_output(
+                student, student_batch.part(index, parts), prototypes, sums, config, context, index
+            )
+            yield part
 
 
-def _learn(
+def _part_output(
     student: nn.Module,
     student_batch: StudentBatch,
     prototypes: Prototypes,
@@ -95,13 +97,13 @@ def _learn(
 ) -> tuple[StepOutput, ClassSums | None]:
     """Return the output of one part, and the sums over ranks and parts so far that prototypes are made of."""
     labelled, parts = student_batch.images.shape[0], config.schedule.accumulate
-    seen = _look(student, student_batch, config)
-    logits = upsample(seen.logits, map_size(student_batch.images))
+    output = _student_output(student, student_batch, config)
+    logits = upsample(output.logits, map_size(student_batch.images))
     # A split, whose gradient is put together at once; of slices, each would fill a map of zeros.
     on_labelled, on_strong = torch.split(logits, [labelled, logits.shape[0] - labelled])
 
     supervised = _supervised(on_labelled, student_batch.labels, config)
-    pixels = _find_pixels(seen, student_batch, prototypes, config) if config.uses_prototypes else None
+    pixels = _contrast_pixels(output, student_batch, prototypes, config) if config.uses_prototypes else None
     reduced = _over_ranks(supervised, pixels, config, context)
     divisor = student_batch.supervised_divisor if reduced.supervised is None else reduced.supervised * parts
     losses = {"supervised": supervised.total / _or_one(divisor)}
@@ -109,8 +111,8 @@ def _learn(
     if student_batch.targets is not None:
         unsupervised = _unsupervised(on_strong, student_batch.targets, config)
         losses["unsupervised"] = unsupervised.total / _or_one(student_batch.unsupervised_divisor)
-        everywhere = student_batch.targets.confidence.numel() * parts**2 * context.world_size
-        statistics["share/unsupervised"] = student_batch.unsupervised_divisor / everywhere
+        all_pixels = student_batch.targets.confidence.numel() * parts**2 * context.world_size
+        statistics["share/unsupervised"] = student_batch.unsupervised_divisor / all_pixels
 
     after = prototypes
     if pixels is not None and reduced.hard is not None and reduced.valid is not None:
@@ -120,15 +122,15 @@ def _learn(
         statistics["share/valid"] = reduced.valid / (pixels.valid.numel() * parts * context.world_size)
         statistics["share/hard"] = reduced.hard.sum() / (reduced.valid.clamp(min=1) * parts)
     if pixels is not None and reduced.hard is not None and config.loss.lambda_c > 0:
-        losses["contrast"] = _contrast(seen, pixels.pool, after, reduced.hard, config, context, index)
+        losses["contrast"] = _contrast(output, pixels.pool, after, reduced.hard, config, context, index)
     else:
         # The representation head has no loss; a graph of weight zero keeps its gradients defined on every rank.
-        losses["supervised"] = losses["supervised"] + seen.representations.sum() * 0.0
+        losses["supervised"] = losses["supervised"] + output.representations.sum() * 0.0
     return StepOutput(losses, statistics, after), sums
 
 
-def _look(student: nn.Module, student_batch: StudentBatch, config: TrainConfig) -> Dense:
-    """Return what the student says of the labelled and the strongly augmented images, [N + U, ...]."""
+def _student_output(student: nn.Module, student_batch: StudentBatch, config: TrainConfig) -> Dense:
+    """Return the student's output for the labelled and the strongly augmented images, [N + U, ...]."""
     if student_batch.strong is None:
         return forward(student, student_batch.images, config)
     if config.schedule.joint_forward:
@@ -151,7 +153,7 @@ class _Reduced(NamedTuple):
     """Sums over the ranks."""
 
     supervised: Tensor | None
-    """Divisor of this part's L_s; none where the student_batch knows the whole batch's."""
+    """Divisor of this part's L_s; none where the `StudentBatch` holds the whole batch's."""
     hard: Tensor | None
     """[K]."""
     valid: Tensor | None
@@ -160,23 +162,25 @@ class _Reduced(NamedTuple):
 
 
 @torch.no_grad()
-def _find_pixels(seen: Dense, student_batch: StudentBatch, prototypes: Prototypes, config: TrainConfig) -> _Pixels:
+def _contrast_pixels(
+    output: Dense, student_batch: StudentBatch, prototypes: Prototypes, config: TrainConfig
+) -> _Pixels:
     assert student_batch.targets is not None  # noqa: S101 - prototypes are used with unlabelled images only
-    valid = valid_labels(student_batch.labels, student_batch.targets, config, map_size(seen.representations))
-    pool = build_pool(valid, _hard_pixels(seen, valid, prototypes, config), config.num_classes)
+    valid = valid_labels(student_batch.labels, student_batch.targets, config, map_size(output.representations))
+    pool = build_pool(valid, _hard_pixels(output, valid, prototypes, config), config.num_classes)
     from_teacher = config.ema.prototype_source == "teacher"
-    return _Pixels(valid, pool, None if from_teacher else class_sums(seen.representations, valid, config.num_classes))
+    return _Pixels(valid, pool, None if from_teacher else class_sums(output.representations, valid, config.num_classes))
 
 
-def _hard_pixels(seen: Dense, valid: Tensor, prototypes: Prototypes, config: TrainConfig) -> Tensor:
+def _hard_pixels(output: Dense, valid: Tensor, prototypes: Prototypes, config: TrainConfig) -> Tensor:
     """Return [N + U, h, w] bool: where the student's indicator of the pixel's own class is below delta_s.
 
     The prototypes are those before this step, as in the pseudo-labels; before any exists, all pixels are hard.
     """
     if config.css.indicator == "confidence":
-        probs = seen.logits.softmax(dim=1)
+        probs = output.logits.softmax(dim=1)
     else:
-        cosines = cosine_similarity(seen.representations, prototypes)
+        cosines = cosine_similarity(output.representations, prototypes)
         probs = similarity_probs(cosines, prototypes.seen, config.css.indicator_temperature)
     return own_class(probs, valid) < config.delta_s_probability
 
@@ -187,19 +191,19 @@ def _over_ranks(supervised: LossSum, pixels: _Pixels | None, config: TrainConfig
     local = [supervised.divisor] if mining else []
     if pixels is not None:
         local += [pixels.pool.hard, pixels.pool.counts.sum(), *(pixels.sums or ())]
-    found = iter(sum_over_ranks(local, context.world_size) if local else [])
-    divisor = next(found) if mining else None
+    totals = iter(sum_over_ranks(local, context.world_size) if local else [])
+    divisor = next(totals) if mining else None
     if pixels is None:
         return _Reduced(divisor, None, None, None)
-    hard, valid = next(found), next(found)
-    return _Reduced(divisor, hard, valid, None if pixels.sums is None else ClassSums(next(found), next(found)))
+    hard, valid = next(totals), next(totals)
+    return _Reduced(divisor, hard, valid, None if pixels.sums is None else ClassSums(next(totals), next(totals)))
 
 
 def _supervised(logits: Tensor, labels: Tensor, config: TrainConfig) -> LossSum:
     loss = config.loss
     if loss.supervised == "ohem":
-        mine = as_configured(hard_example_loss, config)
-        return mine(logits, labels, loss.ohem_threshold, loss.ohem_min_kept, loss.class_weights)
+        ohem_loss = as_configured(hard_example_loss, config)
+        return ohem_loss(logits, labels, loss.ohem_threshold, loss.ohem_min_kept, loss.class_weights)
     return as_configured(supervised_loss, config)(logits, labels, loss.class_weights)
 
 
@@ -209,7 +213,7 @@ def _unsupervised(logits: Tensor, targets: Targets, config: TrainConfig) -> Loss
 
 
 def _contrast(
-    seen: Dense,
+    output: Dense,
     pool: PixelPool,
     prototypes: Prototypes,
     hard: Tensor,
@@ -224,10 +228,10 @@ def _contrast(
         "contrast",
         context.step,
         context.rank + context.world_size * index,
-        device=seen.representations.device,
+        device=output.representations.device,
     )
     per_class = contrastive_loss(
-        seen.representations, pool, prototypes, hard, config.loss, draws, context.world_size * parts
+        output.representations, pool, prototypes, hard, config.loss, draws, context.world_size * parts
     )
     # Only classes that have hard pixels count; the published code divides by all classes present.
     classes = ((hard > 0) & prototypes.seen).sum().clamp(min=1)

@@ -1,4 +1,4 @@
-"""The teacher's half of a step: targets for the student from a batch. No gradient passes here."""
+"""Targets of the student: the teacher's half of a step. No gradient passes here."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Batch(NamedTuple):
 
 
 class StepContext(NamedTuple):
-    """Where and when a step happens; with the seed, all that its randomness depends on."""
+    """Step and rank; with the seed, all that its randomness depends on."""
 
     seed: int
     step: int
@@ -42,7 +42,7 @@ class StepContext(NamedTuple):
 
 
 class StudentBatch(NamedTuple):
-    """A batch as the student sees it, and the sums over the whole batch that its losses are divided by."""
+    """A batch for the student, with its targets and the sums over the whole batch that its losses are divided by."""
 
     images: Tensor
     """[N, 3, H, W], labelled."""
@@ -88,11 +88,11 @@ def make_targets(
         (divisor,) = sum_over_ranks([divisor], context.world_size)
         return StudentBatch(batch.images, batch.labels, None, None, divisor, torch.zeros_like(divisor), None)
     targets, sums = _label(teacher, prototypes, batch, batch.unlabelled, config, context)
-    images, strong = _augment(batch.unlabelled, targets, config, context)
-    local = [divisor, unsupervised_divisor(strong.logit_target, strong.confidence, config)]
+    images, targets = _augment(batch.unlabelled, targets, config, context)
+    local = [divisor, unsupervised_divisor(targets.logit_target, targets.confidence, config)]
     reduced = sum_over_ranks([*local, *(sums or ())], context.world_size)
-    everywhere = None if sums is None else ClassSums(*reduced[2:])
-    return StudentBatch(batch.images, batch.labels, images, strong, reduced[0], reduced[1], everywhere)
+    total_sums = None if sums is None else ClassSums(*reduced[2:])
+    return StudentBatch(batch.images, batch.labels, images, targets, reduced[0], reduced[1], total_sums)
 
 
 def valid_labels(labels: Tensor, targets: Targets, config: TrainConfig, size: tuple[int, int]) -> Tensor:
@@ -118,21 +118,21 @@ def _label(
     """Return targets for the unlabelled images, and this rank's sums of the teacher's representations."""
     size = map_size(unlabelled)
     if not config.uses_prototypes:
-        return _only_inside(logit_targets(forward(teacher, unlabelled, config), size), batch.inside), None
+        return _ignore_outside(logit_targets(forward(teacher, unlabelled, config), size), batch.inside), None
     from_teacher = config.ema.prototype_source == "teacher"
-    seen = forward(teacher, torch.cat([batch.images, unlabelled]) if from_teacher else unlabelled, config)
-    on_unlabelled = Dense(*(maps[-unlabelled.shape[0] :] for maps in seen))
-    label_twice = as_configured(pseudo_labels, config)
-    labels = label_twice(on_unlabelled, prototypes, config.css.indicator_temperature, size)
-    targets = _only_inside(collaborate(labels, config, context.warming_up), batch.inside)
+    output = forward(teacher, torch.cat([batch.images, unlabelled]) if from_teacher else unlabelled, config)
+    on_unlabelled = Dense(*(maps[-unlabelled.shape[0] :] for maps in output))
+    label_in_both_spaces = as_configured(pseudo_labels, config)
+    labels = label_in_both_spaces(on_unlabelled, prototypes, config.css.indicator_temperature, size)
+    targets = _ignore_outside(collaborate(labels, config, context.warming_up), batch.inside)
     if not from_teacher:
         return targets, None
-    valid = valid_labels(batch.labels, targets, config, map_size(seen.representations))
-    return targets, class_sums(seen.representations, valid, config.num_classes)
+    valid = valid_labels(batch.labels, targets, config, map_size(output.representations))
+    return targets, class_sums(output.representations, valid, config.num_classes)
 
 
-def _only_inside(targets: Targets, inside: Tensor | None) -> Targets:
-    """Ask for nothing where an image was filled up: 255 and an indicator and confidence of 0."""
+def _ignore_outside(targets: Targets, inside: Tensor | None) -> Targets:
+    """Ignore the pixels around an image: 255, and an indicator and confidence of 0."""
     if inside is None:
         return targets
     return Targets(

@@ -38,22 +38,22 @@ def sliding_labels(probs: Probs, image: Tensor, window: tuple[int, int], overlap
     Every window sees the true image: one that is larger than the image along a side is cut to it.
 
     Args:
-        probs: what sees a window.
+        probs: the network on windows.
         image: [3, H, W].
         window: height and width.
         overlap: in [0, 1), the least share of a window that the next one covers again.
-        batch: windows that are seen at once.
+        batch: windows a forward.
     """
     height, width = image.shape[-2:]
     rows, columns = min(window[0], height), min(window[1], width)
-    places = list(product(window_starts(height, rows, overlap), window_starts(width, columns, overlap)))
+    corners = list(product(window_starts(height, rows, overlap), window_starts(width, columns, overlap)))
     total: Tensor | None = None
-    for first in range(0, len(places), batch):
-        chosen = places[first : first + batch]
-        seen = probs(torch.stack([image[:, top : top + rows, left : left + columns] for top, left in chosen]))
+    for first in range(0, len(corners), batch):
+        chosen = corners[first : first + batch]
+        window_probs = probs(torch.stack([image[:, top : top + rows, left : left + columns] for top, left in chosen]))
         if total is None:
-            total = seen.new_zeros(seen.shape[1], height, width)
-        for (top, left), part in zip(chosen, seen, strict=True):
+            total = window_probs.new_zeros(window_probs.shape[1], height, width)
+        for (top, left), part in zip(chosen, window_probs, strict=True):
             total[:, top : top + rows, left : left + columns] += part
     assert total is not None  # noqa: S101 - an image has at least one window
     # A pixel's probabilities are divided by one number, which no arg-max sees.

@@ -11,8 +11,7 @@ import torch
 from measuring import Clock
 from torch import Tensor, nn
 
-from trainers import loader, state, step
-from trainers import targets as student_batch
+from trainers import loader, state, step, targets
 from trainers.config import TrainConfig
 from trainers.data.splits import Splits
 from trainers.loader import load_batch
@@ -38,18 +37,18 @@ OUTSIDE = (
 _CALLS = (
     (loader, "_read", "images from the cache"),
     (loader, "weak_augment", "weak augmentation"),
-    (student_batch, "forward", "teacher, forward"),
-    (student_batch, "pseudo_labels", "pseudo-labels"),
-    (student_batch, "collaborate", "pseudo-labels"),
-    (student_batch, "valid_labels", "prototypes"),
-    (student_batch, "class_sums", "prototypes"),
-    (student_batch, "strong_augment", "strong augmentation"),
-    (student_batch, "supervised_divisor", "cross-entropies"),
-    (student_batch, "unsupervised_divisor", "cross-entropies"),
+    (targets, "forward", "teacher, forward"),
+    (targets, "pseudo_labels", "pseudo-labels"),
+    (targets, "collaborate", "pseudo-labels"),
+    (targets, "valid_labels", "prototypes"),
+    (targets, "class_sums", "prototypes"),
+    (targets, "strong_augment", "strong augmentation"),
+    (targets, "supervised_divisor", "cross-entropies"),
+    (targets, "unsupervised_divisor", "cross-entropies"),
     (step, "upsample", "cross-entropies"),
     (step, "_supervised", "cross-entropies"),
     (step, "_unsupervised", "cross-entropies"),
-    (step, "_find_pixels", "contrast"),
+    (step, "_contrast_pixels", "contrast"),
     (step, "_contrast", "contrast"),
     (step, "update_prototypes", "prototypes"),
     (state, "update_teacher", "teacher, average"),

@@ -9,8 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from trainers import step
-from trainers import targets as student_batch
+from trainers import step, targets
 from trainers.config import TrainConfig
 from trainers.css.prototypes import ClassSums
 from trainers.data.splits import Splits
@@ -47,13 +46,13 @@ def count_traffic(training: TrainState, splits: Splits, config: TrainConfig) -> 
         prototypes += sum(4 * tensor.numel() for tensor in tensors if any(tensor is own for own in sums))
         return original_reduce(tensors, world_size)
 
-    original_sums, original_reduce = student_batch.class_sums, student_batch.sum_over_ranks
+    original_sums, original_reduce = targets.class_sums, targets.sum_over_ranks
     context = StepContext(config.seed, training.step, rank=0, world_size=2)
     batch = load_batch(splits, config, context._replace(world_size=1), torch.device("cpu"))
     with (
         patch.object(dist, "all_reduce", all_reduce),
-        patch.object(student_batch, "class_sums", class_sums),
-        patch.object(student_batch, "sum_over_ranks", sum_over_ranks),
+        patch.object(targets, "class_sums", class_sums),
+        patch.object(targets, "sum_over_ranks", sum_over_ranks),
         patch.object(step, "class_sums", class_sums),
         patch.object(step, "sum_over_ranks", sum_over_ranks),
     ):

@@ -1,4 +1,4 @@
-"""Reads the reference values; see README.md."""
+"""Reader of the reference values; see README.md."""
 
 from functools import cache
 from pathlib import Path

@@ -1,7 +1,7 @@
 """Strong augmentation an image at a time with Pillow and torchvision: what ours is timed against.
 
 Published code turns every image and its maps into 8-bit pictures, so that confidences are rounded to 1 / 255, works on
-them one by one, turns them back into tensors, and mixes in a loop over the batch. What is drawn has the same ranges as
+them one by one, turns them back into tensors, and mixes in a loop over the batch. Its draws have the same ranges as
 in our config, but the operations are Pillow's (hue by HSV, for one): nothing is compared with it but time.
 """
 
@@ -42,8 +42,8 @@ def augment_batch(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Images [N, 3, H, W] in [0, 1], labels [N, H, W] int64 and confidences [N, H, W] in [0, 1], all augmented."""
     done = []
-    for one in zip(images, label, confidence, strict=True):
-        done.append(_to_tensors(_augment(_to_pictures(*one), strength, draws)))
+    for sample in zip(images, label, confidence, strict=True):
+        done.append(_to_tensors(_augment(_to_pictures(*sample), strength, draws)))
     maps = [torch.stack(column) for column in zip(*done, strict=True)]
     mixed = [column.clone() for column in maps]
     for index in range(len(images)):

@@ -62,17 +62,17 @@ def window_mean(
     starts: tuple[list[int], list[int]],
 ) -> np.ndarray:
     """Mean probability [K, H, W] of each pixel of [3, H, W], one pixel and one window at a time."""
-    seen = {}
+    window_probs = {}
     for top in starts[0]:
         for left in starts[1]:
-            seen[top, left] = probs(image[:, top : top + window[0], left : left + window[1]])
-    first = next(iter(seen.values()))
+            window_probs[top, left] = probs(image[:, top : top + window[0], left : left + window[1]])
+    first = next(iter(window_probs.values()))
     out = np.zeros((len(first), *image.shape[1:]))
     for y, x in np.ndindex(*image.shape[1:]):
-        found = [
+        covering = [
             part[:, y - top, x - left]
-            for (top, left), part in seen.items()
+            for (top, left), part in window_probs.items()
             if top <= y < top + part.shape[1] and left <= x < left + part.shape[2]
         ]
-        out[:, y, x] = sum(found) / len(found)
+        out[:, y, x] = sum(covering) / len(covering)
     return out

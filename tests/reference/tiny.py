@@ -47,10 +47,10 @@ def differences(one: object, other: object, path: str = "") -> list[str]:
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         missing = [f"{path}/{key}" for key in one.keys() ^ other.keys()]
         shared = [key for key in one if key in other]
-        return missing + [found for key in shared for found in differences(one[key], other[key], f"{path}/{key}")]
+        return missing + [where for key in shared for where in differences(one[key], other[key], f"{path}/{key}")]
     if isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
         pairs = zip(one, other, strict=True)
-        return [found for at, (mine, theirs) in enumerate(pairs) for found in differences(mine, theirs, f"{path}/{at}")]
+        return [where for at, (mine, theirs) in enumerate(pairs) for where in differences(mine, theirs, f"{path}/{at}")]
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         return [] if one.dtype == other.dtype and torch.equal(one, other) else [path]
     return [] if type(one) is type(other) and one == other else [path]

@@ -55,7 +55,7 @@ def draw_geometry(
 def moves_nothing(
     config: WeakAugmentConfig | StrongAugmentConfig, size: tuple[int, int], out_size: tuple[int, int]
 ) -> bool:
-    """Return whether every draw from `config` is the identity; told from the config alone."""
+    """Return whether every draw from `config` is the identity; known from the config alone."""
     still = config.shift == 0 if isinstance(config, StrongAugmentConfig) else True
     return still and config.scale == (1.0, 1.0) and config.flip == 0 and size == out_size
 
@@ -100,7 +100,7 @@ def _mean_of_true(image: Tensor, sizes: Tensor) -> Tensor:
 
 
 def _axis(params: GeometryParams, axis: int, stored: int, out_size: int, true: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return where each output pixel looks along an axis (0 rows, 1 columns), and if that is inside of the image.
+    """Return where each output pixel samples along an axis (0 rows, 1 columns), and if that is inside of the image.
 
     Args:
         params: Rows of the images.

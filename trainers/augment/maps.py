@@ -1,4 +1,4 @@
-"""What is augmented together: an image and every map over its pixels.
+"""Maps that are augmented together: an image and every map over its pixels.
 
 Keys of `Maps`:
     "image": float32 [N, 3, H, W] in [0, 1];

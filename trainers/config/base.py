@@ -1,4 +1,4 @@
-"""What all configuration shares."""
+"""Base of all configuration: frozen models, the ignored label, ranges of numbers."""
 
 from __future__ import annotations
 

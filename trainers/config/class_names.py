@@ -1,4 +1,4 @@
-"""Class names of the published data sets, in the order of their labels: K is fixed here, whatever files there are."""
+"""Class names of the published data sets, in the order of their labels."""
 
 VOC_CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",

@@ -63,7 +63,7 @@ class DigitsData(Frozen):
 
 
 class _Drawn(Frozen):
-    """What data on disk share: which of the training images are labelled and which are held back."""
+    """Fields of all data on disk: which of the training images are labelled and which are held back."""
 
     labelled: int | Path = 40
     """Labelled training images: how many to draw with `seed`, every class among them, or a list of names (a file)."""
@@ -192,7 +192,7 @@ PublishedData = VocData | CityscapesData | Ade20kData | CocoStuffData
 FileData = FolderData | PublishedData
 """Data that lie on disk."""
 AnyData = Annotated[DigitsData | FileData, Field(discriminator="name")]
-"""Data of any kind, told apart by `name`."""
+"""Data of any kind, discriminated by `name`."""
 
 DATA_KINDS = ("digits", "folder", "voc", "cityscapes", "ade20k", "coco_stuff")
 """Every `data.name`."""

@@ -11,7 +11,7 @@ from trainers.config.base import Frozen, Momentum, Positive, Share
 
 
 class WeakAugmentConfig(Frozen):
-    """What every training image goes through: random scale, crop and flip. The teacher sees no more than this."""
+    """Augmentation of every training image: random scale, crop and flip. The teacher's images get no other."""
 
     scale: tuple[Positive, Positive] = (1.0, 1.0)
     """Range of the magnification, drawn log-uniformly; 1 keeps the stored size."""
@@ -30,7 +30,7 @@ class WeakAugmentConfig(Frozen):
 
 
 class StrongAugmentConfig(Frozen):
-    """What the student sees of an unlabelled image, in this order: geometry, jitter, blur, mixing.
+    """Augmentation of the student's unlabelled images, in this order: geometry, jitter, blur, mixing.
 
     The pseudo-labels and their confidences go through the same geometry and mixing, as floats.
     """
@@ -74,7 +74,7 @@ class CssConfig(Frozen):
     label_strategy: Literal["logit", "representation", "mix", "cross"] = "mix"
     """Pseudo-labels: from the logits, from the representations, where both agree, or each supervising the other."""
     indicator: Literal["similarity", "confidence"] = "similarity"
-    """What tells valid and hard pixels of the contrastive loss: similarity to the prototypes, or softmax confidence."""
+    """Selects valid and hard pixels of the contrastive loss: similarity to the prototypes, or softmax confidence."""
     indicator_temperature: Positive = 0.25
     """tau of Eq. 5. The published code uses 0.25 with mix and 0.1 with cross."""
     cross_warmup: Annotated[float, Field(ge=0)] = 0.1
@@ -93,7 +93,7 @@ class CssConfig(Frozen):
 
 
 class ThresholdsConfig(Frozen):
-    """Which pixels count. delta_w < delta_s."""
+    """Thresholds on confidence and indicator that select pixels. delta_w < delta_s."""
 
     delta_u: Share = 0.97
     """delta_u of Eq. 8, on the confidence of the teacher's logits: pixels at or above it enter L_u."""

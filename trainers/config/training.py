@@ -40,7 +40,7 @@ class OptimizerConfig(Frozen):
 
 
 class ScheduleConfig(Frozen):
-    """How long, how often, how much at once. Batches are global: ranks share them."""
+    """Horizon, reports and batches. Batches are global: ranks share them."""
 
     steps: int = Field(900, ge=1)
     """The horizon in optimizer steps; every schedule is defined on it."""
@@ -57,7 +57,7 @@ class ScheduleConfig(Frozen):
 
 
 class EvaluationConfig(Frozen):
-    """How the teacher is scored; every image counts once, whatever the number of ranks."""
+    """Scoring of the teacher; every image counts once, whatever the number of ranks."""
 
     mode: Literal["whole", "sliding"] = "whole"
     """Whole images, or overlapping windows whose probabilities are averaged (Cityscapes in the paper)."""
@@ -78,7 +78,7 @@ class EvaluationConfig(Frozen):
 
 
 class ComputeConfig(Frozen):
-    """How the arithmetic is done; what is computed stays the same up to rounding."""
+    """Arithmetic of the step; its results stay the same up to rounding."""
 
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the networks; losses and prototypes are always float32."""

@@ -1,1 +1,1 @@
-"""The method: collaborative space supervision (CSS, ICCV 2023). Pure functions of tensors."""
+"""Method: collaborative space supervision (CSS, ICCV 2023). Pure functions of tensors."""

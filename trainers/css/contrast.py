@@ -1,4 +1,4 @@
-"""The contrastive loss (Eq. 9), without loops over queries or pixels.
+"""Contrastive loss (Eq. 9), without loops over queries or pixels.
 
 Fixed shapes and no look at the data from the host: sampling goes through one sort and uniform numbers, so the step
 never waits for the device and can be compiled. Negatives are looked up in blocks of a fixed size, used and dropped: the
@@ -28,7 +28,7 @@ class PixelPool(NamedTuple):
     """The valid pixels of a rank, sorted by class, hard ones first."""
 
     order: Tensor
-    """[P] int64, pixel numbers; class c stands at offsets[c], its hard pixels before its easy ones."""
+    """[P] int64, pixel numbers; class c begins at offsets[c], its hard pixels before its easy ones."""
     offsets: Tensor
     """[K] int64."""
     counts: Tensor
@@ -85,7 +85,7 @@ def contrastive_loss(
 
     Returns:
         [K], this rank's part of the mean over each class's anchors (their sum over the ranks is that mean); zero, with
-        a gradient of zero, for classes without hard pixels, without a prototype or with nothing to be told from.
+        a gradient of zero, for classes without hard pixels, without a prototype or without negatives.
     """
     num_classes, dim = prototypes.values.shape
     groups = config.negative_groups
@@ -123,7 +123,7 @@ def _log_sum_exp(anchors: Tensor, pixels: Tensor, negative_at: Tensor) -> Tensor
 
 
 class _LogSumExp(torch.autograd.Function):
-    """`_log_sum_exp`, whose gradient is computed on the way, while a block of negatives is at hand.
+    """`_log_sum_exp`, whose gradient is computed in the forward pass, while a block of negatives is in memory.
 
     d/d anchor = sum over n of softmax(anchor . n / |n|) n / |n|: as large as the anchors, where negatives kept for a
     backward of their own would be M / Q times as large. Negatives are not divided by their lengths, cosines are.
@@ -135,10 +135,10 @@ class _LogSumExp(torch.autograd.Function):
         block = max(1, _BLOCK_NUMBERS // (negatives * dim))
         lengths = torch.linalg.vector_norm(pixels, dim=1).clamp(min=_SHORTEST)
         sums, means = [], []
-        for some, at in zip(torch.split(anchors, block), torch.split(negative_at, block), strict=True):
+        for queries, at in zip(torch.split(anchors, block), torch.split(negative_at, block), strict=True):
             drawn = pixels.index_select(0, at.flatten()).view(-1, negatives, dim)
             length = lengths[at].unsqueeze(1)
-            logits = torch.bmm(some, drawn.transpose(1, 2)).div_(length)
+            logits = torch.bmm(queries, drawn.transpose(1, 2)).div_(length)
             log_sum = logits.logsumexp(dim=2, keepdim=True)
             means.append(torch.bmm(logits.sub_(log_sum).exp_().div_(length), drawn))
             sums.append(log_sum)

@@ -28,7 +28,7 @@ class Prototypes(NamedTuple):
 
 
 class ClassSums(NamedTuple):
-    """What a rank knows of its classes; sums over ranks are all that crosses the network, K x (D + 1) numbers."""
+    """Sums over a rank's pixels of each class; only they cross the network, K x (D + 1) numbers."""
 
     sums: Tensor
     """[K, D], sum of the representations of each class."""

@@ -14,7 +14,7 @@ from trainers.models.heads import Dense
 
 
 class PseudoLabels(NamedTuple):
-    """What a teacher says of unlabelled images, in both spaces, at full size."""
+    """A teacher's labels of unlabelled images, in both spaces, at full size."""
 
     logit_label: Tensor
     """y_lgt [N, H, W], argmax of the logits (Eq. 1)."""
@@ -32,7 +32,7 @@ class PseudoLabels(NamedTuple):
 
 
 class Targets(NamedTuple):
-    """What the student is asked for on unlabelled images."""
+    """Labels that supervise the student on unlabelled images."""
 
     logit_target: Tensor
     """[N, H, W], supervises the logits; 255 is ignored."""

@@ -1,4 +1,4 @@
-"""Cross-entropy on labelled pixels (Eq. 7) and on pseudo-labelled ones (Eq. 8).
+"""Cross-entropies on labelled pixels (Eq. 7) and on pseudo-labelled ones (Eq. 8).
 
 Every function returns a sum and what it is to be divided by, both of this rank: the caller divides by the sum of the
 divisors over the ranks, so that ranks together compute what one process would.

@@ -32,8 +32,8 @@ class ImageCache:
         """Args: limit: Bytes."""
         self.limit = limit
         self._lock = threading.Lock()
-        self._kept: OrderedDict[tuple[int, int], Decoded] = OrderedDict()
-        self._gone: deque[tuple[int, int]] = deque()
+        self._images: OrderedDict[tuple[int, int], Decoded] = OrderedDict()
+        self._released: deque[tuple[int, int]] = deque()
         self._used = 0
         self._reserved = 0
 
@@ -41,30 +41,30 @@ class ImageCache:
     def used(self) -> int:
         """Bytes that are kept or reserved."""
         with self._lock:
-            self._forget()
+            self._drop_released()
             return self._used + self._reserved
 
     def get(self, source: int, index: int) -> Decoded | None:
         """Return what is kept of an image of a source, which counts as a use."""
         with self._lock:
-            decoded = self._kept.get((source, index))
+            decoded = self._images.get((source, index))
             if decoded is not None:
-                self._kept.move_to_end((source, index))
+                self._images.move_to_end((source, index))
             return decoded
 
     def put(self, source: int, index: int, decoded: Decoded) -> None:
-        """Keep an image, in the place of those used least recently; one larger than the limit is not kept."""
+        """Keep an image; those used least recently are dropped for it. One larger than the limit is not kept."""
         size = _bytes(decoded)
         with self._lock:
-            if (source, index) in self._kept or not self._make_room(size):
+            if (source, index) in self._images or not self._evict(size):
                 return
-            self._kept[source, index] = decoded
+            self._images[source, index] = decoded
             self._used += size
 
     def reserve(self, size: int) -> bool:
-        """Set bytes aside for a source that keeps its images itself; return whether they were to be had."""
+        """Set bytes aside for a source that keeps its images itself; return whether they fit."""
         with self._lock:
-            if not self._make_room(size):
+            if not self._evict(size):
                 return False
             self._reserved += size
             return True
@@ -74,21 +74,22 @@ class ImageCache:
 
         Takes no lock: the garbage collector may call this in the middle of any other method.
         """
-        self._gone.append((source, reserved))
+        self._released.append((source, reserved))
 
-    def _forget(self) -> None:
-        while self._gone:
-            source, reserved = self._gone.popleft()
-            for key in [key for key in self._kept if key[0] == source]:
-                self._drop(self._kept.pop(key))
+    def _drop_released(self) -> None:
+        while self._released:
+            source, reserved = self._released.popleft()
+            for key in [key for key in self._images if key[0] == source]:
+                self._drop(self._images.pop(key))
             self._reserved -= reserved
 
-    def _make_room(self, size: int) -> bool:
-        self._forget()
+    def _evict(self, size: int) -> bool:
+        """Drop images until `size` more bytes fit; return whether they do."""
+        self._drop_released()
         if size > self.limit - self._reserved:
             return False
         while self._used + size > self.limit - self._reserved:
-            _, dropped = self._kept.popitem(last=False)
+            _, dropped = self._images.popitem(last=False)
             self._drop(dropped)
         return True
 
@@ -127,11 +128,11 @@ def cache_limit() -> int:
 
 def _free_memory() -> int:
     """Return the bytes that this machine, or the container that this process is in, has to give."""
-    known = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     lines = _lines("/proc/meminfo")
-    known += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-    known += [int(line) for line in _lines("/sys/fs/cgroup/memory.max") if line.strip().isdigit()]
-    return min(known)
+    limits += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    limits += [int(line) for line in _lines("/sys/fs/cgroup/memory.max") if line.strip().isdigit()]
+    return min(limits)
 
 
 def _lines(path: str) -> list[str]:

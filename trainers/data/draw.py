@@ -1,4 +1,4 @@
-"""Which training images are labelled and held back: lists as they are, numbers drawn with a seed."""
+"""Draw of the labelled and held-back training images: lists as they are, numbers drawn with a seed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Parts(NamedTuple):
 
 
 def draw_parts(data: FileData, reader: Reader) -> Parts:
-    """Return who is labelled, held back, and everything else.
+    """Return the labelled images, those held back, and all others.
 
     Lists are taken as they are. Numbers are taken from one shuffle, by `seed`, of the sorted names that have masks: dev
     first, so that dev does not change with the number of labelled images, then the labelled ones, by `cover_classes`.
@@ -72,28 +72,30 @@ def cover_classes(order: Sequence[str], count: int, classes: Sequence[str], clas
 
     For each class, the rarest first, that no chosen image holds, the first image in the order that holds it is chosen;
     the rest are the first others. So a beginning of the order that holds all classes is what is returned, and more
-    images include the fewer. A class that occurs in no mask at all draws a warning and asks for nothing. All masks are
+    images include the fewer. A class that occurs in no mask at all draws a warning and needs no image. All masks are
     read only where the beginning of the order lacks a class.
 
     Raises:
         DataError: `count` images cannot hold all classes.
     """
-    found = dict(classes_of(order[:count]))
-    if not set(range(len(classes))) - frozenset().union(*found.values()):
+    classes_by_name = dict(classes_of(order[:count]))
+    if not set(range(len(classes))) - frozenset().union(*classes_by_name.values()):
         return list(order[:count])
-    found |= classes_of(order[count:])
-    often = Counter(kind for kinds in found.values() for kind in kinds)
-    absent = [name for kind, name in enumerate(classes) if kind not in often]
+    classes_by_name |= classes_of(order[count:])
+    frequency = Counter(kind for kinds in classes_by_name.values() for kind in kinds)
+    absent = [name for kind, name in enumerate(classes) if kind not in frequency]
     if absent:
-        warnings.warn(f"no training image that may be labelled holds {_some(absent)}", stacklevel=2)
-    rarest_first = sorted(often, key=lambda kind: (often[kind], kind))
-    chosen = _choose(order, rarest_first, found, lambda name, lacking: 0)
+        warnings.warn(f"no training image that may be labelled holds {_abbreviate(absent)}", stacklevel=2)
+    rarest_first = sorted(frequency, key=lambda kind: (frequency[kind], kind))
+    chosen = _choose(order, rarest_first, classes_by_name, lambda name, lacking: 0)
     if len(chosen) > count:
-        chosen = _choose(order, rarest_first, found, lambda name, lacking: -len(found[name] & lacking))
+        chosen = _choose(
+            order, rarest_first, classes_by_name, lambda name, lacking: -len(classes_by_name[name] & lacking)
+        )
     if len(chosen) > count:
         raise DataError(
             f"data.labelled must be enough images to hold each class once, got {count}, and {len(chosen)} were needed "
-            f"for {len(often)} classes: label more, or give a list"
+            f"for {len(frequency)} classes: label more, or give a list"
         )
     others = [name for name in order if name not in chosen]
     return [*chosen, *others[: count - len(chosen)]]
@@ -102,7 +104,7 @@ def cover_classes(order: Sequence[str], count: int, classes: Sequence[str], clas
 def _choose(
     order: Sequence[str],
     kinds: Sequence[int],
-    found: Mapping[str, frozenset[int]],
+    classes_by_name: Mapping[str, frozenset[int]],
     rank: Callable[[str, set[int]], int],
 ) -> set[str]:
     """Return an image for each class that the earlier ones lack: of least rank, the first in the order."""
@@ -110,9 +112,9 @@ def _choose(
     lacking = set(kinds)
     for kind in kinds:
         if kind in lacking:
-            best = min((name for name in order if kind in found[name]), key=lambda name: rank(name, lacking))
+            best = min((name for name in order if kind in classes_by_name[name]), key=lambda name: rank(name, lacking))
             chosen.add(best)
-            lacking -= found[best]
+            lacking -= classes_by_name[best]
     return chosen
 
 
@@ -131,9 +133,9 @@ def read_list(path: Path, role: str, pairs: Collection[str], key: Callable[[str]
     if not lines:
         raise DataError(f"data.{role} must list at least one name, got none in {path}: add names, one a line")
     names = [_named(line, pairs, key) for line in lines]
-    twice = [name for name, times in Counter(names).items() if times > 1]
-    if twice:
-        raise DataError(f"data.{role} must list a name once, got {twice[0]} again in {path}: remove one")
+    repeated = [name for name, times in Counter(names).items() if times > 1]
+    if repeated:
+        raise DataError(f"data.{role} must list a name once, got {repeated[0]} again in {path}: remove one")
     unknown = [name for name in names if name not in pairs]
     if unknown:
         raise DataError(
@@ -151,10 +153,10 @@ def _named(line: str, pairs: Collection[str], key: Callable[[str], str]) -> str:
 
 
 def _require_disjoint(listed: Mapping[str, Sequence[str]]) -> None:
-    both = sorted(set(listed.get("dev", ())) & set(listed.get("labelled", ())))
-    if both:
+    shared = sorted(set(listed.get("dev", ())) & set(listed.get("labelled", ())))
+    if shared:
         raise DataError(
-            f"data.labelled and data.dev must share no image, got {both[0]} in both lists ({len(both)} in all): "
+            f"data.labelled and data.dev must share no image, got {shared[0]} in both lists ({len(shared)} in all): "
             "remove it from one"
         )
 
@@ -177,5 +179,5 @@ def _within(names: Sequence[str], pool: frozenset[str] | None) -> list[str]:
     return [name for name in names if pool is None or name in pool]
 
 
-def _some(names: Sequence[str]) -> str:
+def _abbreviate(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more classes" if len(names) > 5 else "")

@@ -39,13 +39,13 @@ class Pair(NamedTuple):
 
 
 class Coding(NamedTuple):
-    """What the masks of a data set mean."""
+    """Meaning of the mask values of a data set."""
 
     read: Callable[[Path], NDArray[np.uint8]]
     """Reads a mask's values [H, W]."""
     labels: NDArray[np.uint8]
     """Label of each value, uint8 [256]: a class, or 255."""
-    known: NDArray[np.bool_]
+    allowed: NDArray[np.bool_]
     """Which values may occur, bool [256]."""
     rule: str
     """Names them in a refusal."""
@@ -119,18 +119,18 @@ class FileSource:
         self._decoded[index] = True
 
     def _one_by_one(self, cache: ImageCache, indices: Sequence[int]) -> list[Decoded]:
-        found: dict[int, Decoded] = {}
+        decoded: dict[int, Decoded] = {}
 
         def read(index: int) -> None:
-            found[index] = decode(self._coding, self._pairs[index])
-            cache.put(self._number, index, found[index])
+            decoded[index] = decode(self._coding, self._pairs[index])
+            cache.put(self._number, index, decoded[index])
 
         for index in set(indices):
             kept = cache.get(self._number, index)
             if kept is not None:
-                found[index] = kept
-        in_threads(read, sorted(set(indices) - found.keys()))
-        return [found[index] for index in indices]
+                decoded[index] = kept
+        in_threads(read, sorted(set(indices) - decoded.keys()))
+        return [decoded[index] for index in indices]
 
 
 def decode(coding: Coding, pair: Pair) -> Decoded:
@@ -157,15 +157,15 @@ def classes_in(coding: Coding, pairs: Sequence[Pair]) -> dict[str, frozenset[int
     Raises:
         DataError: a mask cannot be read or breaks a rule.
     """
-    found: dict[str, frozenset[int]] = {}
+    classes: dict[str, frozenset[int]] = {}
 
-    def look(index: int) -> None:
+    def read(index: int) -> None:
         pair = pairs[index]
         counts = np.bincount(_labels(coding, pair, _header(pair.image)).ravel(), minlength=256)
-        found[pair.name] = frozenset(np.flatnonzero(counts[:IGNORE]).tolist())
+        classes[pair.name] = frozenset(np.flatnonzero(counts[:IGNORE]).tolist())
 
-    in_threads(look, range(len(pairs)))
-    return found
+    in_threads(read, range(len(pairs)))
+    return classes
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -236,10 +236,10 @@ def _labels(coding: Coding, pair: Pair, image: Image.Image) -> NDArray[np.uint8]
             f"a mask must have the size of its image ({image.width} x {image.height}), got "
             f"{values.shape[1]} x {values.shape[0]} in {pair.mask}: correct it or {pair.image.name}"
         )
-    outside = ~coding.known[values]
+    outside = ~coding.allowed[values]
     if outside.any():
-        found = ", ".join(map(str, np.unique(values[outside]).tolist()[:5]))
-        raise DataError(f"mask values must be {coding.rule.format(found=found, path=pair.mask)}")
+        values_outside = ", ".join(map(str, np.unique(values[outside]).tolist()[:5]))
+        raise DataError(f"mask values must be {coding.rule.format(values=values_outside, path=pair.mask)}")
     labels = coding.labels[values]
     if coding.shape is None or labels.shape == coding.shape:
         return labels

@@ -32,13 +32,13 @@ class FolderReader:
         k = len(data.classes)
         labels = np.full(256, IGNORE, dtype=np.uint8)
         labels[:k] = np.arange(k)
-        known = np.zeros(256, dtype=bool)
-        known[[*range(k), *(value for value in data.ignore_values if 0 <= value < 256)]] = True
+        allowed = np.zeros(256, dtype=bool)
+        allowed[[*range(k), *(value for value in data.ignore_values if 0 <= value < 256)]] = True
         rule = (
-            f"classes (0 to {k - 1}) or in data.ignore_values {list(data.ignore_values)}, got {{found}} in {{path}}: "
+            f"classes (0 to {k - 1}) or in data.ignore_values {list(data.ignore_values)}, got {{values}} in {{path}}: "
             "correct the mask, or add to data.classes or data.ignore_values"
         )
-        return Coding(byte_mask, labels, known, rule, data.image_shape)
+        return Coding(byte_mask, labels, allowed, rule, data.image_shape)
 
     def missing(self) -> list[str]:
         """Return why a part cannot be read, and which validation images lack their mask."""
@@ -49,9 +49,9 @@ class FolderReader:
             except DataError as error:
                 lines.append(str(error))
                 continue
-            bare = [pair for pair in pairs if not pair.has_mask]
-            if bare and part == self._data.val:
-                lines.append(f"{len(bare)} of {len(pairs)} validation masks, the first {bare[0].mask}")
+            unmasked = [pair for pair in pairs if not pair.has_mask]
+            if unmasked and part == self._data.val:
+                lines.append(f"{len(unmasked)} of {len(pairs)} validation masks, the first {unmasked[0].mask}")
         return lines
 
     def training(self) -> Training:

@@ -1,4 +1,4 @@
-"""What there is of a data set and what is missing, without starting anything."""
+"""Inventory of a data set: what is there and what is missing, without starting anything."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trainers.errors import DataError
 
 
 class Inventory(NamedTuple):
-    """A data set as it is found."""
+    """Parts, sizes and gaps of a data set."""
 
     title: str
     root: str | None
@@ -48,18 +48,20 @@ def take_inventory(data: DigitsData | FileData, *, decode: bool = False) -> Inve
         title = "scenes of handwritten digits"
         return Inventory(title, None, len(data.classes), images, (size, size), digest, (), where, ())
     reader = open_reader(data)
-    bare = Inventory(reader.title, str(data.root), len(data.classes), {}, None, None, (), reader.where, reader.layout)
+    incomplete = Inventory(
+        reader.title, str(data.root), len(data.classes), {}, None, None, (), reader.where, reader.layout
+    )
     missing = reader.missing()
     if missing:
-        return bare._replace(missing=tuple(missing))
+        return incomplete._replace(missing=tuple(missing))
     try:
         images, digest, sources = _parts(data)
         if decode:
             check_files(sources)
         sizes = _sizes([*reader.training().pairs, *reader.validation()])
     except DataError as error:
-        return bare._replace(missing=(str(error),))
-    return bare._replace(images=images, digest=digest, sizes=sizes)
+        return incomplete._replace(missing=(str(error),))
+    return incomplete._replace(images=images, digest=digest, sizes=sizes)
 
 
 def _parts(data: DigitsData | FileData) -> tuple[dict[str, int], str, list[ImageSource]]:
@@ -71,10 +73,10 @@ def _parts(data: DigitsData | FileData) -> tuple[dict[str, int], str, list[Image
 def _sizes(pairs: list[Pair]) -> tuple[tuple[int, int], tuple[int, int]]:
     sizes: list[tuple[int, int]] = [(0, 0)] * len(pairs)
 
-    def look(index: int) -> None:
+    def read(index: int) -> None:
         sizes[index] = image_size(pairs[index].image)
 
-    in_threads(look, range(len(pairs)))
+    in_threads(read, range(len(pairs)))
     return min(sizes, key=_area), max(sizes, key=_area)
 
 

@@ -1,4 +1,4 @@
-"""What the reader of a data set on disk offers; one module a data set."""
+"""Readers of data sets on disk: their protocol, and what those of published data share; one module a data set."""
 
 from __future__ import annotations
 
@@ -147,11 +147,11 @@ def published_coding(labels: dict[int, int], read: Callable[[Path], NDArray[np.u
         labels: Label of each value that may occur, 255 for those that are ignored.
         read: Reads a mask's values.
     """
-    table, known = np.full(256, IGNORE, dtype=np.uint8), np.zeros(256, dtype=bool)
+    table, allowed = np.full(256, IGNORE, dtype=np.uint8), np.zeros(256, dtype=bool)
     for value, label in labels.items():
-        table[value], known[value] = label, True
-    rule = "those of the official release, got {found} in {path}: unpack the archive again"
-    return Coding(read, table, known, rule)
+        table[value], allowed[value] = label, True
+    rule = "those of the official release, got {values} in {path}: unpack the archive again"
+    return Coding(read, table, allowed, rule)
 
 
 def matlab_mask(path: Path, *fields: str) -> NDArray[np.uint8]:
@@ -165,10 +165,10 @@ def matlab_mask(path: Path, *fields: str) -> NDArray[np.uint8]:
 
     name = ".".join(fields)
     try:
-        found = loadmat(str(path), variable_names=fields[:1])[fields[0]]
+        content = loadmat(str(path), variable_names=fields[:1])[fields[0]]
         for field in fields[1:]:
-            found = found[field][0, 0]
-        values = np.asarray(found)
+            content = content[field][0, 0]
+        values = np.asarray(content)
         if values.ndim != 2 or values.min() < 0 or values.max() > IGNORE:
             raise ValueError(f"{name} of shape {values.shape}")
     except Exception as error:  # SciPy's reader raises whatever a broken file leads it into
@@ -190,9 +190,9 @@ def read_names(path: Path) -> list[str]:
 
 
 def _missing_files(what: str, expected: Sequence[Path]) -> list[str]:
-    there = {folder: _names(folder) for folder in {path.parent for path in expected}}  # each folder is listed once
-    gone = [path for path in expected if path.name not in there[path.parent]]
-    return [f"{len(gone)} of {len(expected)} {what}, the first {gone[0]}"] if gone else []
+    present = {folder: _names(folder) for folder in {path.parent for path in expected}}  # each folder is listed once
+    absent = [path for path in expected if path.name not in present[path.parent]]
+    return [f"{len(absent)} of {len(expected)} {what}, the first {absent[0]}"] if absent else []
 
 
 def _names(folder: Path) -> frozenset[str]:

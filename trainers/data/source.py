@@ -1,4 +1,4 @@
-"""What a training step reads images from."""
+"""Sources of images with label maps, and the samples that they return."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which images are labelled, unlabelled, held back for the objective, and for the final evaluation."""
+"""Splits of the data: labelled, unlabelled, held back for the objective, and for the final evaluation."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def open_reader(data: FileData) -> Reader:
 def verify(data: DigitsData | FileData, *, needs_unlabelled: bool = False) -> None:
     """Make sure that all of the data can be read, training and validation, before anything is started.
 
-    Decodes every image and mask of a folder once and keeps none; of a published data set, looks whether every file is
+    Decodes every image and mask of a folder once and keeps none; of a published data set, checks that every file is
     there, and decodes what the splits are drawn by. Digits have nothing to check.
 
     Args:

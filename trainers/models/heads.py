@@ -1,4 +1,4 @@
-"""What every network here returns, its two heads, and its normalisation layers."""
+"""Output of every network, its two heads, and normalisation layers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Norm = Callable[[int], nn.Module]
 
 
 class Dense(NamedTuple):
-    """What a network says about each cell of its stride-4 map."""
+    """Output of a network for each cell of its stride-4 map."""
 
     logits: Tensor
     """[N, K, h, w], of the classes."""
@@ -47,7 +47,7 @@ def conv(inputs: int, outputs: int, norm: Norm, kernel: int = 3, stride: int = 1
 
 @torch.no_grad()
 def centre(layer: nn.Conv2d) -> None:
-    """Take from each row of a 1x1 convolution its mean, and the bias: what all its inputs share is not passed on."""
+    """Subtract from each row of a 1x1 convolution its mean, and drop the bias: what all its inputs share is lost."""
     layer.weight -= layer.weight.mean(dim=1, keepdim=True)
     if layer.bias is not None:
         layer.bias.zero_()

@@ -1,4 +1,4 @@
-"""A trained model as a thing to use: the teacher with its config, from a checkpoint, in one object that can be sent."""
+"""Trained model for inference: the teacher with its config, from a checkpoint, in one object that can be sent."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Segmenter(nn.Module):
     values: Tensor
 
     def __init__(self, config: TrainConfig, step: int = 0) -> None:
-        """Make a network of the config with random parameters; whoever calls this loads others.
+        """Make a network of the config with random parameters; the caller loads others.
 
         Args:
             step: optimizer steps after which the parameters were saved.
@@ -106,13 +106,13 @@ def read_segmenter(path: Path, device: torch.device | None = None) -> Segmenter:
     """
     try:
         with torch.serialization.safe_globals([restore]):
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            model = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, ... for an unreadable file
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise DataError(f"a model must be one that s4 registered, got {path} ({reason}): choose another") from error
-    if not isinstance(found, Segmenter):
-        raise DataError(f"a model must be one that s4 registered, got {type(found).__name__} in {path}: choose another")
-    return found.to(device or torch.device("cpu"))
+    if not isinstance(model, Segmenter):
+        raise DataError(f"a model must be one that s4 registered, got {type(model).__name__} in {path}: choose another")
+    return model.to(device or torch.device("cpu"))
 
 
 def _network(config: TrainConfig) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Weights for the encoder: where they come from, and which of them match."""
+"""Weights of the encoder: their source, and a report of those that match."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ class Weights(NamedTuple):
 
 
 class WeightReport(NamedTuple):
-    """Which tensors of an encoder were found in a file, by name and shape."""
+    """Tensors of an encoder that match those of a file, by name and shape, and those that do not."""
 
     source: str
     sha256: str | None
     matched: int
-    """Tensors of the encoder that were found."""
+    """Tensors of the encoder that match."""
     total: int
     """Tensors of the encoder: weights, and BatchNorm's statistics without its counter."""
     share: float
@@ -67,7 +67,7 @@ class WeightReport(NamedTuple):
 
     @property
     def complete(self) -> bool:
-        """Whether the whole encoder was found, and the file's encoder is no deeper."""
+        """Whether the whole encoder matches, and the file's encoder is no deeper."""
         surplus = any(name.split(".")[0] in ENCODER_PARTS for name in self.unexpected)
         return self.matched == self.total and not surplus
 
@@ -98,10 +98,10 @@ def load_encoder(model: nn.Module, config: ModelConfig) -> WeightReport:
     weights = read_weights(config)
     report = match(encoder, weights)
     with torch.no_grad():
-        for name, mine in encoder.items():
-            theirs = weights.tensors.get(name)
-            if theirs is not None and theirs.shape == mine.shape:
-                mine.copy_(theirs)
+        for name, tensor in encoder.items():
+            stored = weights.tensors.get(name)
+            if stored is not None and stored.shape == tensor.shape:
+                tensor.copy_(stored)
     if not dist.is_initialized() or dist.get_rank() == 0:
         logging.getLogger("trainers").info("%s", report)
         if not report.complete:
@@ -144,21 +144,21 @@ def match(encoder: Mapping[str, Tensor], weights: Weights) -> WeightReport:
     Raises:
         DataError: less than half of the encoder matches.
     """
-    given = weights.tensors
-    found = [name for name, mine in encoder.items() if name in given and given[name].shape == mine.shape]
-    numbers = sum(mine.numel() for mine in encoder.values())
+    stored = weights.tensors
+    matched = [name for name, tensor in encoder.items() if name in stored and stored[name].shape == tensor.shape]
+    numbers = sum(tensor.numel() for tensor in encoder.values())
     report = WeightReport(
         weights.source,
         weights.sha256,
-        len(found),
+        len(matched),
         len(encoder),
-        sum(encoder[name].numel() for name in found) / numbers,
-        tuple(name for name in encoder if name not in given),
-        tuple(name for name in given if name not in encoder),
+        sum(encoder[name].numel() for name in matched) / numbers,
+        tuple(name for name in encoder if name not in stored),
+        tuple(name for name in stored if name not in encoder),
         tuple(
-            f"{name} {list(given[name].shape)} for {list(mine.shape)}"
-            for name, mine in encoder.items()
-            if name in given and given[name].shape != mine.shape
+            f"{name} {list(stored[name].shape)} for {list(tensor.shape)}"
+            for name, tensor in encoder.items()
+            if name in stored and stored[name].shape != tensor.shape
         ),
     )
     if report.share < LEAST_SHARE:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
+from functools import partial
 
 from trainers.config import TrainConfig
 from trainers.errors import ConfigError
@@ -16,16 +17,7 @@ from trainers.presets.cpu import (
     digits_supervised,
     supervised,
 )
-from trainers.presets.paper import (
-    ade20k_css,
-    cityscapes_css_186,
-    coco_stuff_css,
-    voc_css_92,
-    voc_css_183,
-    voc_css_366,
-    voc_css_732,
-    voc_css_1464,
-)
+from trainers.presets.paper import ade20k_css, cityscapes_css_186, coco_stuff_css, voc_css
 
 __all__ = ["CAMVID_CLASSES", "PRESETS", "load_preset", "supervised"]
 
@@ -35,11 +27,7 @@ PRESETS: dict[str, Callable[[], TrainConfig]] = {
     "digits_oracle": digits_oracle,
     "camvid_css": camvid_css,
     "camvid_two_drives": camvid_two_drives,
-    "voc_css_92": voc_css_92,
-    "voc_css_183": voc_css_183,
-    "voc_css_366": voc_css_366,
-    "voc_css_732": voc_css_732,
-    "voc_css_1464": voc_css_1464,
+    **{f"voc_css_{labelled}": partial(voc_css, labelled) for labelled in (92, 183, 366, 732, 1464)},
     "cityscapes_css_186": cityscapes_css_186,
     "ade20k_css": ade20k_css,
     "coco_stuff_css": coco_stuff_css,

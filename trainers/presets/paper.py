@@ -31,33 +31,15 @@ from trainers.config import (
 )
 
 
-def voc_css_92() -> TrainConfig:
-    """CSS (mix) on PASCAL VOC 2012 with 92 of its 1464 labels (classic): set VOC_ROOT, SBD_ROOT.
+def voc_css(labelled: int) -> TrainConfig:
+    """CSS (mix) on PASCAL VOC 2012 with some of its 1464 labels (classic): set VOC_ROOT, SBD_ROOT.
 
     The other training images, of 10 582 with SBD's, are unlabelled, but for dev, which is drawn from SBD's, so that it
     is the same for every number of labels.
     """
-    return _voc(92)
-
-
-def voc_css_183() -> TrainConfig:
-    """CSS (mix) on PASCAL VOC 2012 with 183 of its 1464 labels; see `voc_css_92`."""
-    return _voc(183)
-
-
-def voc_css_366() -> TrainConfig:
-    """CSS (mix) on PASCAL VOC 2012 with 366 of its 1464 labels; see `voc_css_92`."""
-    return _voc(366)
-
-
-def voc_css_732() -> TrainConfig:
-    """CSS (mix) on PASCAL VOC 2012 with 732 of its 1464 labels; see `voc_css_92`."""
-    return _voc(732)
-
-
-def voc_css_1464() -> TrainConfig:
-    """CSS (mix) on PASCAL VOC 2012 with all of its 1464 labels; see `voc_css_92`."""
-    return _voc(1464)
+    sbd = os.environ.get("SBD_ROOT")
+    root = _root("VOC_ROOT", "voc")
+    return _full_size(VocData(root=root, sbd_root=Path(sbd) if sbd else None, labelled=labelled, dev=500))
 
 
 def cityscapes_css_186() -> TrainConfig:
@@ -95,12 +77,6 @@ def coco_stuff_css() -> TrainConfig:
     """
     data = CocoStuffData(root=_root("COCO_STUFF_ROOT", "cocostuff-10k"), labelled=1125, dev=500)
     return _full_size(data, thresholds=ThresholdsConfig(unit="of_maximum"))
-
-
-def _voc(labelled: int) -> TrainConfig:
-    sbd = os.environ.get("SBD_ROOT")
-    root = _root("VOC_ROOT", "voc")
-    return _full_size(VocData(root=root, sbd_root=Path(sbd) if sbd else None, labelled=labelled, dev=500))
 
 
 def _schedule(steps: int, evaluate_every: int) -> ScheduleConfig:

@@ -19,7 +19,7 @@ class Masks:
     """Classes in the masks of images a0, a1, ..., and which of them were read."""
 
     def __init__(self, kinds: Sequence[Sequence[int]]) -> None:
-        self.kinds = {f"a{at}": frozenset(found) for at, found in enumerate(kinds)}
+        self.kinds = {f"a{at}": frozenset(classes) for at, classes in enumerate(kinds)}
         self.read: list[str] = []
 
     def __call__(self, names: Sequence[str]) -> Mapping[str, frozenset[int]]:

@@ -77,8 +77,8 @@ def test_a_tree_in_the_official_layout_is_accepted_and_split_without_loss(kind: 
 def test_every_label_is_a_class_or_255(kind: type[Any], tmp_path: Path) -> None:
     data = tree(kind, tmp_path)
     for source in (*open_splits(data), open_val(data)):
-        found = source.fetch(range(len(source))).labels.unique().tolist()
-        assert set(found) <= {*range(len(data.classes)), 255}
+        labels = source.fetch(range(len(source))).labels.unique().tolist()
+        assert set(labels) <= {*range(len(data.classes)), 255}
 
 
 @every
@@ -204,22 +204,22 @@ def test_cityscapes_ids_become_the_nineteen_training_classes(tmp_path: Path) -> 
     image = tmp_path / "leftImg8bit" / "val" / "lindau" / f"{name}_leftImg8bit.png"
     Image.new("RGB", (20, 16)).save(image)
     write_mask(folder / f"{name}_gtFine_labelIds.png", mask)
-    found = mask_of(open_val(CityscapesData(root=tmp_path)), name)
-    assert np.array_equal(found, np.vectorize(CITYSCAPES.get)(mask))
+    label = mask_of(open_val(CityscapesData(root=tmp_path)), name)
+    assert np.array_equal(label, np.vectorize(CITYSCAPES.get)(mask))
 
 
 def test_ade20k_has_its_classes_shifted_by_one(tmp_path: Path) -> None:
     ade20k_tree(tmp_path)
-    found = mask_of(open_val(Ade20kData(root=tmp_path)), "ADE_val_00000002")
-    assert np.array_equal(found, values(2, [0, 1, 2, 75, 150]) - np.uint8(1))  # 0 - 1 is 255
+    label = mask_of(open_val(Ade20kData(root=tmp_path)), "ADE_val_00000002")
+    assert np.array_equal(label, values(2, [0, 1, 2, 75, 150]) - np.uint8(1))  # 0 - 1 is 255
 
 
 def test_coco_stuff_leaves_out_the_values_that_never_occur(tmp_path: Path) -> None:
     coco_stuff_tree(tmp_path)
     # 90 comes after 9 values that never occur, 92 after all 11 of them.
     expected = {0: 255, 1: 0, 11: 10, 13: 11, 90: 79, 92: 80, 182: 170}
-    found = mask_of(open_val(CocoStuffData(root=tmp_path)), f"COCO_train2014_4{1:011d}")
-    assert np.array_equal(found, np.vectorize(expected.get)(values(1, [0, 1, 11, 13, 90, 92, 182])))
+    label = mask_of(open_val(CocoStuffData(root=tmp_path)), f"COCO_train2014_4{1:011d}")
+    assert np.array_equal(label, np.vectorize(expected.get)(values(1, [0, 1, 11, 13, 90, 92, 182])))
 
 
 def test_a_value_that_no_release_holds_is_named(tmp_path: Path) -> None:
@@ -271,8 +271,8 @@ def test_presets_have_the_published_settings(name: str) -> None:
     config = load_preset(name)
     schedule = config.schedule
     batch = schedule.labelled_batch + schedule.unlabelled_batch
-    found = (config.optimizer.lr, config.augment.weak.crop, batch, schedule.steps, getattr(config.data, "labelled", 0))
-    assert found == PUBLISHED[name]
+    labelled = getattr(config.data, "labelled", 0)
+    assert (config.optimizer.lr, config.augment.weak.crop, batch, schedule.steps, labelled) == PUBLISHED[name]
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -40,37 +40,37 @@ def gradients(config: TrainConfig, batch_of: TrainConfig) -> tuple[dict[str, Ten
     context = StepContext(config.seed, 10)
     batch = load_batch(open_splits(batch_of.data), batch_of, context, CPU)
     prototypes = Prototypes(torch.randn(K, D, generator=torch.Generator().manual_seed(0)), torch.arange(K) != 4)
-    found = []
+    outputs = []
     for part in css_step(state.wrapped, state.teacher, prototypes, batch, config, context):
         state.accumulate(torch.stack(list(part.losses.values())).sum())
-        found.append({name: value.item() for name, value in {**part.losses, **part.statistics}.items()})
+        outputs.append({name: value.item() for name, value in {**part.losses, **part.statistics}.items()})
         after = part.prototypes
-    return {name: p.grad.clone() for name, p in state.student.named_parameters()}, found, after.values
+    return {name: p.grad.clone() for name, p in state.student.named_parameters()}, outputs, after.values
 
 
 @pytest.mark.parametrize("overrides", CASES, ids=lambda case: " ".join(map(str, case.values())) or "mix")
 @pytest.mark.parametrize("parts", [2, 4])
 def test_gradients_losses_shares_and_prototypes_of_the_parts_add_up(overrides: Mapping[str, Any], parts: int) -> None:
     whole = tiny_config({**PARTED, "thresholds.delta_u": 0.1, **overrides})
-    one, (seen,), prototypes = gradients(whole, whole)
+    single, (whole_output,), prototypes = gradients(whole, whole)
     split = tiny_config({**PARTED, "thresholds.delta_u": 0.1, **overrides, "schedule.accumulate": parts})
-    several, parts_seen, parts_prototypes = gradients(split, whole)
-    assert len(parts_seen) == parts
-    assert any(value.any() for value in one.values())
+    several, part_outputs, parts_prototypes = gradients(split, whole)
+    assert len(part_outputs) == parts
+    assert any(value.any() for value in single.values())
     # float32 sums of thousands of terms in another order.
-    assert [name for name in one if not torch.allclose(one[name], several[name], rtol=1e-4, atol=1e-6)] == []
+    assert [name for name in single if not torch.allclose(single[name], several[name], rtol=1e-4, atol=1e-6)] == []
     assert torch.allclose(prototypes, parts_prototypes, atol=1e-6)
-    for name in seen.keys() - {"share/hard"}:  # a ratio of a part's own counts
-        assert sum(part[name] for part in parts_seen) == pytest.approx(seen[name], rel=1e-5), name
+    for name in whole_output.keys() - {"share/hard"}:  # a ratio of a part's own counts
+        assert sum(part[name] for part in part_outputs) == pytest.approx(whole_output[name], rel=1e-5), name
 
 
 def test_the_contrastive_loss_of_parts_estimates_that_of_the_whole() -> None:
     sampled = {"model.norm": "group", "loss.queries": 256, "loss.negatives": 256, "augment.strong.mix": "none"}
     whole = tiny_config(sampled)
-    _, (seen,), _ = gradients(whole, whole)
+    _, (whole_output,), _ = gradients(whole, whole)
     _, parts, _ = gradients(tiny_config({**sampled, "schedule.accumulate": 2}), whole)
     # Each part draws half of a class's anchors, from its own pixels; a quarter is several times the spread seen.
-    assert sum(part["contrast"] for part in parts) == pytest.approx(seen["contrast"], rel=0.25)
+    assert sum(part["contrast"] for part in parts) == pytest.approx(whole_output["contrast"], rel=0.25)
 
 
 def test_training_in_parts_keeps_the_number_of_steps_and_learns_the_same() -> None:

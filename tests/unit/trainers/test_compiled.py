@@ -8,7 +8,7 @@ import torch
 from reference.tiny import tiny_config
 from torch._dynamo.utils import counters
 
-from trainers import compiled
+from trainers import compute
 from trainers.local_run import LocalRun
 from trainers.loop import train
 
@@ -19,10 +19,10 @@ METHOD = {"model.norm": "group", "schedule.evaluate_every": 2, "schedule.steps":
 def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Graphs are traced and split as for any compiler, and then run as they are: inductor would take minutes."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
-    compiled._compiled.cache_clear()
+    compute._compiled.cache_clear()
     torch._dynamo.reset()
     yield
-    compiled._compiled.cache_clear()
+    compute._compiled.cache_clear()
     torch._dynamo.reset()
 
 

@@ -138,9 +138,9 @@ def test_the_log_of_the_sum_and_its_gradient_are_those_of_the_formula(seed: int,
     weights = torch.randn(groups, 3, dtype=torch.float64, generator=draws)
     units = pixels / pixels.norm(dim=1, keepdim=True)
     expected = torch.stack([(anchors[b] @ units[at[b]].T).exp().sum(1).log() for b in range(groups)])
-    found = contrast._log_sum_exp(anchors, pixels, at)
-    assert torch.allclose(found, expected)
-    (gradient,) = torch.autograd.grad((weights * found).sum(), anchors)
+    log_sums = contrast._log_sum_exp(anchors, pixels, at)
+    assert torch.allclose(log_sums, expected)
+    (gradient,) = torch.autograd.grad((weights * log_sums).sum(), anchors)
     (expected_gradient,) = torch.autograd.grad((weights * expected).sum(), anchors)
     assert torch.allclose(gradient, expected_gradient)
 

@@ -10,7 +10,7 @@ from reference.tiny import tiny_config
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainers.config import TrainConfig
-from trainers.cost import Measured, StepWatch, step_cost, watch_step
+from trainers.cost import StepProfile, StepProfiler, profile_step, step_cost
 from trainers.errors import ConfigError
 from trainers.local_run import LocalRun
 from trainers.schedules import loss_weights
@@ -62,11 +62,11 @@ def take_step(state: TrainState, batch: Batch) -> None:
     state.advance(part.prototypes)
 
 
-def really(config: TrainConfig) -> Measured:
-    """Watch the second step of a real training."""
+def really(config: TrainConfig) -> StepProfile:
+    """Profile of the second step of a real training."""
     state, batch = TrainState(config, LocalRun(device=CPU)), batch_of(config)
     take_step(state, batch)
-    return watch_step(state.student, state.teacher, state.optimizer, state.prototypes, batch, config)
+    return profile_step(state.student, state.teacher, state.optimizer, state.prototypes, batch, config)
 
 
 @pytest.mark.parametrize("overrides", VARIANTS, ids=describe)
@@ -107,10 +107,10 @@ def test_the_memory_of_a_step_is_what_the_allocator_hands_out(precision: str) ->
     config = tiny_config({"model.width": 32, "data.image_size": 96, "compute.precision": precision})
     state, batch = TrainState(config, LocalRun(device=CPU)), batch_of(config)
     take_step(state, batch)
-    found = cost_of(config).memory
-    assert found.activations > found.weights
-    # Autograd adds up gradients in context when nobody watches, and kernels use a little memory that nobody sees.
-    assert found.peak == pytest.approx(profiled_peak(state, batch), rel=0.05)
+    memory = cost_of(config).memory
+    assert memory.activations > memory.weights
+    # Autograd adds up gradients in place when no mode is active, and kernels use a little memory that is not counted.
+    assert memory.peak == pytest.approx(profiled_peak(state, batch), rel=0.05)
 
 
 @pytest.mark.parametrize(("kind", "moments"), [("sgd", 1), ("adamw", 2)])
@@ -129,9 +129,9 @@ def test_weights_and_moments_are_counted_by_their_sizes(kind: str, moments: int)
 
 def test_several_ranks_keep_their_gradients_and_share_the_images() -> None:
     config = tiny_config({"schedule.labelled_batch": 16, "schedule.unlabelled_batch": 16})
-    one, two = cost_of(config), cost_of(config, 2)
-    assert two.memory.optimizer == one.memory.optimizer + 4 * one.parameters.total
-    assert two.flops.student == one.flops.student // 2
+    alone, shared = cost_of(config), cost_of(config, 2)
+    assert shared.memory.optimizer == alone.memory.optimizer + 4 * alone.parameters.total
+    assert shared.flops.student == alone.flops.student // 2
 
 
 def test_parts_of_a_batch_need_less_memory_for_the_same_operations_of_the_networks() -> None:
@@ -148,26 +148,26 @@ def test_bfloat16_halves_what_the_student_keeps() -> None:
 
 
 def test_a_convolutions_operations_are_two_for_each_product() -> None:
-    watch = StepWatch()
-    with watch, watch.phase("here"):
+    profiler = StepProfiler()
+    with profiler, profiler.phase("here"):
         torch.nn.functional.conv2d(torch.ones(2, 3, 8, 8), torch.ones(5, 3, 3, 3), padding=1)
-    assert watch.flops == {"here": 2 * 2 * 5 * 8 * 8 * 3 * 3 * 3}
+    assert profiler.flops == {"here": 2 * 2 * 5 * 8 * 8 * 3 * 3 * 3}
 
 
 def test_memory_is_counted_until_nothing_refers_to_it() -> None:
-    watch = StepWatch()
-    with watch:
-        one = torch.ones(256)
-        view = one[1:]
-        del one
+    profiler = StepProfiler()
+    with profiler:
+        first = torch.ones(256)
+        view = first[1:]
+        del first
         other = torch.ones(128)
-        assert watch.alive["rest"] == 4 * (256 + 128)
+        assert profiler.alive["rest"] == 4 * (256 + 128)
         del view
-        assert watch.alive["rest"] == 4 * 128
+        assert profiler.alive["rest"] == 4 * 128
         del other
-        assert watch.alive["rest"] == 0
+        assert profiler.alive["rest"] == 0
         torch.ones(64)
-    assert watch.at_peak == {"rest": 4 * (256 + 128)}
+    assert profiler.at_peak == {"rest": 4 * (256 + 128)}
 
 
 def test_what_crosses_the_network_is_counted_in_float32() -> None:

@@ -12,7 +12,7 @@ from trainers.compute import forward
 from trainers.css.prototypes import Prototypes
 from trainers.css.pseudo_labels import pseudo_labels
 from trainers.data.splits import open_splits
-from trainers.figure import ANCHORS, draw_predictions, heat, overlay, palette
+from trainers.figure import ANCHORS, colormap, draw_predictions, overlay, palette
 from trainers.loader import to_images
 from trainers.local_run import LocalRun
 from trainers.state import TrainState
@@ -67,11 +67,11 @@ def test_the_confidence_map_shows_the_confidence_of_the_teacher(tmp_path: Path) 
     draw_predictions(state, source, config, tmp_path / "predictions.png", count=1)
     inputs = to_images(source.fetch([0]).images, torch.device("cpu"))
     with torch.no_grad():
-        found = pseudo_labels(forward(state.teacher, inputs, config), state.prototypes, 0.01, (32, 32))
-    end = next(end for end in (0.1, 0.2, 0.5, 1.0) if found.confidence.max() <= end)
+        pseudo = pseudo_labels(forward(state.teacher, inputs, config), state.prototypes, 0.01, (32, 32))
+    end = next(end for end in (0.1, 0.2, 0.5, 1.0) if pseudo.confidence.max() <= end)
     with Image.open(tmp_path / "predictions.png") as picture:
         shown = picture.getpixel((6 + 6 * 166 + 5 * 20 + 2, 26 + 5 * 9 + 2))
-    assert shown == tuple(heat(found.confidence[0, 9, 20].numpy() / end).tolist())
+    assert shown == tuple(colormap(pseudo.confidence[0, 9, 20].numpy() / end).tolist())
 
 
 def test_before_any_prototype_exists_the_similarity_is_drawn_as_zero(tmp_path: Path) -> None:
@@ -97,23 +97,23 @@ def test_the_anchors_of_the_scale_are_matplotlibs_viridis() -> None:
     import matplotlib
 
     theirs = matplotlib.colormaps["viridis"](np.linspace(0, 1, len(ANCHORS)))[:, :3] * 255
-    assert np.abs(heat(np.linspace(0, 1, len(ANCHORS))) - theirs).max() <= 2  # of a table of 256 colours
+    assert np.abs(colormap(np.linspace(0, 1, len(ANCHORS))) - theirs).max() <= 2  # of a table of 256 colours
 
 
 def test_larger_values_are_lighter() -> None:
-    lightness = heat(np.linspace(0, 1, 101)) @ np.array([0.299, 0.587, 0.114])
+    lightness = colormap(np.linspace(0, 1, 101)) @ np.array([0.299, 0.587, 0.114])
     assert (np.diff(lightness) > 0).all()
 
 
 def test_values_outside_of_the_scale_are_clipped() -> None:
-    assert heat(np.array([-1.0, 2.0])).tolist() == [list(ANCHORS[0]), list(ANCHORS[-1])]
+    assert colormap(np.array([-1.0, 2.0])).tolist() == [list(ANCHORS[0]), list(ANCHORS[-1])]
 
 
 def test_an_overlay_leaves_ignored_pixels_as_they_were_and_colours_the_others() -> None:
     image = np.full((2, 2, 3), 100, np.uint8)
     label = np.array([[255, 1], [0, 1]], np.uint8)
-    found = overlay(image, label, 3, strength=0.5)
+    blended = overlay(image, label, 3, strength=0.5)
     mixed = (50 + 0.5 * palette(3)[label].astype(float)).round()
-    assert found[0, 0].tolist() == [100, 100, 100]
-    np.testing.assert_array_equal(found[1], mixed[1])
-    assert found.dtype == np.uint8
+    assert blended[0, 0].tolist() == [100, 100, 100]
+    np.testing.assert_array_equal(blended[1], mixed[1])
+    assert blended.dtype == np.uint8

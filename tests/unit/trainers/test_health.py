@@ -1,4 +1,4 @@
-"""What the state alone tells: prototypes that move, run together or are missing, and the gap of teacher and student."""
+"""Health of a run from its state alone: drift and angles of prototypes, missing ones, gap of teacher and student."""
 
 import copy
 import math

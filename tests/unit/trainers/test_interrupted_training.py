@@ -50,6 +50,6 @@ def test_training_that_was_interrupted_between_reports_ends_in_the_same_state(tm
     whole = train(config(), LocalRun())
     assert train(config(), Leaving(tmp_path, after=3)).step == 3
     resumed = train(config(), LocalRun(tmp_path))
-    expected, found = whole.teacher.state_dict(), resumed.teacher.state_dict()
+    expected, weights = whole.teacher.state_dict(), resumed.teacher.state_dict()
     assert resumed.step == 8
-    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert all(torch.equal(expected[name], weights[name]) for name in expected)

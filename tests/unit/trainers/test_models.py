@@ -30,15 +30,15 @@ def config_of(**changes: Any) -> ModelConfig:
 
 def shapes(config: ModelConfig, side: int) -> dict[str, tuple[int, ...]]:
     """Of what each part of the network returns, for two images of this side; nothing is computed."""
-    found = {}
+    outputs = {}
     with META:
         network = make_network(config, K, CPU)
         for name, part in network.named_children():
-            part.register_forward_hook(lambda _, __, out, name=name: found.update({name: out}))
+            part.register_forward_hook(lambda _, __, out, name=name: outputs.update({name: out}))
         network(torch.empty(2, 3, side, side))
-    return {name: tuple(out.shape[1:]) for name, out in found.items() if isinstance(out, Tensor)} | {
-        "logits": tuple(found["heads"].logits.shape[1:]),
-        "representations": tuple(found["heads"].representations.shape[1:]),
+    return {name: tuple(out.shape[1:]) for name, out in outputs.items() if isinstance(out, Tensor)} | {
+        "logits": tuple(outputs["heads"].logits.shape[1:]),
+        "representations": tuple(outputs["heads"].representations.shape[1:]),
     }
 
 
@@ -66,12 +66,12 @@ def test_strides_are_those_configured_also_for_odd_sizes(
 
 def test_a_deep_stem_is_three_small_convolutions_of_which_the_first_has_the_stride() -> None:
     network = make_network(config_of(stem="deep", backbone="resnet50"), K, CPU)
-    found = [
+    convolutions = [
         (m.in_channels, m.out_channels, m.kernel_size, m.stride)
         for m in network.stem.modules()
         if isinstance(m, nn.Conv2d)
     ]
-    assert found == [(3, 64, (3, 3), (2, 2)), (64, 64, (3, 3), (1, 1)), (64, 128, (3, 3), (1, 1))]
+    assert convolutions == [(3, 64, (3, 3), (2, 2)), (64, 64, (3, 3), (1, 1)), (64, 128, (3, 3), (1, 1))]
 
 
 @pytest.mark.parametrize("arch", ["tiny", "deeplabv3plus"])
@@ -135,10 +135,10 @@ def test_an_encoder_with_the_weights_of_torchvision_computes_what_torchvision_do
     with torch.no_grad():
         normalised, theirs = ours.stem[0](images), trained.to(memory_format=torch.channels_last)
         expected = theirs.layer1(theirs.maxpool(theirs.relu(theirs.bn1(theirs.conv1(normalised)))))
-        found = ours.layer1(ours.stem(images))
+        features = ours.layer1(ours.stem(images))
         # Their layer2 is ours as well: a stride of 16 dilates layer4 alone.
-        assert torch.equal(found, expected)
-        assert torch.equal(ours.layer3(ours.layer2(found)), theirs.layer3(theirs.layer2(expected)))
+        assert torch.equal(features, expected)
+        assert torch.equal(ours.layer3(ours.layer2(features)), theirs.layer3(theirs.layer2(expected)))
 
 
 WRAPPED = {

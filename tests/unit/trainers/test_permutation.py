@@ -67,28 +67,28 @@ def world(overrides: Mapping[str, Any]) -> World:
 @torch.no_grad()
 def varied(network: nn.Module, images: Tensor) -> nn.Module:
     """Give the maps of an untrained network zero mean and unit variance over these images."""
-    seen = network(images)
-    for head, maps in ((network.heads.segment, seen.logits), (network.heads.represent, seen.representations)):
+    output = network(images)
+    for head, maps in ((network.heads.segment, output.logits), (network.heads.represent, output.representations)):
         spread, mean = torch.std_mean(maps, dim=(0, 2, 3))
         head[1].weight.div_(spread[:, None, None, None])
         head[1].bias.sub_(mean).div_(spread)
     return network
 
 
-def permuted(one: World) -> World:
-    weights = one.config.loss.class_weights
-    loss = one.config.loss.model_copy(
+def permuted(original: World) -> World:
+    weights = original.config.loss.class_weights
+    loss = original.config.loss.model_copy(
         update={"class_weights": None if weights is None else tuple(weights[old] for old in ORDER.tolist())}
     )
-    student, teacher = copy.deepcopy(one.student), copy.deepcopy(one.teacher)
+    student, teacher = copy.deepcopy(original.student), copy.deepcopy(original.teacher)
     with torch.no_grad():
         for network in (student, teacher):
             rows = network.heads.segment[1]
             rows.weight.copy_(rows.weight[ORDER])
             rows.bias.copy_(rows.bias[ORDER])
-    prototypes = Prototypes(one.prototypes.values[ORDER], one.prototypes.seen[ORDER])
-    batch = one.batch._replace(labels=NEW_NAME[one.batch.labels])
-    return World(one.config.model_copy(update={"loss": loss}), student, teacher, prototypes, batch)
+    prototypes = Prototypes(original.prototypes.values[ORDER], original.prototypes.seen[ORDER])
+    batch = original.batch._replace(labels=NEW_NAME[original.batch.labels])
+    return World(original.config.model_copy(update={"loss": loss}), student, teacher, prototypes, batch)
 
 
 def step_of(it: World) -> StepOutput:
@@ -101,35 +101,37 @@ class Both(NamedTuple):
 
 
 def both_steps(overrides: Mapping[str, Any]) -> Both:
-    one = world(overrides)
-    return Both(step_of(one), step_of(permuted(one)))
+    original = world(overrides)
+    return Both(step_of(original), step_of(permuted(original)))
 
 
 @each_variant
 def test_losses_of_labelled_and_unlabelled_pixels_and_all_shares_stay(overrides: Mapping[str, Any]) -> None:
-    one, other = both_steps(overrides)
-    assert 0 < one.statistics["share/unsupervised"] < 1
-    assert 0 < one.statistics["share/hard"] < 1
-    assert one.losses["unsupervised"] > 0
+    original, other = both_steps(overrides)
+    assert 0 < original.statistics["share/unsupervised"] < 1
+    assert 0 < original.statistics["share/hard"] < 1
+    assert original.losses["unsupervised"] > 0
     for name in ("supervised", "unsupervised"):
-        assert math.isclose(one.losses[name].item(), other.losses[name].item(), **NEAR), name
-    for name, share in one.statistics.items():
+        assert math.isclose(original.losses[name].item(), other.losses[name].item(), **NEAR), name
+    for name, share in original.statistics.items():
         assert math.isclose(share.item(), other.statistics[name].item(), **NEAR), name
 
 
 @each_variant
 def test_prototypes_are_permuted(overrides: Mapping[str, Any]) -> None:
-    one, other = both_steps(overrides)
-    assert torch.equal(one.prototypes.seen[ORDER], other.prototypes.seen)
-    assert torch.allclose(one.prototypes.values[ORDER], other.prototypes.values, atol=1e-6)  # means of float32 numbers
+    original, other = both_steps(overrides)
+    assert torch.equal(original.prototypes.seen[ORDER], other.prototypes.seen)
+    # Means of float32 numbers.
+    assert torch.allclose(original.prototypes.values[ORDER], other.prototypes.values, atol=1e-6)
 
 
 @each_variant
 def test_pseudo_labels_are_permuted_and_their_indicators_stay(overrides: Mapping[str, Any]) -> None:
-    one = world(overrides)
-    other = permuted(one)
+    original = world(overrides)
+    other = permuted(original)
     before, after = (
-        make_targets(it.teacher, it.prototypes, it.batch, it.config, StepContext(0, 10)).targets for it in (one, other)
+        make_targets(it.teacher, it.prototypes, it.batch, it.config, StepContext(0, 10)).targets
+        for it in (original, other)
     )
     assert before is not None
     assert after is not None
@@ -142,10 +144,10 @@ def test_pseudo_labels_are_permuted_and_their_indicators_stay(overrides: Mapping
 
 @pytest.mark.parametrize("overrides", VARIANTS[:8:3], ids=lambda case: " ".join(map(str, case.values())))
 def test_gradients_of_the_segmentation_head_are_permuted(overrides: Mapping[str, Any]) -> None:
-    one = world(overrides)
-    other = permuted(one)
+    original = world(overrides)
+    other = permuted(original)
     rows = []
-    for it in (one, other):
+    for it in (original, other):
         losses = step_of(it).losses
         (losses["supervised"] + losses["unsupervised"]).backward()
         rows.append(it.student.heads.segment[1].weight.grad)
@@ -168,11 +170,11 @@ class Renamed:
 
 
 def test_the_iou_of_each_class_is_permuted_and_its_mean_stays() -> None:
-    one = world({})
-    other = permuted(one)
-    dev = open_splits(one.config.data).dev
-    before = confusion_matrix(one.teacher, dev, one.config, LocalRun(device=CPU))
-    after = confusion_matrix(other.teacher, Renamed(dev), one.config, LocalRun(device=CPU))
+    original = world({})
+    other = permuted(original)
+    dev = open_splits(original.config.data).dev
+    before = confusion_matrix(original.teacher, dev, original.config, LocalRun(device=CPU))
+    after = confusion_matrix(other.teacher, Renamed(dev), original.config, LocalRun(device=CPU))
     assert torch.equal(before[ORDER][:, ORDER], after)
     scores, permuted_scores = iou_scores(before), iou_scores(after)
     assert torch.equal(scores.iou[ORDER].nan_to_num(-1.0), permuted_scores.iou.nan_to_num(-1.0))
@@ -181,14 +183,14 @@ def test_the_iou_of_each_class_is_permuted_and_its_mean_stays() -> None:
 
 @pytest.mark.parametrize("strategy", ["logit", "representation", "mix", "cross"])
 def test_counts_of_pseudo_labels_are_permuted(strategy: str) -> None:
-    one = world({"css.label_strategy": strategy})
-    other = permuted(one)
-    source = open_splits(one.config.data).unlabelled
+    original = world({"css.label_strategy": strategy})
+    other = permuted(original)
+    source = open_splits(original.config.data).unlabelled
 
     def counted(it: World, images: ImageSource) -> Counts:
         return count_pseudo_labels(it.teacher, it.prototypes, images, it.config, LocalRun(device=CPU), False)
 
-    before, after = counted(one, source), counted(other, Renamed(source))
+    before, after = counted(original, source), counted(other, Renamed(source))
     assert 0 < before.agreed.item() < before.predicted.sum()
     assert torch.equal(before.confusion[:, ORDER][:, :, ORDER], after.confusion)
     assert torch.equal(before.predicted[ORDER], after.predicted)

@@ -18,7 +18,7 @@ from trainers.figure import palette
 from trainers.loader import to_images
 from trainers.models.served import Segmenter
 from trainers.overrides import apply_overrides
-from trainers.predict import find_images, largest, mask_image, predict_labels, write_predictions
+from trainers.predict import find_images, mask_image, predict_labels, upsampled_argmax, write_predictions
 from trainers.presets import load_preset
 
 
@@ -43,8 +43,8 @@ def test_a_stored_image_is_labelled_as_in_an_evaluation(overrides: dict[str, obj
     samples = open_splits(model.config.data).dev.fetch([0])
     with torch.no_grad():
         expected = next(predictions(model.network, to_images(samples.images, model.device), model.config))
-    found = predict_labels(model, Image.fromarray(samples.images[0].permute(1, 2, 0).numpy()))
-    np.testing.assert_array_equal(found, expected.numpy())
+    label = predict_labels(model, Image.fromarray(samples.images[0].permute(1, 2, 0).numpy()))
+    np.testing.assert_array_equal(label, expected.numpy())
 
 
 @pytest.mark.parametrize("overrides", [{}, WINDOWS])
@@ -65,10 +65,10 @@ def test_logits_are_brought_to_the_size_of_the_image_before_the_largest_is_taken
 def test_without_one_stored_size_an_image_is_seen_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     settings_ = {"model.arch": "tiny", "evaluation.mode": "whole"}
     model = Segmenter(apply_overrides(load_preset("voc_css_92"), settings_))
-    seen: list[torch.Size] = []
-    model.network.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape))
+    shapes: list[torch.Size] = []
+    model.network.register_forward_hook(lambda _, inputs, __: shapes.append(inputs[0].shape))
     predict_labels(model, picture(50, 38))
-    assert seen == [(1, 3, 38, 50)]
+    assert shapes == [(1, 3, 38, 50)]
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA"])
@@ -92,8 +92,8 @@ def test_a_few_classes_at_a_time_give_the_argmax_of_all(
     logits = torch.randint(0, levels, (1, classes, 3, 4), generator=torch.Generator().manual_seed(room)).float()
     expected = upsample(logits, (height, width)).argmax(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(predict, "ROOM", room)
-        assert torch.equal(largest(logits, (height, width)), expected)
+        patch.setattr(predict, "MAX_NUMBERS", room)
+        assert torch.equal(upsampled_argmax(logits, (height, width)), expected)
 
 
 def test_a_mask_holds_classes_and_shows_the_colours_of_the_figures(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from trainers.data.source import Samples
 from trainers.loader import rank_groups
 from trainers.local_run import LocalRun
 from trainers.models.heads import Dense
-from trainers.quality import Counts, count_pseudo_labels, evenly_drawn, quality_metrics
+from trainers.quality import Counts, count_pseudo_labels, evenly_spaced, quality_metrics
 
 CPU = torch.device("cpu")
 
@@ -226,7 +226,7 @@ def test_of_no_images_nothing_is_said() -> None:
     [(3, 9, [0, 3, 6]), (4, 10, [0, 2, 5, 7]), (5, 3, [0, 1, 2]), (0, 9, []), (3, 0, [])],
 )
 def test_images_are_drawn_in_even_distances(count: int, total: int, drawn: list[int]) -> None:
-    assert evenly_drawn(count, total) == drawn
+    assert evenly_spaced(count, total) == drawn
 
 
 def test_quality_images_are_seen_once_and_no_others() -> None:
@@ -234,7 +234,7 @@ def test_quality_images_are_seen_once_and_no_others() -> None:
     nothing = torch.zeros(20, 2, 4, dtype=torch.int64)
     config = tiny_config({"evaluation.quality_images": 7, "evaluation.batch": 3})
     measured(says(nothing, nothing, 1.0), DIRECTIONS, source, config)
-    assert source.fetched == evenly_drawn(7, 20)
+    assert source.fetched == evenly_spaced(7, 20)
 
 
 def values(groups: Iterable[Any]) -> list[int]:
@@ -245,9 +245,9 @@ def values(groups: Iterable[Any]) -> list[int]:
 def test_ranks_together_see_every_chosen_image_once(world_size: int) -> None:
     chosen = [1, 2, 5, 6, 9]
     source = Numbered(torch.zeros(12, 2, 4))
-    seen = [values(rank_groups(source, chosen, 2, Rank(rank, world_size))) for rank in range(world_size)]
-    assert sorted(index for indices in seen for index in indices) == chosen
-    assert max(map(len, seen)) - min(map(len, seen)) <= 1
+    shares = [values(rank_groups(source, chosen, 2, Rank(rank, world_size))) for rank in range(world_size)]
+    assert sorted(index for indices in shares for index in indices) == chosen
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
 def leaning(lean: float) -> tuple[Script, Numbered]:

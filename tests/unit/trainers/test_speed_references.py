@@ -41,8 +41,8 @@ def test_the_mean_of_a_contrast_reference_is_the_published_one(losses: Losses) -
 def test_gradients_of_a_contrast_reference_reach_hard_pixels_only(losses: Losses) -> None:
     pixels = golden_pixels()
     rep = pixels.representations.clone().requires_grad_()
-    found = losses(pixels._replace(representations=rep), 64, 8, 0.5, torch.Generator().manual_seed(0))
-    (gradient,) = torch.autograd.grad(torch.stack([*found.values()]).sum(), rep)
+    per_class = losses(pixels._replace(representations=rep), 64, 8, 0.5, torch.Generator().manual_seed(0))
+    (gradient,) = torch.autograd.grad(torch.stack([*per_class.values()]).sum(), rep)
     reached = gradient.abs().sum(1) > 0
     assert reached.any()
     assert not (reached & ~(pixels.hard & (pixels.label != 255))).any()

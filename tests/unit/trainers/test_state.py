@@ -120,7 +120,7 @@ def test_building_a_network_is_a_function_of_its_seed(norm: str) -> None:
 @pytest.mark.parametrize(("kind", "expected"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)])
 def test_the_config_chooses_the_optimizer_and_its_settings(kind: str, expected: type) -> None:
     config = tiny_config({"optimizer.kind": kind, "optimizer.lr": 0.02, "optimizer.weight_decay": 0.3}).optimizer
-    found = make_optimizer(torch.nn.Linear(2, 2), config)
-    (group,) = found.param_groups
-    assert type(found) is expected
+    optimizer = make_optimizer(torch.nn.Linear(2, 2), config)
+    (group,) = optimizer.param_groups
+    assert type(optimizer) is expected
     assert (group["lr"], group["weight_decay"]) == (0.02, 0.3)

@@ -142,9 +142,9 @@ WEIGHTS = (0.5, 1.0, 2.0, 4.0)
 @given(seed=st.integers(0, 10**6), ignored=st.sampled_from([0.0, 0.4, 1.0]))
 def test_class_weights_give_the_weighted_mean(seed: int, ignored: float) -> None:
     logits, target, _ = draw(seed, ignored)
-    found = supervised_loss(logits, target, WEIGHTS)
+    loss = supervised_loss(logits, target, WEIGHTS)
     expected = slow.weighted_mean(logits.double().numpy(), target.numpy(), WEIGHTS)
-    assert math.isclose((found.total / found.divisor.clamp(min=1e-9)).item(), expected, **NEAR)
+    assert math.isclose((loss.total / loss.divisor.clamp(min=1e-9)).item(), expected, **NEAR)
 
 
 @QUICKLY
@@ -158,24 +158,24 @@ def test_mining_keeps_hard_pixels_and_at_least_so_many_an_image(
     seed: int, ignored: float, threshold: float, min_kept: int
 ) -> None:
     logits, target, _ = draw(seed, ignored)
-    found = hard_example_loss(logits, target, threshold, min_kept)
+    loss = hard_example_loss(logits, target, threshold, min_kept)
     kept = slow.hard_examples(logits.double().numpy(), target.numpy(), threshold, min_kept)
     expected = supervised_loss(logits, torch.where(torch.from_numpy(kept), target, 255))
-    assert found.divisor.item() == kept.sum()
-    assert math.isclose(found.total.item(), expected.total.item(), **NEAR)
+    assert loss.divisor.item() == kept.sum()
+    assert math.isclose(loss.total.item(), expected.total.item(), **NEAR)
 
 
 def test_mining_weights_the_classes_of_the_pixels_that_it_keeps() -> None:
     logits, target, _ = draw(seed=3, ignored=0.4)
-    found = hard_example_loss(logits, target, 1.0, 1, WEIGHTS)  # every pixel is hard
-    assert torch.equal(found.total, supervised_loss(logits, target, WEIGHTS).total)
+    loss = hard_example_loss(logits, target, 1.0, 1, WEIGHTS)  # every pixel is hard
+    assert torch.equal(loss.total, supervised_loss(logits, target, WEIGHTS).total)
 
 
 def test_mining_an_image_without_labels_costs_nothing() -> None:
     logits = torch.randn(2, 4, 4, 5, requires_grad=True)
-    found = hard_example_loss(logits, torch.full((2, 4, 5), 255), 0.7, 3)
-    found.total.backward()
-    assert (found.total.item(), found.divisor.item()) == (0.0, 0.0)
+    loss = hard_example_loss(logits, torch.full((2, 4, 5), 255), 0.7, 3)
+    loss.total.backward()
+    assert (loss.total.item(), loss.divisor.item()) == (0.0, 0.0)
     assert logits.grad is not None
     assert not logits.grad.any()
 

@@ -63,16 +63,16 @@ def segmenter(request: pytest.FixtureRequest) -> Segmenter:
 def test_the_images_sum_to_the_confusion_matrix_exactly(segmenter: Segmenter) -> None:
     source, config = SizesMixed(), segmenter.config
     expected = confusion_matrix(segmenter.network, source, config, LocalRun(device=torch.device("cpu")))
-    found = evaluate_images(segmenter, source)
-    np.testing.assert_array_equal(found.total, expected.numpy())
-    assert found.confusion.dtype == np.int64
+    evaluation = evaluate_images(segmenter, source)
+    np.testing.assert_array_equal(evaluation.total, expected.numpy())
+    assert evaluation.confusion.dtype == np.int64
 
 
 def test_each_matrix_is_that_of_the_image_of_its_name(segmenter: Segmenter) -> None:
     source = SizesMixed()
-    found = evaluate_images(segmenter, source)
-    assert found.names == source.names
-    for index, matrix in enumerate(found.confusion):
+    evaluation = evaluate_images(segmenter, source)
+    assert evaluation.names == source.names
+    for index, matrix in enumerate(evaluation.confusion):
         alone = _Only(source, index)
         np.testing.assert_array_equal(matrix, evaluate_images(segmenter, alone).confusion[0])
         labelled = source.fetch([index]).labels
@@ -91,9 +91,9 @@ class _Only:
 
 
 def test_progress_is_told_of_every_image(segmenter: Segmenter) -> None:
-    seen: list[int] = []
-    evaluate_images(segmenter, SizesMixed(), seen.append)
-    assert sum(seen) == 7
+    counts: list[int] = []
+    evaluate_images(segmenter, SizesMixed(), counts.append)
+    assert sum(counts) == 7
 
 
 @pytest.fixture
@@ -106,10 +106,10 @@ def made_up() -> ImageEvaluation:
 
 def test_scores_follow_from_the_counts(made_up: ImageEvaluation) -> None:
     total = made_up.confusion.sum(0)[:3, :3]
-    hit, truth, said = total.diagonal(), total.sum(1), total.sum(0)
-    np.testing.assert_allclose(made_up.iou[:3], hit / (truth + said - hit))
+    hit, truth, predicted = total.diagonal(), total.sum(1), total.sum(0)
+    np.testing.assert_allclose(made_up.iou[:3], hit / (truth + predicted - hit))
     np.testing.assert_allclose(made_up.recall[:3], hit / truth)
-    np.testing.assert_allclose(made_up.precision[:3], hit / said)
+    np.testing.assert_allclose(made_up.precision[:3], hit / predicted)
     assert np.isnan([made_up.iou[3], made_up.recall[3], made_up.precision[3]]).all()
     assert made_up.miou == pytest.approx(made_up.iou[:3].mean())
     assert made_up.pixel_accuracy == pytest.approx(hit.sum() / total.sum())
@@ -167,7 +167,7 @@ def test_an_image_without_a_mask_is_refused(tmp_path: Path) -> None:
 
 def test_a_matrix_is_that_of_scikit_learn() -> None:
     model, samples = random_segmenter("whole"), SizesMixed().fetch([0])
-    said = model(samples.images / 255.0).argmax(1).flatten().numpy()
+    predicted = model(samples.images / 255.0).argmax(1).flatten().numpy()
     truth = samples.labels.flatten().numpy()
-    expected = sklearn_confusion(truth[truth != 255], said[truth != 255], labels=range(11))
+    expected = sklearn_confusion(truth[truth != 255], predicted[truth != 255], labels=range(11))
     np.testing.assert_array_equal(evaluate_images(model, _Only(SizesMixed(), 0)).confusion[0], expected)
