@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint setup clean
+.PHONY: demo test test-long lint setup clean
 
 setup: $(VENV)/.ready
 
@@ -15,9 +15,11 @@ $(VENV)/.ready: pyproject.toml
 demo: setup  ## a real search of 16 trials on the embedded digits, a few minutes on 2 cores
 	$(BIN)/s4 tune --trials 16 --reduction-factor 4
 
-test: setup  ## all tests, cheapest first; those without Ray two at a time
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/unit
-	$(BIN)/python -m pytest tests/gloo tests/browser tests/on_ray tests/cluster
+test: setup  ## all tests but the long ones, two layers at a time; seconds a layer and the slowest tests at the end
+	$(BIN)/python tests/run_layers.py
+
+test-long: setup  ## tests that only repeat what shorter ones show
+	$(BIN)/python -m pytest -m long tests/on_ray tests/cluster
 
 lint: setup  ## style and types
 	$(BIN)/ruff check .

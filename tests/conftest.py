@@ -1,7 +1,31 @@
-"""What holds for all tests."""
+"""What holds for all tests, and an empty MLflow store for those that record."""
 
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
 
 # No test fails for being slow: the machine may do other things beside it.
 settings.register_profile("s4", deadline=None)
 settings.load_profile("s4")
+
+
+@pytest.fixture(scope="session")
+def new_store(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], str]:
+    """Return a function that puts an empty store into a folder as `mlflow.db`, and returns its URI.
+
+    MLflow takes a second to make a store's tables, so they are made once and copied.
+    """
+    from harness.tracking.sender import connect_client
+
+    empty = tmp_path_factory.mktemp("store") / "mlflow.db"
+    connect_client(f"sqlite:///{empty}").search_experiments()
+
+    def copy(folder: Path) -> str:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(empty, folder / empty.name)
+        return f"sqlite:///{folder / empty.name}"
+
+    return copy

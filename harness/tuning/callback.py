@@ -8,7 +8,7 @@ from typing import Any
 
 from ray import tune
 
-from harness.gangs.tune_trial import ERROR, METRICS, OBJECTIVE
+from harness.gangs.tune_trial import ERROR, FINISHED, METRICS, OBJECTIVE, STEP
 from harness.trials import Trial, TrialObserver, TrialState
 from harness.tuning.searcher import Resolve, outcome
 from trainers.errors import UsageError
@@ -80,10 +80,13 @@ class TuneCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """Record a report; a failed trial has none."""
-        if result.get(ERROR):
-            return
+        """Record a report; a failed trial has none.
+
+        A last report is made once more where an earlier driver died before the trial's end was written down.
+        """
         ours = self._trials[trial.trial_id]
+        if result.get(ERROR) or (result[FINISHED] and ours.step == result[STEP]):
+            return
         if dict(trial.config["params"]) != dict(ours.params):
             self._change(ours, trial)
         ours.take_in(result[METRICS], result[OBJECTIVE], self._maximise)

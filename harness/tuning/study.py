@@ -100,6 +100,8 @@ def _settle(study: optuna.Study, ledger: Ledger, theirs: FrozenTrial, ours: Tria
         ledger.on_end(ours)
     elif ours.state.over and not theirs.state.is_finished():
         tell(study, theirs, ours)
+    elif not ours.state.over:
+        _report_missing(study, theirs, ours)
 
 
 def tell(study: optuna.Study, theirs: FrozenTrial, ours: Trial) -> None:
@@ -108,12 +110,18 @@ def tell(study: optuna.Study, theirs: FrozenTrial, ours: Trial) -> None:
     single = len(study.directions) == 1
     if theirs.state is OptunaState.WAITING:  # a trial that waits takes no values
         storage.set_trial_state_values(theirs._trial_id, OptunaState.RUNNING)
-    if single:
-        for step, value in ours.values:
-            if step not in theirs.intermediate_values:
-                storage.set_trial_intermediate_value(theirs._trial_id, step, value)
+    _report_missing(study, theirs, ours)
     values: list[float] | None = None
     if ours.state is TrialState.COMPLETE:
         several = study.metric_names or []
         values = [ours.values[-1][1]] if single else [ours.metrics[metric] for metric in several]
     storage.set_trial_state_values(theirs._trial_id, TO_OPTUNA[ours.state], values)
+
+
+def _report_missing(study: optuna.Study, theirs: FrozenTrial, ours: Trial) -> None:
+    """Tell a study the intermediate values that only the ledger has; with several objectives there are none."""
+    if len(study.directions) > 1:
+        return
+    for step, value in ours.values:
+        if step not in theirs.intermediate_values:
+            study._storage.set_trial_intermediate_value(theirs._trial_id, step, value)

@@ -8,9 +8,10 @@ from pathlib import Path
 from search_timeline import EventLog
 from search_workload import GRACE, HORIZON, PLACES, REDUCTION, SEED, experiment, space
 
-from harness.cluster import ray_session
+from harness.cluster import allocate, local_slots, ray_session
 from harness.trials import Trial, TrialState
-from harness.tuning.run import SearchPlan, run_search
+from harness.tuning.config import SearchConfig
+from harness.tuning.run import Search, run_search
 
 
 class Witness:
@@ -36,19 +37,14 @@ class Witness:
 def main(folder: Path, trials: int) -> None:
     """Search below `folder`."""
     log = EventLog(folder / "events.jsonl")
-    plan = SearchPlan(
-        name="warm",
-        storage=folder,
-        trials=trials,
-        grace_steps=GRACE,
-        gangs=PLACES,
-        reduction_factor=REDUCTION,
-        seed=SEED,
+    config = SearchConfig.of(
+        trials=trials, grace_steps=GRACE, reduction_factor=REDUCTION, seed=SEED,
         stop_collapsed=False,  # the other side has no such rule
-    )
+    )  # fmt: skip
     assert experiment().horizon == HORIZON
     with ray_session("local", cpus=PLACES):
-        run_search(plan, experiment(), space(), [Witness(log)])
+        allocation = allocate(local_slots(), 1, PLACES, trials)
+        run_search(Search(folder / "warm", experiment(), space(), config, allocation, observers=[Witness(log)]))
         log.note("done")
 
 

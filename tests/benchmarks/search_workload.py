@@ -45,7 +45,7 @@ def _config(settings: dict[str, Any]) -> TrainConfig:
 
 def experiment() -> CssExperiment:
     """Return what the trials of both searches train."""
-    return CssExperiment(searched_config())
+    return CssExperiment(searched_config(), "digits_css")
 
 
 def space() -> Space:

@@ -25,7 +25,8 @@ from search_workload import space, timed_config
 from harness.cluster import ray_session
 from harness.experiment import CssExperiment
 from harness.trials import Trial, TrialState, Value
-from harness.tuning.run import SearchPlan, run_search
+from harness.tuning.config import SearchConfig
+from harness.tuning.run import Search, run_search
 from trainers.local_run import LocalRun
 from trainers.run import Checkpointable, Decision, Run
 
@@ -107,7 +108,7 @@ def train_alone(blocks: int) -> None:
 
     os.nice(PRIORITY - os.nice(0))
     torch.set_num_threads(1)
-    measured = TimedExperiment(timed_config(blocks, STEPS))
+    measured = TimedExperiment(timed_config(blocks, STEPS), "digits_css")
 
     def answer(metrics: Mapping[str, float]) -> None:
         print(json.dumps({"wall": metrics[WALL], "cpu": metrics[CPU]}), flush=True)
@@ -148,8 +149,9 @@ def take_round(blocks: int) -> list[dict[str, Block]]:
     turns = Turns(alone, control)
     try:
         with tempfile.TemporaryDirectory() as folder, ray_session("local", cpus=1):
-            plan = SearchPlan(name="steps", storage=Path(folder), trials=1, grace_steps=STEPS, scheduler="none")
-            run_search(plan, TimedExperiment(timed_config(blocks + 2, STEPS)), space(), [turns])
+            experiment = TimedExperiment(timed_config(blocks + 2, STEPS), "digits_css")
+            config = SearchConfig.of(trials=1, scheduler="none")
+            run_search(Search(Path(folder) / "steps", experiment, space(), config, observers=[turns]))
     finally:
         alone.close()
         control.close()

@@ -11,28 +11,26 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
-from harness.ablation.evaluate import PICTURE
-from harness.tuning.manifest import Origin
 from mlflow import MlflowClient
 from PIL import Image
 
 from harness.ablation.request import Request, make_request
 from harness.ablation.results import Ablation, collect
-from harness.ablation.tracking import open_recorder, record_begin, record_outcomes
-from harness.run_folder import checkpoint_folder
+from harness.ablation.tracking import record_outcomes, run_tags
+from harness.console import make_console
+from harness.experiment import CssExperiment
+from harness.run_folder import OVERLAYS, RunInfo, checkpoint_folder
+from harness.session import recording, tags_of
 from harness.tracking.views import search_links
 from harness.trials import Trial, TrialState
 from search_spaces.ablation import load_plan
-from trainers.data.splits import open_splits
-from trainers.overrides import apply_overrides
-from trainers.presets import load_preset
 
 SEEDS = (0, 1)
 PATIENCE_MS = 60_000
@@ -54,31 +52,33 @@ class Pages:
         return [run.info.run_id for run in self.runs.values() if run.data.tags["s4.kind"] == kind]
 
 
-def record(folder: Path) -> str:
-    """Record an ablation that was never trained, with made-up scores and a picture a run; return the store's URI."""
-    uri = f"sqlite:///{folder}/mlflow.db"
-    config = apply_overrides(load_preset("digits_css"), {"data.labelled": 16, "data.unlabelled": 16, "data.dev": 8})
-    origin = Origin("digits_css", {}, config, open_splits(config.data).digest)
-    request = make_request(load_plan("css_labels"), origin, SEEDS, vary_data=False)
+def record(folder: Path, uri: str) -> None:
+    """Record an ablation that was never trained, with made-up scores and a picture a run."""
+    experiment = CssExperiment.of("digits_css", {"data.labelled": 16, "data.unlabelled": 16, "data.dev": 8})
+    info = RunInfo.of("ablation", experiment, "dev/miou", {})
+    request = make_request(load_plan("css_labels"), info, experiment, SEEDS, vary_data=False)
     home = folder / "runs" / "labels"
     trials = {}
-    with open_recorder(home, request, "val/miou", uri) as recorder:
-        record_begin(recorder, home, request)
+    tags = tags_of(home, info, experiment, plan=request.plan, base=request.base)
+    with recording(
+        home, info, uri, tags, make_console(quiet=True), metric="dev/miou",
+        trial_tags=lambda trial: run_tags(request, trial), trial_name=lambda trial: request.runs[trial.number].label,
+    ) as recorder:  # fmt: skip
+        experiment.record_inputs(recorder, home, val=True)
         for number in range(len(request.runs)):
-            trials[number] = trained(recorder, request, number)
-            draw_picture(checkpoint_folder(home / "trials", number) / PICTURE, number)
+            trials[number] = trained(recorder, experiment, request, number)
+            draw_picture(checkpoint_folder(home / "trials", number) / OVERLAYS, number)
         late = {number: {"val/miou": 0.4 + number / 100} for number in trials}
         found = Ablation("labels", request, collect(request, trials, late), "val/miou", uri, 1.0, 1.0)
-        record_outcomes(recorder, home, found, models=False)
-    return uri
+        record_outcomes(recorder, home, found)
 
 
-def trained(recorder: Any, request: Request, number: int) -> Trial:
+def trained(recorder: Any, experiment: CssExperiment, request: Request, number: int) -> Trial:
     """Record a run whose dev mIoU rises."""
     item = request.runs[number]
     overrides = request.overrides(item)
-    config = request.config_of(item)
-    trial = Trial(number, {"run": number}, overrides, config.hash, config.model_dump(mode="json"))
+    config, config_hash = experiment.resolve(overrides)
+    trial = Trial(number, {"run": number}, overrides, config_hash, config)
     recorder.on_start(trial)
     for step in (300, 600, 900):
         trial.take_in({"step": float(step), "dev/miou": step / 2000 + number / 100}, step / 2000)
@@ -94,9 +94,10 @@ def draw_picture(path: Path, number: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
+def pages(new_store: Callable[[Path], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
     folder = tmp_path_factory.mktemp("pages")
-    uri = record(folder)
+    uri = new_store(folder)
+    record(folder, uri)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -171,5 +172,5 @@ def test_a_run_shows_its_metrics(page: Any, pages: Pages) -> None:
 
 def test_a_run_shows_its_picture(page: Any, pages: Pages) -> None:
     run = pages.runs["mix, seed 0"].info.run_id
-    page.goto(f"{pages.address}/#/experiments/{pages.experiment}/runs/{run}/artifacts/{PICTURE}")
+    page.goto(f"{pages.address}/#/experiments/{pages.experiment}/runs/{run}/artifacts/{OVERLAYS}")
     page.wait_for_function("[...document.images].some(image => image.naturalWidth === 321)")

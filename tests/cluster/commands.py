@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hosts import Host, Hosts, wait_for
+from hosts import Host, Hosts, interrupt, wait_for
 
 from harness.event_log import LEDGER
 from harness.run_folder import LATEST
@@ -46,14 +47,20 @@ class Command:
         lines = ledger.read_bytes().split(b"\n")[:-1] if ledger.exists() else []
         return [json.loads(line) for line in lines]
 
-    def wait_for_reports(self, number: int, timeout: float = 120.0) -> None:
-        """Wait until so many reports were made."""
+    def wait_for_reports(self, number: int, trials: int = 1) -> None:
+        """Wait until so many reports were made, of as many trials at least."""
 
         def made() -> bool:
             assert self.process.poll() is None, self.log.read_text()[-3000:]
-            return len(self.reports()) >= number
+            reports = self.reports()
+            return len(reports) >= number and len({trial for trial, _ in reports}) >= trials
 
-        wait_for(made, f"{number} reports in {self.folder}", timeout)
+        wait_for(made, f"{number} reports of {trials} trials in {self.folder}", TIMEOUT_S)
+
+    def kill(self) -> None:
+        """End it at once, in the middle of what it does."""
+        interrupt(self.process, signal.SIGKILL)
+        self.process.wait()
 
     def saved_step(self) -> int:
         """Return the step of a training's last checkpoint."""

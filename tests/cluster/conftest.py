@@ -1,9 +1,14 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+sys.path.append(str(Path(__file__).parents[1]))  # for `reference`, which is no package of the product
+
 from hosts import Hosts, hosts, missing
 
 
@@ -16,6 +21,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return
     for item in ours:
         item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture
+def folder(new_store: Callable[[Path], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Storage of a command, with the store that it is recorded in."""
+    made = tmp_path_factory.mktemp("storage")
+    new_store(made)
+    yield made
+    shutil.rmtree(made)
 
 
 @pytest.fixture(scope="module")

@@ -60,6 +60,8 @@ class Host:
     private: Sequence[Path] = ()
     """Folders that are empty and its own here, where other hosts share them."""
     environment: Mapping[str, str] = field(default_factory=dict)
+    joined: bool = False
+    """Whether it is part of the Ray cluster."""
     _keeper: subprocess.Popen[bytes] | None = None
     _started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
@@ -139,6 +141,7 @@ class Host:
 
     def kill(self) -> None:
         """End all its processes at once. Their connections are closed by the kernel, which peers see."""
+        self.joined = False
         if self._keeper is not None:
             self._keeper.kill()
             self._keeper.wait()
@@ -150,7 +153,8 @@ class Host:
         self._started.clear()
 
     def cut(self) -> None:
-        """Take its network away: peers see silence."""
+        """Take its network away: peers see silence, and Ray's processes here end once they are taken for dead."""
+        self.joined = False
         _ip("-n", self.name, "link", "set", self.interface, "down")
 
     def mend(self) -> None:
@@ -159,8 +163,15 @@ class Host:
 
     def slow(self, megabits: float) -> None:
         """Limit what it sends. (`tc netem` could delay too, but not every kernel has it; every one has tbf.)"""
-        limit = ["tbf", "rate", f"{megabits}mbit", "burst", "32kbit", "latency", "400ms"]
-        subprocess.run(["tc", "-n", self.name, "qdisc", "replace", "dev", self.interface, "root", *limit], check=True)
+        self._queue("replace", "tbf", "rate", f"{megabits}mbit", "burst", "32kbit", "latency", "400ms")
+
+    def quicken(self) -> None:
+        """Limit it no more."""
+        self._queue("del")
+
+    def _queue(self, verb: str, *limit: str) -> None:
+        words = ["tc", "-n", self.name, "qdisc", verb, "dev", self.interface, "root", *limit]
+        subprocess.run(words, check=True)
 
     def sent_bytes(self) -> int:
         """Return the bytes that its interface has sent."""
@@ -246,12 +257,21 @@ class Hosts:
     def join(self, host: Host) -> None:
         """Let a host join the cluster."""
         host.run(ONPREM, "join", self.address, "--address", host.address, "--cpus", str(host.cpus))
+        host.joined = True
 
     def start(self, *options: str) -> None:
         """Start the head and let all others join."""
         self.start_head(*options)
         for host in self.all[1:]:
             self.join(host)
+
+    def gather(self, hosts: Sequence[Host]) -> None:
+        """Boot hosts that are not part of the cluster now, and let them join."""
+        for host in hosts:
+            if not host.joined:
+                host.kill()
+                host.boot()
+                self.join(host)
 
     def close(self) -> None:
         """End everything; nothing stays on the machine but the folder."""

@@ -1,4 +1,4 @@
-"""What every implementation of `Run` must do, whatever its world."""
+"""The contract of `Run`: tests that every implementation passes, whatever its world."""
 
 from __future__ import annotations
 
@@ -38,11 +38,18 @@ class RunConformance(ABC):
         assert self.on_every_rank(outputs_agree, ()) == [True] * self.world_size
 
     def test_every_rank_gets_the_decision_on_each_report(self) -> None:
-        decisions = (Decision.CONTINUE, Decision.STOP, Decision.CONTINUE)
+        decisions = (Decision.CONTINUE, Decision.CONTINUE, Decision.STOP)
         assert self.on_every_rank(three_reports, decisions) == [list(decisions)] * self.world_size
+
+    def test_no_rank_is_interrupted_where_nobody_asks_for_it(self) -> None:
+        assert self.on_every_rank(interruptions, ()) == [[False] * 20] * self.world_size
 
     def test_before_the_first_report_there_is_nothing_to_restore_on_any_rank(self) -> None:
         assert self.on_every_rank(restored, ()) == [None] * self.world_size
+
+
+class RestoringConformance(RunConformance):
+    """Of a run whose trainings go on after their last report."""
 
     def test_right_after_a_report_every_rank_restores_what_rank_0_reported(self) -> None:
         assert self.on_every_rank(report_and_restore, (Decision.CONTINUE,)) == [40] * self.world_size
@@ -100,6 +107,10 @@ def outputs_agree(run: Run) -> bool:
 
 def three_reports(run: Run) -> list[Decision]:
     return [run.report(metrics(step), Counter(step)) for step in range(3)]
+
+
+def interruptions(run: Run) -> list[bool]:
+    return [run.interrupted(Counter(step)) for step in range(20)]
 
 
 def restored(run: Run) -> int | None:

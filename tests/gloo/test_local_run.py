@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from ranks import Ranks
-from run_conformance import Body, RunConformance, metrics, three_reports
+from run_conformance import Body, RestoringConformance, metrics, three_reports
 from torch import nn
 
 from trainers.local_run import LocalRun, process_group
@@ -40,7 +40,7 @@ def heard(decisions: Sequence[Decision]) -> list[float]:
     return script.heard
 
 
-class TestOneProcess(RunConformance):
+class TestOneProcess(RestoringConformance):
     world_size = 1
 
     @pytest.fixture(autouse=True)
@@ -64,7 +64,7 @@ class TestOneProcess(RunConformance):
         assert run.report(metrics(1), nn.Linear(1, 1)) is Decision.CONTINUE
 
 
-class TestTwoRanks(RunConformance):
+class TestTwoRanks(RestoringConformance):
     world_size = 2
 
     @pytest.fixture(autouse=True)

@@ -28,7 +28,7 @@ def start_driver(
         marks: where the stand-in for training leaves its notes; none: `storage`.
     """
     address = ray.get_runtime_context().gcs_address
-    environment = {**os.environ, "RAY_AUTH_MODE": "token", "PYTHONPATH": str(PROGRAM.parent)}
+    environment = {**os.environ, "RAY_AUTH_MODE": "token"}  # PYTHONPATH is that of the session's Ray
     words = [address, storage, marks or storage, name, trials, step_s, min_free_gib]
     with (log or storage / "driver.log").open("ab") as file:
         return subprocess.Popen(

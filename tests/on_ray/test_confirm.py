@@ -13,18 +13,21 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from harness.tuning.manifest import Manifest, write_manifest
 from mlflow import MlflowClient
 
+from harness.ablation.request import Run, read_request
+from harness.ablation.results import read_results
 from harness.cli.main import run
+from harness.experiment import CssExperiment
 from harness.reporting.results import Results, Row, write_results
+from harness.run_folder import RunInfo, write_run
+from harness.tuning.config import SearchConfig
 from search_spaces import load_space
-from trainers.data.splits import open_splits, open_val
+from trainers.data.splits import open_val
 from trainers.evaluate import evaluate
 from trainers.local_run import LocalRun
 from trainers.loop import train
-from trainers.overrides import apply_overrides, parse_settings
-from trainers.presets import load_preset
+from trainers.overrides import parse_settings
 
 SETTINGS = parse_settings(
     (
@@ -60,16 +63,16 @@ class Confirmed(NamedTuple):
 
 def write_search(folder: Path) -> None:
     """Write what a search leaves: two trials that differ from the baseline."""
-    config, space = apply_overrides(load_preset("digits_css"), SETTINGS), load_space("css_quick")
+    experiment, space = CssExperiment.of("digits_css", SETTINGS), load_space("css_quick")
     rows = []
     for number, (best, lambda_u) in enumerate([(0.1, space.baseline["loss.lambda_u"]), (0.2, 0.5), (0.3, 2.0)]):
         values = {**space.baseline, "loss.lambda_u": lambda_u}
-        config_hash = apply_overrides(config, values).hash
+        config_hash = experiment.resolve(values)[1]
         rows.append(Row(number, "COMPLETE", best, 10, 10, values, config_hash, None, None, None))
     results = Results("small", "search", "digits_css", space.name, "dev/miou", 10, 1.0, "uri", space.paths, rows[::-1])
     write_results(folder, results)
-    digest = open_splits(config.data).digest
-    write_manifest(folder, Manifest("digits_css", SETTINGS, config, digest, space, "dev/miou"))
+    asked = {"options": SearchConfig.of(trials=3).model_dump(mode="json"), "space": space.text}
+    write_run(folder, RunInfo.of("search", experiment, "dev/miou", asked))
 
 
 def s4(folder: Path) -> subprocess.CompletedProcess[str]:
@@ -105,16 +108,16 @@ def runs_of(confirmed: Confirmed, kind: str) -> list[Any]:
 
 
 def test_every_configuration_was_trained_with_every_seed(confirmed: Confirmed) -> None:
-    outcomes = confirmed.first["outcomes"]
-    assert [outcome["configuration"]["trial"] for outcome in outcomes] == [0, 2, 1]
-    assert all(sorted(outcome["dev"]) == ["3", "4"] for outcome in outcomes)
+    runs = [(run["variant"], run["seed"], run["state"]) for run in confirmed.first["outcomes"]]
+    variants = ("baseline", "trial 2", "trial 1")
+    assert runs == [(variant, seed, "COMPLETE") for seed in SEEDS for variant in variants]
 
 
 def test_its_numbers_are_those_of_a_run_without_ray(confirmed: Confirmed) -> None:
-    outcomes = {outcome["configuration"]["label"]: outcome for outcome in confirmed.first["outcomes"]}
-    chosen = outcomes[confirmed.first["chosen"]]
-    drawn = {**chosen["configuration"]["overrides"], "seed": 4, "data.seed": 4}
-    config = apply_overrides(apply_overrides(load_preset("digits_css"), SETTINGS), drawn)
+    request = read_request(confirmed.folder / "runs" / "small-confirm")
+    chosen = Run(confirmed.first["chosen"], 4)
+    config = CssExperiment.of("digits_css", SETTINGS).configure(request.overrides(chosen))
+    assert (config.seed, config.data.seed) == (4, 4)
     reports: list[dict[str, float]] = []
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -124,11 +127,13 @@ def test_its_numbers_are_those_of_a_run_without_ray(confirmed: Confirmed) -> Non
         val = evaluate(state.teacher, open_val(config.data), config, local, "val")
     finally:
         torch.set_num_threads(threads)
-    assert (chosen["dev"]["4"], chosen["val"]["4"]) == (reports[-1]["dev/miou"], val["val/miou"])
+    found = read_results(confirmed.folder / "runs" / "small-confirm")
+    seen = found.scores(chosen.variant, "dev/miou")[4], found.scores(chosen.variant, "val/miou")[4]
+    assert seen == (reports[-1]["dev/miou"], val["val/miou"])
 
 
 def test_only_the_chosen_one_and_the_baseline_saw_the_validation_images(confirmed: Confirmed) -> None:
-    saw = {outcome["configuration"]["label"] for outcome in confirmed.first["outcomes"] if outcome["val"]}
+    saw = {run["variant"] for run in confirmed.first["outcomes"] if "val/miou" in run["metrics"]}
     assert saw == {"baseline", confirmed.first["chosen"]}
     in_mlflow = [run for run in runs_of(confirmed, "trial") if "val/miou" in run.data.metrics]
     assert len(in_mlflow) == len(saw) * len(SEEDS)

@@ -2,12 +2,39 @@
 
 import ast
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 OURS = {"harness", "trainers", "search_spaces"}
+
+
+ROOMS = [
+    "formats",
+    "tables",
+    "statistics",
+    "trials",
+    "run_folder",
+    "event_log",
+    "console",
+    "cluster",
+    "gangs",
+    "tracking",
+    "tuning",
+    "models",
+    "experiment",
+    "ablation",
+    "planning",
+    "scaling",
+    "reporting",
+    "session",
+    "api",
+    "__init__",
+    "cli",
+]
+"""Files and folders of the harness from the ground up: each imports only what stands before it."""
 
 
 def python_files(folder: str) -> list[Path]:
@@ -51,6 +78,26 @@ def test_search_spaces_know_nothing_of_ours_and_no_cluster() -> None:
 def test_search_spaces_take_at_most_distributions_from_optuna() -> None:
     names = [name for file in python_files("search_spaces") for name in imports(file) if name.startswith("optuna")]
     assert [name for name in names if not name.startswith("optuna.distributions")] == []
+
+
+def test_rooms_of_the_harness_import_only_what_stands_below_them() -> None:
+    upwards = []
+    for file in python_files("harness"):
+        room = file.relative_to(ROOT / "harness").parts[0].removesuffix(".py")
+        for name in imports(file):
+            other = name.split(".")[1] if name.startswith("harness.") else room
+            if other not in ROOMS or ROOMS.index(other) > ROOMS.index(room):
+                upwards.append(f"{file.relative_to(ROOT)} imports {name}")
+    assert upwards == []
+
+
+def test_files_of_the_harness_import_each_other_in_no_circle() -> None:
+    modules = {".".join(file.relative_to(ROOT).with_suffix("").parts): file for file in python_files("harness")}
+    graph = {
+        module: {known for name in imports(file) for known in (name, name.rpartition(".")[0]) if known in modules}
+        for module, file in modules.items()
+    }
+    assert len(list(TopologicalSorter(graph).static_order())) == len(modules)  # a CycleError names the circle
 
 
 def test_the_harness_imports_no_tests() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from optuna.trial import TrialState as OptunaState
 
+from harness.cli.main import run
 from harness.event_log import LEDGER, Ledger
-from harness.run_folder import checkpoint_folder
+from harness.experiment import CssExperiment
+from harness.run_folder import RunInfo, checkpoint_folder, write_run
 from harness.tracking.recorder import MlflowRecorder
 from harness.trials import Trial, TrialState
 from harness.tuning.doctor import Finding, diagnose
@@ -49,10 +52,10 @@ class Search:
 
 
 @pytest.fixture
-def search(tmp_path: Path) -> Search:
+def search(tmp_path: Path, new_store: Callable[[Path], str]) -> Search:
     import optuna
 
-    folder, uri = tmp_path / "search", f"sqlite:///{tmp_path}/mlflow.db"
+    folder, uri = tmp_path / "search", new_store(tmp_path)
     study = optuna.create_study(study_name="search", storage=journal(folder / JOURNAL), direction="maximize")
     ledger = Ledger(folder / LEDGER, "dev/miou")
     with MlflowRecorder(uri, "s4", "search", "search", {}, folder / "outbox.jsonl") as recorder:
@@ -166,3 +169,21 @@ def test_what_is_repaired_is_not_found_again(search: Search, fall_ill: Callable[
 def test_a_run_that_is_missing_is_found(search: Search) -> None:
     search.client.delete_run(search.run(0).info.run_id)
     assert [finding.what for finding in search.diagnose()] == ["COMPLETE in the ledger, without a run in MLflow"]
+
+
+def test_the_command_repairs_what_it_can_and_ends_with_1_while_something_disagrees(
+    search: Search, capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiment = CssExperiment.of("digits_css")
+    write_run(search.folder, RunInfo.of("search", experiment, "dev/miou", {"options": {}, "space": ""}))
+    command = ["doctor", "search", "--storage", str(search.folder.parent), "--tracking-uri", search.uri, "--json"]
+    a_run_left_running(search)
+    what = "INTERRUPTED in the ledger, RUNNING in MLflow, where KILLED is meant"
+    assert run(command) == 1
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["findings"] == [{"trial": 2, "what": what, "repairable": True}]
+    assert "1 of 1 can be repaired: s4 doctor search --fix" in captured.err
+    assert run([*command, "--fix"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["repaired"] == [f"trial 2: {what}"]
+    assert "ledger, Optuna, MLflow and checkpoints agree on 3 trials" in captured.err

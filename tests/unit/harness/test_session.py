@@ -1,7 +1,7 @@
 """What surrounds a search or a training: records, results and words, whatever happens in between."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,12 +22,12 @@ from trainers.config import TrainConfig
 
 
 @pytest.fixture
-def task(tmp_path: Path) -> Session:
+def task(tmp_path: Path, new_store: Callable[[Path], str]) -> Session:
     folder, experiment, space = tmp_path / "runs" / "s-001", CssExperiment.of("digits_css"), load_space("css_quick")
     info = RunInfo.of("search", experiment, "dev/miou", {"options": {}, "space": space.text})
     write_run(folder, info)
     return Session(
-        folder, info, experiment, f"sqlite:///{tmp_path / 'mlflow.db'}", Console(RichConsole(file=io.StringIO()), None),
+        folder, info, experiment, new_store(tmp_path), Console(RichConsole(file=io.StringIO()), None),
         (Objective("dev/miou", "max"),), total=2, space=space,
     )  # fmt: skip
 

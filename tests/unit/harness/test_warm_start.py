@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -205,11 +205,11 @@ def test_a_file_that_is_no_journal_is_refused(text: str, tmp_path: Path) -> None
 
 
 @pytest.fixture(scope="module")
-def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+def tracking_uri(new_store: Callable[[Path], str], tmp_path_factory: pytest.TempPathFactory) -> str:
     """A store with a search as the recorder leaves it: 3 complete trials, a pruned one, and two that are unlike."""
     logging.getLogger("alembic").setLevel(logging.ERROR)
     folder = tmp_path_factory.mktemp("tracking")
-    uri = f"sqlite:///{folder}/mlflow.db"
+    uri = new_store(folder)
     with MlflowRecorder(uri, "project/s4", "search", "first", {}, folder / "outbox.jsonl") as recorder:
         for number in range(6):
             recorder.on_start(trial := recorded(number))

@@ -3,16 +3,17 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[2]))  # for `reference`, which is no package of the product
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from trained_runs import TrainedRuns, train_some
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainedRuns:
+def trained(new_store: Callable[[Path], str], tmp_path_factory: pytest.TempPathFactory) -> TrainedRuns:
     """A training and a search of two trials, as commands leave them; made once, never changed."""
-    return train_some(tmp_path_factory.mktemp("trained"))
+    root = tmp_path_factory.mktemp("trained")
+    return train_some(root, new_store(root))
 
 
 @pytest.fixture(autouse=True)

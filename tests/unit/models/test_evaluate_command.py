@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -89,10 +90,10 @@ def test_what_training_reported_of_dev_is_not_logged_again(
 
 
 def test_without_a_record_the_evaluation_is_there_all_the_same(
-    trained: TrainedRuns, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: TrainedRuns, tmp_path: Path, capsys: pytest.CaptureFixture[str], new_store: Callable[[Path], str]
 ) -> None:
     words = ["evaluate", "first", "--out", str(tmp_path / "out"), "--no-pictures", "--storage", str(trained.storage)]
-    assert run([*words, "--tracking-uri", f"sqlite:///{tmp_path / 'other.db'}"]) == 0
+    assert run([*words, "--tracking-uri", new_store(tmp_path / "other")]) == 0
     assert "not recorded" in capsys.readouterr().out
     assert (tmp_path / "out" / "evaluation.json").exists()
 

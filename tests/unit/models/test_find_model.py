@@ -11,8 +11,9 @@ from trained_runs import RATES, TrainedRuns
 from harness.ablation.request import Request, Run, write_request
 from harness.cli.main import run
 from harness.event_log import LEDGER
+from harness.experiment import CssExperiment
 from harness.models.find import TrainedRun, find_run
-from harness.run_folder import LATEST
+from harness.run_folder import LATEST, RunInfo
 from harness.tracking.stores import connect_client, run_of
 from search_spaces.ablation import Variant
 from trainers.errors import UsageError
@@ -53,9 +54,8 @@ def test_a_run_of_an_ablation_is_found_by_its_number(trained: TrainedRuns, tmp_p
     shutil.copytree(trained.storage / "search-001", tmp_path / "ablation")
     (tmp_path / "ablation" / "run.yaml").unlink()
     variant = Variant("rate", {"optimizer.lr": RATES[1]})
-    request = Request(
-        "digits_css", {}, trained.config, "digest", "plan", "", "rate", (variant,), (Run("rate", 0),), False
-    )
+    info = RunInfo.of("ablation", CssExperiment(trained.config, "digits_css"), "dev/miou", {})
+    request = Request(info, "plan", "", "rate", (variant,), (Run("rate", 0), Run("rate", 1)), False)
     write_request(tmp_path / "ablation", request)
     found = find_run("ablation/1", tmp_path, trained.uri)
     assert found.config == apply_overrides(trained.config, {"optimizer.lr": RATES[1]})

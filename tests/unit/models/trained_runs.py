@@ -51,8 +51,8 @@ class TrainedRuns:
         return ["--storage", str(self.storage), "--tracking-uri", self.uri]
 
 
-def train_some(root: Path) -> TrainedRuns:
-    storage, uri = root / "runs", f"sqlite:///{root / 'mlflow.db'}"
+def train_some(root: Path, uri: str) -> TrainedRuns:
+    storage = root / "runs"
     config = tiny_config({"schedule.steps": 6, "schedule.evaluate_every": 3})
     reports: dict[str, dict[str, float]] = {}
     experiment = CssExperiment(config, "digits_css")

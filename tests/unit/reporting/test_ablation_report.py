@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from harness.ablation.evaluate import PICTURE
 from invented.ablations import EVERY, ODD, PLAIN, STRONG, made_ablation, made_request
 from PIL import Image
 
@@ -21,7 +20,7 @@ from harness.reporting.ablation.trainings import pictures, same_seed, take_apart
 from harness.reporting.document import Document, Figure, Note
 from harness.reporting.next_steps import ablate_command
 from harness.reporting.reports import report_on
-from harness.run_folder import checkpoint_folder
+from harness.run_folder import OVERLAYS, checkpoint_folder
 from harness.statistics.power import DELTAS
 from trainers.figure import COLUMNS, GAP, HEADER
 
@@ -45,7 +44,7 @@ def picture_of(folder: Path, ablation: Ablation, shade: int) -> None:
             for row in range(2):
                 top, left = HEADER + row * (20 + GAP), GAP + column * (30 + GAP)
                 sheet[top : top + 20, left : left + 30] = shade + 10 * column + number
-        path = checkpoint_folder(folder / "trials", number) / PICTURE
+        path = checkpoint_folder(folder / "trials", number) / OVERLAYS
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(sheet).save(path)
 
@@ -164,7 +163,7 @@ def test_pictures_put_the_columns_of_variants_side_by_side(tmp_path: Path) -> No
     record = read_record(ablation, tmp_path / "a")
     runs = same_seed(record)
     assert [(run.seed, run.variant) for run in runs] == [(0, PLAIN), (0, STRONG), (0, ODD)]
-    tiles = take_apart(record.trial_folder(runs[1]) / PICTURE)
+    tiles = take_apart(record.trial_folder(runs[1]) / OVERLAYS)
     assert tiles is not None
     assert [row["prediction"].shape for row in tiles] == [(20, 30, 3)] * 2
     assert {int(row["prediction"].max()) for row in tiles} == {40 + 10 * COLUMNS.index("prediction") + 1}
@@ -179,7 +178,7 @@ def test_pictures_are_of_the_seed_that_most_variants_have(tmp_path: Path) -> Non
 def test_a_picture_of_another_kind_is_left_out_and_named(tmp_path: Path) -> None:
     ablation = made_ablation(tmp_path / "a")
     picture_of(tmp_path / "a", ablation, 40)
-    Image.new("RGB", (101, 77), "red").save(checkpoint_folder(tmp_path / "a" / "trials", 1) / PICTURE)
+    Image.new("RGB", (101, 77), "red").save(checkpoint_folder(tmp_path / "a" / "trials", 1) / OVERLAYS)
     section = pictures(read_record(ablation, tmp_path / "a"))
     figures = [block for block in section.blocks if isinstance(block, Figure)]
     assert [row[0] for row in figures[0].data.rows] == [PLAIN, ODD]

@@ -1,6 +1,7 @@
 """A store, the recorders that a test opens on it, and trials to record."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,18 @@ def play(recorder: MlflowRecorder, number: int, state: TrialState, values: tuple
 
 def wait_until_sent(recorder: MlflowRecorder) -> None:
     """Wait until MLflow has what was recorded so far."""
-    deadline = time.monotonic() + 60
-    while recorder._outbox.done() < recorder._outbox.count:
-        assert time.monotonic() < deadline, "MLflow did not take the records"
+    wait_until(lambda: recorder._outbox.done() >= recorder._outbox.count)
+
+
+def wait_until_refused(recorder: MlflowRecorder) -> None:
+    """Wait until MLflow has not taken what was recorded."""
+    wait_until(lambda: recorder._courier.last_error is not None)
+
+
+def wait_until(condition: Callable[[], bool], patience_s: float = 60) -> None:
+    deadline = time.monotonic() + patience_s
+    while not condition():
+        assert time.monotonic() < deadline, f"{patience_s} s were not enough"
         time.sleep(0.01)
 
 

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 from recorded import Store, play, wait_until_sent
 
-from harness.tracking.run_logger import record_data
+from harness.experiment import CssExperiment
 from harness.trials import TrialState
-from trainers.presets import load_preset
 
 
 def artifacts(store: Store, run: str, folder: str | None = None) -> list[str]:
@@ -136,10 +135,11 @@ def test_a_difference_that_is_too_long_for_a_tag_is_cut_between_two_of_its_items
     assert store.run("trial-000").data.tags["s4.diff"].endswith("=0.125, ...")
 
 
-def test_the_data_of_a_config_are_its_training_images_and_its_dev_images(store: Store) -> None:
-    config = load_preset("digits_css")
+def test_the_data_of_a_config_are_its_training_images_and_its_dev_images(store: Store, tmp_path: Path) -> None:
+    experiment = CssExperiment.of("digits_css")
+    config = experiment.base
     with store.recorder() as recorder:
-        record_data(recorder, config)
+        experiment.record_inputs(recorder, tmp_path)
     inputs = store.run("search-001").inputs.dataset_inputs
     contexts = {item.dataset.name: item.tags[0].value for item in inputs}
     assert contexts == {"digits train": "training", "digits dev": "dev"}

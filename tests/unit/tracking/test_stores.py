@@ -4,12 +4,12 @@ import importlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from recorded import Store, picture, play
+from recorded import Store, picture, play, wait_until_refused
 
 from harness import tracking
 from harness.tracking.recorder import MlflowRecorder, replay
@@ -27,18 +27,21 @@ USER = {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": PASSWOR
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("server"))
+def server(new_store: Callable[[Path], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("server")
+    new_store(folder)
+    server = Server(folder)
     server.start()
     yield server
     server.kill()
 
 
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def guarded(new_store: Callable[[Path], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that knows one user."""
     pytest.importorskip("flask_wtf", reason="MLflow's basic-auth app needs Flask-WTF")
     folder = tmp_path_factory.mktemp("guarded")
+    new_store(folder)
     (folder / "auth.ini").write_text(
         f"[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///{folder}/auth.db\nadmin_username = admin\n"
         f"admin_password = {PASSWORD}\nauthorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
@@ -115,7 +118,9 @@ def test_a_wrong_password_keeps_the_records_says_what_to_do_and_sync_sends_them(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "a-wrong-secret")
-    delivery = record(guarded.uri, tmp_path, "wrong").close(timeout_s=3)
+    recorder = record(guarded.uri, tmp_path, "wrong")
+    wait_until_refused(recorder)
+    delivery = recorder.close(timeout_s=0)
     written = (tmp_path / "outbox.jsonl").read_text()
     assert delivery.pending == written.count("\n")
     assert "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" in str(delivery.note)

@@ -1,0 +1,81 @@
+"""All layers of tests, two at a time, and how long each layer and the slowest tests took.
+
+python tests/run_layers.py [OPTION OF PYTEST ...]
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+TESTS = Path(__file__).parent
+LAYERS = ("on_ray", "cluster", "unit", "browser", "gloo")
+"""Longest first, so that the last to end is a short one."""
+AT_A_TIME = 2
+"""Each layer waits for processes of its own for much of its time, but two of them keep two cores busy."""
+NICE = {"unit": 15, "browser": 15, "gloo": 15}
+"""As Ray's workers have it by themselves: otherwise what runs beside them would have the processors first."""
+SLOWEST = 10
+
+
+class Layer(NamedTuple):
+    """What a layer left."""
+
+    name: str
+    code: int
+    seconds: float
+    summary: str
+    """Pytest's own last line."""
+    tests: list[tuple[float, str]]
+    """Seconds and name of each."""
+
+
+def run(name: str, report: Path, options: Sequence[str]) -> Layer:
+    """Run a layer in a process of its own, and pass on what it prints."""
+    words = [sys.executable, "-m", "pytest", str(TESTS / name), f"--junitxml={report}", *options]
+    begun, summary = time.monotonic(), ""
+    process = subprocess.Popen(
+        words, cwd=TESTS.parent, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    os.setpriority(os.PRIO_PROCESS, process.pid, NICE.get(name, 0))
+    assert process.stdout is not None
+    for line in process.stdout:
+        print(f"{name:8} {line}", end="", flush=True)
+        summary = line.strip() or summary
+    code = process.wait()
+    return Layer(name, code, time.monotonic() - begun, summary, tests_of(report) if report.exists() else [])
+
+
+def tests_of(report: Path) -> list[tuple[float, str]]:
+    """Return seconds and name of each test of a JUnit report; a test that sets up for a whole file has that, too."""
+    cases = ElementTree.parse(report).iter("testcase")  # noqa: S314  # our own file
+    return [(float(case.get("time", 0)), f"{case.get('classname')}::{case.get('name')}") for case in cases]
+
+
+def main(options: Sequence[str]) -> int:
+    """Return 0 where all layers passed."""
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(AT_A_TIME) as pool:
+        reports = [Path(folder) / f"{name}.xml" for name in LAYERS]
+        layers = list(pool.map(run, LAYERS, reports, [options] * len(LAYERS)))
+    print("\nslowest tests")
+    for seconds, test in sorted((test for layer in layers for test in layer.tests), reverse=True)[:SLOWEST]:
+        print(f"{seconds:8.1f} s  {test}")
+    print("layers")
+    for layer in layers:
+        print(f"{layer.seconds:8.1f} s  {layer.name}: {len(layer.tests)} tests")
+    for layer in layers:
+        print(f"{layer.name:8} {layer.summary}")
+    return int(any(layer.code for layer in layers))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

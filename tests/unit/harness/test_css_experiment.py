@@ -1,0 +1,43 @@
+"""This project's experiment: its look at the validation images, of the teacher in the checkpoint, at the horizon."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.experiment import CssExperiment
+from trainers.data.splits import open_val
+from trainers.errors import DataError
+from trainers.evaluate import evaluate
+from trainers.local_run import LocalRun
+from trainers.loop import train
+from trainers.run import Decision
+
+EXPERIMENT = CssExperiment.of(
+    "digits_css",
+    {
+        "data.labelled": 8, "data.unlabelled": 8, "data.dev": 4, "data.val": 6, "model.width": 8, "loss.queries": 16,
+        "loss.negatives": 16, "schedule.steps": 2, "schedule.evaluate_every": 1,
+    },
+)  # fmt: skip
+
+
+def test_the_scores_are_those_of_the_teacher_that_was_trained(tmp_path: Path) -> None:
+    config, run = EXPERIMENT.base, LocalRun(tmp_path)
+    state = train(config, run)
+    expected = evaluate(state.teacher, open_val(config.data), config, run, "val")
+    scores = EXPERIMENT.evaluate({}, tmp_path)
+    assert scores == {name: pytest.approx(expected[name], abs=1e-6) for name in scores}
+    assert "val/miou" in scores
+    assert {file.name for file in tmp_path.iterdir()} >= {"dev.npz", "val.npz", "overlays.png", "confusion.png"}
+
+
+def test_a_checkpoint_from_before_the_horizon_is_refused(tmp_path: Path) -> None:
+    train(EXPERIMENT.base, LocalRun(tmp_path, listener=lambda metrics: Decision.STOP))
+    with pytest.raises(DataError, match=r"a checkpoint of 2 steps must lie in .*, it has 1"):
+        EXPERIMENT.evaluate({}, tmp_path)
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> None:
+    train(EXPERIMENT.base, LocalRun(tmp_path))
+    with pytest.raises(DataError, match="a checkpoint must come from the same config"):
+        EXPERIMENT.evaluate({"seed": 1}, tmp_path)

@@ -1,0 +1,313 @@
+"""Ledger and study of a search whose driver died between any two events: whichever knows that a trial is over is
+believed, and the search goes on with nothing lost and nothing twice.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+from unittest.mock import MagicMock
+
+import optuna
+import pytest
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState as OptunaState
+
+from harness.event_log import LEDGER, Ledger, read_ledger
+from harness.gangs.messages import Report
+from harness.gangs.tune_trial import as_result
+from harness.trials import Trial, TrialState, Value
+from harness.tuning.callback import TuneCallback
+from harness.tuning.objectives import Objective
+from harness.tuning.searcher import TruthfulOptunaSearch
+from harness.tuning.study import JOURNAL, journal, reconcile
+
+MIOU = Objective("dev/miou", "max")
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> optuna.Study:
+    """A study with one trial that runs and reported twice."""
+    study = optuna.create_study(study_name="s", storage=journal(tmp_path / JOURNAL), direction="maximize")
+    trial = study.ask()
+    trial.suggest_float("x", 0, 1)
+    trial.report(0.1, 10)
+    trial.report(0.2, 20)
+    return study
+
+
+def ledger(folder: Path, state: TrialState | None = None) -> None:
+    """A ledger of the same trial, with an end if a state is given."""
+    book = Ledger(folder / LEDGER, "dev/miou")
+    trial = Trial(0, {"x": 0.5}, {})
+    book.on_start(trial)
+    for step, value in ((10, 0.1), (20, 0.2)):
+        trial.take_in({"step": float(step), "dev/miou": value}, value)
+        book.on_report(trial)
+    if state is not None:
+        trial.state = state
+        book.on_end(trial)
+    book.close()
+
+
+def reopened(folder: Path) -> optuna.trial.FrozenTrial:
+    return optuna.load_study(study_name="s", storage=journal(folder / JOURNAL)).trials[0]
+
+
+@pytest.mark.parametrize("state", [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL])
+def test_optuna_is_told_what_only_the_ledger_knows(tmp_path: Path, study: optuna.Study, state: TrialState) -> None:
+    ledger(tmp_path, state)
+    reconcile(tmp_path, "s", MIOU)
+    assert reopened(tmp_path).state.name == state
+
+
+def test_optuna_is_told_the_value_of_a_complete_trial(tmp_path: Path, study: optuna.Study) -> None:
+    ledger(tmp_path, TrialState.COMPLETE)
+    reconcile(tmp_path, "s", MIOU)
+    assert reopened(tmp_path).value == 0.2
+
+
+def test_a_trial_that_waits_can_be_told_too(tmp_path: Path, study: optuna.Study) -> None:
+    study._storage.set_trial_state_values(study.trials[0]._trial_id, OptunaState.WAITING)
+    ledger(tmp_path, TrialState.PRUNED)
+    reconcile(tmp_path, "s", MIOU)
+    assert reopened(tmp_path).state is OptunaState.PRUNED
+
+
+def test_the_ledger_is_told_what_only_optuna_knows(tmp_path: Path, study: optuna.Study) -> None:
+    study.tell(0, state=OptunaState.PRUNED)
+    ledger(tmp_path)
+    reconcile(tmp_path, "s", MIOU)
+    assert read_ledger(tmp_path / LEDGER).trials[0].state is TrialState.PRUNED
+
+
+def test_a_trial_that_nobody_knows_to_be_over_waits_to_go_on(tmp_path: Path, study: optuna.Study) -> None:
+    ledger(tmp_path)
+    history = reconcile(tmp_path, "s", MIOU)
+    assert (reopened(tmp_path).state, history.trials[0].state) == (OptunaState.WAITING, TrialState.INTERRUPTED)
+
+
+def test_a_trial_that_was_drawn_but_never_started_waits(tmp_path: Path, study: optuna.Study) -> None:
+    assert reconcile(tmp_path, "s", MIOU).trials == {}
+    assert reopened(tmp_path).state is OptunaState.WAITING
+
+
+def test_a_journal_that_ends_in_half_a_line_can_be_opened(tmp_path: Path, study: optuna.Study) -> None:
+    with (tmp_path / JOURNAL).open("a") as file:
+        file.write('{"op_code": 5, "work')
+    reconcile(tmp_path, "s", MIOU)
+    assert reopened(tmp_path).intermediate_values == {10: 0.1, 20: 0.2}
+
+
+def test_a_new_folder_has_no_history(tmp_path: Path) -> None:
+    assert reconcile(tmp_path, "s", MIOU).trials == {}
+
+
+TRIALS, GANGS, HORIZON, EVERY = 6, 2, 30, 10
+SEARCH = "s"
+
+
+class Line:
+    """A search space of one number."""
+
+    name = "line"
+    baseline_params: Mapping[str, Value] = {"x": 0.25}  # read only
+
+    def suggest(self, trial: Any) -> dict[str, Value]:
+        return {"x": trial.suggest_float("x", 0, 1)}
+
+    def overrides(self, params: Mapping[str, Value]) -> dict[str, Value]:
+        return dict(params)
+
+
+def resolve(overrides: Mapping[str, Value]) -> tuple[Mapping[str, Any], str]:
+    return overrides, f"hash of {overrides['x']}"
+
+
+class Session:
+    """A session of a search on two gangs, whose searcher and callback are called in Ray Tune's order."""
+
+    def __init__(self, folder: Path) -> None:
+        history = reconcile(folder, SEARCH, MIOU)
+        self.left = TRIALS - sum(trial.state.over for trial in history.trials.values())
+        self.ledger = Ledger(folder / LEDGER, MIOU.metric)
+        sampler = optuna.samplers.RandomSampler(seed=len(history.trials))
+        self.searcher = TruthfulOptunaSearch(
+            Line(), resolve, journal(folder / JOURNAL), SEARCH, sampler, folder / "trials", history.trials
+        )
+        self.callback = TuneCallback(MagicMock(), resolve, [self.ledger], lambda: None, history.trials)
+        self.live: list[Any] = []
+
+    def run(self, turns: int = 100) -> None:
+        """Go on to the end of the search, or through a number of turns, after which the session is interrupted."""
+        while turns and (self.left or self.live):
+            turns -= 1
+            for trial in [trial for trial in self.live if trial.started]:
+                self.report(trial)
+            for trial in [trial for trial in self.live if not trial.started]:
+                self.callback.on_trial_start(0, [], trial)
+                trial.started = True
+            while self.left and len(self.live) < GANGS:
+                key = f"key-{self.left}"
+                config = self.searcher.suggest(key)
+                step = max(config["job"].last_step, 0)
+                self.live.append(SimpleNamespace(trial_id=key, config=config, step=step, started=False))
+                self.left -= 1
+        self.searcher.interrupt_unfinished()
+        self.callback.interrupt_unfinished("the session ends")
+        self.ledger.spent(1.0, 1.0)
+        self.ledger.close()
+
+    def report(self, trial: Any) -> None:
+        """Let a trial reach its next report: number 1 is pruned at its second, number 2 fails there."""
+        trial.step = min(trial.step + EVERY, HORIZON)
+        number, at_second = trial.config["number"], trial.step == 2 * EVERY
+        value = trial.config["params"]["x"] * trial.step
+        metrics = {"step": float(trial.step), "finished": float(trial.step == HORIZON), MIOU.metric: value}
+        result = as_result(Report(metrics, "it broke" if at_second and number == 2 else None), [MIOU.metric])
+        over = result["done"] or (at_second and number == 1)
+        if not over:
+            self.searcher.on_trial_result(trial.trial_id, result)
+        self.callback.on_trial_result(0, [], trial, result)
+        if over:
+            trial.last_result = result
+            self.searcher.on_trial_complete(trial.trial_id, result)
+            self.callback.on_trial_complete(0, [], trial)
+            self.live.remove(trial)
+
+
+class Cut(NamedTuple):
+    """Bytes that a driver had written when it died."""
+
+    ledger: int
+    journal: int
+
+
+class Recorded(NamedTuple):
+    """A search of two sessions, and where it can be cut: after every line of either file, and in the middle of it."""
+
+    folder: Path
+    cuts: list[Cut]
+
+    def cut(self, at: Cut, folder: Path) -> None:
+        """Leave in a new folder what had been written by then."""
+        folder.mkdir()
+        for name, size in ((LEDGER, at.ledger), (JOURNAL, at.journal)):
+            (folder / name).write_bytes((self.folder / name).read_bytes()[:size])
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
+    folder = tmp_path_factory.mktemp("recorded")
+    sizes = [Cut(0, 0)]
+
+    def watched(write: Any) -> Any:
+        def call(*args: Any, **more: Any) -> None:
+            write(*args, **more)
+            sizes.append(Cut(*((folder / name).stat().st_size for name in (LEDGER, JOURNAL))))
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)  # what is on the disk is not asked here
+        with pytest.MonkeyPatch.context() as watching:
+            watching.setattr(Ledger, "_append", watched(Ledger._append))
+            watching.setattr(JournalFileBackend, "append_logs", watched(JournalFileBackend.append_logs))
+            Session(folder).run(turns=8)
+            Session(folder).run()
+        yield Recorded(folder, list(cuts_of(folder, sizes)))
+
+
+def cuts_of(folder: Path, sizes: list[Cut]) -> Iterator[Cut]:
+    texts = {"ledger": (folder / LEDGER).read_bytes(), "journal": (folder / JOURNAL).read_bytes()}
+    for before, after in pairwise(sizes):
+        for name, text in texts.items():
+            begin, end = getattr(before, name), getattr(after, name)
+            while begin < end:
+                line = text.index(b"\n", begin) + 1
+                yield before._replace(**{name: (begin + line) // 2})
+                yield before._replace(**{name: line})
+                begin = line
+
+
+class Books(NamedTuple):
+    """What both books say of each trial, by number."""
+
+    states: dict[int, str]
+    params: dict[int, Mapping[str, Value]]
+    values: dict[int, dict[int, float]]
+
+
+def by_ledger(folder: Path) -> Books:
+    trials = read_ledger(folder / LEDGER).trials
+    return Books(
+        {number: str(trial.state) for number, trial in trials.items()},
+        {number: trial.params for number, trial in trials.items()},
+        {number: dict(trial.values) for number, trial in trials.items()},
+    )
+
+
+def by_study(folder: Path) -> Books:
+    storage = journal(folder / JOURNAL)
+    names = optuna.get_all_study_names(storage)
+    trials = optuna.load_study(study_name=SEARCH, storage=storage).trials if names else []
+    return Books(
+        {trial.number: trial.state.name for trial in trials},
+        {trial.number: trial.params for trial in trials},
+        {trial.number: trial.intermediate_values for trial in trials},
+    )
+
+
+def over(books: Books) -> dict[int, str]:
+    return {number: state for number, state in books.states.items() if state in ("COMPLETE", "PRUNED", "FAIL")}
+
+
+def test_the_recorded_search_has_every_outcome_and_an_interrupted_trial(recorded: Recorded) -> None:
+    assert sorted(over(by_ledger(recorded.folder)).values()) == ["COMPLETE"] * 4 + ["FAIL", "PRUNED"]
+    assert '"state":"INTERRUPTED"' in (recorded.folder / LEDGER).read_text()
+    assert len(recorded.cuts) > 100
+
+
+def test_wherever_the_driver_died_both_books_mean_the_same(recorded: Recorded, tmp_path: Path) -> None:
+    for index, cut in enumerate(recorded.cuts):
+        folder = tmp_path / str(index)
+        recorded.cut(cut, folder)
+        reports = by_ledger(folder).values
+        known = over(by_ledger(folder)) | over(by_study(folder))
+        history = reconcile(folder, SEARCH, MIOU)
+        ledger, study = by_ledger(folder), by_study(folder)
+        assert over(ledger) == over(study) == known, cut
+        assert {number: str(trial.state) for number, trial in history.trials.items()} == ledger.states, cut
+        assert set(study.states.values()) <= {"WAITING", "COMPLETE", "PRUNED", "FAIL"}, cut
+        assert ledger.values == reports, cut
+
+
+def test_wherever_the_driver_died_the_search_goes_on_to_its_end_with_nothing_lost_and_nothing_twice(
+    recorded: Recorded, tmp_path: Path
+) -> None:
+    for index, cut in enumerate(recorded.cuts):
+        folder = tmp_path / str(index)
+        recorded.cut(cut, folder)
+        drawn = by_ledger(folder)
+        Session(folder).run()
+        ledger, study = by_ledger(folder), by_study(folder)
+        assert ledger.states.keys() == set(range(TRIALS)), cut
+        assert ledger == study, cut
+        assert over(drawn).items() <= over(ledger).items(), cut
+        assert drawn.params.items() <= ledger.params.items(), cut
+        assert reports_of(folder) == Counter(
+            {(number, step): 1 for number, values in ledger.values.items() for step in values}
+        ), cut
+        assert all(list(values) == list(range(EVERY, max(values) + 1, EVERY)) for values in ledger.values.values()), cut
+
+
+def reports_of(folder: Path) -> Counter[tuple[int, int]]:
+    """Return how often the ledger tells of each report."""
+    events = map(json.loads, (folder / LEDGER).read_text().splitlines())
+    return Counter((event["trial"], int(event["metrics"]["step"])) for event in events if event["event"] == "report")
