@@ -396,8 +396,8 @@ def ablate(
         plan: an ablation plan, its name, its YAML file, or overrides by the names of variants, the base first.
         only: variants that are to have the seeds, the base beside them; none: all.
         vary_data: whether the seed draws the data's splits, too.
-        metric: what variants are judged by; default: `val/miou`, and the experiment's metric where it has no
-        evaluation. dry_run: return what would be trained, and train nothing.
+        metric: what variants are judged by; default: `val/miou`, or the metric of an experiment without evaluation.
+        dry_run: return what would be trained, and train nothing.
 
     Raises:
         UsageError: it cannot be done as asked; nothing was started.
@@ -536,8 +536,9 @@ def evaluate(
     """Score the teacher of a training, a trial or a registered model on the validation images, dev images or a folder.
 
     Args:
-        run: NAME of a training or search (its best trial), NAME/TRIAL, an MLflow run's id or name,
-        `models:/NAME@ALIAS`. pictures: images of which masks and overlays are written; none: no pictures at all.
+        run: NAME of a training or a search (its best trial), NAME/TRIAL, an MLflow run's id or name, or
+            `models:/NAME@ALIAS`.
+        pictures: images of which masks and overlays are written; none: no pictures at all.
         record: whether metrics and files go to the model's MLflow run.
 
     Raises:

@@ -1,6 +1,6 @@
 """One gang, one search, a fault in every trial but the first and the last: what each fault costs.
 
-The rows of the fault table in harness/README.md that need no dead driver are made here.
+The rows of the fault table in harness/gangs/README.md that need no dead driver are made here.
 """
 
 from __future__ import annotations
