@@ -39,6 +39,7 @@ from harness.tracking.views import Chart
 from harness.trials import Experiment, GangsBrokenError, TrialObserver, UnfinishedError
 from harness.tuning.objectives import Objective
 from search_spaces import Space
+from trainers.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -330,7 +331,10 @@ def report_again(storage: Path, name: str, console: Console) -> Path:
         UsageError: there is no such run, or it has no results.
         UnfinishedError: the report cannot be written.
     """
-    folder = existing_folder(storage, name)
+    folder, measured = existing_folder(storage, name), "scale.md"
+    if (folder / measured).exists():
+        raise UsageError(f"s4 report must be given a search, training, ablation or confirmation, {name} is a scaling "
+                         f"measurement: its table is {folder / measured}")  # fmt: skip
     if kind_of(folder) in ("ablation", "confirm"):
         ablation = read_ablation(folder)
         show_table(ablation, console)

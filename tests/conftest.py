@@ -18,7 +18,7 @@ def new_store(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], str]
 
     MLflow takes a second to make a store's tables, so they are made once and copied.
     """
-    from harness.tracking.sender import connect_client
+    from harness.tracking.stores import connect_client
 
     empty = tmp_path_factory.mktemp("store") / "mlflow.db"
     connect_client(f"sqlite:///{empty}").search_experiments()

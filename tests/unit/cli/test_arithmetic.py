@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.cli.options import free_folder
 from harness.cluster import Slots, gang_count
+from harness.run_folder import free_folder
 from harness.tracking.views import server_command
 from harness.tuning.config import grace, rungs
 from trainers.errors import UsageError

@@ -36,7 +36,7 @@ WRONG = {
     "train --name taken": "a name must be free,",
     "report nothing": "got 'nothing': known: taken",
     "report take": "got 'take': did you mean taken?",
-    "report taken": "results.json is not",
+    "report taken": "run.yaml must be what s4 wrote",
     "sync taken": "an outbox must lie at",
     "report ../x": "a name must be letters, digits",
 }
@@ -47,6 +47,7 @@ def test_a_mistake_is_answered_in_one_line(line: str, tmp_path: Path, capsys: py
     taken = tmp_path / "runs" / "taken"
     taken.mkdir(parents=True)
     (taken / "results.json").write_text("[]")
+    (taken / "run.yaml").write_text("version: 2")
     assert run(line.split()) == 2
     captured = capsys.readouterr()
     assert captured.err.startswith("s4: ")

@@ -26,8 +26,8 @@ def test_the_scores_are_those_of_the_teacher_that_was_trained(tmp_path: Path) ->
     state = train(config, run)
     expected = evaluate(state.teacher, open_val(config.data), config, run, "val")
     scores = EXPERIMENT.evaluate({}, tmp_path)
-    assert scores == {name: pytest.approx(expected[name], abs=1e-6) for name in scores}
-    assert "val/miou" in scores
+    assert scores["val/miou"] == expected["val/miou"]
+    assert scores.items() >= {name: value for name, value in expected.items() if name.startswith("val/iou/")}.items()
     assert {file.name for file in tmp_path.iterdir()} >= {"dev.npz", "val.npz", "overlays.png", "confusion.png"}
 
 

@@ -127,7 +127,7 @@ def test_class_differences_have_the_paired_t_interval(record: AblationRecord) ->
 
 def test_classes_that_never_occur_have_no_row(record: AblationRecord) -> None:
     names = [row[0] for row in table_of(classes(record), "classes").rows]
-    assert names == [name for name in record.ablation.request.config.data.classes if name != ABSENT]
+    assert names == [name for name in record.ablation.request.classes if name != ABSENT]
 
 
 def test_class_differences_are_bold_where_their_interval_lies_beside_zero(record: AblationRecord) -> None:

@@ -192,7 +192,7 @@ def test_s4_report_shows_an_unfinished_ablation_and_writes_its_report(
 ) -> None:
     ablation = made_ablation(tmp_path / "first", (0,), missing=[(ODD, 0)])
     (tmp_path / "first" / RESULTS).unlink()
-    monkeypatch.setattr("harness.reporting.reports.report_on", lambda folder: [folder / "drawn.html"])
+    monkeypatch.setattr("harness.session.report_on", lambda folder: [folder / "drawn.html"])
     assert run(["report", "first", "--storage", str(tmp_path), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["report"] == str(tmp_path / "first" / "drawn.html")
