@@ -51,8 +51,8 @@ def ablate(
         ablation = api.ablate(
             preset, plan=plan, seeds=parse_seeds(seeds),
             only=[word.strip() for word in only.split(",")] if only is not None else (), vary_data=vary_data,
-            metric=metric, settings=parse_settings(settings or []), name=name, workers_per_gang=workers_per_gang, gangs=gangs,
-            storage=storage, tracking_uri=tracking_uri, address=address, dry_run=dry_run, console=console,
+            metric=metric, settings=parse_settings(settings or []), name=name, workers_per_gang=workers_per_gang,
+            gangs=gangs, storage=storage, tracking_uri=tracking_uri, address=address, dry_run=dry_run, console=console,
         )  # fmt: skip
         if dry_run:
             session.show_runs(ablation, storage, console)
