@@ -120,7 +120,27 @@ class Ablation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the table and every run's outcome as JSON-able values."""
-        return to_json(self)
+        request = self.request
+        return {
+            "name": self.name,
+            "plan": request.plan,
+            "preset": request.preset,
+            "base": request.base,
+            "metric": self.metric,
+            "seeds": list(request.seeds),
+            "vary_data": request.vary_data,
+            "steps": request.info.horizon,
+            "variants": self.rows(),
+            "dev": self.rows(request.watched),
+            "winner": self.winner,
+            "confirms": request.confirms.search if request.confirms else None,
+            "chosen": self.chosen,
+            "beat_the_noise": self.beat_the_noise,
+            "elapsed_s": self.elapsed_s,
+            "device_s": self.device_s,
+            "tracking_uri": self.tracking_uri,
+            "outcomes": [asdict(outcome) for outcome in self.outcomes],
+        }
 
     @property
     def winner(self) -> str | None:
@@ -143,30 +163,27 @@ class Ablation:
         best = max(scores, key=lambda seed: scores[seed], default=None)
         return next((run for run in self.outcomes if (run.variant, run.seed) == (variant, best)), None)
 
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        """The table as data, a row a variant, the base first of all that is in it by the order of the plan."""
-        return rows(self, self.metric)
+    def rows(self, metric: str | None = None) -> list[dict[str, Any]]:
+        """Return variant, n, mean, std, difference, ci_low, ci_high, p and more of a metric, a row a variant.
 
+        Of the base variant, and wherever too few seeds allow no such number, it is None.
 
-def rows(found: Ablation, metric: str) -> list[dict[str, Any]]:
-    """Return variant, n, mean, std, difference, ci_low, ci_high, p and more of a metric, a row a variant.
-
-    Of the base variant, and wherever too few seeds allow no such number, it is None.
-    """
-    compared = found.compare(metric)
-    table = []
-    for variant in found.request.variants:
-        over = found.summary(variant.name, metric)
-        row: dict[str, Any] = {"variant": variant.name, "n": over.n, "mean": over.mean, "std": over.std}
-        versus = compared.get(variant.name)
-        for key in ("difference", "ci_low", "ci_high", "p", "p_t", "smallest_p"):
-            row[key] = getattr(versus, key) if versus is not None else None
-        row["pairs"] = versus.n if versus is not None else None
-        row["verdict"] = str(versus.verdict) if versus is not None else None
-        row["scores"] = {str(seed): value for seed, value in sorted(found.scores(variant.name, metric).items())}
-        table.append(row)
-    return table
+        Args:
+            metric: default: the one that variants are judged by.
+        """
+        metric = metric or self.metric
+        compared, table = self.compare(metric), []
+        for variant in self.request.variants:
+            over = self.summary(variant.name, metric)
+            row: dict[str, Any] = {"variant": variant.name, "n": over.n, "mean": over.mean, "std": over.std}
+            versus = compared.get(variant.name)
+            for key in ("difference", "ci_low", "ci_high", "p", "p_t", "smallest_p"):
+                row[key] = getattr(versus, key) if versus is not None else None
+            row["pairs"] = versus.n if versus is not None else None
+            row["verdict"] = str(versus.verdict) if versus is not None else None
+            row["scores"] = {str(seed): value for seed, value in sorted(self.scores(variant.name, metric).items())}
+            table.append(row)
+        return table
 
 
 def collect(request: Request, trials: Mapping[int, Trial], late: Mapping[int, Mapping[str, float]]) -> list[Outcome]:
@@ -189,34 +206,9 @@ def collect(request: Request, trials: Mapping[int, Trial], late: Mapping[int, Ma
     return outcomes
 
 
-def to_json(found: Ablation) -> dict[str, Any]:
-    """Return what was found as JSON-able values: the table, and every run's outcome."""
-    request = found.request
-    return {
-        "name": found.name,
-        "plan": request.plan,
-        "preset": request.preset,
-        "base": request.base,
-        "metric": found.metric,
-        "seeds": list(request.seeds),
-        "vary_data": request.vary_data,
-        "steps": request.info.horizon,
-        "variants": found.rows,
-        "dev": rows(found, "dev/miou"),
-        "winner": found.winner,
-        "confirms": request.confirms.search if request.confirms else None,
-        "chosen": found.chosen,
-        "beat_the_noise": found.beat_the_noise,
-        "elapsed_s": found.elapsed_s,
-        "device_s": found.device_s,
-        "tracking_uri": found.tracking_uri,
-        "outcomes": [asdict(outcome) for outcome in found.outcomes],
-    }
-
-
-def write_results(folder: Path, found: Ablation) -> None:
+def write_results(folder: Path, ablation: Ablation) -> None:
     """Write `ablation.json` into the folder, whole or not at all."""
-    write_whole(folder / RESULTS, json.dumps(to_json(found), indent=1) + "\n")
+    write_whole(folder / RESULTS, json.dumps(ablation.to_dict(), indent=1) + "\n")
 
 
 def read_results(folder: Path) -> Ablation:

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from harness.ablation.results import Ablation, rows
+from harness.ablation.results import Ablation
 from harness.reporting.ablation.record import AblationRecord
 from harness.reporting.ablation.style import DECIMALS, count, line_style, plus_minus, short, with_interval
 from harness.reporting.document import Block, Cell, Column, Data, Facts, Figure, Note, Section, Table
@@ -17,7 +17,7 @@ from harness.statistics.compare import Verdict
 from harness.statistics.intervals import differences
 
 EXACT = ("variant", "n", "mean", "std", "pairs", "difference", "ci_low", "ci_high", "p_t", "p", "smallest_p", "verdict")
-"""Columns of the CSV, as `harness.ablation.results.rows` names them."""
+"""Columns of the CSV, as `Ablation.rows` names them."""
 SPLITS = {"val": "the official validation images, looked at once, after training",
           "dev": "the images held back from training for development"}  # fmt: skip
 UNSCORED = "not evaluated"
@@ -68,7 +68,7 @@ def without_scores(record: AblationRecord) -> list[Block]:
 
 def compared(record: AblationRecord, metric: str) -> Table:
     """Return the table of a metric, as one would print it; its CSV holds `rows` in full."""
-    ablation, lines = record.ablation, rows(record.ablation, metric)
+    ablation, lines = record.ablation, record.ablation.rows(metric)
     exact_test = any(row["p"] is not None for row in lines)
     columns = [
         Column("variant"),

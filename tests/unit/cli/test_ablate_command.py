@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from harness.ablation.request import Request, Run, make_request, read_request, with_seeds, write_request
-from harness.ablation.results import Ablation, Outcome, read_results, rows, write_results
+from harness.ablation.results import Ablation, Outcome, read_results, write_results
 from harness.ablation.run import lines
 from harness.ablation.tracking import aggregate_metrics
 from harness.cli.main import run
@@ -184,7 +184,7 @@ def test_a_finished_one_is_shown_without_training(tmp_path: Path, capsys: pytest
 
 
 def test_the_table_has_what_papers_print() -> None:
-    table = {row["variant"]: row for row in rows(found(), "val/miou")}
+    table = {row["variant"]: row for row in found().rows()}
     assert table["logit"]["difference"] is None
     assert table["mix"]["difference"] == pytest.approx(0.1, abs=1e-3)
     assert table["mix"]["ci_low"] < table["mix"]["difference"] < table["mix"]["ci_high"]
@@ -194,7 +194,7 @@ def test_the_table_has_what_papers_print() -> None:
 
 
 def test_one_seed_says_nothing(tmp_path: Path) -> None:
-    table = {row["variant"]: row for row in rows(found(seeds=(0,)), "val/miou")}
+    table = {row["variant"]: row for row in found(seeds=(0,)).rows()}
     assert table["mix"]["std"] is None
     assert table["mix"]["verdict"] == "too few seeds"
 
@@ -204,7 +204,7 @@ def test_a_failed_run_is_left_out_of_its_pairs_and_said() -> None:
         request_of(seeds=(0, 1, 2)),
         lambda item: None if (item.variant, item.seed) == ("mix", 1) else BASE[item.variant] + item.seed / 100,
     )
-    table = {row["variant"]: row for row in rows(broken, "val/miou")}
+    table = {row["variant"]: row for row in broken.rows()}
     assert (table["mix"]["n"], table["mix"]["pairs"], table["cross"]["pairs"]) == (2, 2, 3)
     assert "mix with seed 1 failed: the loss is not finite" in lines(broken)
 

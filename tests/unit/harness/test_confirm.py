@@ -10,7 +10,7 @@ import pytest
 
 from harness.ablation.confirm import BASELINE, confirmation, confirmation_table, verdict, verdict_lines
 from harness.ablation.request import Request, Run, write_request
-from harness.ablation.results import Ablation, Outcome, read_results, to_json, write_results
+from harness.ablation.results import Ablation, Outcome, read_results, write_results
 from harness.experiment import CssExperiment
 from harness.run_folder import RunInfo
 from harness.statistics.intervals import paired
@@ -89,7 +89,7 @@ def test_without_a_whole_baseline_nothing_is_compared() -> None:
 
 def test_where_every_configuration_failed_nothing_is_chosen() -> None:
     result = found({}, {}, {})
-    assert (result.chosen, to_json(result)["chosen"], result.to_evaluate) == (None, None, [])
+    assert (result.chosen, result.to_dict()["chosen"], result.to_evaluate) == (None, None, [])
     assert "nothing is chosen" in verdict_lines(result)[-1]
 
 

@@ -19,7 +19,7 @@ from invented.ablations import (
 )
 from scipy import stats
 
-from harness.ablation.results import Ablation, rows
+from harness.ablation.results import Ablation
 from harness.reporting.ablation.comparison import EXACT, compared, correlation, pairings, scores, shared_scatter
 from harness.reporting.ablation.differences import by_class, classes, forest, image_noise, measured
 from harness.reporting.ablation.record import AblationRecord, read_record
@@ -57,12 +57,12 @@ def exact_rows(table: Table) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("metric", ["val/miou", "dev/miou"])
 def test_the_csv_of_the_comparison_is_that_of_the_results(record: AblationRecord, metric: str) -> None:
-    expected = [{key: row[key] for key in EXACT} for row in rows(record.ablation, metric)]
+    expected = [{key: row[key] for key in EXACT} for row in record.ablation.rows(metric)]
     assert exact_rows(compared(record, metric)) == expected
 
 
 def test_cells_of_the_comparison_are_the_same_numbers_rounded(record: AblationRecord) -> None:
-    row = next(row for row in rows(record.ablation, METRIC) if row["variant"] == STRONG)
+    row = next(row for row in record.ablation.rows(METRIC) if row["variant"] == STRONG)
     cells = compared(record, METRIC).rows[1]
     assert cells[2] == f"{row['mean']:.4f} ± {row['std']:.4f}"
     assert cells[3] == f"{row['difference']:+.4f} [{row['ci_low']:+.4f}, {row['ci_high']:+.4f}]"
