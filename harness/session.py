@@ -132,8 +132,11 @@ def record_session(session: Session, work: Callable[[Sequence[TrialObserver]], o
                 tracking_uri=session.tracking_uri, paths=paths, rows=collector.rows(paths, session.objectives),
                 objectives=[str(objective) for objective in session.objectives],
             )  # fmt: skip
-            write_results(folder, results)
-            _record_outputs(recorder, session, results)
+            try:
+                write_results(folder, results)
+                _record_outputs(recorder, session, results)
+            except OSError as error:  # a full disk: how the session ended must be said all the same
+                console.say(f"results cannot be written into {folder}: {error}")
         page = leave_report(folder, recorder, console) if report else None
     show(results, console)
     if page is not None:
