@@ -112,21 +112,14 @@ class GangRun:
         save_interval_s: float = 0,
         channel: ControlChannel | None = None,
     ) -> None:
-        self.rank = ranks.rank
-        self.world_size = ranks.size
-        self.device = ranks.device
+        self.rank, self.world_size, self.device = ranks.rank, ranks.size, ranks.device
         self.left = ""
         """LEAVE or MOVE where the trial was saved and left because the search said so, "" where it was not."""
-        self._ranks = ranks
-        self._dispatcher = dispatcher
-        self._gang = gang
-        self._job = job
-        self._save_interval_s = save_interval_s
-        self._channel = channel
-        self._steps = 0
+        self._ranks, self._dispatcher, self._gang, self._job = ranks, dispatcher, gang, job
+        self._save_interval_s, self._channel = save_interval_s, channel
+        self._steps, self._reported = 0, False
         self._saved_at = time.monotonic()
         self._overhead: dict[str, float] = {}
-        self._reported = False
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """Average gradients over the ranks of the gang."""

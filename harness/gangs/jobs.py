@@ -116,9 +116,7 @@ class _Session:
         self._pending: dict[Any, int] = {}
         """Reports that are awaited, and whose."""
         self.reason: str | None = None
-        """Why the session ends before all are over."""
         self.broken = False
-        """Whether the reason is that the gangs cannot go on."""
 
     def run(self, sizes: Sequence[int]) -> None:
         """Start the gangs, train, and end everything."""

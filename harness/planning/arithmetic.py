@@ -187,11 +187,7 @@ def most_checkpoints(shape: Shape, keep: int) -> int:
 
 
 def most_trials(shape: Shape, fits: Callable[[Shape], bool]) -> int:
-    """Return the largest number of trials, below that of the shape, that fits; 0 where not even one does.
-
-    Args:
-        fits: holds for a number of trials if it holds for a larger one.
-    """
+    """Return the largest number of trials, below that of the shape, that fits; 0: none does."""
 
     def too_many(trials: int) -> bool:
         return not fits(replace(shape, trials=trials, gangs=min(shape.gangs, trials)))

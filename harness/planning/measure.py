@@ -43,9 +43,6 @@ def time_config(config: TrainConfig, workers: int, storage: Path) -> Timing:
     The process does one worker's share of the batch, on one thread where it has no GPU, as a gang's worker does. What
     workers wait for each other is not measured, nor that several gangs share a machine's memory.
 
-    Args:
-        storage: its disk is the one that a checkpoint is written to; nothing is left there.
-
     Raises:
         UsageError: the configuration cannot be trained here, or the storage cannot be written.
     """

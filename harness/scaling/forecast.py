@@ -130,12 +130,7 @@ def forecast_search(
 ) -> Forecast:
     """Simulate searches of trials like those of an earlier one, for every number of gangs and every failure rate.
 
-    Args:
-        trials: of a simulated search.
-        gangs: trials at once.
-        rates: failures of one worker a day.
-        workers: of a gang; none: as in the earlier search.
-        scaling: folder of a strong scaling, which tells how much faster other numbers of workers are.
+    `rates` are failures of one worker a day; the folder of a strong `scaling` tells the speed of other `workers`.
 
     Raises:
         UsageError: nothing tells the speed of that many workers.
