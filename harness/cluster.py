@@ -250,7 +250,6 @@ def _ask(node: Node, probe: Path) -> Any:
 
 
 def _answer(probe: str) -> dict[str, Any]:
-    """Say what this node sees and runs."""
     path = Path(probe)
     deadline = time.monotonic() + VISIBLE_S
     while not (sees := path.exists()) and path.parent.exists() and time.monotonic() < deadline:

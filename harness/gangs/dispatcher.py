@@ -33,10 +33,8 @@ class Dispatcher:
 
     meeting_timeout_s = 10.0
     """How long `meet` waits: ranks that raise together arrive within milliseconds."""
-
     adoption_s = 20.0
     """How long after its start a report for a trial that nobody submitted yet waits for the search to submit it."""
-
     max_starts = 5
     """How often in a row a gang may die while it warms up."""
 
@@ -48,9 +46,7 @@ class Dispatcher:
     ) -> None:
         # A gang that works for `hang_timeout_s` without a word (none: as long as it likes) has its workers ended by
         # `kill`: Ray Train starts them anew, and the trial is given out again.
-        self._max_trial_retries = max_trial_retries
-        self._hang_timeout_s = hang_timeout_s
-        self._kill = kill
+        self._max_trial_retries, self._hang_timeout_s, self._kill = max_trial_retries, hang_timeout_s, kill
         self._guard: asyncio.Task[None] | None = None
         self._born = time.monotonic()
         self._trials: dict[str, Entry] = {}
@@ -58,8 +54,7 @@ class Dispatcher:
         self._gangs: dict[int, GangRecord] = {}
         self._meetings: dict[str, list[asyncio.Future[bool]]] = {}
         self._changed = asyncio.Condition()
-        self._interrupted = False
-        self._closed = False
+        self._interrupted = self._closed = False
         self._end_reason: str | None = None
         self._close_reason: str | None = None
 
@@ -145,10 +140,6 @@ class Dispatcher:
     async def trials_of(self, gang: int) -> int:
         """Return how many trials a gang was given so far."""
         return self._gang(gang).trials
-
-    async def workers_of(self, gang: int) -> Sequence[Any]:
-        """Return the handles of a gang's processes, by rank."""
-        return self._gang(gang).workers
 
     async def nodes_lost(self, nodes: Sequence[str]) -> None:
         """Put the trials of gangs with processes on these nodes at the queue's front; this is no retry."""

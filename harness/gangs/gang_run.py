@@ -67,7 +67,6 @@ class Ranks:
         return box[0]
 
     def _gather(self, value: Any) -> Sequence[Any]:
-        """Return every rank's value on rank 0, by rank."""
         if self._control is None:
             return [value]
         box = [None] * self.size if self.rank == 0 else None
@@ -79,8 +78,7 @@ class ControlChannel:
     """What the search has to say between two reports; rank 0 looks after every step, which costs nothing."""
 
     def __init__(self, dispatcher: Any, gang: int) -> None:
-        self._dispatcher = dispatcher
-        self._gang = gang
+        self._dispatcher, self._gang = dispatcher, gang
         self._answer: Future[str] | None = None
 
     def subscribe(self) -> None:

@@ -117,10 +117,9 @@ class GangPool:
         """Start more gangs, or move an elastic one to more workers, where the cluster can hold them now."""
         self.grow(min(self._most, slots // self._sizes[0]))
         now = time.monotonic()
-        if now - self._moved < MOVE_PAUSE_S or self._fitting(slots) <= self._size:
-            return
-        self._moved = now
-        self._dispatcher.move.remote(0)
+        if now - self._moved >= MOVE_PAUSE_S and self._fitting(slots) > self._size:
+            self._moved = now
+            self._dispatcher.move.remote(0)
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self._closing.set()
@@ -136,7 +135,6 @@ class GangPool:
         return self._broken[0] if self._broken else None
 
     def _keep_up(self, spec: GangSpec) -> None:
-        """Run the gang until the search is over, in as many Ray Train runs as it takes."""
         name, runs, strikes, before = f"gang-{spec.gang}", 0, 0, 0
         while not self._closing.is_set():
             reason = self._fit(spec, f"{name}-{runs}" if runs else name)
@@ -161,7 +159,6 @@ class GangPool:
         return max((size for size in self._sizes if size <= slots), default=self._sizes[0])
 
     def _fit(self, spec: GangSpec, name: str) -> str:
-        """Run the gang once; return how that ended."""
         if len(self._sizes) > 1:
             self._size = self._fitting(reachable(cluster_nodes()).slots(self.unit))
             self._moved = time.monotonic()
@@ -198,11 +195,8 @@ class NodeMonitor:
     """Compares the cluster with what it was a moment ago. `check` is called often, from the driver's main thread."""
 
     def __init__(self, dispatcher: Any, pool: GangPool, list_nodes: Callable[[], ClusterNodes] = cluster_nodes) -> None:
-        self._dispatcher = dispatcher
-        self._pool = pool
-        self._list_nodes = list_nodes
-        self._looked = time.monotonic()
-        self._last = list_nodes()
+        self._dispatcher, self._pool, self._list_nodes = dispatcher, pool, list_nodes
+        self._looked, self._last = time.monotonic(), list_nodes()
 
     def check(self) -> None:
         """Take in what has changed, at most once a second."""

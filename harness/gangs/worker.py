@@ -70,7 +70,6 @@ def gang_loop(config: dict[str, Any]) -> None:
 
 
 def _enter(spec: GangSpec, ranks: Ranks) -> bool:
-    """Tell the Dispatcher of this gang, and return whether it is to go on."""
     call_with_retry(spec.dispatcher.introduce, spec.gang, ranks.workers, ranks.nodes)
     return bool(call_with_retry(spec.dispatcher.start_gang, spec.gang))
 

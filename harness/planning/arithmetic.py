@@ -16,8 +16,6 @@ SAVE_INTERVAL_S = 30.0
 """Least time between two checkpoints of a trial, as in `SearchPlan.save_interval_s`."""
 MIN_FREE = 2**28
 """Bytes of its disk that a search leaves free, as in `SearchPlan.min_free_gib`."""
-KEEP = 5
-"""Best trials whose checkpoints stay, as in `SearchPlan.keep_checkpoints`."""
 LIVE = 3
 """Files of a trial that a gang trains: the latest checkpoint, the one before it, and the one being written."""
 PAUSED = 4

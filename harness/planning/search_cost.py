@@ -238,11 +238,8 @@ def _time_rows(cost: SearchCost) -> Rows:
 
 def _disk_rows(cost: SearchCost) -> Rows:
     disk, how = cost.disk, "measured" if cost.timing else "counted"
-    checkpoint, needed = byte_size(disk.checkpoint), byte_size(disk.needed)
-    return [
-        ("checkpoints", f"{disk.files} at once at most, {checkpoint} each ({how}): {needed}"),
-        ("  free", f"{byte_size(disk.free)} in --storage"),
-    ]
+    files = f"{disk.files} at once at most, {byte_size(disk.checkpoint)} each ({how}): {byte_size(disk.needed)}"
+    return [("checkpoints", files), ("  free", f"{byte_size(disk.free)} in --storage")]
 
 
 def _hours(seconds: Range) -> Range:

@@ -238,7 +238,6 @@ def fit(mode: Mode, points: Sequence[Point]) -> ScalingModel:
 
 
 def _hold_out(mode: Mode, points: Sequence[Point]) -> tuple[int, float] | None:
-    """Return the error of an extrapolation that can be checked."""
     *others, last = points
     if len(others) < 2:
         return None

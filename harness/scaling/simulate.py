@@ -122,7 +122,6 @@ class _Trained(NamedTuple):
 
 
 def _train(duration: float, rate: float, faults: Faults, draws: random.Random) -> _Trained:
-    """Train one trial; `rate` is the gang's, failures a second."""
     took, done, failures = 0.0, 0.0, 0
     while True:
         until = draws.expovariate(rate)
