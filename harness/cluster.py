@@ -45,8 +45,7 @@ ENVIRONMENT: Mapping[str, str] = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
 """Settings of Ray, for the driver and for its workers. What the user has set stays."""
-
-
+_QUIET: Mapping[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 JOIN_TIMEOUT_S = 5.0
 """How long a cluster's address may take to answer."""
 
@@ -86,9 +85,6 @@ def ray_session(address: str = "local", *, cpus: int | None = None) -> Iterator[
 def check_fit(gangs: int, workers_per_gang: int, use_gpu: bool, resources: Mapping[str, float] | None = None) -> None:
     """Refuse gangs that the cluster could never hold all at once: the search would wait for ever.
 
-    Args:
-        resources: the cluster's CPUs and GPUs; none: those of the active session.
-
     Raises:
         UsageError: with the numbers.
     """
@@ -104,10 +100,7 @@ def check_fit(gangs: int, workers_per_gang: int, use_gpu: bool, resources: Mappi
 
 
 def _find_cluster() -> str:
-    """Return the address of the cluster that this machine belongs to, or `local`.
-
-    Not `ray.init(address="auto")`: that also joins a Ray that another program started for itself alone.
-    """
+    # Not `ray.init(address="auto")`: that also joins a Ray that another program started for itself alone.
     named = os.environ.get("RAY_ADDRESS")
     if named:
         return named
@@ -126,8 +119,9 @@ def _join(address: str) -> None:
         GcsClient(address=address)  # refused at once, where `ray.init` of Ray 2.60 tries 20 times in half a minute
         ray.init(address=address, **_QUIET)
     except (ConnectionError, ray.exceptions.AuthenticationError) as error:
+        reason = str(error).strip().partition("\n")[0]
         raise UsageError(
-            f"a Ray cluster must run at {address} and let this process in, but it does not ({_first_line(error)}): "
+            f"a Ray cluster must run at {address} and let this process in, but it does not ({reason}): "
             "check the port; a cluster with tokens wants RAY_AUTH_MODE=token here, and its token in RAY_AUTH_TOKEN or "
             "~/.ray/auth_token"
         ) from error
@@ -144,13 +138,6 @@ def _check_reachable(address: str) -> None:
             f"a Ray cluster must run at {address}, but nothing answers there ({error}): start one with "
             "`ray start --head`, or use --address local"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
-
-
-_QUIET: Mapping[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 
 PROGRAMS = ("s4-harness", "torch", "ray", "numpy")
@@ -199,19 +186,11 @@ class ClusterNodes(NamedTuple):
 def cluster_nodes() -> ClusterNodes:
     """Ask the cluster for its nodes; takes milliseconds."""
     draining = ray._private.state.state.get_draining_nodes()
-    return ClusterNodes(
-        tuple(
-            Node(
-                node["NodeID"],
-                node["NodeManagerAddress"],
-                node["Resources"],
-                node["NodeID"] in draining,
-                node["NodeManagerPort"],
-            )
-            for node in ray.nodes()
-            if node["Alive"]
-        )
-    )
+    nodes = []
+    for node in (node for node in ray.nodes() if node["Alive"]):
+        name, address, port = node["NodeID"], node["NodeManagerAddress"], node["NodeManagerPort"]
+        nodes.append(Node(name, address, node["Resources"], name in draining, port))
+    return ClusterNodes(tuple(nodes))
 
 
 def reachable(nodes: ClusterNodes) -> ClusterNodes:
@@ -231,9 +210,6 @@ def check_nodes(folder: Path) -> None:
     """Refuse nodes that do not see the storage folder, or run other programs, before anything is trained.
 
     Nodes without CPUs for work are left out. One node alone needs no check.
-
-    Args:
-        folder: absolute; made if it does not exist.
 
     Raises:
         UsageError: which nodes, and what is different there.
@@ -274,7 +250,6 @@ def _ask(node: Node, probe: Path) -> Any:
 
 
 def _answer(probe: str) -> dict[str, Any]:
-    """Say what this node sees and runs."""
     path = Path(probe)
     deadline = time.monotonic() + VISIBLE_S
     while not (sees := path.exists()) and path.parent.exists() and time.monotonic() < deadline:

@@ -19,8 +19,7 @@ PAUSE_S = 0.5
 
 def start_dispatcher(max_trial_retries: int, hang_timeout_s: float | None = None) -> Any:
     """Start the Dispatcher as an actor beside the driver: it must live exactly as long as the search."""
-    here = ray.get_runtime_context().get_node_id()
-    on_this_node = NodeAffinitySchedulingStrategy(here, soft=False)
+    on_this_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor = ray.remote(num_cpus=0, max_concurrency=10_000, max_restarts=-1)(Dispatcher)
     return actor.options(scheduling_strategy=on_this_node).remote(max_trial_retries, hang_timeout_s, kill_worker)
 

@@ -33,10 +33,8 @@ class Dispatcher:
 
     meeting_timeout_s = 10.0
     """How long `meet` waits: ranks that raise together arrive within milliseconds."""
-
     adoption_s = 20.0
     """How long after its start a report for a trial that nobody submitted yet waits for the search to submit it."""
-
     max_starts = 5
     """How often in a row a gang may die while it warms up."""
 
@@ -46,16 +44,9 @@ class Dispatcher:
         hang_timeout_s: float | None = None,
         kill: Callable[[Any], None] = lambda worker: None,
     ) -> None:
-        """Make a Dispatcher.
-
-        Args:
-            hang_timeout_s: a gang that works this long without a word is killed, and its trial given out again; none:
-                it may take as long as it likes.
-            kill: ends a worker, given its handle; Ray Train then starts the gang's processes anew.
-        """
-        self._max_trial_retries = max_trial_retries
-        self._hang_timeout_s = hang_timeout_s
-        self._kill = kill
+        # A gang that works for `hang_timeout_s` without a word (none: as long as it likes) has its workers ended by
+        # `kill`: Ray Train starts them anew, and the trial is given out again.
+        self._max_trial_retries, self._hang_timeout_s, self._kill = max_trial_retries, hang_timeout_s, kill
         self._guard: asyncio.Task[None] | None = None
         self._born = time.monotonic()
         self._trials: dict[str, Entry] = {}
@@ -63,8 +54,7 @@ class Dispatcher:
         self._gangs: dict[int, GangRecord] = {}
         self._meetings: dict[str, list[asyncio.Future[bool]]] = {}
         self._changed = asyncio.Condition()
-        self._interrupted = False
-        self._closed = False
+        self._interrupted = self._closed = False
         self._end_reason: str | None = None
         self._close_reason: str | None = None
 
@@ -138,11 +128,7 @@ class Dispatcher:
         await self.close()
 
     async def close(self, reason: str | None = None) -> None:
-        """Let gangs end: those that wait for a trial now, the others when their trial is over.
-
-        Args:
-            reason: why, where a gang closes because no trial could succeed.
-        """
+        """Let gangs end: those that wait for a trial now, others after their trial. `reason`: why none can succeed."""
         self._closed = True
         self._close_reason = self._close_reason or reason
         await self._notify()
@@ -155,16 +141,8 @@ class Dispatcher:
         """Return how many trials a gang was given so far."""
         return self._gang(gang).trials
 
-    async def workers_of(self, gang: int) -> Sequence[Any]:
-        """Return the handles of a gang's processes, by rank."""
-        return self._gang(gang).workers
-
     async def nodes_lost(self, nodes: Sequence[str]) -> None:
-        """Put the trials of the gangs that had processes on these nodes back in the queue, at its front.
-
-        Whichever gang is free goes on with them: their own may wait for a node for long. It is no fault of theirs, so
-        it does not count as a retry.
-        """
+        """Put the trials of gangs with processes on these nodes at the queue's front; this is no retry."""
         for known in self._on(nodes):
             await self._recall(known, blame=False)
             known.workers, known.nodes = (), ()
@@ -198,11 +176,7 @@ class Dispatcher:
         return not self._closed
 
     async def next_trial(self, gang: int) -> Job | None:
-        """Wait for a trial. None means that the gang is to end.
-
-        A gang that asks while it has a trial has been restarted, and is given that trial again until the retries are
-        used up.
-        """
+        """Wait for a trial, none: the gang is to end. A gang that was restarted is given its trial again."""
         known = self._gang(gang)
         known.starts = 0
         known.busy_since = None
@@ -224,10 +198,7 @@ class Dispatcher:
             return entry.job
 
     async def report(self, gang: int, trial: str, metrics: Mapping[str, float]) -> str:
-        """Deliver a report and wait for the decision.
-
-        Steps that were reported before (by a predecessor that died after its last checkpoint) are passed over.
-        """
+        """Deliver a report and wait for the decision; steps that a predecessor reported are passed over."""
         self._to_work(gang)
         entry = await self._entry_of(gang, trial)
         if entry is None:
@@ -285,11 +256,7 @@ class Dispatcher:
             await self._requeue(entry)
 
     async def next_command(self, gang: int) -> str:
-        """Wait until the search has something to say before the gang's next report: LEAVE, MOVE or SAVE.
-
-        Gangs look at whether this has returned after each step. "" says that another process has taken the gang's
-        place.
-        """
+        """Wait for the search's LEAVE, MOVE or SAVE; return "" where another process has taken the gang's place."""
         known = self._gang(gang)
         known.subscribers += 1
         mine = known.subscribers
@@ -301,10 +268,7 @@ class Dispatcher:
         return command
 
     async def meet(self, trial: str, ranks: int) -> bool:
-        """Wait for all ranks of a gang after a trial raised; whether all came.
-
-        They come when all raised: nobody is left waiting in a collective and the gang can go on.
-        """
+        """Wait for all ranks of a gang after a trial raised; whether all came, so that none waits in a collective."""
         waiting = self._meetings.setdefault(trial, [])
         here = asyncio.get_running_loop().create_future()
         waiting.append(here)
@@ -350,10 +314,7 @@ class Dispatcher:
         if trial is None:
             return None
         entry = self._trials.get(trial)
-        if entry is None or entry.cancelled or entry.ended:
-            self._leave(gang, trial)
-            return None
-        if not self._may_retry(entry):
+        if entry is None or entry.cancelled or entry.ended or not self._may_retry(entry):
             self._leave(gang, trial)
             return None
         return entry.job
@@ -419,13 +380,7 @@ class Dispatcher:
                     await self._recall(known)
 
     async def _recall(self, known: GangRecord, blame: bool = True) -> None:
-        """Kill what is left of a gang, and queue its trial first; whichever gang is free goes on from its checkpoint.
-
-        Its own may never come back: the processes may have been lost with their node.
-
-        Args:
-            blame: whether this counts as a retry of the trial.
-        """
+        """Kill what is left of a gang, which may never come back, and queue its trial first; `blame`: as a retry."""
         known.busy_since = None
         entry = self._trials.get(known.trial) if known.trial is not None else None
         known.trial = None

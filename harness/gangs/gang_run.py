@@ -67,7 +67,6 @@ class Ranks:
         return box[0]
 
     def _gather(self, value: Any) -> Sequence[Any]:
-        """Return every rank's value on rank 0, by rank."""
         if self._control is None:
             return [value]
         box = [None] * self.size if self.rank == 0 else None
@@ -79,8 +78,7 @@ class ControlChannel:
     """What the search has to say between two reports; rank 0 looks after every step, which costs nothing."""
 
     def __init__(self, dispatcher: Any, gang: int) -> None:
-        self._dispatcher = dispatcher
-        self._gang = gang
+        self._dispatcher, self._gang = dispatcher, gang
         self._answer: Future[str] | None = None
 
     def subscribe(self) -> None:
@@ -112,21 +110,14 @@ class GangRun:
         save_interval_s: float = 0,
         channel: ControlChannel | None = None,
     ) -> None:
-        self.rank = ranks.rank
-        self.world_size = ranks.size
-        self.device = ranks.device
+        self.rank, self.world_size, self.device = ranks.rank, ranks.size, ranks.device
         self.left = ""
         """LEAVE or MOVE where the trial was saved and left because the search said so, "" where it was not."""
-        self._ranks = ranks
-        self._dispatcher = dispatcher
-        self._gang = gang
-        self._job = job
-        self._save_interval_s = save_interval_s
-        self._channel = channel
-        self._steps = 0
+        self._ranks, self._dispatcher, self._gang, self._job = ranks, dispatcher, gang, job
+        self._save_interval_s, self._channel = save_interval_s, channel
+        self._steps, self._reported = 0, False
         self._saved_at = time.monotonic()
         self._overhead: dict[str, float] = {}
-        self._reported = False
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """Average gradients over the ranks of the gang."""

@@ -102,12 +102,9 @@ def run_jobs(jobs: Jobs) -> JobsEnd:
 
 
 class _Session:
-    """The trainings of one session: in order, no more at once than there are gangs."""
-
     def __init__(self, jobs: Jobs, ledger: Ledger) -> None:
-        self._jobs = jobs
+        self._jobs, self._ledger = jobs, ledger
         self._observers = [ledger, *jobs.observers]
-        self._ledger = ledger
         self._history = jobs.earlier or History()
         self.trials = dict(self._history.trials)
         over = {number for number, trial in self.trials.items() if trial.state.over}
@@ -116,12 +113,9 @@ class _Session:
         self._pending: dict[Any, int] = {}
         """Reports that are awaited, and whose."""
         self.reason: str | None = None
-        """Why the session ends before all are over."""
         self.broken = False
-        """Whether the reason is that the gangs cannot go on."""
 
     def run(self, sizes: Sequence[int]) -> None:
-        """Start the gangs, train, and end everything."""
         if not self._waiting:
             return
         jobs, allocation = self._jobs, self._jobs.allocation

@@ -20,11 +20,7 @@ SETTINGS = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 
 
 def interface_of(address: str, interfaces: Mapping[str, Sequence[Any]] | None = None) -> str | None:
-    """Return the name of the network interface that carries an IP address; none where this machine has no such address.
-
-    Args:
-        interfaces: addresses by interface, as psutil gives them; none: this machine's.
-    """
+    """Return the name of the network interface that carries an IP address; none where no one does."""
     for name, addresses in (psutil.net_if_addrs() if interfaces is None else interfaces).items():
         if any(known.address.partition("%")[0] == address for known in addresses):  # IPv6 ends in %interface
             return name

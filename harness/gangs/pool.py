@@ -9,7 +9,6 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import ray
@@ -25,11 +24,8 @@ from harness.trials import Experiment
 CLOSE_TIMEOUT_S = 30.0
 """How long a closing search waits for its gangs. A gang ends at its trial's next report; what is later than this
 ends with the Ray session."""
-
-
 MOVE_PAUSE_S = 30.0
 """Least time between two moves of an elastic gang to another size."""
-
 MAX_STARTS = 3
 """How often in a row a gang's Ray Train run may end without having taken a trial, before the search is given up."""
 
@@ -46,9 +42,8 @@ class GangTrainer(DataParallelTrainer):  # type: ignore[misc]  # ray is untyped
     UNUSED = frozenset({"DatasetsCallback", "PlacementGroupCleanerCallback"})
 
     def _create_default_callbacks(self) -> list[Any]:
-        return [
-            callback for callback in super()._create_default_callbacks() if type(callback).__name__ not in self.UNUSED
-        ]
+        callbacks = super()._create_default_callbacks()
+        return [callback for callback in callbacks if type(callback).__name__ not in self.UNUSED]
 
 
 class GangPool:
@@ -79,18 +74,8 @@ class GangPool:
         recycle_after: int = 0,
         most_gangs: int = 0,
     ) -> None:
-        """Prepare the gangs.
-
-        Args:
-            most_gangs: gangs are added up to this number where the cluster grows; 0: none is.
-            sizes: workers that a gang may have, in ascending order; only one gang may be elastic.
-            storage: absolute folder for what Ray Train writes; the names in it are deterministic.
-            threads_per_worker: of the arithmetic on the CPU; beside a GPU torch chooses.
-            save_interval_s, recycle_after: see `GangSpec`.
-        """
-        self._dispatcher = dispatcher
-        self._storage = storage
-        self._use_gpu = use_gpu
+        # `sizes` ascend, and only one gang may be elastic; gangs are added up to `most_gangs` as the cluster grows.
+        self._dispatcher, self._storage, self._use_gpu = dispatcher, storage, use_gpu
         self._sizes = tuple(sizes)
         self._size = self._sizes[0]
         self._moved = float("-inf")
@@ -98,8 +83,7 @@ class GangPool:
         self._closing = threading.Event()
         threads = None if use_gpu else threads_per_worker
         self._spec = GangSpec(0, dispatcher, experiment, threads, save_interval_s, recycle_after)
-        self._wanted = gangs
-        self._most = max(gangs, most_gangs)
+        self._wanted, self._most = gangs, max(gangs, most_gangs)
         self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> GangPool:
@@ -133,14 +117,11 @@ class GangPool:
         """Start more gangs, or move an elastic one to more workers, where the cluster can hold them now."""
         self.grow(min(self._most, slots // self._sizes[0]))
         now = time.monotonic()
-        if now - self._moved < MOVE_PAUSE_S or self._fitting(slots) <= self._size:
-            return
-        self._moved = now
-        self._dispatcher.move.remote(0)
+        if now - self._moved >= MOVE_PAUSE_S and self._fitting(slots) > self._size:
+            self._moved = now
+            self._dispatcher.move.remote(0)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self._closing.set()
         if kind is not None and issubclass(kind, KeyboardInterrupt):  # the second Ctrl-C: Ray's end ends the gangs
             return
@@ -154,7 +135,6 @@ class GangPool:
         return self._broken[0] if self._broken else None
 
     def _keep_up(self, spec: GangSpec) -> None:
-        """Run the gang until the search is over, in as many Ray Train runs as it takes."""
         name, runs, strikes, before = f"gang-{spec.gang}", 0, 0, 0
         while not self._closing.is_set():
             reason = self._fit(spec, f"{name}-{runs}" if runs else name)
@@ -179,7 +159,6 @@ class GangPool:
         return max((size for size in self._sizes if size <= slots), default=self._sizes[0])
 
     def _fit(self, spec: GangSpec, name: str) -> str:
-        """Run the gang once; return how that ended."""
         if len(self._sizes) > 1:
             self._size = self._fitting(reachable(cluster_nodes()).slots(self.unit))
             self._moved = time.monotonic()
@@ -191,6 +170,8 @@ class GangPool:
 
     def _trainer(self, spec: GangSpec, name: str) -> GangTrainer:
         resources = {"CPU": 1, "GPU": 1} if self._use_gpu else {"CPU": 1}
+        # An elastic gang begins anew with another size rather than wait for what it has lost.
+        limits = {"controller_failure_limit": 0} if len(self._sizes) > 1 else {"max_failures": -1}
         return GangTrainer(
             gang_loop,
             # By reference, so that the run's controller does not import what only workers need.
@@ -198,14 +179,7 @@ class GangPool:
             # A gang of one has no process group, and its controller then does without torch.
             backend_config=NodeTorchConfig("nccl" if self._use_gpu else "gloo") if self._size > 1 else BackendConfig(),
             scaling_config=ScalingConfig(num_workers=self._size, use_gpu=self._use_gpu, resources_per_worker=resources),
-            run_config=RunConfig(
-                name=name,
-                storage_path=str(self._storage),
-                # An elastic gang begins anew with another size rather than wait for what it has lost.
-                failure_config=FailureConfig(controller_failure_limit=0)
-                if len(self._sizes) > 1
-                else FailureConfig(max_failures=-1),
-            ),
+            run_config=RunConfig(name=name, storage_path=str(self._storage), failure_config=FailureConfig(**limits)),
         )
 
 
@@ -221,18 +195,11 @@ class NodeMonitor:
     """Compares the cluster with what it was a moment ago. `check` is called often, from the driver's main thread."""
 
     def __init__(self, dispatcher: Any, pool: GangPool, list_nodes: Callable[[], ClusterNodes] = cluster_nodes) -> None:
-        self._dispatcher = dispatcher
-        self._pool = pool
-        self._list_nodes = list_nodes
-        self._looked = time.monotonic()
-        self._last = list_nodes()
+        self._dispatcher, self._pool, self._list_nodes = dispatcher, pool, list_nodes
+        self._looked, self._last = time.monotonic(), list_nodes()
 
     def check(self) -> None:
-        """Take in what has changed, at most once a second.
-
-        Trials on nodes that died go back to the queue, gangs on nodes that are leaving save, and the pool is told what
-        the cluster can hold now.
-        """
+        """Take in what has changed, at most once a second."""
         now = time.monotonic()
         if now - self._looked < LOOK_S:
             return

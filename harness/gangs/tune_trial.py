@@ -33,8 +33,6 @@ ERROR = "error"
 """Key of a result: why the trial failed, or went no further; none where it did not."""
 INTERRUPTED = "interrupted"
 """Key of a result with an error: whether the trial can go on in another session."""
-
-
 POINTER = "state.json"
 """File of a Tune checkpoint: where the gang saved the state, and its step."""
 MAX_DISPATCHERS = 5
@@ -49,13 +47,8 @@ class GangTrial(tune.Trainable):  # type: ignore[misc]  # ray is untyped
     """
 
     def setup(self, config: dict[str, Any], dispatcher: Any = None, metrics: Sequence[str] = ()) -> None:
-        """Take the first trial; it is submitted by its first step, which may come after `load_checkpoint`.
-
-        Args:
-            metrics: names of the objectives, the primary one first.
-        """
-        self._dispatcher = dispatcher
-        self._metrics = metrics
+        """Take the first trial; it is submitted by its first step. `metrics`: the objectives, the primary one first."""
+        self._dispatcher, self._metrics = dispatcher, metrics
         self._submitted = False
         self._job: Job
         self._take(config)
@@ -127,11 +120,7 @@ class GangTrial(tune.Trainable):  # type: ignore[misc]  # ray is untyped
 
 
 def as_result(report: Report, metrics: Sequence[str]) -> dict[str, Any]:
-    """Say a report in the words that Tune's scheduler, the searcher and the recorder read.
-
-    Args:
-        metrics: names of the objectives; the primary one must be in every report, the others in the last.
-    """
+    """Return a report as a result of Tune. Each must hold the first of the objectives, the last all of them."""
     error = report.error
     needed = metrics if report.metrics.get("finished") else metrics[:1]
     missing = [name for name in needed if name not in report.metrics]
@@ -139,18 +128,8 @@ def as_result(report: Report, metrics: Sequence[str]) -> dict[str, Any]:
         held = ", ".join(sorted(report.metrics))
         error = f"a report must hold the objective {missing[0]!r}, this one holds {held}: choose one of these"
     if error is not None:
-        return {
-            ERROR: error,
-            INTERRUPTED: report.interrupted,
-            FINISHED: False,
-            METRICS: dict(report.metrics),
-            "done": True,
-        }
+        failure = {ERROR: error, INTERRUPTED: report.interrupted}
+        return {**failure, FINISHED: False, METRICS: dict(report.metrics), "done": True}
     finished = bool(report.metrics["finished"])
-    return {
-        OBJECTIVE: report.metrics[metrics[0]],
-        STEP: int(report.metrics["step"]),
-        FINISHED: finished,
-        METRICS: dict(report.metrics),
-        "done": finished,
-    }
+    progress = {OBJECTIVE: report.metrics[metrics[0]], STEP: int(report.metrics["step"])}
+    return {**progress, FINISHED: finished, METRICS: dict(report.metrics), "done": finished}

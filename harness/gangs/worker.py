@@ -6,6 +6,7 @@ import gc
 import os
 import random
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,6 @@ def gang_loop(config: dict[str, Any]) -> None:
 
 
 def _enter(spec: GangSpec, ranks: Ranks) -> bool:
-    """Tell the Dispatcher of this gang, and return whether it is to go on."""
     call_with_retry(spec.dispatcher.introduce, spec.gang, ranks.workers, ranks.nodes)
     return bool(call_with_retry(spec.dispatcher.start_gang, spec.gang))
 
@@ -120,40 +120,37 @@ def _describe(error: Exception) -> str:
     return "".join(traceback.format_exception(error))
 
 
+SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
+    (torch.get_num_threads, torch.set_num_threads),
+    (torch.get_default_dtype, torch.set_default_dtype),
+    (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
+    (torch.is_grad_enabled, torch.set_grad_enabled),
+    (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+)
+"""What reads a setting of torch, and what changes it."""
+CUDNN = ("benchmark", "deterministic", "allow_tf32")
+
+
 @dataclass(frozen=True)
 class ProcessState:
     """Global settings of a process that training code may change."""
 
     folder: Path
     environment: dict[str, str]
-    threads: int
-    dtype: torch.dtype
-    grad_enabled: bool
-    detect_anomaly: bool
+    values: tuple[Any, ...]
+    """Of `SETTINGS`."""
     deterministic: bool
     deterministic_warn_only: bool
-    matmul_precision: str
-    cudnn_benchmark: bool
-    cudnn_deterministic: bool
-    cudnn_allow_tf32: bool
+    cudnn: dict[str, bool]
 
     @classmethod
     def capture(cls) -> ProcessState:
         """Remember the settings as they are now."""
-        return cls(
-            folder=Path.cwd(),
-            environment=dict(os.environ),
-            threads=torch.get_num_threads(),
-            dtype=torch.get_default_dtype(),
-            grad_enabled=torch.is_grad_enabled(),
-            detect_anomaly=torch.is_anomaly_enabled(),
-            deterministic=torch.are_deterministic_algorithms_enabled(),
-            deterministic_warn_only=torch.is_deterministic_algorithms_warn_only_enabled(),
-            matmul_precision=torch.get_float32_matmul_precision(),
-            cudnn_benchmark=torch.backends.cudnn.benchmark,
-            cudnn_deterministic=torch.backends.cudnn.deterministic,
-            cudnn_allow_tf32=torch.backends.cudnn.allow_tf32,
-        )
+        deterministic = torch.are_deterministic_algorithms_enabled()
+        warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+        cudnn = {name: getattr(torch.backends.cudnn, name) for name in CUDNN}
+        values = tuple(get() for get, _ in SETTINGS)
+        return cls(Path.cwd(), dict(os.environ), values, deterministic, warn_only, cudnn)
 
     def restore(self) -> None:
         """Put the settings back, seed the global generators with a constant, and free what the last trial held.
@@ -168,16 +165,12 @@ class ProcessState:
         for name in os.environ.keys() - self.environment.keys():
             del os.environ[name]
         os.environ.update(self.environment)
-        torch.set_num_threads(self.threads)
-        torch.set_default_dtype(self.dtype)
         torch.set_default_device(None)
-        torch.autograd.set_detect_anomaly(self.detect_anomaly)
-        torch.set_grad_enabled(self.grad_enabled)
+        for (_, change), value in zip(SETTINGS, self.values, strict=True):
+            change(value)
         torch.use_deterministic_algorithms(self.deterministic, warn_only=self.deterministic_warn_only)
-        torch.set_float32_matmul_precision(self.matmul_precision)
-        torch.backends.cudnn.benchmark = self.cudnn_benchmark
-        torch.backends.cudnn.deterministic = self.cudnn_deterministic
-        torch.backends.cudnn.allow_tf32 = self.cudnn_allow_tf32
+        for name, enabled in self.cudnn.items():
+            setattr(torch.backends.cudnn, name, enabled)
         random.seed(0)
         np.random.seed(0)  # noqa: NPY002  # the legacy generator is the one that is global
         torch.manual_seed(0)

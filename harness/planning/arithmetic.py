@@ -15,9 +15,7 @@ from harness.tuning.config import rungs
 SAVE_INTERVAL_S = 30.0
 """Least time between two checkpoints of a trial, as in `SearchConfig.save_interval_s`."""
 MIN_FREE = 2**28
-"""Bytes of its disk that a search leaves free, as in `SearchConfig.min_free_gib`."""
-KEEP = 5
-"""Best trials whose checkpoints stay, as in `SearchConfig.keep_checkpoints`."""
+"""Bytes of its disk that a search leaves free, as in `SearchPlan.min_free_gib`."""
 LIVE = 3
 """Files of a trial that a gang trains: the latest checkpoint, the one before it, and the one being written."""
 PAUSED = 4
@@ -187,11 +185,7 @@ def most_checkpoints(shape: Shape, keep: int) -> int:
 
 
 def most_trials(shape: Shape, fits: Callable[[Shape], bool]) -> int:
-    """Return the largest number of trials, below that of the shape, that fits; 0 where not even one does.
-
-    Args:
-        fits: holds for a number of trials if it holds for a larger one.
-    """
+    """Return the largest number of trials, below that of the shape, that fits; 0: none does."""
 
     def too_many(trials: int) -> bool:
         return not fits(replace(shape, trials=trials, gangs=min(shape.gangs, trials)))

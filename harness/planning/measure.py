@@ -43,9 +43,6 @@ def time_config(config: TrainConfig, workers: int, storage: Path) -> Timing:
     The process does one worker's share of the batch, on one thread where it has no GPU, as a gang's worker does. What
     workers wait for each other is not measured, nor that several gangs share a machine's memory.
 
-    Args:
-        storage: its disk is the one that a checkpoint is written to; nothing is left there.
-
     Raises:
         UsageError: the configuration cannot be trained here, or the storage cannot be written.
     """
@@ -82,7 +79,6 @@ def time_config(config: TrainConfig, workers: int, storage: Path) -> Timing:
 
 
 def _save(state: TrainState, run: LocalRun, storage: Path) -> tuple[float, int]:
-    """Return the seconds and the bytes of a checkpoint."""
     try:
         with tempfile.TemporaryDirectory(prefix=".s4-plan-", dir=existing(storage)) as folder:
             path = Path(folder) / "latest.pt"
@@ -101,8 +97,6 @@ def existing(folder: Path) -> Path:
 
 
 def _timed(run: LocalRun, work: Callable[[], object]) -> float:
-    """Return the seconds that this takes, with what it leaves to the device."""
-
     def now() -> float:
         if run.device.type == "cuda":
             torch.cuda.synchronize(run.device)

@@ -66,13 +66,7 @@ class SearchCost(NamedTuple):
 def plan_search(
     experiment: CssExperiment, options: SearchConfig, storage: Path, address: str = "local", timed: bool = True
 ) -> SearchCost:
-    """Plan a search.
-
-    Args:
-        options: of the search; its caps of hours are compared with what is expected.
-        storage: the folder of its checkpoints; nothing is left there.
-        address: of the cluster; `local`: this machine.
-        timed: whether steps of the base configuration are timed here.
+    """Plan a search; nothing is left in the storage, where steps of the base configuration are `timed`.
 
     Raises:
         UsageError: it could not run like this, or it does not fit the cluster, the disk or the caps.
@@ -244,11 +238,8 @@ def _time_rows(cost: SearchCost) -> Rows:
 
 def _disk_rows(cost: SearchCost) -> Rows:
     disk, how = cost.disk, "measured" if cost.timing else "counted"
-    checkpoint, needed = byte_size(disk.checkpoint), byte_size(disk.needed)
-    return [
-        ("checkpoints", f"{disk.files} at once at most, {checkpoint} each ({how}): {needed}"),
-        ("  free", f"{byte_size(disk.free)} in --storage"),
-    ]
+    files = f"{disk.files} at once at most, {byte_size(disk.checkpoint)} each ({how}): {byte_size(disk.needed)}"
+    return [("checkpoints", files), ("  free", f"{byte_size(disk.free)} in --storage")]
 
 
 def _hours(seconds: Range) -> Range:

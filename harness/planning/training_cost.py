@@ -48,11 +48,8 @@ class TrainingCost(NamedTuple):
 def plan_training(experiment: CssExperiment, workers: int = 1, memory: float | None = None) -> TrainingCost:
     """Count what a step costs.
 
-    Args:
-        memory: of a worker's GPU, in GiB; what does not fit is refused.
-
     Raises:
-        ConfigError, DataError: the workers or the encoder's weights are refused.
+        ConfigError, DataError: the workers or the encoder's weights are refused, or more than `memory` GiB needed.
     """
     config = experiment.base
     weights = inspect_weights(config.model) if config.model.arch == "deeplabv3plus" else None

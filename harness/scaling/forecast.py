@@ -130,12 +130,7 @@ def forecast_search(
 ) -> Forecast:
     """Simulate searches of trials like those of an earlier one, for every number of gangs and every failure rate.
 
-    Args:
-        trials: of a simulated search.
-        gangs: trials at once.
-        rates: failures of one worker a day.
-        workers: of a gang; none: as in the earlier search.
-        scaling: folder of a strong scaling, which tells how much faster other numbers of workers are.
+    `rates` are failures of one worker a day; the folder of a strong `scaling` tells the speed of other `workers`.
 
     Raises:
         UsageError: nothing tells the speed of that many workers.
@@ -209,10 +204,8 @@ def ledger_events(ledger: Path) -> Iterator[TrialEvent]:
     for event in json_lines(ledger):
         if event["trial"] is not None:
             if "time" not in event:
-                raise UsageError(
-                    f"--simulate must name a search whose ledger holds times, {ledger.parent.name} is of version 0.1: "
-                    "search again"
-                )
+                why = f"{ledger.parent.name} is of version 0.1: search again"
+                raise UsageError(f"--simulate must name a search whose ledger holds times, {why}")
             start_s = event.get("metrics", {}).get("overhead/start_s")
             yield TrialEvent(event["event"], event["trial"], event["time"], start_s)
 
@@ -230,19 +223,16 @@ def search_times(
     starts: dict[int, float] = {}
     for event in events:
         if event.kind == "start" and event.trial in begun:
-            raise UsageError(
-                f"--simulate must name a search that ran in one piece, its trial {event.trial} began twice: take "
-                "another"
-            )
+            why = f"its trial {event.trial} began twice: take another"
+            raise UsageError(f"--simulate must name a search that ran in one piece, {why}")
         if event.kind == "start":
             begun[event.trial] = event.unix_s
         elif event.kind == "end":
             ended[event.trial] = event.unix_s
         elif event.start_s is not None:
             starts.setdefault(event.trial, event.start_s)
-    counted = sorted(
-        (number for number in ended if states.get(number) in COUNTED), key=lambda number: (begun[number], number)
-    )
+    over = (number for number in ended if states.get(number) in COUNTED)
+    counted = sorted(over, key=lambda number: (begun[number], number))
     if not counted:
         raise UsageError("--simulate must name a search with trials that are COMPLETE or PRUNED, it has none")
     # At the same moment, an end comes before a start: a gang hands one trial back and takes the next.
@@ -263,8 +253,7 @@ def lines(forecast: Forecast) -> list[str]:
     times, faults, resampled = forecast.times, forecast.faults, forecast.resampled
     counted = ", ".join(f"{count} {state}" for state, count in times.counts.items())
     durations = times.durations
-    mean = sum(durations) / len(durations)
-    ends = f"{min(durations):.1f} to {max(durations):.1f} s, mean {mean:.1f}"
+    ends = f"{min(durations):.1f} to {max(durations):.1f} s, mean {sum(durations) / len(durations):.1f}"
     summary = [
         f"SIMULATED, not measured: {forecast.trials} trials as long as those of {times.search} ({counted}; {ends}), "
         f"{REPEATS} searches a row",

@@ -71,13 +71,7 @@ class ScaleExperiment(CssExperiment):
     """One repeat of one point: the median over timed blocks of images a second."""
 
     def __init__(self, config: TrainConfig, images: int, steps: int, blocks: int, warmup: int) -> None:
-        """Make the experiment of a point.
-
-        Args:
-            images: of a step, over all workers.
-            steps: in a timed block.
-            warmup: steps before the first block.
-        """
+        # `images` of a step, over all workers; `steps` in a timed block; `warmup` steps before the first block.
         super().__init__(config)
         self.images, self.steps, self.warmup = images, steps, warmup
         self.horizon = warmup + steps * blocks
@@ -109,12 +103,7 @@ def summarise(ranks: Sequence[Sequence[StepTimes]], steps: int, images: int) -> 
     """Return medians over blocks, of the times of every rank in every timed step.
 
     A step takes as long as its slowest rank. Communication and input are means over ranks. Of a collective, the
-    transfer is what the rank spent in it that came last; the others waited for that rank, too.
-
-    Args:
-        ranks: rank by rank the same number of steps, a multiple of `steps`.
-        steps: in a block.
-        images: of a step, over all ranks.
+    transfer is what the rank spent in it that came last; the others waited for that rank, too. A block has `steps`.
     """
     rows = list(zip(*ranks, strict=True))
     columns = {
@@ -213,11 +202,7 @@ def read_cpu_times() -> CpuTimes:
 
 
 def background_cores(readings: Sequence[tuple[CpuTimes, CpuTimes]]) -> float:
-    """Return how many CPUs were busy with anything but the ranks; of the machine where most were.
-
-    Args:
-        readings: of each rank, at the beginning and at the end.
-    """
+    """Return how many CPUs were busy with anything but the ranks; of the machine where most were."""
     machines: dict[str, list[tuple[CpuTimes, CpuTimes]]] = {}
     for begun, ended in readings:
         machines.setdefault(begun.machine, []).append((begun, ended))

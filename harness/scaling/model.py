@@ -67,11 +67,7 @@ class Point:
 
 
 def gather_points(samples: Mapping[int, Sequence[Sample]]) -> list[Point]:
-    """Return a point for each number of workers.
-
-    Args:
-        samples: by workers, ascending; repeat r of one is compared with repeat r of the first, which ran next to it.
-    """
+    """Return a point for each number of workers; each repeat is compared with the first point's beside it."""
     first, base = next(iter(samples.items()))
     points = []
     for workers, repeats in samples.items():
@@ -190,9 +186,7 @@ def fit_all(
 ) -> Fit:
     """Fit the model and predict.
 
-    Args:
-        samples: repeats by workers, ascending.
-        images: of a step, over all workers, for each number of workers that is to be predicted; others are left out.
+    Numbers of workers without `images` (of a step, over all of them) are not predicted.
 
     Raises:
         NotIdentifiedError: why there can be no fit.
@@ -201,11 +195,8 @@ def fit_all(
     model = fit(mode, points)
     errors = {point.workers: model.step_s(point.workers) / point.step_s - 1 for point in points}
     worst = 1 + max(map(abs, errors.values()))
-    link_errors = [
-        abs(model.link_s(point.workers, size) / seconds - 1)
-        for point in points
-        for size, seconds in point.links.items()
-    ]
+    links = [(point.workers, size, seconds) for point in points for size, seconds in point.links.items()]
+    link_errors = [abs(model.link_s(workers, size) / seconds - 1) for workers, size, seconds in links]
     of_repeats = []
     for repeat in range(len(samples[points[0].workers])):
         own_points = gather_points({workers: [repeats[repeat]] for workers, repeats in samples.items()})
@@ -214,15 +205,9 @@ def fit_all(
     for workers in (count for count in predicted if count in images):
         step_s = model.step_s(workers)
         efficiencies = [own_model.efficiency(workers, first_s) for own_model, first_s in of_repeats]
-        predictions.append(
-            Prediction(
-                workers,
-                step_s,
-                images[workers] / step_s,
-                model.efficiency(workers, points[0].step_s),
-                (min(efficiencies) / worst, max(efficiencies) * worst),
-            )
-        )
+        efficiency = model.efficiency(workers, points[0].step_s)
+        interval = (min(efficiencies) / worst, max(efficiencies) * worst)
+        predictions.append(Prediction(workers, step_s, images[workers] / step_s, efficiency, interval))
     return Fit(model, errors, statistics.median(link_errors), _hold_out(mode, points), tuple(predictions))
 
 
@@ -238,9 +223,8 @@ def fit(mode: Mode, points: Sequence[Point]) -> ScalingModel:
     collectives, sent = several[0].collectives, several[0].bytes_per_step
     base = points[0].workers
     rows = [(_step_row(mode, base, point.workers, collectives, sent), point.step_s) for point in points]
-    rows += [
-        (_link_row(mode, point.workers, size), seconds) for point in several for size, seconds in point.links.items()
-    ]
+    for point in several:
+        rows += [(_link_row(mode, point.workers, size), seconds) for size, seconds in point.links.items()]
     matrix = np.array([row / seconds for row, seconds in rows])
     names = NAMES[mode]
     # Columns differ by ten orders of magnitude: seconds, and seconds a byte.
@@ -254,7 +238,6 @@ def fit(mode: Mode, points: Sequence[Point]) -> ScalingModel:
 
 
 def _hold_out(mode: Mode, points: Sequence[Point]) -> tuple[int, float] | None:
-    """Return the error of an extrapolation that can be checked."""
     *others, last = points
     if len(others) < 2:
         return None

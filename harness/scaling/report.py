@@ -98,9 +98,8 @@ def lines(scaling: Scaling) -> list[str]:
 def _model_lines(fit: Fit) -> list[str]:
     values, model = fit.model.parameters, fit.model
     bandwidth = "none that shows" if model.bandwidth is None else f"{model.bandwidth / 1e9:.3g} GB/s"
-    compute = " and ".join(
-        f"{1000 * values[name]:.2f} ms ({name[:-2]})" for name in ("fixed_s", "compute_s") if name in values
-    )
+    computing = [name for name in ("fixed_s", "compute_s") if name in values]
+    compute = " and ".join(f"{1000 * values[name]:.2f} ms ({name[:-2]})" for name in computing)
     errors = ", ".join(f"{100 * error:+.1f} % at {workers}" for workers, error in fit.errors.items())
     summary = [
         f"model: {compute}, {1e6 * values['latency_s']:.0f} us a hop, bandwidth {bandwidth}; "
@@ -156,10 +155,8 @@ def to_markdown(scaling: Scaling) -> str:
 def to_csv(scaling: Scaling) -> str:
     """Return a line for each point and each prediction with full precision; what is not known is empty."""
     kinds = ["measured"] * len(scaling.points) + ["prediction"] * len(scaling.predictions)
-    rows = [
-        [row.workers, kind, *(getattr(row, name, None) for name in EXACT)]
-        for kind, row in zip(kinds, scaling.rows, strict=True)
-    ]
+    pairs = zip(kinds, scaling.rows, strict=True)
+    rows = [[row.workers, kind, *(getattr(row, name, None) for name in EXACT)] for kind, row in pairs]
     return table_csv(Data(["workers", "kind", *EXACT], rows))
 
 
@@ -218,11 +215,9 @@ def _draw_speed(axes: Any, scaling: Scaling) -> None:
     workers = [row.workers for row in rows]
     axes.plot(workers, [each * count for count in workers], color=IDEAL, linestyle=":", label="ideal")
     values = [point.images_per_s for point in points]
-    errors = [
-        [point.images_per_s - point.images_per_s_range[0] for point in points],
-        [point.images_per_s_range[1] - point.images_per_s for point in points],
-    ]
-    axes.errorbar(workers[: len(points)], values, errors, color=MEASURED, marker="o", capsize=3,
+    below = [point.images_per_s - point.images_per_s_range[0] for point in points]
+    above = [point.images_per_s_range[1] - point.images_per_s for point in points]
+    axes.errorbar(workers[: len(points)], values, [below, above], color=MEASURED, marker="o", capsize=3,
                   label="measured, range of repeats")  # fmt: skip
     model = scaling.fit.model if scaling.fit else None
     modelled = [point.images_per_s * point.step_s / model.step_s(point.workers) for point in points] if model else []

@@ -134,10 +134,7 @@ class ScaleRequest:
 
 
 def make_request(experiment: CssExperiment, mode: Mode, counts: tuple[int, ...], *lengths: int) -> ScaleRequest:
-    """Return a request whose batches and data are checked.
-
-    Args:
-        lengths: steps, blocks, warmup, repeats.
+    """Return a request whose batches and data are checked; `lengths`: steps, blocks, warmup, repeats.
 
     Raises:
         ConfigError, DataError: the batch or the data is refused.
@@ -224,20 +221,16 @@ def summarise(
 ) -> Scaling:
     """Return the points of the samples, with the model and its predictions where there can be one."""
     images = {n: request.images_of(n) for n in PREDICTED if n not in samples and request.fits(n)}
-    fit: Fit | None = None
-    unfitted = ""
+    fit: Fit | None
     try:
-        fit = fit_all(request.mode, samples, images)
+        fit, unfitted = fit_all(request.mode, samples, images), ""
     except NotIdentifiedError as error:
-        unfitted = str(error)
+        fit, unfitted = None, str(error)
     return Scaling(name, request.as_plain(), unit, hosts, tuple(gather_points(samples)), fit, unfitted, uri)
 
 
 def measure_all(request: ScaleRequest, folder: Path, use_gpu: bool, on_sample: OnSample) -> Mapping[int, list[Sample]]:
     """Measure every point as often as asked; return the samples by workers. A Ray session must be active.
-
-    Args:
-        folder: absolute, seen by every node; Ray Train writes there.
 
     Raises:
         MeasurementError: the reason.

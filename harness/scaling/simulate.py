@@ -79,12 +79,7 @@ class Simulations(NamedTuple):
 def simulate_many(
     durations: Sequence[float], trials: int, cluster: Cluster, faults: Faults, seed: int = 0, repeats: int = REPEATS
 ) -> Simulations:
-    """Simulate a search many times.
-
-    Args:
-        durations: seconds of trials in a gang of this many workers, complete and pruned ones as they came.
-        trials: of the search.
-    """
+    """Simulate a search of so many trials many times; their seconds are drawn from the durations."""
     runs = []
     for repeat in range(repeats):
         # The same trials for every cluster and failure rate: rows of a table differ by what they are about.
@@ -127,7 +122,6 @@ class _Trained(NamedTuple):
 
 
 def _train(duration: float, rate: float, faults: Faults, draws: random.Random) -> _Trained:
-    """Train one trial; `rate` is the gang's, failures a second."""
     took, done, failures = 0.0, 0.0, 0
     while True:
         until = draws.expovariate(rate)

@@ -180,7 +180,6 @@ def test_a_plan_supposes_what_a_search_does_where_nothing_is_said() -> None:
     plan = SearchConfig.of()
     assert plan.save_interval_s == budget.SAVE_INTERVAL_S
     assert plan.min_free_gib * 2**30 == budget.MIN_FREE
-    assert plan.keep_checkpoints == budget.KEEP
 
 
 def test_a_live_trial_has_as_many_files_as_gangs_and_keeper_leave() -> None:
