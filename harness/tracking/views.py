@@ -17,15 +17,7 @@ import zlib
 from typing import TYPE_CHECKING, Literal, NamedTuple
 from urllib.parse import quote
 
-from harness.tracking.stores import (
-    EXPERIMENT,
-    NO_JOBS,
-    PARENT,
-    artifact_location,
-    connect_client,
-    is_server,
-    may_exist,
-)
+from harness.tracking.stores import EXPERIMENT, NO_JOBS, PARENT, artifact_location, connect_client, is_server, may_exist
 from trainers.errors import UsageError
 
 if TYPE_CHECKING:
