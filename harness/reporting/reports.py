@@ -19,14 +19,12 @@ from harness.reporting.ablation.record import read_ablation
 from harness.reporting.document import Document
 from harness.reporting.figures import draw
 from harness.reporting.next_steps import search_steps, training_steps
-from harness.reporting.overview import lead, leaderboard, overview
+from harness.reporting.overview import faults, lead, leaderboard, overview, timing
 from harness.reporting.parameters import parameters
-from harness.reporting.pareto import pareto
-from harness.reporting.progress import progress
+from harness.reporting.progress import pareto, progress
 from harness.reporting.pruning import pruning, rung_steps
 from harness.reporting.record import Record, read_record
 from harness.reporting.themes import DARK, LIGHT
-from harness.reporting.timing import faults, timing
 from harness.reporting.training import classes, curves, predictions
 from harness.run_folder import kind_of
 from harness.tables import Cell, markdown_inline, markdown_text, spans, table_csv, table_latex, table_markdown

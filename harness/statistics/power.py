@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 from scipy import stats
 
+from harness.statistics.compare import ALPHA
 from harness.statistics.intervals import LEVEL
-from harness.statistics.permutation import ALPHA
 from trainers.errors import UsageError
 
 POWER = 0.8

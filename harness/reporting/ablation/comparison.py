@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from harness.ablation.results import Ablation, rows
-from harness.reporting.ablation.record import AblationRecord
-from harness.reporting.ablation.style import DECIMALS, count, line_style, plus_minus, short, with_interval
+from harness.formats import counted
+from harness.reporting.ablation.record import DECIMALS, AblationRecord, line_style, plus_minus, short, with_interval
 from harness.reporting.document import Block, Cell, Column, Data, Facts, Figure, Note, Section, Table
 from harness.reporting.themes import Theme
 from harness.statistics import power
@@ -273,5 +273,5 @@ def _seeds_figure(record: AblationRecord, scores: Mapping[str, Mapping[int, floa
         axes.grid(axis="x", visible=False)
         axes.set_ylabel(record.metric)
 
-    alt = f"Scores of {count(len(names), 'variant')}, lines join those of the same of {count(len(seeds), 'seed')}."
+    alt = f"Scores of {counted(len(names), 'variant')}, lines join those of the same of {counted(len(seeds), 'seed')}."
     return Figure("seeds", caption, alt, paint, Data(["variant", "seed", record.metric], rows), (7.6, 3.9))

@@ -12,8 +12,15 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.lines import Line2D
 
 from harness.reporting.ablation.comparison import UNSCORED, without_scores
-from harness.reporting.ablation.record import AblationRecord
-from harness.reporting.ablation.style import DECIMALS, interval, plus_minus, short, signed, with_interval
+from harness.reporting.ablation.record import (
+    DECIMALS,
+    AblationRecord,
+    interval,
+    plus_minus,
+    short,
+    signed,
+    with_interval,
+)
 from harness.reporting.document import Block, Cell, Column, Data, Figure, Note, Section, Table, Text
 from harness.reporting.figures import legend
 from harness.reporting.themes import Theme

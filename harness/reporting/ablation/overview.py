@@ -9,13 +9,11 @@ from datetime import UTC, datetime
 from harness.ablation.confirm import confirmation_table, verdict_lines
 from harness.ablation.request import Request
 from harness.ablation.results import Ablation
-from harness.formats import duration
-from harness.reporting.ablation.record import AblationRecord
-from harness.reporting.ablation.style import count, listed, signed
+from harness.formats import counted, duration
+from harness.reporting.ablation.record import AblationRecord, listed, signed
 from harness.reporting.document import Block, Cell, Column, Facts, Note, Section, Table, Text
 from harness.reporting.record import lanes
-from harness.statistics.compare import Comparison, Verdict
-from harness.statistics.permutation import ALPHA
+from harness.statistics.compare import ALPHA, Comparison, Verdict
 
 STATES = {"COMPLETE": "complete", "PRUNED": "stopped", "FAIL": "failed", "INTERRUPTED": "unfinished",
           "RUNNING": "unfinished", "MISSING": "missing"}  # fmt: skip
@@ -53,7 +51,7 @@ def lead(ablation: Ablation) -> str:
         return (f"No variant{scored} differs from {base} by more than the noise of seeds {over}: mean differences in "
                 f"{metric} lie between {signed(min(gains.values()))} and {signed(max(gains.values()))}.")  # fmt: skip
     noise = [*verdicts.values()].count(Verdict.NOISE)
-    rest = f"; {count(noise, 'variant')} {'lies' if noise == 1 else 'lie'} within the noise of seeds" if noise else ""
+    rest = f"; {counted(noise, 'variant')} {'lies' if noise == 1 else 'lie'} within the noise of seeds" if noise else ""
     return f"{' and '.join(parts)}, {over}{rest}."
 
 
@@ -102,7 +100,7 @@ def facts(record: AblationRecord) -> list[tuple[str, str]]:
     info, spans = request.info, times.spans
     drawn = "initialisation, order and splits" if request.vary_data else "initialisation and order; splits are fixed"
     rows = [
-        ("Plan", f"{request.plan}, {count(len(request.variants), 'variant')}"),
+        ("Plan", f"{request.plan}, {counted(len(request.variants), 'variant')}"),
         ("Preset", request.preset),
         ("Base", request.base),
         ("Judged by", ablation.metric),

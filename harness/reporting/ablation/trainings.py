@@ -16,11 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from harness.ablation.results import Outcome
-from harness.reporting.ablation.record import AblationRecord
-from harness.reporting.ablation.style import line_style, short
-from harness.reporting.curves import Curve, paint_panels
+from harness.reporting.ablation.record import AblationRecord, line_style, short
 from harness.reporting.document import Block, Cell, Column, Data, Figure, Note, Section, Table, Text
-from harness.reporting.figures import legend
+from harness.reporting.figures import Curve, legend, paint_panels
 from harness.reporting.themes import Theme
 from harness.run_folder import OVERLAYS as PICTURE
 from trainers.figure import COLUMNS, GAP, HEADER, PAPER, palette

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from harness.statistics import permutation
-from harness.statistics.permutation import sign_flip
+from harness.statistics.compare import sign_flip
 
 DIFFERENCES = st.lists(st.floats(-1, 1), min_size=6, max_size=9)
 
