@@ -52,7 +52,6 @@ def evaluate_model(
         folder: a folder of images/ and masks/ instead of the split.
         out: folder of the files; none: that of the run's evaluations.
         pictures: images of which masks and overlays are written; none: no pictures at all.
-        record: whether metrics and files go to the model's MLflow run.
 
     Raises:
         UsageError: no such model, images or folder.
@@ -93,10 +92,7 @@ def open_source(config: TrainConfig, split: str, folder: Path | None) -> ImageSo
 
 
 def _record(model: TrainedRun, evaluation: Evaluation, files: Path, uri: str, console: Console) -> str | None:
-    """Log the evaluation to the model's run, where it has one, and return the run's id.
-
-    A store that does not answer costs the record, not the evaluation. What a training reported of dev stays as it is.
-    """
+    """Return the id of the model's run, where it has one, with the evaluation logged; what it reported of dev stays."""
     split = evaluation.split
     try:
         run_id = model.run_id or (run_of(uri, *model.origin) if model.origin else None)
@@ -126,7 +122,6 @@ def predict_masks(
     Args:
         run: as `harness.models.find.find_run` takes it.
         images: image files, or folders of them.
-        out: folder of the masks.
         overlays: whether the images with the classes' colours are written, too.
 
     Raises:

@@ -105,12 +105,7 @@ def paint_panels(
 ) -> list[Any]:
     """Draw panels over the same steps, each a title and its curves, and the legend of all labels; return their axes.
 
-    Args:
-        canvas: an empty figure of matplotlib.
-        panels: from left to right and from top to bottom.
-        across: panels in a row.
-        y_label: of all panels.
-        share_y: whether all have the same scale.
+    They stand from left to right and from top to bottom, `across` in a row; `y_label` is of all.
     """
     down = -(-len(panels) // across)
     grid = [*canvas.subplots(down, across, squeeze=False, sharex=True, sharey=share_y).ravel()]

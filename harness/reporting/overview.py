@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from harness.event_log import Times
 from harness.formats import counted, duration, last_line
 from harness.reporting.document import Block, Column, Data, Facts, Figure, Note, Section, Table
 from harness.reporting.figures import WORDS, legend, state_handles
@@ -24,8 +25,7 @@ def lead(record: Record) -> str:
     """Return the result in a sentence."""
     results, best, baseline = record.results, record.results.best, record.results.baseline
     if best is None or best.best is None:
-        many = len(results.rows)
-        begun = f"{many} {'was' if many == 1 else 'were'} begun"
+        begun = f"{len(results.rows)} {'was' if len(results.rows) == 1 else 'were'} begun"
         return f"No trial reached the horizon of {results.horizon} steps yet; {begun}."
     value = f"{results.metric} {best.best:.4f} at step {best.best_step}"
     if results.kind == "train":
@@ -63,16 +63,13 @@ def facts(record: Record) -> list[tuple[str, str]]:
 
 
 def _search_facts(record: Record) -> list[tuple[str, str]]:
-    """Return what a training has not."""
     results, plan = record.results, record.options
     states = ", ".join(f"{count} {WORDS[state]}" for state, count in results.counts.items())
     trials, planned = str(len(results.rows)), plan.get("trials")
     if planned and planned != len(results.rows):
         trials += f" of {planned}"
-    rows = [
-        ("Search space", f"{results.space}, {len(results.paths)} parameters"),
-        ("Trials", f"{trials}: {states}" if states else trials),
-    ]
+    rows = [("Search space", f"{results.space}, {len(results.paths)} parameters")]
+    rows.append(("Trials", f"{trials}: {states}" if states else trials))
     if plan:
         scheduler = plan["scheduler"]
         keeps = f", keeps 1 in {plan['reduction_factor']}" if scheduler in ("asha", "hyperband") else ""
@@ -85,29 +82,33 @@ def _search_facts(record: Record) -> list[tuple[str, str]]:
 
 
 def _run_facts(record: Record) -> list[tuple[str, str]]:
-    """Return what it cost, and what it was done with."""
     times, info = record.times, record.info
     rows = [("Wall clock", duration(record.results.elapsed_s))]
     if record.device_s is not None:
         rows.append(("Devices held", f"{record.device_s / 3600:.3g} device-hours"))
+    if info is None:
+        return [*rows, *origin(times)]
+    return [*rows, *origin(times, info.revision, info.config.get("data", {}).get("name", "own"), info.data_digest)]
+
+
+def origin(times: Times, revision: str = "", data: str = "", digest: str = "") -> list[tuple[str, str]]:
+    """Return when a run began, and the code and the data that it was done with, as far as they are known."""
+    rows = []
     if times.began_unix is not None:
         rows.append(("Begun", datetime.fromtimestamp(times.began_unix, UTC).strftime("%Y-%m-%d %H:%M UTC")))
     if len(times.sessions) > 1:
         rows.append(("Sessions", str(len(times.sessions))))
-    if info is not None and info.revision:
-        rows.append(("Revision", f"`{info.revision[:12]}`"))
-    if info is not None and info.data_digest:
-        rows.append(("Data", f"{info.config.get('data', {}).get('name', 'own')}, splits `{info.data_digest}`"))
+    if revision:
+        rows.append(("Revision", f"`{revision[:12]}`"))
+    if digest:
+        rows.append(("Data", f"{data}, splits `{digest}`"))
     return rows
 
 
 def leaderboard(record: Record) -> Section:
     """Return the table of all trials, best first."""
-    caption = (
-        "All trials, best first. Trials that reached the horizon come first, for an early value says little about a "
-        "late one."
-    )
-    return Section("Leaderboard", [replace(to_table(record.results), caption=caption)])
+    why = "Trials that reached the horizon come first, for an early value says little about a late one."
+    return Section("Leaderboard", [replace(to_table(record.results), caption=f"All trials, best first. {why}")])
 
 
 def _objectives(record: Record) -> str:
@@ -132,9 +133,8 @@ def faults(record: Record) -> Section:
     unsaved = sum(int(metrics.get("overhead/unsaved", 0)) for reports in record.reports.values()
                   for metrics in reports.values())  # fmt: skip
     columns = [Column("trial"), Column("state"), Column("at step"), Column("reason")]
-    caption = (
-        "Trials that failed, were stopped for their health, or were interrupted, with the last line of the reason."
-    )
+    trials = "Trials that failed, were stopped for their health, or were interrupted"
+    caption = f"{trials}, with the last line of the reason."
     blocks: list[Block] = [Table("faults", caption, columns, rows) if rows else Note("No trial failed.")]
     if len(record.times.sessions) > 1:
         blocks.append(Note(f"It was interrupted and resumed {counted(len(record.times.sessions) - 1, 'time')}."))
@@ -184,9 +184,8 @@ def _timeline(record: Record) -> Figure:
         axes.grid(axis="y", visible=False)
         legend(canvas, state_handles([span.state for span in spans], theme, "bar"))
 
-    several = (
-        " Dotted lines: a later session began; the time between sessions is left out." if len(sessions) > 1 else ""
-    )
+    dotted = " Dotted lines: a later session began; the time between sessions is left out."
+    several = dotted if len(sessions) > 1 else ""
     data = [(span.trial, row + 1, span.start_s, span.end_s, span.state) for span, row in zip(spans, rows, strict=True)]
     return Figure(
         "timeline",

@@ -109,9 +109,8 @@ def _curves(record: Record) -> Figure:
     states = [str(trials[number].state) for number in points if number not in (best, base)]
 
     def paint(canvas: Any, theme: Theme) -> None:
-        styles: dict[int | None, dict[str, Any]] = {
-            number: _style(str(trials[number].state), len(points) > CROWD, theme) for number in points
-        }
+        crowd, styles = len(points) > CROWD, dict[int | None, dict[str, Any]]()
+        styles |= {number: _style(str(trials[number].state), crowd, theme) for number in points}
         styles[base] = {"color": theme.ink, "linestyle": "--", "linewidth": 1.6, "zorder": 4}
         styles[best] = {"color": theme.best, "linewidth": 2.6, "zorder": 5}
         curves = [Curve(values, styles[number]) for number, values in points.items()]
@@ -157,15 +156,13 @@ def pareto(record: Record) -> Section | None:
         return Section("Pareto front", [Note("No complete trial has all objectives, so there is no front.", "missing")])
     best_first = sorted(results.front, key=lambda number: -points[number][results.metric])
     rows = [[number, *(points[number][name] for name in metrics)] for number in best_first]
-    caption = (
-        f"Trials that no other one beats in every objective ({', '.join(results.objectives)}), at the last report."
-    )
+    objectives = ", ".join(results.objectives)
+    caption = f"Trials that no other one beats in every objective ({objectives}), at the last report."
     blocks: list[Block] = [Table("front", caption, [Column("trial"), *map(Column, metrics)], rows)]
     return Section("Pareto front", [*blocks, *(_front(record, points, other) for other in results.others)])
 
 
 def _front(record: Record, points: Mapping[int, Mapping[str, float]], other: str) -> Figure:
-    """Return a figure of another objective over the primary one, of complete trials by number."""
     results, front = record.results, record.results.front
     modes = {text.rpartition(":")[0]: text.rpartition(":")[2] for text in results.objectives}
     alone = len(results.others) == 1

@@ -114,7 +114,6 @@ def _fill(folder: Path, document: Document, foot: str) -> None:
 
 
 def _swap(new: Path, folder: Path) -> None:
-    """Put the new folder in the place of the old one."""
     old = new.with_name(f"{new.name}-old")
     if folder.exists():
         os.replace(folder, old)
@@ -128,22 +127,13 @@ def _swap(new: Path, folder: Path) -> None:
 
 
 def to_html(document: Document, pictures: Mapping[str, Looks], foot: str = "") -> str:
-    """Return a report as one page that asks nothing of any other file or host.
-
-    Args:
-        pictures: files by the name of the figure; they are put into the page.
-        foot: a line for the end of the page.
-    """
+    """Return a report as one page with its pictures (by the name of the figure) in it, and `foot` at its end."""
     template = TEMPLATES.get_template("report.html")
     return template.render(document=document, pictures=pictures, foot=foot, light=LIGHT, dark=DARK)
 
 
 def to_markdown(document: Document, pictures: Mapping[str, str]) -> str:
-    """Return a report as Markdown.
-
-    Args:
-        pictures: addresses by the name of the figure.
-    """
+    """Return a report as Markdown; addresses of pictures are by the name of the figure."""
     return TEMPLATES.get_template("report.md").render(document=document, pictures=pictures)
 
 

@@ -89,10 +89,8 @@ def compare(base: Scores, variants: Mapping[str, Scores], maximise: bool = True)
     """Return the comparison of each variant with the base, by label, in the order given.
 
     Args:
-        base: scores by seed.
-        variants: the same by label. Seeds that are missing here or in the base, because a training failed, are left out
+        variants: scores by label. Seeds that are missing here or in the base, because a training failed, are left out
             of that variant's pairs alone; a variant without any counts in the family still.
-        maximise: whether more is better.
 
     Raises:
         UsageError: a score is not finite. A failed training has no score.
@@ -100,9 +98,8 @@ def compare(base: Scores, variants: Mapping[str, Scores], maximise: bool = True)
     for label, scores in [("the base", base), *variants.items()]:
         for seed, score in scores.items():
             if not math.isfinite(score):
-                raise UsageError(
-                    f"scores must be finite, that of {label} with seed {seed} is {score}: leave failed trainings out"
-                )
+                given = f"that of {label} with seed {seed} is {score}"
+                raise UsageError(f"scores must be finite, {given}: leave failed trainings out")
     pairs = {label: differences(scores, base) for label, scores in variants.items()}
     tests = [_t_test([*pair.values()], base) for pair in pairs.values()]
     flips = [sign_flip([*pair.values()]) for pair in pairs.values()]
@@ -132,10 +129,6 @@ def in_words(comparison: Comparison, decimals: int = 3) -> str:
     """Return one line for people.
 
     For example: within noise: +0.012 [-0.010, +0.034] over 3 seeds; the seeds' own spread is 0.020.
-
-    Args:
-        comparison: of a variant with the base.
-        decimals: of all numbers but p.
     """
     verdict, n, low, high = comparison.verdict, comparison.n, comparison.ci_low, comparison.ci_high
     if comparison.difference is None:
@@ -215,10 +208,6 @@ def sign_flip(differences: Sequence[float], seed: int = 0) -> SignFlip:
 
     Up to 18 differences p is exact. Beyond, signs are drawn, and p = (b + 1) / (m + 1), where b of m draws are as far
     out: an estimate that never claims less than m draws can show (Phipson and Smyth, 2010).
-
-    Args:
-        differences: one a seed; the order does not matter.
-        seed: of the draws, where there are any.
     """
     n = len(differences)
     sizes = np.sort(np.abs(np.asarray(differences, np.float64)))
@@ -239,8 +228,7 @@ def _exact(sizes: NDArray[np.float64], bar: float) -> float:
 
 
 def _monte_carlo(sizes: NDArray[np.float64], bar: float, seed: int) -> float:
-    draw = np.random.default_rng(seed)
-    far = 0
+    draw, far = np.random.default_rng(seed), 0
     for start in range(0, DRAWS, CHUNK):
         signs = 1 - 2 * draw.integers(0, 2, (min(CHUNK, DRAWS - start), len(sizes)), np.int8)
         far += int((np.abs(signs @ sizes) >= bar).sum())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
-from datetime import UTC, datetime
 
 from harness.ablation.confirm import confirmation_table, verdict_lines
 from harness.ablation.request import Request
@@ -12,6 +11,7 @@ from harness.ablation.results import Ablation
 from harness.formats import counted, duration
 from harness.reporting.ablation.record import AblationRecord, listed, signed
 from harness.reporting.document import Block, Cell, Column, Facts, Note, Section, Table, Text
+from harness.reporting.overview import origin
 from harness.reporting.record import lanes
 from harness.statistics.compare import ALPHA, Comparison, Verdict
 
@@ -96,8 +96,8 @@ def few_seeds(compared: Mapping[str, Comparison]) -> list[str]:
 
 def facts(record: AblationRecord) -> list[tuple[str, str]]:
     """Return what was done, what it cost and what it was done with, as names and values, as far as it is known."""
-    ablation, request, times = record.ablation, record.ablation.request, record.times
-    info, spans = request.info, times.spans
+    ablation, request = record.ablation, record.ablation.request
+    info, spans = request.info, record.times.spans
     drawn = "initialisation, order and splits" if request.vary_data else "initialisation and order; splits are fixed"
     rows = [
         ("Plan", f"{request.plan}, {counted(len(request.variants), 'variant')}"),
@@ -117,15 +117,7 @@ def facts(record: AblationRecord) -> list[tuple[str, str]]:
     if spans:
         rows.append(("Trainings at once, at most", str(max(lanes(spans)) + 1)))
         rows.append(("A training, median", duration(statistics.median(span.end_s - span.start_s for span in spans))))
-    if times.began_unix is not None:
-        rows.append(("Begun", datetime.fromtimestamp(times.began_unix, UTC).strftime("%Y-%m-%d %H:%M UTC")))
-    if len(times.sessions) > 1:
-        rows.append(("Sessions", str(len(times.sessions))))
-    if record.revision:
-        rows.append(("Revision", f"`{record.revision[:12]}`"))
-    if request.data_digest:
-        rows.append(("Data", f"{request.data}, splits `{request.data_digest}`"))
-    return rows
+    return [*rows, *origin(record.times, record.revision, request.data, request.data_digest)]
 
 
 def _trainings(ablation: Ablation) -> str:
@@ -157,9 +149,8 @@ def failures(record: AblationRecord) -> Section:
     caption = "Trainings without a score. What failed is never trained again and counts in no mean."
     blocks: list[Block] = [Table("failures", caption, columns, rows, shown=200)]
     if any(run.variant == record.base for run in lost):
-        blocks.append(
-            Note(f"{record.base}, the base, lacks trainings: no variant has a pair for these seeds.", "caution")
-        )
+        text = f"{record.base}, the base, lacks trainings: no variant has a pair for these seeds."
+        blocks.append(Note(text, "caution"))
     uneven = [name for name, runs in record.complete.items() if 0 < len(runs) < len(record.ablation.request.seeds)]
     if uneven:
         blocks.append(Note(f"Means of {listed(uneven)} are over fewer seeds than others; differences are over the "

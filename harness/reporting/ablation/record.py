@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -89,10 +90,10 @@ class AblationRecord:
     def curve(self, variant: str, metric: str) -> dict[int, list[float]]:
         """Return values by step, one a complete run; only steps at which all of them that report it have a value."""
         reports = [self.reports.get(run.number, {}) for run in self.complete[variant]]
-        points = [
-            {step: values[metric] for step, values in run.items() if math.isfinite(values.get(metric, math.nan))}
-            for run in reports
-        ]
+        points = []
+        for run in reports:
+            values = {step: metrics.get(metric, math.nan) for step, metrics in run.items()}
+            points.append({step: value for step, value in values.items() if math.isfinite(value)})
         points = [run for run in points if run]
         steps = sorted(set.intersection(*map(set, points))) if points else []
         return {step: [run[step] for run in points] for step in steps}
@@ -135,10 +136,9 @@ def read_record(ablation: Ablation, folder: Path) -> AblationRecord:
         missing.append(f"The ledger (`{LEDGER}`) cannot be read, so there are no curves: {error}.")
     if not reports and not missing:
         missing.append(f"There are no reports in the ledger (`{LEDGER}`), so there are no curves.")
-    try:
+    revision = ""
+    with contextlib.suppress(UsageError):
         revision = read_run(folder).revision
-    except UsageError:
-        revision = ""
     record = AblationRecord(ablation, folder, reports, times, revision, missing)
     runs = [run for runs in record.complete.values() for run in runs if record.metric not in run.metrics]
     names = [run.variant if run.variant in record.unscored else f"{run.variant}, seed {run.seed}" for run in runs]
@@ -157,11 +157,9 @@ def _evaluation(path: Path) -> ImageEvaluation | None:
 
 def _judged_by(folder: Path) -> tuple[str, str]:
     """Return the metric that variants are judged by, and where records go, as far as any file tells."""
-    try:
+    with contextlib.suppress(UsageError):
         before = read_results(folder)
         return before.metric, before.tracking_uri
-    except UsageError:
-        pass
     try:
         opened = next((line for line in json_lines(folder / OUTBOX) if line.get("op") == "open"), {})
         return str(opened.get("tags", {}).get("s4.objective", JUDGED)), ""

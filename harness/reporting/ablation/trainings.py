@@ -194,7 +194,6 @@ def numbers(curves: Mapping[str, Lines]) -> Data:
 
 
 def _mean(record: AblationRecord, variant: str, curve: Scores, theme: Theme, band: bool = False) -> Curve:
-    """Return the mean over seeds as a line, and the lowest and the highest of them as its band."""
     points = [(step, statistics.fmean(values)) for step, values in curve.items()]
     ends = [(min(values), max(values)) for values in curve.values()] if band else []
     return Curve(points, {**line_style(record, variant, theme), "markersize": 2.8}, short(variant), ends)
