@@ -22,7 +22,6 @@ from harness.models.evaluation import (
 from harness.models.find import TrainedRun, find_run
 from harness.tracking.stores import absolute_uri, run_of
 from harness.tracking.writer import record_evaluation
-from trainers.config import TrainConfig
 from trainers.data.source import ImageSource
 from trainers.data.splits import open_splits, open_val
 from trainers.errors import UsageError
@@ -54,12 +53,16 @@ def evaluate_model(
         pictures: images of which masks and overlays are written; none: no pictures at all.
 
     Raises:
-        UsageError: no such model, images or folder.
+        UsageError: no such model or folder.
+        DataError: the images are not there.
     """
     uri = absolute_uri(tracking_uri)
     model = find_run(run, storage, uri)
     label = split if folder is None else f"folder-{folder.resolve().name}"
-    source = open_source(model.config, split, folder)
+    if folder is not None:
+        source: ImageSource = folder_source(model.config, folder)
+    else:
+        source = open_val(model.config.data) if split == "val" else open_splits(model.config.data).dev
     out = out or model.out / label
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out must be a folder, got the file {out}: choose another")
@@ -78,17 +81,6 @@ def evaluate_model(
     run_id = _record(model, evaluation, out, uri, console) if record else None
     console.result({**to_json(evaluation), "folder": str(out), "run_id": run_id})
     return evaluation
-
-
-def open_source(config: TrainConfig, split: str, folder: Path | None) -> ImageSource:
-    """Return the images to score.
-
-    Raises:
-        DataError: they are not there.
-    """
-    if folder is not None:
-        return folder_source(config, folder)
-    return open_val(config.data) if split == "val" else open_splits(config.data).dev
 
 
 def _record(model: TrainedRun, evaluation: Evaluation, files: Path, uri: str, console: Console) -> str | None:

@@ -41,11 +41,6 @@ class Evaluation:
     config_hash: str
     images: ImageEvaluation
 
-    @property
-    def images_digest(self) -> str:
-        """Hash of the names of the images, to tell evaluations on equal sets. 12 hexadecimal digits."""
-        return hashlib.sha256("\n".join(sorted(self.images.names)).encode()).hexdigest()[:12]
-
 
 def metrics_of(images: ImageEvaluation, prefix: str) -> dict[str, float]:
     """Return `PREFIX/miou`, `PREFIX/accuracy` (of pixels) and `PREFIX/iou/CLASS` of the classes that occur."""
@@ -57,13 +52,14 @@ def metrics_of(images: ImageEvaluation, prefix: str) -> dict[str, float]:
 def to_json(evaluation: Evaluation) -> dict[str, Any]:
     """Return all but the matrices as JSON-able values; shares are in [0, 1], null where nothing says anything."""
     images = evaluation.images
+    digest = hashlib.sha256("\n".join(sorted(images.names)).encode()).hexdigest()[:12]  # equal on equal sets
     return {
         "run": evaluation.run,
         "split": evaluation.split,
         "step": evaluation.step,
         "config_hash": evaluation.config_hash,
         "images": len(images.names),
-        "images_digest": evaluation.images_digest,
+        "images_digest": digest,
         "miou": images.miou,
         "pixel_accuracy": images.pixel_accuracy,
         "classes": class_rows(images),

@@ -92,11 +92,9 @@ def importances(record: Record, rungs: Sequence[int]) -> list[Importance]:
     if at_rungs:
         rung = max(at_rungs, key=lambda step: (len(at_rungs[step]), step))
         explained[f"value at step {rung}"] = at_rungs[rung]
-    return [
-        Importance(value, len(pairs), shares)
-        for value, pairs in explained.items()
-        if len(pairs) >= FEWEST and (shares := _shares(space, pairs, record.maximise))
-    ]
+    enough = {value: pairs for value, pairs in explained.items() if len(pairs) >= FEWEST}
+    ranked = [Importance(value, len(pairs), _shares(space, pairs, record.maximise)) for value, pairs in enough.items()]
+    return [importance for importance in ranked if importance.shares]
 
 
 def _finite(pairs: Iterable[tuple[Trial, float]]) -> list[tuple[Trial, float]]:

@@ -67,13 +67,9 @@ def training_document(record: Record) -> Document:
 
 
 def write_report(document: Document, folder: Path, foot: str = "") -> list[Path]:
-    """Write a report, in place of the one that the folder holds, and return its files, the page first.
+    """Write a report, in place of what the folder holds, and return its files, the page first; `foot` ends the page.
 
     Readers see the old report or the new one. Where it fails, the old one stays.
-
-    Args:
-        folder: whose last part is the report's own; everything in it is replaced.
-        foot: a line for the end of the page.
 
     Raises:
         OSError: it cannot be written.

@@ -237,15 +237,11 @@ def candidates(results: Results, top: int) -> list[Row]:
             hashes.add(row.config_hash)
             rows.append(row)
     if not rows:
-        raise UsageError(
-            f"a search must have complete trials beside the baseline to be confirmed, {results.name} has none: let it "
-            "go on, with more --trials"
-        )
+        must = "a search must have complete trials beside the baseline to be confirmed"
+        raise UsageError(f"{must}, {results.name} has none: let it go on, with more --trials")
     if top > len(rows):
-        raise UsageError(
-            f"--top must be at most the {len(rows)} complete trials of {results.name} that differ from the baseline "
-            f"and each other, got {top}: lower it"
-        )
+        trials = f"{len(rows)} complete trials of {results.name} that differ from the baseline and each other"
+        raise UsageError(f"--top must be at most the {trials}, got {top}: lower it")
     return rows[:top]
 
 

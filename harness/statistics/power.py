@@ -103,9 +103,8 @@ def seeds_needed(delta: float, std: float) -> int | None:
         UsageError: delta is 0 or not finite.
     """
     if delta == 0 or not math.isfinite(delta):
-        raise UsageError(
-            f"a difference to be found must be finite and not 0, got {delta}: name the smallest that counts"
-        )
+        must = "a difference to be found must be finite and not 0"
+        raise UsageError(f"{must}, got {delta}: name the smallest that counts")
     if std == 0:
         return 2
     seeds = bisect_left(range(MOST_SEEDS + 1), POWER, lo=2, key=lambda n: power(delta, std, n))

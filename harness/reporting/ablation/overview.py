@@ -98,6 +98,9 @@ def facts(record: AblationRecord) -> list[tuple[str, str]]:
     """Return what was done, what it cost and what it was done with, as names and values, as far as it is known."""
     ablation, request = record.ablation, record.ablation.request
     info, spans = request.info, record.times.spans
+    states = [STATES[run.state] for run in ablation.outcomes]
+    numbers = [f"{states.count(state)} {state}" for state in dict.fromkeys(STATES.values()) if state in states]
+    trainings = f"{len(states)}, all {states[0]}" if len(numbers) == 1 else f"{len(states)}: {', '.join(numbers)}"
     drawn = "initialisation, order and splits" if request.vary_data else "initialisation and order; splits are fixed"
     rows = [
         ("Plan", f"{request.plan}, {counted(len(request.variants), 'variant')}"),
@@ -108,7 +111,7 @@ def facts(record: AblationRecord) -> list[tuple[str, str]]:
         ("A seed draws", drawn),
         ("Paired", "variants share what a seed draws"),
         ("Horizon", f"{info.horizon} steps, a report every {info.report_every}"),
-        ("Trainings", _trainings(ablation)),
+        ("Trainings", trainings),
     ]
     if request.settings:
         rows.append(("Set by hand", ", ".join(f"{path} = {value}" for path, value in request.settings.items())))
@@ -118,12 +121,6 @@ def facts(record: AblationRecord) -> list[tuple[str, str]]:
         rows.append(("Trainings at once, at most", str(max(lanes(spans)) + 1)))
         rows.append(("A training, median", duration(statistics.median(span.end_s - span.start_s for span in spans))))
     return [*rows, *origin(record.times, record.revision, request.data, request.data_digest)]
-
-
-def _trainings(ablation: Ablation) -> str:
-    states = [STATES[run.state] for run in ablation.outcomes]
-    counted = [f"{states.count(state)} {state}" for state in dict.fromkeys(STATES.values()) if state in states]
-    return f"{len(states)}, all {states[0]}" if len(counted) == 1 else f"{len(states)}: {', '.join(counted)}"
 
 
 def _variants(request: Request) -> Table:

@@ -148,7 +148,6 @@ def read_record(ablation: Ablation, folder: Path) -> AblationRecord:
 
 
 def _evaluation(path: Path) -> ImageEvaluation | None:
-    """Return confusion matrices; none where there is no such file, or no whole one."""
     try:
         return load_image_evaluation(path) if path.exists() else None
     except DataError:

@@ -85,7 +85,6 @@ def quality(record: AblationRecord) -> Section | None:
 
 
 def _share(metric: str) -> str | None:
-    """Return the label of a share of pixels; none for other metrics."""
     match metric.split("/"):
         case ["quality", "agreement"]:
             return "agreement"
@@ -248,10 +247,9 @@ def _grid(record: AblationRecord, name: str, column: str, words: str, tiles: Seq
     runs, first = [run for run, _ in tiles], tiles[0][1]
     titles = [*SHARED, *(run.variant for run in runs)]
     height, width = first[0]["image"].shape[:2]
-    table = [
-        [first[row][shared] for shared in SHARED] + [rows[row][column] for _, rows in tiles]
-        for row in range(len(first))
-    ]
+    table = [[first_row[shared] for shared in SHARED] for first_row in first]
+    for index, tiles_of_image in enumerate(table):
+        tiles_of_image += [rows[index][column] for _, rows in tiles]
     classes = record.ablation.request.classes
 
     def paint(canvas: Any, theme: Theme) -> None:
