@@ -10,17 +10,17 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
+
+import rich.console
+from rich.live import Live
+from rich.progress import Progress
+from rich.progress_bar import ProgressBar
+from rich.table import Table as Grid
 
 from harness.formats import last_line
-from harness.tables import table_terminal
-
-if TYPE_CHECKING:
-    import rich.console
-    from rich.console import Group
-
-    from harness.tables import Table
-    from harness.trials import Trial, TrialObserver
+from harness.tables import Table, table_terminal
+from harness.trials import Trial, TrialObserver
 
 FILE_WIDTH = 500
 """Columns of a table that goes into a file or a pipe."""
@@ -54,21 +54,14 @@ class Console:
 @contextlib.contextmanager
 def open_console(as_json: bool) -> Iterator[Console]:
     """Yield the console of a command. With JSON, whatever libraries print goes to stderr, too."""
-    from rich.console import Console as RichConsole
-
-    with contextlib.ExitStack() as stack:
-        out = sys.stdout if as_json else None
-        if as_json:
-            stack.enter_context(contextlib.redirect_stdout(sys.stderr))
-        stream = sys.stderr if as_json else sys.stdout
-        yield Console(RichConsole(file=stream, width=None if stream.isatty() else FILE_WIDTH), out)
+    out, stream = (sys.stdout, sys.stderr) if as_json else (None, sys.stdout)
+    with contextlib.redirect_stdout(stream):
+        yield Console(rich.console.Console(file=stream, width=None if stream.isatty() else FILE_WIDTH), out)
 
 
 def make_console(quiet: bool = False) -> Console:
     """Return a console on stdout, or one that writes nowhere."""
-    from rich.console import Console as RichConsole
-
-    return Console(RichConsole(quiet=quiet, width=None if sys.stdout.isatty() else FILE_WIDTH), None)
+    return Console(rich.console.Console(quiet=quiet, width=None if sys.stdout.isatty() else FILE_WIDTH), None)
 
 
 HEARTBEAT_S = 10.0
@@ -99,18 +92,10 @@ class Tally:
         maximise: bool = True,
         label: Callable[[int], str] = "trial {}".format,
     ) -> None:
-        """Begin with the trials of earlier sessions.
-
-        Args:
-            maximise: whether more of the metric is better.
-            label: what a trial is called, by its number.
-        """
+        """Begin with the trials of earlier sessions; `label` is what a trial is called, by its number."""
         self.label = label
         self._better: Callable[[float, float], bool] = operator.gt if maximise else operator.lt
-        self.total = total
-        self.horizon = horizon
-        self.metric = metric
-        self.clock = clock
+        self.total, self.horizon, self.metric, self.clock = total, horizon, metric, clock
         self.counts = {"COMPLETE": 0, "PRUNED": 0, "FAIL": 0}
         self.best: tuple[float, int, int] | None = None
         """Best value so far, its trial and its step; of any trial that reported it."""
@@ -155,11 +140,8 @@ class Tally:
 
     def headline(self) -> str:
         """Return counts and the best value in one line."""
-        counts = self.counts
-        line = (
-            f"{self.ended}/{self.total} trials: {counts['COMPLETE']} complete, {counts['PRUNED']} pruned, "
-            f"{counts['FAIL']} failed"
-        )
+        complete, pruned, failed = self.counts.values()
+        line = f"{self.ended}/{self.total} trials: {complete} complete, {pruned} pruned, {failed} failed"
         if self.best is not None:
             value, number, step = self.best
             line += f"; best {self.metric} so far {value:.4f} ({self.label(number)}, step {step})"
@@ -184,19 +166,15 @@ class LiveProgress:
         """Count it."""
         self.tally.end(trial)
 
-    def picture(self) -> Group:
+    def picture(self) -> rich.console.Group:
         """Return the bar, a line for each running trial, and the counts."""
-        from rich.console import Group
-        from rich.progress_bar import ProgressBar
-        from rich.table import Table
-
-        tally = self.tally
-        table = Table.grid(padding=(0, 2))
+        tally, table = self.tally, Grid.grid(padding=(0, 2))
         for number, running in tally.running.items():
             value = "" if running.value is None else f"{tally.metric} {running.value:.4f}"
             elapsed = f"{tally.clock() - running.started:.0f} s"
             table.add_row(tally.label(number), f"step {running.step}/{tally.horizon}", value, elapsed)
-        return Group(ProgressBar(total=tally.total, completed=tally.ended, width=60), table, tally.headline())
+        bar = ProgressBar(total=tally.total, completed=tally.ended, width=60)
+        return rich.console.Group(bar, table, tally.headline())
 
 
 class PlainProgress:
@@ -215,16 +193,14 @@ class PlainProgress:
         """Write a heartbeat if nothing was written for a while."""
         self.tally.report(trial)
         if self.tally.clock() - self._said >= HEARTBEAT_S:
-            running = ", ".join(
-                f"{self.tally.label(number)} at step {at.step}" for number, at in self.tally.running.items()
-            )
-            self._write(f"{self.tally.headline()}; running: {running}")
+            running = [f"{self.tally.label(number)} at step {at.step}" for number, at in self.tally.running.items()]
+            self._write(f"{self.tally.headline()}; running: {', '.join(running)}")
 
     def on_end(self, trial: Trial) -> None:
         """Write how the trial ended."""
         seconds = self.tally.end(trial)
-        words = f"{self.tally.label(trial.number)} {trial.state} at step {trial.step}/{self.tally.horizon}"
-        words += f" after {seconds:.0f} s"
+        at = f"at step {trial.step}/{self.tally.horizon} after {seconds:.0f} s"
+        words = f"{self.tally.label(trial.number)} {trial.state} {at}"
         if trial.best:
             words += f", best {self.tally.metric} {trial.best['value']:.4f}"
         if trial.error:
@@ -240,10 +216,8 @@ class PlainProgress:
 def show_progress(console: Console, tally: Tally) -> Iterator[TrialObserver]:
     """Yield the observer that shows progress on this console."""
     if not console.rich.is_terminal:
-        yield PlainProgress(tally, lambda line: console.rich.print(line, highlight=False, markup=False, soft_wrap=True))
+        yield PlainProgress(tally, console.say)
         return
-    from rich.live import Live
-
     live = LiveProgress(tally)
     with Live(get_renderable=live.picture, console=console.rich, refresh_per_second=4, transient=True):
         yield live
@@ -253,8 +227,6 @@ def show_progress(console: Console, tally: Tally) -> Iterator[TrialObserver]:
 def counting(console: Console, what: str, total: int) -> Iterator[Callable[[], None]]:
     """Yield what is called each time that one of `total` things is done; shown as a bar, or as lines now and then."""
     if console.rich.is_terminal:
-        from rich.progress import Progress
-
         with Progress(console=console.rich, transient=True) as bar:
             task = bar.add_task(what, total=total)
             yield lambda: bar.advance(task)
@@ -266,6 +238,6 @@ def counting(console: Console, what: str, total: int) -> Iterator[Callable[[], N
         done += 1
         if done == total or time.monotonic() - said >= HEARTBEAT_S:
             said = time.monotonic()
-            console.rich.print(f"{what}: {done}/{total}", highlight=False, markup=False, soft_wrap=True)
+            console.say(f"{what}: {done}/{total}")
 
     yield count

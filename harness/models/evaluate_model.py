@@ -22,7 +22,6 @@ from harness.models.evaluation import (
 from harness.models.find import TrainedRun, find_run
 from harness.tracking.stores import absolute_uri, run_of
 from harness.tracking.writer import record_evaluation
-from trainers.config import TrainConfig
 from trainers.data.source import ImageSource
 from trainers.data.splits import open_splits, open_val
 from trainers.errors import UsageError
@@ -52,15 +51,18 @@ def evaluate_model(
         folder: a folder of images/ and masks/ instead of the split.
         out: folder of the files; none: that of the run's evaluations.
         pictures: images of which masks and overlays are written; none: no pictures at all.
-        record: whether metrics and files go to the model's MLflow run.
 
     Raises:
-        UsageError: no such model, images or folder.
+        UsageError: no such model or folder.
+        DataError: the images are not there.
     """
     uri = absolute_uri(tracking_uri)
     model = find_run(run, storage, uri)
     label = split if folder is None else f"folder-{folder.resolve().name}"
-    source = open_source(model.config, split, folder)
+    if folder is not None:
+        source: ImageSource = folder_source(model.config, folder)
+    else:
+        source = open_val(model.config.data) if split == "val" else open_splits(model.config.data).dev
     out = out or model.out / label
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out must be a folder, got the file {out}: choose another")
@@ -81,22 +83,8 @@ def evaluate_model(
     return evaluation
 
 
-def open_source(config: TrainConfig, split: str, folder: Path | None) -> ImageSource:
-    """Return the images to score.
-
-    Raises:
-        DataError: they are not there.
-    """
-    if folder is not None:
-        return folder_source(config, folder)
-    return open_val(config.data) if split == "val" else open_splits(config.data).dev
-
-
 def _record(model: TrainedRun, evaluation: Evaluation, files: Path, uri: str, console: Console) -> str | None:
-    """Log the evaluation to the model's run, where it has one, and return the run's id.
-
-    A store that does not answer costs the record, not the evaluation. What a training reported of dev stays as it is.
-    """
+    """Return the id of the model's run, where it has one, with the evaluation logged; what it reported of dev stays."""
     split = evaluation.split
     try:
         run_id = model.run_id or (run_of(uri, *model.origin) if model.origin else None)
@@ -126,7 +114,6 @@ def predict_masks(
     Args:
         run: as `harness.models.find.find_run` takes it.
         images: image files, or folders of them.
-        out: folder of the masks.
         overlays: whether the images with the classes' colours are written, too.
 
     Raises:

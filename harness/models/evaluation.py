@@ -41,32 +41,25 @@ class Evaluation:
     config_hash: str
     images: ImageEvaluation
 
-    @property
-    def images_digest(self) -> str:
-        """Hash of the names of the images, to tell evaluations on equal sets. 12 hexadecimal digits."""
-        return hashlib.sha256("\n".join(sorted(self.images.names)).encode()).hexdigest()[:12]
-
 
 def metrics_of(images: ImageEvaluation, prefix: str) -> dict[str, float]:
     """Return `PREFIX/miou`, `PREFIX/accuracy` (of pixels) and `PREFIX/iou/CLASS` of the classes that occur."""
-    per_class = {
-        f"{prefix}/iou/{name}": float(value)
-        for name, value in zip(images.classes, images.iou, strict=True)
-        if value == value
-    }
+    known = [(name, float(value)) for name, value in zip(images.classes, images.iou, strict=True) if value == value]
+    per_class = {f"{prefix}/iou/{name}": value for name, value in known}
     return {f"{prefix}/miou": images.miou, f"{prefix}/accuracy": images.pixel_accuracy, **per_class}
 
 
 def to_json(evaluation: Evaluation) -> dict[str, Any]:
     """Return all but the matrices as JSON-able values; shares are in [0, 1], null where nothing says anything."""
     images = evaluation.images
+    digest = hashlib.sha256("\n".join(sorted(images.names)).encode()).hexdigest()[:12]  # equal on equal sets
     return {
         "run": evaluation.run,
         "split": evaluation.split,
         "step": evaluation.step,
         "config_hash": evaluation.config_hash,
         "images": len(images.names),
-        "images_digest": evaluation.images_digest,
+        "images_digest": digest,
         "miou": images.miou,
         "pixel_accuracy": images.pixel_accuracy,
         "classes": class_rows(images),
@@ -76,15 +69,11 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
 def class_rows(images: ImageEvaluation) -> list[dict[str, Any]]:
     """Return name, iou, recall, precision and pixels (of the truth) of each class; None where nothing says anything."""
     columns = {"iou": images.iou, "recall": images.recall, "precision": images.precision}
-    pixels = images.total.sum(axis=1).tolist()
-    return [
-        {
-            "name": name,
-            **{key: None if values[at] != values[at] else float(values[at]) for key, values in columns.items()},
-            "pixels": pixels[at],
-        }
-        for at, name in enumerate(images.classes)
-    ]
+    pixels, rows = images.total.sum(axis=1).tolist(), []
+    for at, name in enumerate(images.classes):
+        scores = {key: None if values[at] != values[at] else float(values[at]) for key, values in columns.items()}
+        rows.append({"name": name, **scores, "pixels": pixels[at]})
+    return rows
 
 
 def classes_csv(images: ImageEvaluation) -> str:
@@ -113,10 +102,8 @@ def to_table(evaluation: Evaluation) -> Table:
 def summary(evaluation: Evaluation) -> str:
     """Return the scores in a line."""
     images = evaluation.images
-    return (
-        f"{evaluation.run} at step {evaluation.step} on {len(images.names)} images of {evaluation.split}: mIoU "
-        f"{images.miou:.4f}, pixel accuracy {images.pixel_accuracy:.4f}"
-    )
+    model = f"{evaluation.run} at step {evaluation.step} on {len(images.names)} images of {evaluation.split}"
+    return f"{model}: mIoU {images.miou:.4f}, pixel accuracy {images.pixel_accuracy:.4f}"
 
 
 def write_evaluation(folder: Path, evaluation: Evaluation) -> None:

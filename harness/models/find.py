@@ -61,7 +61,6 @@ def find_run(word: str, storage: Path, tracking_uri: str) -> TrainedRun:
     Args:
         word: `NAME` of a training, or of a search (its best complete trial); `NAME/TRIAL` of a search, confirmation or
             ablation; the id or the name of an MLflow run; `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
-        storage: holds a folder a name.
         tracking_uri: of MLflow; asked only where the folders do not have the answer.
 
     Raises:
@@ -132,7 +131,6 @@ def _best(trials: Iterable[Trial], maximise: bool) -> int | None:
 
 
 def _recorded(run: RecordedRun, storage: Path) -> TrainedRun:
-    """Return the model of an MLflow run, whose checkpoint lies in the folder that recorded it."""
     if run.folder is None:
         raise UsageError(f"an MLflow run must be one that s4 recorded, {run.run_id} has no tag s4.folder: take another")
     folder = next((place for place in (run.folder, storage.resolve() / run.folder.name) if place.is_dir()), None)
@@ -162,9 +160,8 @@ def _registered(uri: str, storage: Path, tracking_uri: str) -> TrainedRun:
 def _unknown(word: str, storage: Path, tracking_uri: str) -> str:
     known = sorted({*folder_names(storage)} | run_names(tracking_uri))
     near = difflib.get_close_matches(word.partition("/")[0], known, n=3)
-    hint = (
-        f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known[:5])}" if known else "train first"
-    )
+    others = f"known: {', '.join(known[:5])}" if known else "train first"
+    hint = f"did you mean {' or '.join(near)}?" if near else others
     return f"RUN must be {FORMS}, got {word!r}, which is none in {storage.resolve()} or {tracking_uri}: {hint}"
 
 

@@ -15,7 +15,7 @@ from harness.tuning.config import rungs
 SAVE_INTERVAL_S = 30.0
 """Least time between two checkpoints of a trial, as in `SearchConfig.save_interval_s`."""
 MIN_FREE = 2**28
-"""Bytes of its disk that a search leaves free, as in `SearchPlan.min_free_gib`."""
+"""Bytes of its disk that a search leaves free, as in `SearchConfig.min_free_gib`."""
 LIVE = 3
 """Files of a trial that a gang trains: the latest checkpoint, the one before it, and the one being written."""
 PAUSED = 4

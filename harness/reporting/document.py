@@ -6,7 +6,7 @@ Texts are plain, with `code` between backticks. Every table and every figure has
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -31,7 +31,6 @@ class Figure:
     name: str
     caption: str
     alt: str
-    """What is to be seen, for those who do not see it."""
     draw: Callable[[Any, Theme], None]
     """Draws into an empty figure of matplotlib."""
     data: Data
@@ -128,17 +127,17 @@ class Document:
     @property
     def tables(self) -> list[Table]:
         """All tables, in order."""
-        return [block for block in self._blocks() if isinstance(block, Table)]
+        return [block for section in self.sections for block in section.blocks if isinstance(block, Table)]
 
     @property
     def figures(self) -> list[Figure]:
         """All figures, in order."""
-        return [block for block in self._blocks() if isinstance(block, Figure)]
+        return [block for section in self.sections for block in section.blocks if isinstance(block, Figure)]
 
     @property
     def pictures(self) -> list[Picture]:
         """All pictures, in order."""
-        return [block for block in self._blocks() if isinstance(block, Picture)]
+        return [block for section in self.sections for block in section.blocks if isinstance(block, Picture)]
 
     @property
     def anchors(self) -> list[str]:
@@ -148,7 +147,3 @@ class Document:
             anchor = re.sub(r"[^a-z0-9]+", "-", section.title.lower()).strip("-") or "section"
             anchors.append(anchor if anchor not in anchors else f"{anchor}-{len(anchors)}")
         return anchors
-
-    def _blocks(self) -> Iterator[Block]:
-        for section in self.sections:
-            yield from section.blocks

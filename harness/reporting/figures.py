@@ -1,9 +1,10 @@
-"""Drawing of a report's figures, once a theme, and what their legends have in common."""
+"""Drawing of a report's figures, once a theme: legends, marks, and panels of curves over optimizer steps."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -79,3 +80,56 @@ def best_handle(theme: Theme, label: str = "best", line: bool = False) -> Line2D
 def baseline_handle(theme: Theme) -> Line2D:
     """Return what a legend shows of the baseline."""
     return Line2D([], [], linestyle="--", color=theme.ink, linewidth=1.2, label="published baseline")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line in a panel."""
+
+    points: Sequence[tuple[float, float]]
+    """Steps, ascending, and values; without any, nothing is drawn."""
+    style: Mapping[str, Any]
+    """Of the line, as matplotlib names it: `color`, `linestyle`, `marker` and more."""
+    label: str = ""
+    """In the legend, once for all panels; empty: not there."""
+    band: Sequence[tuple[float, float]] = ()
+    """The lowest and the highest value at each step; empty: no band."""
+
+
+def paint_panels(
+    canvas: Any,
+    panels: Sequence[tuple[str, Sequence[Curve]]],
+    across: int = 1,
+    y_label: str = "",
+    share_y: bool = False,
+) -> list[Any]:
+    """Draw panels over the same steps, each a title and its curves, and the legend of all labels; return their axes.
+
+    They stand from left to right and from top to bottom, `across` in a row; `y_label` is of all.
+    """
+    down = -(-len(panels) // across)
+    grid = [*canvas.subplots(down, across, squeeze=False, sharex=True, sharey=share_y).ravel()]
+    entries: dict[str, Line2D] = {}
+    for place, (axes, (title, curves)) in enumerate(zip(grid, panels, strict=False)):
+        for curve in curves:
+            if curve.points:
+                steps, values = zip(*curve.points, strict=True)
+                axes.plot(steps, values, **curve.style)
+                if curve.band:
+                    low, high = zip(*curve.band, strict=True)
+                    axes.fill_between(steps, low, high, color=curve.style["color"], alpha=0.2, linewidth=0)
+                if curve.label:
+                    entries[curve.label] = Line2D([], [], **{**curve.style, "markersize": 4, "label": curve.label})
+        axes.set_title(title)
+        axes.set_xlim(left=0)
+        axes.tick_params(labelbottom=True)
+        if place + across >= len(panels):
+            axes.set_xlabel("optimizer step", fontsize=8 if title else None)
+    for axes in grid[len(panels) :]:
+        axes.remove()
+    if len(panels) == 1:
+        grid[0].set_ylabel(y_label)
+    elif y_label:
+        canvas.supylabel(y_label, fontsize=9)
+    legend(canvas, [*entries.values()])
+    return grid[: len(panels)]

@@ -17,11 +17,7 @@ MORE = 2
 
 
 def next_commands(folder: Path, tracking_uri: str, program: str = "s4") -> str:
-    """Return the commands that show more of a run, in a line for a terminal.
-
-    Args:
-        program: how this command is called.
-    """
+    """Return the commands that show more of a run, in a line for a terminal."""
     name = shlex.quote(folder.name)
     report = f"{program} report {name}{storage_option(folder)}"
     return f"{report}    records: {program} ui {name}{_tracking_option(tracking_uri)}"
@@ -70,14 +66,11 @@ def ablation_steps(ablation: Ablation, folder: Path) -> Section:
     """Return the section on what to do next with an ablation."""
     seeds = ablation.request.seeds
     more = range(max(seeds) + 1, max(seeds) + 1 + MORE)
-    rows = [
-        (f"s4 report {shlex.quote(ablation.name)}{storage_option(folder)}", "this report again"),
-        ("s4 ui", "its records in MLflow"),
-    ]
+    target = f"{shlex.quote(ablation.name)}{storage_option(folder)}"
+    rows = [(f"s4 report {target}", "this report again"), ("s4 ui", "its records in MLflow")]
     if ablation.request.confirms is None:  # a confirmation goes on with the seeds it began with
-        rows.insert(
-            0, (ablate_command(ablation, folder, (*seeds, *more)), "train more seeds; those that are there stay")
-        )
+        command = ablate_command(ablation, folder, (*seeds, *more))
+        rows.insert(0, (command, "train more seeds; those that are there stay"))
     if any(run.state in ("MISSING", "RUNNING", "INTERRUPTED") for run in ablation.outcomes):
         rows.insert(0, (ablate_command(ablation, folder, seeds), "train what is missing"))
     return Section("Go on", [Commands(rows)])

@@ -1,23 +1,31 @@
-"""Result of a search or a training in a sentence, its facts, and its leaderboard."""
+"""Result of a search or a training in a sentence, its facts, leaderboard, timing and faults."""
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
-from harness.formats import duration
-from harness.reporting.document import Block, Facts, Note, Section
-from harness.reporting.figures import WORDS
-from harness.reporting.record import Record
+from harness.event_log import Times
+from harness.formats import counted, duration, last_line
+from harness.reporting.document import Block, Column, Data, Facts, Figure, Note, Section, Table
+from harness.reporting.figures import WORDS, legend, state_handles
+from harness.reporting.record import Record, lanes
 from harness.reporting.results import to_table
+from harness.reporting.themes import Theme
+
+LABELLED = 60
+"""Spans up to which the timeline writes the numbers of trials."""
+MEDIANS = {"Start of a trial": "overhead/start_s", "A report": "overhead/report_s", "A step": "time/step_s"}
+"""Metrics of which the report shows the median over all reports."""
 
 
 def lead(record: Record) -> str:
     """Return the result in a sentence."""
     results, best, baseline = record.results, record.results.best, record.results.baseline
     if best is None or best.best is None:
-        many = len(results.rows)
-        begun = f"{many} {'was' if many == 1 else 'were'} begun"
+        begun = f"{len(results.rows)} {'was' if len(results.rows) == 1 else 'were'} begun"
         return f"No trial reached the horizon of {results.horizon} steps yet; {begun}."
     value = f"{results.metric} {best.best:.4f} at step {best.best_step}"
     if results.kind == "train":
@@ -55,16 +63,13 @@ def facts(record: Record) -> list[tuple[str, str]]:
 
 
 def _search_facts(record: Record) -> list[tuple[str, str]]:
-    """Return what a training has not."""
     results, plan = record.results, record.options
     states = ", ".join(f"{count} {WORDS[state]}" for state, count in results.counts.items())
     trials, planned = str(len(results.rows)), plan.get("trials")
     if planned and planned != len(results.rows):
         trials += f" of {planned}"
-    rows = [
-        ("Search space", f"{results.space}, {len(results.paths)} parameters"),
-        ("Trials", f"{trials}: {states}" if states else trials),
-    ]
+    rows = [("Search space", f"{results.space}, {len(results.paths)} parameters")]
+    rows.append(("Trials", f"{trials}: {states}" if states else trials))
     if plan:
         scheduler = plan["scheduler"]
         keeps = f", keeps 1 in {plan['reduction_factor']}" if scheduler in ("asha", "hyperband") else ""
@@ -77,32 +82,116 @@ def _search_facts(record: Record) -> list[tuple[str, str]]:
 
 
 def _run_facts(record: Record) -> list[tuple[str, str]]:
-    """Return what it cost, and what it was done with."""
     times, info = record.times, record.info
     rows = [("Wall clock", duration(record.results.elapsed_s))]
     if record.device_s is not None:
         rows.append(("Devices held", f"{record.device_s / 3600:.3g} device-hours"))
+    if info is None:
+        return [*rows, *origin(times)]
+    return [*rows, *origin(times, info.revision, info.config.get("data", {}).get("name", "own"), info.data_digest)]
+
+
+def origin(times: Times, revision: str = "", data: str = "", digest: str = "") -> list[tuple[str, str]]:
+    """Return when a run began, and the code and the data that it was done with, as far as they are known."""
+    rows = []
     if times.began_unix is not None:
         rows.append(("Begun", datetime.fromtimestamp(times.began_unix, UTC).strftime("%Y-%m-%d %H:%M UTC")))
     if len(times.sessions) > 1:
         rows.append(("Sessions", str(len(times.sessions))))
-    if info is not None and info.revision:
-        rows.append(("Revision", f"`{info.revision[:12]}`"))
-    if info is not None and info.data_digest:
-        rows.append(("Data", f"{info.config.get('data', {}).get('name', 'own')}, splits `{info.data_digest}`"))
+    if revision:
+        rows.append(("Revision", f"`{revision[:12]}`"))
+    if digest:
+        rows.append(("Data", f"{data}, splits `{digest}`"))
     return rows
 
 
 def leaderboard(record: Record) -> Section:
     """Return the table of all trials, best first."""
-    caption = (
-        "All trials, best first. Trials that reached the horizon come first, for an early value says little about a "
-        "late one."
-    )
-    return Section("Leaderboard", [replace(to_table(record.results), caption=caption)])
+    why = "Trials that reached the horizon come first, for an early value says little about a late one."
+    return Section("Leaderboard", [replace(to_table(record.results), caption=f"All trials, best first. {why}")])
 
 
 def _objectives(record: Record) -> str:
     words = {"max": "maximised", "min": "minimised"}
     pairs = [text.rpartition(":") for text in record.results.objectives or [f"{record.results.metric}:max"]]
     return ", ".join(f"{metric}, {words[mode]}" for metric, _, mode in pairs)
+
+
+def timing(record: Record) -> Section:
+    """Return the section on time."""
+    facts = _medians(record)
+    blocks: list[Block] = [Facts(facts)] if facts else []
+    blocks.append(_timeline(record) if record.times.spans else
+                  Note("When trials began and ended was not written down.", "missing"))  # fmt: skip
+    return Section("Time", blocks)
+
+
+def faults(record: Record) -> Section:
+    """Return the section on failures, stops for health, and interruptions."""
+    rows = [(trial.number, str(trial.state), trial.step, last_line(trial.error)) for trial in record.trials.values()
+            if trial.error and trial.state in ("FAIL", "PRUNED", "INTERRUPTED")]  # fmt: skip
+    unsaved = sum(int(metrics.get("overhead/unsaved", 0)) for reports in record.reports.values()
+                  for metrics in reports.values())  # fmt: skip
+    columns = [Column("trial"), Column("state"), Column("at step"), Column("reason")]
+    trials = "Trials that failed, were stopped for their health, or were interrupted"
+    caption = f"{trials}, with the last line of the reason."
+    blocks: list[Block] = [Table("faults", caption, columns, rows) if rows else Note("No trial failed.")]
+    if len(record.times.sessions) > 1:
+        blocks.append(Note(f"It was interrupted and resumed {counted(len(record.times.sessions) - 1, 'time')}."))
+    if unsaved:
+        blocks.append(Note(f"{unsaved} checkpoints could not be written.", "caution"))
+    return Section("Faults", blocks)
+
+
+def _medians(record: Record) -> list[tuple[str, str]]:
+    spans, facts = record.times.spans, list[tuple[str, str]]()
+    if spans:
+        facts.append(("Trials at once, at most", str(max(lanes(spans)) + 1)))
+        facts.append(("A trial, median", f"{statistics.median(span.end_s - span.start_s for span in spans):.1f} s"))
+    for title, name in MEDIANS.items():
+        values = [metrics[name] for reports in record.reports.values() for metrics in reports.values()
+                  if name in metrics]  # fmt: skip
+        if values:
+            facts.append((f"{title}, median", f"{1000 * statistics.median(values):.3g} ms"))
+    return facts
+
+
+def _timeline(record: Record) -> Figure:
+    spans, sessions = record.times.spans, record.times.sessions
+    rows = lanes(spans)
+    end, most = max(span.end_s for span in spans), max(rows) + 1
+    unit, length = next((unit, length) for unit, length in (("hours", 3600.0), ("minutes", 60.0), ("seconds", 1.0))
+                        if end > 3 * length or length == 1.0)  # fmt: skip
+
+    def paint(canvas: Any, theme: Theme) -> None:
+        axes, few = canvas.subplots(), len(spans) <= LABELLED
+        colours = [theme.states.get(span.state, theme.states["INTERRUPTED"]) for span in spans]
+        starts = [span.start_s / length for span in spans]
+        widths = [(span.end_s - span.start_s) / length for span in spans]
+        axes.barh(rows, widths, 0.8, starts, color=colours, edgecolor=theme.paper, linewidth=0.6 if few else 0.1)
+        for span, row, start, width in zip(spans, rows, starts, widths, strict=True):
+            if few and width > 0.02 * end / length:
+                axes.text(start + width / 2, row, str(span.trial), ha="center", va="center", fontsize=7.5,
+                          color=theme.paper)  # fmt: skip
+        for begun in sessions[1:]:
+            axes.axvline(begun / length, color=theme.ink, linestyle=":", linewidth=1)
+        axes.set_xlim(0, 1.01 * end / length)
+        marked = range(most) if most <= 12 else (0, most - 1)
+        axes.set_yticks(marked, [str(row + 1) for row in marked])
+        axes.invert_yaxis()
+        axes.set_xlabel(f"{unit} since the beginning")
+        axes.set_ylabel("trials at once")
+        axes.grid(axis="y", visible=False)
+        legend(canvas, state_handles([span.state for span in spans], theme, "bar"))
+
+    dotted = " Dotted lines: a later session began; the time between sessions is left out."
+    several = dotted if len(sessions) > 1 else ""
+    data = [(span.trial, row + 1, span.start_s, span.end_s, span.state) for span, row in zip(spans, rows, strict=True)]
+    return Figure(
+        "timeline",
+        f"When each trial was trained, one line for each that ran at once.{several}",
+        f"Timeline of {len(spans)} spans over {duration(end)}, up to {most} at once.",
+        paint,
+        Data(["trial", "lane", "start_s", "end_s", "state"], data),
+        (7.6, min(7.0, 1.5 + 0.42 * most)),
+    )

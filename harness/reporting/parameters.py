@@ -45,11 +45,7 @@ class Importance(NamedTuple):
 
 
 def parameters(record: Record, rungs: Sequence[int]) -> Section:
-    """Return the section.
-
-    Args:
-        rungs: optimizer steps at which the scheduler decides.
-    """
+    """Return the section; the scheduler decides at the steps `rungs`."""
     ranked, blocks = importances(record, rungs), list[Block]()
     if ranked:
         blocks += [_importance_figure(ranked), Note(_caution(ranked), "caution")]
@@ -70,7 +66,6 @@ def parameters(record: Record, rungs: Sequence[int]) -> Section:
 
 
 def _axes(record: Record, rows: Sequence[Row], ranked: Sequence[Importance]) -> list[Axis]:
-    """Return the axes of the parameters that figures show, in the order of the space."""
     paths = [path for path in record.results.paths if any(path in row.values for row in rows)]
     if len(paths) > MOST_AXES:
         by_importance = dict.fromkeys([*(ranked[0].shares if ranked else ()), *paths])
@@ -84,8 +79,7 @@ def _axes(record: Record, rows: Sequence[Row], ranked: Sequence[Importance]) -> 
 def importances(record: Record, rungs: Sequence[int]) -> list[Importance]:
     """Return the importances that can be told: at the horizon, and at a rung, which trials that were stopped saw too.
 
-    Args:
-        rungs: optimizer steps at which the scheduler decides. That which most trials reached counts.
+    Of the rungs, which are steps, that counts which most trials reached.
     """
     space = record.space
     if space is None:
@@ -98,11 +92,9 @@ def importances(record: Record, rungs: Sequence[int]) -> list[Importance]:
     if at_rungs:
         rung = max(at_rungs, key=lambda step: (len(at_rungs[step]), step))
         explained[f"value at step {rung}"] = at_rungs[rung]
-    return [
-        Importance(value, len(pairs), shares)
-        for value, pairs in explained.items()
-        if len(pairs) >= FEWEST and (shares := _shares(space, pairs, record.maximise))
-    ]
+    enough = {value: pairs for value, pairs in explained.items() if len(pairs) >= FEWEST}
+    ranked = [Importance(value, len(pairs), _shares(space, pairs, record.maximise)) for value, pairs in enough.items()]
+    return [importance for importance in ranked if importance.shares]
 
 
 def _finite(pairs: Iterable[tuple[Trial, float]]) -> list[tuple[Trial, float]]:
@@ -124,18 +116,14 @@ def _shares(space: Space, pairs: Sequence[tuple[Trial, float]], maximise: bool) 
             except ValueError:  # a scheduler has moved it out of the space
                 continue
         evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=quantile(len(study.trials)))
-        shares = optuna.importance.get_param_importances(
-            study, evaluator=evaluator, params=_varied(study.trials), normalize=False
-        )
+        varied = _varied(study.trials)
+        shares = optuna.importance.get_param_importances(study, evaluator=evaluator, params=varied, normalize=False)
     total = sum(shares.values())  # 0 where good trials and others lie alike: Optuna would call that equal shares
     return {by_name[name].path: share / total for name, share in shares.items()} if total > 0 else {}
 
 
 def _varied(trials: Sequence[Any]) -> list[str]:
-    """Return the parameters that took more than one value; the estimator gives a share to one that never moved.
-
-    It smooths the few good trials more than all of them, so two piles of the same value differ in width.
-    """
+    """Return the parameters that took more than one value; the estimator would give one that never moved a share."""
     names = dict.fromkeys(name for trial in trials for name in trial.params)
     return [name for name in names if len({trial.params[name] for trial in trials if name in trial.params}) > 1]
 
@@ -242,7 +230,6 @@ def _parallel(record: Record, rows: Sequence[Row], axes: Sequence[Axis]) -> Figu
 
 
 def _scale(panel: Any, x: int, ticks: Sequence[tuple[float, str]], theme: Theme) -> None:
-    """Draw one of the parallel axes with its ticks."""
     panel.plot([x, x], [0, 1], color=theme.muted, linewidth=1, zorder=5)
     halo = [withStroke(linewidth=2.5, foreground=theme.paper)]
     for place, label in ticks:
@@ -283,7 +270,6 @@ def _slices(record: Record, rows: Sequence[Row], axes: Sequence[Axis]) -> Figure
 
 
 def _slice(panel: Any, record: Record, rows: Sequence[Row], axis: Axis, theme: Theme) -> None:
-    """Draw the objective over one parameter."""
     best, baseline = record.results.best, record.results.baseline
     places = {row.number: axis.place(row.values[axis.path]) for row in rows if axis.path in row.values}
     for state in dict.fromkeys(row.state for row in rows):

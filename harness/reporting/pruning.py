@@ -12,7 +12,6 @@ from harness.reporting.figures import legend
 from harness.reporting.record import Record
 from harness.reporting.themes import Theme
 from harness.statistics.ranks import FEWEST, Course, RungOrder, rung_orders
-from harness.trials import Trial
 from harness.tuning.config import grace
 
 
@@ -67,15 +66,13 @@ def safety(record: Record, steps: Sequence[int], orders: Sequence[RungOrder]) ->
 def _orders(record: Record) -> list[RungOrder]:
     """Return the order at each report before the horizon that trials have in common."""
     horizon = record.results.horizon
-    courses = [_course(trial, horizon) for trial in record.trials.values()]
+    courses = []
+    for trial in record.trials.values():
+        values = {step: value for step, value in trial.values if math.isfinite(value)}
+        courses.append(Course(values, values.get(horizon) if trial.state == "COMPLETE" else None))
     steps = sorted({step for course in courses if course.final is not None for step in course.values})
     eta = record.options.get("reduction_factor") or 3
     return rung_orders(courses, [step for step in steps if step < horizon], eta, record.maximise)
-
-
-def _course(trial: Trial, horizon: int) -> Course:
-    values = {step: value for step, value in trial.values if math.isfinite(value)}
-    return Course(values, values.get(horizon) if trial.state == "COMPLETE" else None)
 
 
 def _table(record: Record, steps: Sequence[int], orders: Sequence[RungOrder]) -> Table:
@@ -90,11 +87,8 @@ def _table(record: Record, steps: Sequence[int], orders: Sequence[RungOrder]) ->
         worst = (min if record.maximise else max)((value for value in values if value is not None), default=None)
         row: list[Cell] = [step, len(arrived), len(stopped), len(sick), len(on), worst]
         order = by_step.get(step)
-        if order is None:
-            rows.append([*row, None, None, 0, None])
-        else:
-            kept = None if order.kept is None else f"{order.kept} of {order.top}"
-            rows.append([*row, order.kendall, order.spearman, order.n, kept])
+        kept = None if order is None or order.kept is None else f"{order.kept} of {order.top}"
+        rows.append([*row, *((order.kendall, order.spearman, order.n) if order else (None, None, 0)), kept])
     columns = [Column("step"), Column("arrived"), Column("stopped"), Column("of these sick", name="sick"),
                Column("went on"), Column("worst that went on", form=".4f"), Column("tau", form="+.2f"),
                Column("rho", form="+.2f"), Column("trials", name="with_final_value"),

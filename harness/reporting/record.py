@@ -92,16 +92,8 @@ def read_record(folder: Path) -> Record:
     elif not times.spans and not missing:
         missing.append(f"The ledger (`{LEDGER}`) holds no times: version 0.1 wrote it.")
     trials = history.trials or {row.number: _trial(row, results.metric) for row in results.rows}
-    return Record(
-        folder=folder,
-        results=results,
-        trials=dict(sorted(trials.items())),
-        reports=reports,
-        times=times,
-        device_s=history.device_s or None,
-        info=info,
-        missing=missing,
-    )
+    trials = dict(sorted(trials.items()))
+    return Record(folder, results, trials, reports, times, history.device_s or None, info, missing)
 
 
 def read_or_rebuild(folder: Path) -> Results:
@@ -119,7 +111,6 @@ def read_or_rebuild(folder: Path) -> Results:
 
 
 def _rebuilt(folder: Path, info: RunInfo) -> Results:
-    """Return the results as far as the ledger tells them."""
     objectives = parse_objectives(info.request.get("options", {}).get("objective") or [info.metric])
     history, space = read_ledger(folder / LEDGER, objectives[0].maximise), _space(info)
     paths = space.paths if space else ()
@@ -149,7 +140,6 @@ def read_reports(path: Path) -> dict[int, Reports]:
 
 
 def _trial(row: Row, metric: str) -> Trial:
-    """Return what a table says of a trial."""
     trial = Trial(row.number, {}, row.values, row.config_hash, state=TrialState(row.state), error=row.error)
     trial.metrics = {"step": float(row.step), **row.final}
     if row.best is not None and row.best_step is not None:

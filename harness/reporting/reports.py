@@ -19,14 +19,12 @@ from harness.reporting.ablation.record import read_ablation
 from harness.reporting.document import Document
 from harness.reporting.figures import draw
 from harness.reporting.next_steps import search_steps, training_steps
-from harness.reporting.overview import lead, leaderboard, overview
+from harness.reporting.overview import faults, lead, leaderboard, overview, timing
 from harness.reporting.parameters import parameters
-from harness.reporting.pareto import pareto
-from harness.reporting.progress import progress
+from harness.reporting.progress import pareto, progress
 from harness.reporting.pruning import pruning, rung_steps
 from harness.reporting.record import Record, read_record
 from harness.reporting.themes import DARK, LIGHT
-from harness.reporting.timing import faults, timing
 from harness.reporting.training import classes, curves, predictions
 from harness.run_folder import kind_of
 from harness.tables import Cell, markdown_inline, markdown_text, spans, table_csv, table_latex, table_markdown
@@ -69,13 +67,9 @@ def training_document(record: Record) -> Document:
 
 
 def write_report(document: Document, folder: Path, foot: str = "") -> list[Path]:
-    """Write a report, in place of the one that the folder holds, and return its files, the page first.
+    """Write a report, in place of what the folder holds, and return its files, the page first; `foot` ends the page.
 
     Readers see the old report or the new one. Where it fails, the old one stays.
-
-    Args:
-        folder: whose last part is the report's own; everything in it is replaced.
-        foot: a line for the end of the page.
 
     Raises:
         OSError: it cannot be written.
@@ -116,7 +110,6 @@ def _fill(folder: Path, document: Document, foot: str) -> None:
 
 
 def _swap(new: Path, folder: Path) -> None:
-    """Put the new folder in the place of the old one."""
     old = new.with_name(f"{new.name}-old")
     if folder.exists():
         os.replace(folder, old)
@@ -130,22 +123,13 @@ def _swap(new: Path, folder: Path) -> None:
 
 
 def to_html(document: Document, pictures: Mapping[str, Looks], foot: str = "") -> str:
-    """Return a report as one page that asks nothing of any other file or host.
-
-    Args:
-        pictures: files by the name of the figure; they are put into the page.
-        foot: a line for the end of the page.
-    """
+    """Return a report as one page with its pictures (by the name of the figure) in it, and `foot` at its end."""
     template = TEMPLATES.get_template("report.html")
     return template.render(document=document, pictures=pictures, foot=foot, light=LIGHT, dark=DARK)
 
 
 def to_markdown(document: Document, pictures: Mapping[str, str]) -> str:
-    """Return a report as Markdown.
-
-    Args:
-        pictures: addresses by the name of the figure.
-    """
+    """Return a report as Markdown; addresses of pictures are by the name of the figure."""
     return TEMPLATES.get_template("report.md").render(document=document, pictures=pictures)
 
 

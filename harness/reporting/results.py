@@ -110,8 +110,7 @@ class Results:
     @property
     def overheads(self) -> dict[str, float | None]:
         """Medians over trials, in seconds."""
-        start_s, report_s = (row.start_s for row in self.rows), (row.report_s for row in self.rows)
-        return {"start_s": _median(start_s), "report_s": _median(report_s)}
+        return {name: _median(getattr(row, name) for row in self.rows) for name in ("start_s", "report_s")}
 
 
 class Collector:
@@ -133,16 +132,10 @@ class Collector:
             if f"overhead/{name}" in trial.metrics:
                 self._overheads.setdefault((trial.number, name), []).append(trial.metrics[f"overhead/{name}"])
 
-    def on_end(self, trial: Trial) -> None:
-        """Keep the trial."""
-        self.trials[trial.number] = trial
+    on_end = on_start
 
     def rows(self, paths: Sequence[str], objectives: Sequence[Objective] = ()) -> list[Row]:
-        """Return the table's rows, best first, with a column for each of these config paths.
-
-        Args:
-            objectives: the primary one first; none: the values of the trials are maximised.
-        """
+        """Return the table's rows, best first, with a column a config path; without objectives more is better."""
         metrics = [objective.metric for objective in objectives]
         rows = [self._row(trial, paths, metrics) for trial in self.trials.values()]
         return ranked(rows, maximise=not objectives or objectives[0].maximise)
@@ -224,15 +217,11 @@ def summary(results: Results) -> list[str]:
         lines.append(f"Pareto front of {', '.join(results.objectives)}: trials {numbers}")
     over = results.overheads
     if over["start_s"] is not None and over["report_s"] is not None:
-        lines.append(
-            f"overhead (medians): {over['start_s']:.3f} s from a trial's submission to the end of its first step, "
-            f"{1000 * over['report_s']:.1f} ms a report"
-        )
+        start = f"{over['start_s']:.3f} s from a trial's submission to the end of its first step"
+        lines.append(f"overhead (medians): {start}, {1000 * over['report_s']:.1f} ms a report")
     ends = {"FAIL": "failed", "PRUNED": "was stopped"}
-    lines += [
-        f"trial {row.number} {ends[row.state]}: {row.error}" for row in results.rows if row.error and row.state in ends
-    ]
-    return lines
+    ended = [row for row in results.rows if row.error and row.state in ends]
+    return lines + [f"trial {row.number} {ends[row.state]}: {row.error}" for row in ended]
 
 
 def candidates(results: Results, top: int) -> list[Row]:
@@ -248,15 +237,11 @@ def candidates(results: Results, top: int) -> list[Row]:
             hashes.add(row.config_hash)
             rows.append(row)
     if not rows:
-        raise UsageError(
-            f"a search must have complete trials beside the baseline to be confirmed, {results.name} has none: let it "
-            "go on, with more --trials"
-        )
+        must = "a search must have complete trials beside the baseline to be confirmed"
+        raise UsageError(f"{must}, {results.name} has none: let it go on, with more --trials")
     if top > len(rows):
-        raise UsageError(
-            f"--top must be at most the {len(rows)} complete trials of {results.name} that differ from the baseline "
-            f"and each other, got {top}: lower it"
-        )
+        trials = f"{len(rows)} complete trials of {results.name} that differ from the baseline and each other"
+        raise UsageError(f"--top must be at most the {trials}, got {top}: lower it")
     return rows[:top]
 
 

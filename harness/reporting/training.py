@@ -7,9 +7,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from harness.reporting.curves import Curve, paint_panels
 from harness.reporting.document import Block, Column, Data, Figure, Note, Picture, Section, Table
-from harness.reporting.figures import best_star
+from harness.reporting.figures import Curve, best_star, paint_panels
 from harness.reporting.record import Record, Reports
 from harness.reporting.themes import Theme
 

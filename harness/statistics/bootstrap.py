@@ -55,8 +55,6 @@ def image_bootstrap(a: Counts, b: Counts, resamples: int = RESAMPLES, seed: int 
     Args:
         a: confusion matrices of variant A, of each validation image, [N, K, K] or [S, N, K, K].
         b: of variant B, of the same images in the same order and the same seeds.
-        resamples: of the images.
-        seed: of the draws.
 
     Raises:
         UsageError: shapes are not those of pairs, there are less than two images, or counts are negative.
@@ -69,33 +67,21 @@ def image_bootstrap(a: Counts, b: Counts, resamples: int = RESAMPLES, seed: int 
     return ImageInterval(difference, float(drawn.std(ddof=1)), low, high, images, seeds, resamples)
 
 
-def mean_iou(hits: NDArray[np.float64], unions: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the mean of hits / unions over the last axis, over the classes whose union is not 0; 0 where all are."""
-    occurring = unions > 0
-    iou = np.divide(hits, unions, out=np.zeros_like(hits), where=occurring)
-    return np.asarray(iou.sum(-1) / np.maximum(occurring.sum(-1), 1))
-
-
 def _parts(confusion: Counts) -> NDArray[np.float64]:
-    """Return TP, and TP + FP + FN, of each image, seed and class, [N, 2, S, K], from [S, N, K, K].
-
-    Their sums over images are those of the summed matrices, and they are far fewer numbers.
-    """
+    """Return TP, and TP + FP + FN, of each image, seed and class, [N, 2, S, K], from [S, N, K, K]."""
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)
     unions = confusion.sum(-1) + confusion.sum(-2) - hits
     return np.stack([hits, unions]).transpose(2, 0, 1, 3).astype(np.float64)
 
 
 def _differences(weights: NDArray[np.float64], parts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the difference in mIoU of each resample, [R], mean over seeds.
-
-    Args:
-        weights: how often each resample has each image, [R, N].
-        parts: of both variants, [N, 2, 2, S, K].
-    """
+    """Return the difference in mIoU of each resample, [R], mean over seeds, from [R, N] and [N, 2, 2, S, K]."""
     sums = (weights @ parts.reshape(len(parts), -1)).reshape(-1, *parts.shape[1:])
-    a, b = (mean_iou(sums[:, side, 0], sums[:, side, 1]).mean(-1) for side in (0, 1))
-    return np.asarray(a - b)
+    hits, unions = sums[:, :, 0], sums[:, :, 1]
+    occurring = unions > 0  # classes in neither truth nor prediction are left out
+    iou = np.divide(hits, unions, out=np.zeros_like(hits), where=occurring)
+    means = (iou.sum(-1) / np.maximum(occurring.sum(-1), 1)).mean(-1)
+    return np.asarray(means[:, 0] - means[:, 1])
 
 
 def _weights(images: int, resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
@@ -108,7 +94,6 @@ def _weights(images: int, resamples: int, seed: int) -> Iterator[NDArray[np.floa
 
 
 def _require_pairs(a: Counts, b: Counts) -> tuple[int, int, int]:
-    """Return S, N and K."""
     if a.shape != b.shape or a.ndim not in (3, 4) or a.shape[-1] != a.shape[-2] or 0 in a.shape:
         raise UsageError(
             "confusion matrices must be [N, K, K] or [S, N, K, K], of the same images and seeds for both variants, "

@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 from scipy import stats
 
+from harness.statistics.compare import ALPHA
 from harness.statistics.intervals import LEVEL
-from harness.statistics.permutation import ALPHA
 from trainers.errors import UsageError
 
 POWER = 0.8
@@ -86,10 +86,7 @@ def spread_of_differences(scores: Spread, rho: float = 0.0) -> Spread:
 def power(delta: float, std: float, n: int) -> float:
     """Return the chance that a paired t-test at 0.05, two-sided, over n >= 2 seeds finds a difference of delta.
 
-    Args:
-        delta: true mean difference.
-        std: true standard deviation of the differences, above 0.
-        n: seeds.
+    The true standard deviation of the differences must be above 0.
     """
     bound = float(stats.t.ppf(1 - ALPHA / 2, n - 1))
     far = abs(delta) * math.sqrt(n) / std
@@ -100,17 +97,14 @@ def power(delta: float, std: float, n: int) -> float:
 def seeds_needed(delta: float, std: float) -> int | None:
     """Return the smallest number of seeds with which a paired t-test has power 0.8; none above 10 000.
 
-    Args:
-        delta: difference that should be found, not 0.
-        std: standard deviation of paired differences. With 0, two seeds show anything.
+    With a standard deviation of paired differences of 0, two seeds show anything.
 
     Raises:
         UsageError: delta is 0 or not finite.
     """
     if delta == 0 or not math.isfinite(delta):
-        raise UsageError(
-            f"a difference to be found must be finite and not 0, got {delta}: name the smallest that counts"
-        )
+        must = "a difference to be found must be finite and not 0"
+        raise UsageError(f"{must}, got {delta}: name the smallest that counts")
     if std == 0:
         return 2
     seeds = bisect_left(range(MOST_SEEDS + 1), POWER, lo=2, key=lambda n: power(delta, std, n))
@@ -118,10 +112,8 @@ def seeds_needed(delta: float, std: float) -> int | None:
 
 
 def seeds_table(between: Spread, deltas: Sequence[float]) -> list[Needed]:
-    """Return how many seeds show each difference, if the spread is as estimated and if it is its upper bound.
+    """Return how many seeds show each difference (not 0), if paired differences spread as estimated and at most so.
 
-    Args:
-        between: of paired differences: from `spread_of_differences`, or from `spread` of measured ones.
-        deltas: differences, not 0.
+    `between` is from `spread_of_differences`, or from `spread` of measured ones.
     """
     return [Needed(delta, seeds_needed(delta, between.std), seeds_needed(delta, between.upper)) for delta in deltas]

@@ -50,23 +50,19 @@ def rung_orders(courses: Sequence[Course], steps: Sequence[int], eta: int, maxim
         courses: of all trials; those without a final value do not count.
         steps: where the rungs are. A rung at the horizon agrees with itself and is better left out.
         eta: the reduction factor: a rung lets the best 1/eta pass.
-        maximise: whether more is better.
     """
     sign = 1 if maximise else -1
     orders = []
     for step in steps:
-        pairs = [
-            (sign * course.values[step], sign * course.final)
-            for course in courses
-            if course.final is not None and step in course.values
-        ]
-        early, late = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        finished = [course for course in courses if course.final is not None and step in course.values]
+        early = [sign * course.values[step] for course in finished]
+        late = [sign * course.final for course in finished if course.final is not None]
         correlation = rank_correlation(early, late)
         if correlation is None:
-            orders.append(RungOrder(step, len(pairs), None, None, None, None))
+            orders.append(RungOrder(step, len(early), None, None, None, None))
             continue
         passed, best = _best(early, eta), _best(late, eta)
-        orders.append(RungOrder(step, len(pairs), *correlation, len(best), len(passed & best)))
+        orders.append(RungOrder(step, len(early), *correlation, len(best), len(passed & best)))
     return orders
 
 

@@ -71,9 +71,7 @@ def log_external(
     Args:
         name: of the model, one a run; what MLflow refuses in it is replaced.
         uri: a path that all nodes see, or a URI.
-        tags: besides `s4.checkpoint`.
         metrics: of the run, to be shown with the model.
-        step: optimizer steps of the checkpoint.
     """
 
     def save(model: LoggedModel, folder: Path) -> None:
@@ -106,8 +104,6 @@ def register_winner(
         run_id: of the run that trained it.
         name: of the registered model; what MLflow refuses in it is replaced.
         config_file: YAML that holds the config, or holds it under `config`.
-        tags: of the version, besides the config's hash and the step.
-        metrics: of the run, to be shown with the model.
 
     Raises:
         UsageError: the config or the checkpoint cannot be read, or they do not belong together.
@@ -132,19 +128,15 @@ def _ensure_model(
 ) -> LoggedModel:
     """Return the model of this name of a run, created with its files where there is none, as one of the run's outputs.
 
-    Args:
-        tags: brought up to date, each time.
-        params: nested; kept as they are at the beginning.
-        save: called only where the files are not there yet.
+    Tags are brought up to date each time; params stay as they are at the beginning.
     """
     run, tags = client.get_run(run_id), clean_tags(tags)
     experiment = run.info.experiment_id
     models = client.search_logged_models([experiment], f"source_run_id = '{run_id}' AND name = '{name}'", max_results=1)
-    model = (
-        models[0]
-        if models
-        else client.create_logged_model(experiment, name, run_id, tags, flat_params(params), model_type)
-    )
+    if models:
+        model = models[0]
+    else:
+        model = client.create_logged_model(experiment, name, run_id, tags, flat_params(params), model_type)
     if model.status != LoggedModelStatus.READY:
         with tempfile.TemporaryDirectory(prefix="s4-model-") as folder:
             save(model, Path(folder) / "model")
@@ -173,7 +165,6 @@ def _link_metrics(
 
 
 def _read_config(path: Path) -> TrainConfig:
-    """Return the config in a YAML file, or under its key `config`."""
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
         return TrainConfig.model_validate(data.get("config", data))
@@ -183,7 +174,6 @@ def _read_config(path: Path) -> TrainConfig:
 
 
 def _find_version(client: MlflowClient, name: str, run_id: str, tags: Mapping[str, str]) -> str | None:
-    """Return the version that is this model already."""
     for registered in client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'"):
         if all(registered.tags.get(key) == tags[key] for key in KEYS):
             for key, value in tags.items():
@@ -202,10 +192,8 @@ def _register(
     metrics: Mapping[str, float],
 ) -> str:
     def save(model: LoggedModel, folder: Path) -> None:
-        described = Model(
-            artifact_path=model.artifact_location, model_uuid=model.model_id, run_id=run_id, model_id=model.model_id
-        )
-        _save_segmenter(segmenter, folder, described)
+        place, number = model.artifact_location, model.model_id
+        _save_segmenter(segmenter, folder, Model(place, run_id, model_uuid=number, model_id=number))
 
     # One a run and state: a run that went on after it was registered has another model.
     logged = model_name(name, *(tags[key] for key in KEYS))
@@ -224,10 +212,8 @@ def _register(
 
 def _save_segmenter(segmenter: Segmenter, folder: Path, described: Model) -> None:
     """Write the model in MLflow's format, pickled by reference, with a signature, a small example and requirements."""
-    images, logits = (-1, 3, -1, -1), (-1, len(segmenter.classes), -1, -1)
-    signature = ModelSignature(
-        Schema([TensorSpec(np.dtype(np.float32), images)]), Schema([TensorSpec(np.dtype(np.float32), logits)])
-    )
+    shapes = (-1, 3, -1, -1), (-1, len(segmenter.classes), -1, -1)
+    signature = ModelSignature(*(Schema([TensorSpec(np.dtype(np.float32), shape)]) for shape in shapes))
     log = logging.getLogger("mlflow.pytorch")
     level = log.level
     log.setLevel(logging.ERROR)  # it warns of pickles: ours holds tensors and is read by one function
@@ -265,17 +251,15 @@ def read_registered(tracking_uri: str, uri: str) -> RegisteredModel:
     """
     form = REGISTERED.fullmatch(uri)
     if form is None:
-        raise UsageError(
-            f"a registered model must be models:/NAME@ALIAS or models:/NAME/VERSION, got {uri!r}: write it so"
-        )
+        forms = "models:/NAME@ALIAS or models:/NAME/VERSION"
+        raise UsageError(f"a registered model must be {forms}, got {uri!r}: write it so")
     client = open_store(tracking_uri)
     if client is None:
         raise UsageError(f"a registered model must be in MLflow, {tracking_uri} does not exist: give --tracking-uri")
     name, alias = form["name"], form["alias"]
     try:
-        registered = (
-            client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, form["version"])
-        )
+        read = client.get_model_version_by_alias if alias else client.get_model_version
+        registered = read(name, alias or form["version"])
     except MlflowException:
         raise UsageError(_no_model(client, name, uri)) from None
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")

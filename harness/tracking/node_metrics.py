@@ -147,16 +147,8 @@ class NodeMetrics:
         every_s: float = EVERY_S,
         find: Callable[[], RayNodes | None] = ray_nodes,
     ) -> None:
-        """Prepare.
-
-        Args:
-            record: takes a node's name and its reading.
-            every_s: seconds between two samples.
-            find: returns the nodes when the context is entered.
-        """
-        self._record = record
-        self._every_s = every_s
-        self._find = find
+        """Prepare. `record` takes a node's name and its reading; `find` is called when the context is entered."""
+        self._record, self._every_s, self._find = record, every_s, find
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 

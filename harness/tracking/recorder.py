@@ -48,16 +48,12 @@ STOP_REASON = {
 
 
 class Delivery(NamedTuple):
-    """Operations at close, by what became of them."""
+    """Operations at close: applied, still in the outbox only, refused by MLflow; and a line where not all arrived."""
 
     applied: int
-    """Applied by this recorder."""
     pending: int
-    """Still in the outbox only."""
     rejected: int
-    """Refused by MLflow, and skipped."""
     note: str | None
-    """One line for the user where not all was applied."""
 
 
 class MlflowRecorder(RunLogger):
@@ -86,7 +82,6 @@ class MlflowRecorder(RunLogger):
 
         Args:
             tags: of all runs.
-            maximise: whether more of the metric is better.
             trial_tags: what a trial's run is tagged with besides.
             trial_name: what a trial's run is called, when it is created; none: `trial-007`.
         """
@@ -94,8 +89,7 @@ class MlflowRecorder(RunLogger):
         self._metric, self._name = metric, name
         self._leaf = clean_name(metric).replace("/", "_")
         self._tags = clean_tags({**tags, "s4.search": name, **({"s4.git_sha": sha} if sha else {})})
-        self._maximise = maximise
-        self._trial_tags = trial_tags
+        self._maximise, self._trial_tags = maximise, trial_tags
         self._trial_name = trial_name or (lambda trial: f"trial-{trial.number:03d}")
         self._overrides: dict[int, dict[str, Value]] = {}
         self._delivery: Delivery | None = None
@@ -232,8 +226,6 @@ def replay(outbox: Path, tracking_uri: str, timeout_s: float = 600.0) -> Deliver
 
 
 def _start_sender(outbox: Outbox, state: OutboxState, uri: str, header: Operation) -> Sender:
-    """Start to send what an outbox still holds."""
-
     def connect() -> Apply:
         from harness.tracking.writer import MlflowWriter  # imports MLflow, in the sender's thread
 

@@ -6,7 +6,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from harness.event_log import Operation, stamped
 from harness.tracking.limits import (
@@ -22,9 +22,6 @@ from harness.tracking.limits import (
 )
 from harness.tracking.views import Chart, view_key, view_value
 from harness.trials import Value
-
-if TYPE_CHECKING:
-    pass
 
 DATASET_NAME, DATASET_DIGEST, DATASET_SOURCE, DATASET_SCHEMA = 500, 36, 65_535, 1_048_575
 """Characters that MLflow takes of a data set's fields."""
@@ -42,9 +39,7 @@ class RunLogger(ABC):
     """
 
     _name: str
-    """Of the search."""
     _tags: dict[str, str]
-    """Of all its runs."""
 
     @abstractmethod
     def _send(self, operation: Operation) -> None: ...
@@ -79,19 +74,11 @@ class RunLogger(ABC):
     ) -> None:
         """Summarise several trials, such as the seeds of a variant, in a run beside them.
 
-        Called again with the same key, metrics and tags are updated; params stay what they were first.
-
-        Args:
-            key: finds the run again (tag `s4.aggregate`).
-            name: of the run.
-            params: logged once.
-            step: of the metrics, for example how many trials are summarised.
+        Called again with the same key (tag `s4.aggregate`), metrics and tags are updated; params stay as they were.
         """
         tags = {**self._tags, **clean_tags(tags or {}), "s4.aggregate": clean_name(key), "s4.kind": "aggregate"}
-        name, params = clean_value(name, NAME_LENGTH), flat_params(params or {})
-        self._log(
-            "aggregate", None, name=name, step=clean_step(step), metrics=finite(metrics)[0], tags=tags, params=params
-        )
+        about = {"name": clean_value(name, NAME_LENGTH), "tags": tags, "params": flat_params(params or {})}
+        self._log("aggregate", None, step=clean_step(step), metrics=finite(metrics)[0], **about)
 
     def dataset(
         self,
@@ -108,9 +95,7 @@ class RunLogger(ABC):
         MLflow keeps one context for each name and digest.
 
         Args:
-            digest: hash of what is in it.
             source: where it comes from: a folder or an address.
-            context: what it was for.
             profile: numbers about it, JSON-able.
             schema: what a row is, JSON-able.
         """
@@ -132,7 +117,6 @@ class RunLogger(ABC):
             what: one of `VIEWS`.
             condition: of the runs, besides that they are of this search, in MLflow's words.
             order_by: metric whose highest values come first.
-            charts: from top to bottom.
         """
         mine = f"tags.`s4.search` = '{self._name}' and {condition}"
         now = stamped("view")
@@ -168,10 +152,8 @@ class RunLogger(ABC):
         Both files must still be there when MLflow is reached.
         """
         files = {"checkpoint": str(checkpoint.absolute()), "config_file": str(config_file.absolute())}
-        about = {"name": name, "alias": CHAMPION, **files}
-        self._log(
-            "register", trial, about={**about, "tags": clean_tags(tags or {}), "metrics": finite(metrics or {})[0]}
-        )
+        about = {"tags": clean_tags(tags or {}), "metrics": finite(metrics or {})[0]}
+        self._log("register", trial, about={"name": name, "alias": CHAMPION, **files, **about})
 
 
 def _json(value: Mapping[str, object], limit: int) -> str:

@@ -32,16 +32,14 @@ class Sender:
 
     def __init__(self, outbox: Outbox, connect: Callable[[], Apply]) -> None:
         """Start the thread. `connect` is called in it, and returns what applies an operation."""
-        self.applied = 0
-        self.rejected = 0
+        self.applied = self.rejected = 0
         self.last_error: str | None = None
         self._outbox = outbox
         self._connect = connect
         self._apply: Apply | None = None
         self._queue: queue.SimpleQueue[tuple[Operation, int] | None] = queue.SimpleQueue()
         self._all_done = False
-        self._closing = threading.Event()
-        self._abandoned = threading.Event()
+        self._closing, self._abandoned = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._work, name="s4-tracking", daemon=True)
         self._thread.start()
 
@@ -99,13 +97,10 @@ class Sender:
 
 def _one_line(error: Exception) -> str:
     """Return what to tell the user: what is wrong with the server, rather than what it answered."""
-    status = _status(error)
-    if status in (401, 403):
-        return (
-            f"the server lets in only users it knows (answer {status}): set MLFLOW_TRACKING_USERNAME and "
-            "MLFLOW_TRACKING_PASSWORD"
-        )
-    return one_line(error, 300)
+    if (status := _status(error)) not in (401, 403):
+        return one_line(error, 300)
+    variables = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+    return f"the server lets in only users it knows (answer {status}): set {variables}"
 
 
 def _is_refusal(error: Exception) -> bool:

@@ -38,8 +38,7 @@ def default_tracking_uri(folder: Path | None = None) -> str:
 def absolute_uri(tracking_uri: str | None) -> str:
     """Return the URI with a relative path made absolute, so that every process means the same file or folder.
 
-    Args:
-        tracking_uri: none: the SQLite store in the working directory.
+    None means the SQLite store in the working directory.
 
     Raises:
         UsageError: it holds a password, which would be shown and written down with it; or it is a folder, and MLflow
@@ -154,13 +153,9 @@ def find_record(tracking_uri: str, word: str) -> RecordedRun | None:
     if not runs:
         return None
     tags = runs[0].data.tags
-    folder, trial = tags.get("s4.folder"), tags.get("s4.trial")
-    return RecordedRun(
-        str(runs[0].info.run_id),
-        Path(folder) if folder else None,
-        int(trial) if trial is not None else None,
-        tags.get("s4.config_hash"),
-    )
+    folder = Path(tags["s4.folder"]) if tags.get("s4.folder") else None
+    trial = int(tags["s4.trial"]) if "s4.trial" in tags else None
+    return RecordedRun(str(runs[0].info.run_id), folder, trial, tags.get("s4.config_hash"))
 
 
 def run_names(tracking_uri: str) -> set[str]:

@@ -17,15 +17,8 @@ import zlib
 from typing import TYPE_CHECKING, Literal, NamedTuple
 from urllib.parse import quote
 
-from harness.tracking.stores import (
-    EXPERIMENT,
-    NO_JOBS,
-    PARENT,
-    artifact_location,
-    connect_client,
-    is_server,
-    may_exist,
-)
+from harness.formats import one_line
+from harness.tracking.stores import EXPERIMENT, NO_JOBS, PARENT, artifact_location, connect_client, is_server, may_exist
 from trainers.errors import UsageError
 
 if TYPE_CHECKING:
@@ -56,10 +49,8 @@ def view_value(name: str, condition: str, order_by: str, charts: list[Chart], ti
     """Return a view as MLflow writes it.
 
     Args:
-        name: in the menu of views.
         condition: of the runs, in MLflow's words.
         order_by: a metric whose highest values come first. MLflow folds children away in the order of time alone.
-        charts: from top to bottom.
         time: in milliseconds.
     """
     sections = list(dict.fromkeys(chart.metric.rpartition("/")[0] for chart in charts))
@@ -105,10 +96,7 @@ def _chart(index: int, chart: Chart, sections: list[str]) -> dict[str, object]:
         "displayName": leaf,
         "metricKey": chart.metric,
     }
-    if chart.kind == "BAR":
-        return common
-    return {
-        **common,
+    line: dict[str, object] = {
         "selectedMetricKeys": [chart.metric],
         "lineSmoothness": 0,
         "xAxisScaleType": "linear",
@@ -122,6 +110,7 @@ def _chart(index: int, chart: Chart, sections: list[str]) -> dict[str, object]:
         "useGlobalXaxisKey": True,
         "useGlobalLineSmoothing": True,
     }
+    return common if chart.kind == "BAR" else {**common, **line}
 
 
 class Links(NamedTuple):
@@ -130,9 +119,7 @@ class Links(NamedTuple):
     runs: str
     """The table of all runs, of the experiment or of one search in it."""
     parent: str | None = None
-    """The run of the search itself."""
     views: tuple[str, ...] = ()
-    """Prepared views."""
 
 
 def experiment_link(client: MlflowClient, experiment: str) -> Links:
@@ -196,23 +183,12 @@ def serve(tracking_uri: str, name: str | None, port: int) -> None:
 
 def server_command(uri: str, port: int) -> list[str]:
     """Return the command of MLflow's server on a store, one process, artifacts where the recorder puts them."""
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "server",
-        "--backend-store-uri",
-        uri,
-        "--host",
-        HOST,
-        "--port",
-        str(port),
-    ]
-    return [*command, "--workers", "1", "--default-artifact-root", artifact_location(uri) or ""]
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
+    command += ["--host", HOST, "--port", str(port), "--workers", "1"]
+    return [*command, "--default-artifact-root", artifact_location(uri) or ""]
 
 
 def _read_links(uri: str, name: str | None) -> Links:
-    """Return the links to a run, or to the whole experiment."""
     if not may_exist(uri):
         raise UsageError(f"records must be there to be shown, there is no {uri}: give --tracking-uri")
     from mlflow.exceptions import MlflowException
@@ -221,7 +197,7 @@ def _read_links(uri: str, name: str | None) -> Links:
         client = connect_client(uri)
         return search_links(client, EXPERIMENT, name) if name else experiment_link(client, EXPERIMENT)
     except MlflowException as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise UsageError(f"MLflow must be reachable at {uri}, it is not ({reason}): check --tracking-uri") from None
 
 

@@ -27,11 +27,10 @@ KIND = {"mlflow.experimentKind": "custom_model_development"}
 
 
 class RunHandle(NamedTuple):
-    """A run of the search."""
+    """A run of the search; `created` just now has the tags that were asked for."""
 
     id: str
     created: bool
-    """Just now, with the tags that were asked for."""
 
 
 class RunTree:
@@ -74,14 +73,13 @@ class RunTree:
         search_id = self._header["search_id"]
         condition = f"tags.`s4.search_id` = '{search_id}' and {condition}"
         runs = self._client.search_runs([self.experiment], condition, max_results=1)
-        if runs:
-            run = runs[0]
-        else:
+        created = not runs
+        if created:
             above = {} if key is None else {PARENT: self.parent().id}
             tags = {**about["tags"], **above, "s4.search_id": search_id}
-            run = self._client.create_run(self.experiment, about["time"], tags, about["name"])
-        self._runs[key] = run.info.run_id
-        return RunHandle(self._runs[key], created=not runs)
+            runs = [self._client.create_run(self.experiment, about["time"], tags, about["name"])]
+        self._runs[key] = runs[0].info.run_id
+        return RunHandle(self._runs[key], created=created)
 
     @cached_property
     def experiment(self) -> str:
@@ -131,7 +129,9 @@ class MlflowWriter:
             case "open":
                 self._client.update_run(self._runs.parent().id, status="RUNNING")
             case "start":
-                self._start(operation)
+                run = self._runs.trial(operation)
+                if self._complete(run, operation["params"], operation["tags"]) != "RUNNING":
+                    self._client.update_run(run.id, status="RUNNING")
             case "tag":
                 self._log(self._runs.run_of(operation), tags=operation["tags"])
             case "artifact" | "file":
@@ -146,12 +146,6 @@ class MlflowWriter:
                 self._write_model(operation)
             case other:
                 raise ValueError(f"an operation must be one that this version writes, got {other!r}: update s4-harness")
-
-    def _start(self, operation: Operation) -> None:
-        """Create or resume a trial's run and log the params that it lacks."""
-        run = self._runs.trial(operation)
-        if self._complete(run, operation["params"], operation["tags"]) != "RUNNING":
-            self._client.update_run(run.id, status="RUNNING")
 
     def _aggregate(self, operation: Operation) -> None:
         """Create or update a summary, and leave it FINISHED; a metric that has not changed is not logged again."""
@@ -182,14 +176,12 @@ class MlflowWriter:
         self._client.log_inputs(self._runs.parent().id, datasets=[DatasetInput(dataset, tags)])
 
     def _write_model(self, operation: Operation) -> None:
-        """Make a checkpoint a model of a run, or register the teacher in it."""
         from harness.tracking.models import log_external, register_winner  # imports PyTorch
 
         write = log_external if operation["op"] == "model" else register_winner
         write(self._client, self._runs.run_of(operation), **operation["about"])
 
     def _write_artifact(self, operation: Operation) -> None:
-        """Keep a text or a file as an artifact."""
         if operation["op"] == "artifact":
             self._client.log_text(self._runs.run_of(operation), operation["text"], operation["file"])
             return
@@ -212,12 +204,8 @@ class MlflowWriter:
             batches(list((params or {}).items()), lambda item: weight(*item)),
             fillvalue=(),
         ):
-            self._client.log_batch(
-                run_id,
-                metrics=list(points),
-                params=[Param(*item) for item in some_params],
-                tags=[RunTag(*item) for item in some_tags],
-            )
+            params_tags = [Param(*item) for item in some_params], [RunTag(*item) for item in some_tags]
+            self._client.log_batch(run_id, list(points), *params_tags)
 
 
 def _points(operation: Operation) -> list[Metric]:
@@ -230,12 +218,7 @@ def record_evaluation(
 ) -> int:
     """Log metrics that a run lacks or has other values of, and files; return how many metrics. It stays as it ended.
 
-    Done twice it changes nothing.
-
-    Args:
-        step: optimizer steps of the model.
-        files: a folder, whose files all become artifacts.
-        folder: of the run's artifacts, in which they are put.
+    Done twice it changes nothing. `files` is a folder whose files all become artifacts, in `folder` of the run.
     """
     client = connect_client(absolute_uri(tracking_uri))
     known = client.get_run(run_id).data.metrics

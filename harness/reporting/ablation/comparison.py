@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from harness.ablation.results import Ablation
-from harness.reporting.ablation.record import AblationRecord
-from harness.reporting.ablation.style import DECIMALS, count, line_style, plus_minus, short, with_interval
+from harness.formats import counted
+from harness.reporting.ablation.record import DECIMALS, AblationRecord, line_style, plus_minus, short, with_interval
 from harness.reporting.document import Block, Cell, Column, Data, Facts, Figure, Note, Section, Table
 from harness.reporting.themes import Theme
 from harness.statistics import power
@@ -47,7 +47,7 @@ def cautions(ablation: Ablation) -> list[str]:
     """Return conclusions that must not be drawn from the tables."""
     versus = [*ablation.compare(ablation.metric).values()]
     texts = []
-    if any(one.n > 1 for one in versus):
+    if any(comparison.n > 1 for comparison in versus):
         if versus[0].family > 1:
             texts.append(f"Intervals are those of single differences. Verdicts are not: p is adjusted for "
                          f"{versus[0].family} variants, so an interval may lie beside 0 and its verdict be within "
@@ -60,10 +60,8 @@ def cautions(ablation: Ablation) -> list[str]:
 
 def without_scores(record: AblationRecord) -> list[Block]:
     """Return a note on variants that a section leaves out since they have no score; none where all have some."""
-    if not record.unscored:
-        return []
     text = f"Trained, but not evaluated by {record.metric}, so without a number here: {', '.join(record.unscored)}."
-    return [Note(text, "missing")]
+    return [Note(text, "missing")] if record.unscored else []
 
 
 def compared(record: AblationRecord, metric: str) -> Table:
@@ -171,7 +169,6 @@ def seeds(record: AblationRecord) -> Section:
 
 
 def _seeds_alone(scores: Mapping[int, float]) -> Block:
-    """Return how many seeds it takes to see differences from a configuration that was trained by itself."""
     if len(scores) < 2:
         return Note("How far seeds scatter can be told from two on.", "missing")
     needed = power.seeds_table(power.spread_of_differences(power.spread([*scores.values()])), power.DELTAS)
@@ -273,5 +270,5 @@ def _seeds_figure(record: AblationRecord, scores: Mapping[str, Mapping[int, floa
         axes.grid(axis="x", visible=False)
         axes.set_ylabel(record.metric)
 
-    alt = f"Scores of {count(len(names), 'variant')}, lines join those of the same of {count(len(seeds), 'seed')}."
+    alt = f"Scores of {counted(len(names), 'variant')}, lines join those of the same of {counted(len(seeds), 'seed')}."
     return Figure("seeds", caption, alt, paint, Data(["variant", "seed", record.metric], rows), (7.6, 3.9))

@@ -12,8 +12,15 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.lines import Line2D
 
 from harness.reporting.ablation.comparison import UNSCORED, without_scores
-from harness.reporting.ablation.record import AblationRecord
-from harness.reporting.ablation.style import DECIMALS, interval, plus_minus, short, signed, with_interval
+from harness.reporting.ablation.record import (
+    DECIMALS,
+    AblationRecord,
+    interval,
+    plus_minus,
+    short,
+    signed,
+    with_interval,
+)
 from harness.reporting.document import Block, Cell, Column, Data, Figure, Note, Section, Table, Text
 from harness.reporting.figures import legend
 from harness.reporting.themes import Theme
@@ -105,8 +112,7 @@ def _noise(record: AblationRecord, rows: Sequence[Difference]) -> Table:
         Column("95 % interval over images", name="images_interval"),
         Column("verdict"),
     ]
-    cells: list[list[Cell]] = []
-    exact: list[list[Cell]] = []
+    cells, exact = list[list[Cell]](), list[list[Cell]]()
     for row in rows:
         versus, images = row.versus, row.images
         over_seeds = interval(versus.ci_low, versus.ci_high)
@@ -193,13 +199,11 @@ def _draw(axes: Any, place: int, row: Difference, reach: float, theme: Theme) ->
 
 @dataclass(frozen=True)
 class ClassScores:
-    """IoU of a class, and of every variant its paired difference to the base."""
+    """IoU of a class by variant, and the difference to the base over paired seeds by variant beside the base."""
 
     name: str
     over: Mapping[str, Summary]
-    """By variant."""
     difference: Mapping[str, Summary]
-    """By variant beside the base, over paired seeds."""
 
     @property
     def largest(self) -> float:
@@ -226,10 +230,7 @@ def classes(record: AblationRecord) -> Section:
 
 
 def by_class(record: AblationRecord) -> list[ClassScores]:
-    """Return the scores of each class that any complete training has a score of, in the order of the data.
-
-    Variants that were trained and never evaluated are left out.
-    """
+    """Return the scores of each class that has any, in the order of the data, without variants never evaluated."""
     variants = [name for name in record.variants if name not in record.unscored]
     rows = []
     for name in record.ablation.request.classes:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
-from datetime import UTC, datetime
 
 from harness.ablation.confirm import confirmation_table, verdict_lines
 from harness.ablation.request import Request
 from harness.ablation.results import Ablation
-from harness.formats import duration
-from harness.reporting.ablation.record import AblationRecord
-from harness.reporting.ablation.style import count, listed, signed
+from harness.formats import counted, duration
+from harness.reporting.ablation.record import AblationRecord, listed, signed
 from harness.reporting.document import Block, Cell, Column, Facts, Note, Section, Table, Text
+from harness.reporting.overview import origin
 from harness.reporting.record import lanes
-from harness.statistics.compare import Comparison, Verdict
-from harness.statistics.permutation import ALPHA
+from harness.statistics.compare import ALPHA, Comparison, Verdict
 
 STATES = {"COMPLETE": "complete", "PRUNED": "stopped", "FAIL": "failed", "INTERRUPTED": "unfinished",
           "RUNNING": "unfinished", "MISSING": "missing"}  # fmt: skip
@@ -53,7 +51,7 @@ def lead(ablation: Ablation) -> str:
         return (f"No variant{scored} differs from {base} by more than the noise of seeds {over}: mean differences in "
                 f"{metric} lie between {signed(min(gains.values()))} and {signed(max(gains.values()))}.")  # fmt: skip
     noise = [*verdicts.values()].count(Verdict.NOISE)
-    rest = f"; {count(noise, 'variant')} {'lies' if noise == 1 else 'lie'} within the noise of seeds" if noise else ""
+    rest = f"; {counted(noise, 'variant')} {'lies' if noise == 1 else 'lie'} within the noise of seeds" if noise else ""
     return f"{' and '.join(parts)}, {over}{rest}."
 
 
@@ -98,11 +96,14 @@ def few_seeds(compared: Mapping[str, Comparison]) -> list[str]:
 
 def facts(record: AblationRecord) -> list[tuple[str, str]]:
     """Return what was done, what it cost and what it was done with, as names and values, as far as it is known."""
-    ablation, request, times = record.ablation, record.ablation.request, record.times
-    info, spans = request.info, times.spans
+    ablation, request = record.ablation, record.ablation.request
+    info, spans = request.info, record.times.spans
+    states = [STATES[run.state] for run in ablation.outcomes]
+    numbers = [f"{states.count(state)} {state}" for state in dict.fromkeys(STATES.values()) if state in states]
+    trainings = f"{len(states)}, all {states[0]}" if len(numbers) == 1 else f"{len(states)}: {', '.join(numbers)}"
     drawn = "initialisation, order and splits" if request.vary_data else "initialisation and order; splits are fixed"
     rows = [
-        ("Plan", f"{request.plan}, {count(len(request.variants), 'variant')}"),
+        ("Plan", f"{request.plan}, {counted(len(request.variants), 'variant')}"),
         ("Preset", request.preset),
         ("Base", request.base),
         ("Judged by", ablation.metric),
@@ -110,7 +111,7 @@ def facts(record: AblationRecord) -> list[tuple[str, str]]:
         ("A seed draws", drawn),
         ("Paired", "variants share what a seed draws"),
         ("Horizon", f"{info.horizon} steps, a report every {info.report_every}"),
-        ("Trainings", _trainings(ablation)),
+        ("Trainings", trainings),
     ]
     if request.settings:
         rows.append(("Set by hand", ", ".join(f"{path} = {value}" for path, value in request.settings.items())))
@@ -119,21 +120,7 @@ def facts(record: AblationRecord) -> list[tuple[str, str]]:
     if spans:
         rows.append(("Trainings at once, at most", str(max(lanes(spans)) + 1)))
         rows.append(("A training, median", duration(statistics.median(span.end_s - span.start_s for span in spans))))
-    if times.began_unix is not None:
-        rows.append(("Begun", datetime.fromtimestamp(times.began_unix, UTC).strftime("%Y-%m-%d %H:%M UTC")))
-    if len(times.sessions) > 1:
-        rows.append(("Sessions", str(len(times.sessions))))
-    if record.revision:
-        rows.append(("Revision", f"`{record.revision[:12]}`"))
-    if request.data_digest:
-        rows.append(("Data", f"{request.data}, splits `{request.data_digest}`"))
-    return rows
-
-
-def _trainings(ablation: Ablation) -> str:
-    states = [STATES[run.state] for run in ablation.outcomes]
-    counted = [f"{states.count(state)} {state}" for state in dict.fromkeys(STATES.values()) if state in states]
-    return f"{len(states)}, all {states[0]}" if len(counted) == 1 else f"{len(states)}: {', '.join(counted)}"
+    return [*rows, *origin(record.times, record.revision, request.data, request.data_digest)]
 
 
 def _variants(request: Request) -> Table:
@@ -159,9 +146,8 @@ def failures(record: AblationRecord) -> Section:
     caption = "Trainings without a score. What failed is never trained again and counts in no mean."
     blocks: list[Block] = [Table("failures", caption, columns, rows, shown=200)]
     if any(run.variant == record.base for run in lost):
-        blocks.append(
-            Note(f"{record.base}, the base, lacks trainings: no variant has a pair for these seeds.", "caution")
-        )
+        text = f"{record.base}, the base, lacks trainings: no variant has a pair for these seeds."
+        blocks.append(Note(text, "caution"))
     uneven = [name for name, runs in record.complete.items() if 0 < len(runs) < len(record.ablation.request.seeds)]
     if uneven:
         blocks.append(Note(f"Means of {listed(uneven)} are over fewer seeds than others; differences are over the "

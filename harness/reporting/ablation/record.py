@@ -1,18 +1,21 @@
-"""Contents of an ablation's folder for its report, also while its driver is at work or after it died."""
+"""Contents of an ablation's folder for its report, and the style of variants and numbers in all its sections."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from harness.ablation.request import read_request
 from harness.ablation.results import RESULTS, Ablation, Outcome, collect, read_results
 from harness.event_log import LEDGER, Times, json_lines, read_ledger, read_times
 from harness.models.evaluation import metrics_of
 from harness.reporting.record import Reports, read_reports
+from harness.reporting.themes import Theme
 from harness.run_folder import RUN, checkpoint_folder, evaluation_file, read_run
 from harness.tracking.stores import OUTBOX
 from trainers.errors import DataError, UsageError
@@ -20,6 +23,13 @@ from trainers.image_evaluation import ImageEvaluation, load_image_evaluation
 
 JUDGED = "val/miou"
 """What variants are judged by where nothing says otherwise."""
+DECIMALS = 4
+"""Of scores in tables and texts."""
+MARKS = ("o", "^", "D", "v", "P", "X", "h")
+LINES = ("-", "-.", ":")
+"""Of others than the base; the next one where the colours begin again."""
+LONGEST = 26
+"""Letters of a variant's name in a figure."""
 
 
 @dataclass(frozen=True)
@@ -80,10 +90,10 @@ class AblationRecord:
     def curve(self, variant: str, metric: str) -> dict[int, list[float]]:
         """Return values by step, one a complete run; only steps at which all of them that report it have a value."""
         reports = [self.reports.get(run.number, {}) for run in self.complete[variant]]
-        points = [
-            {step: values[metric] for step, values in run.items() if math.isfinite(values.get(metric, math.nan))}
-            for run in reports
-        ]
+        points = []
+        for run in reports:
+            values = {step: metrics.get(metric, math.nan) for step, metrics in run.items()}
+            points.append({step: value for step, value in values.items() if math.isfinite(value)})
         points = [run for run in points if run]
         steps = sorted(set.intersection(*map(set, points))) if points else []
         return {step: [run[step] for run in points] for step in steps}
@@ -126,10 +136,9 @@ def read_record(ablation: Ablation, folder: Path) -> AblationRecord:
         missing.append(f"The ledger (`{LEDGER}`) cannot be read, so there are no curves: {error}.")
     if not reports and not missing:
         missing.append(f"There are no reports in the ledger (`{LEDGER}`), so there are no curves.")
-    try:
+    revision = ""
+    with contextlib.suppress(UsageError):
         revision = read_run(folder).revision
-    except UsageError:
-        revision = ""
     record = AblationRecord(ablation, folder, reports, times, revision, missing)
     runs = [run for runs in record.complete.values() for run in runs if record.metric not in run.metrics]
     names = [run.variant if run.variant in record.unscored else f"{run.variant}, seed {run.seed}" for run in runs]
@@ -139,7 +148,6 @@ def read_record(ablation: Ablation, folder: Path) -> AblationRecord:
 
 
 def _evaluation(path: Path) -> ImageEvaluation | None:
-    """Return confusion matrices; none where there is no such file, or no whole one."""
     try:
         return load_image_evaluation(path) if path.exists() else None
     except DataError:
@@ -148,13 +156,53 @@ def _evaluation(path: Path) -> ImageEvaluation | None:
 
 def _judged_by(folder: Path) -> tuple[str, str]:
     """Return the metric that variants are judged by, and where records go, as far as any file tells."""
-    try:
+    with contextlib.suppress(UsageError):
         before = read_results(folder)
         return before.metric, before.tracking_uri
-    except UsageError:
-        pass
     try:
         opened = next((line for line in json_lines(folder / OUTBOX) if line.get("op") == "open"), {})
         return str(opened.get("tags", {}).get("s4.objective", JUDGED)), ""
     except (OSError, ValueError, AttributeError):
         return JUDGED, ""
+
+
+def line_style(record: AblationRecord, variant: str, theme: Theme) -> dict[str, Any]:
+    """Return colour, line and mark of a variant: the base in ink and dashed, others in the order of the table."""
+    if variant == record.base:
+        return {"color": theme.ink, "linestyle": "--", "marker": "s"}
+    place = record.ablation.others.index(variant)
+    turn, colour = divmod(place, len(theme.series))
+    line, mark = LINES[turn % len(LINES)], MARKS[place % len(MARKS)]
+    return {"color": theme.series[colour], "linestyle": line, "marker": mark}
+
+
+def short(variant: str) -> str:
+    """Return a name that fits into a figure."""
+    return variant if len(variant) <= LONGEST else f"{variant[: LONGEST - 1]}…"
+
+
+def plus_minus(mean: float | None, std: float | None) -> str | None:
+    """Return `mean ± std`; the mean alone where one seed has no spread."""
+    if mean is None:
+        return None
+    return f"{mean:.{DECIMALS}f}" + ("" if std is None else f" ± {std:.{DECIMALS}f}")
+
+
+def signed(value: float) -> str:
+    """Return a difference with its sign."""
+    return f"{value:+.{DECIMALS}f}"
+
+
+def interval(low: float | None, high: float | None) -> str | None:
+    """Return `[low, high]` of a difference."""
+    return None if low is None or high is None else f"[{signed(low)}, {signed(high)}]"
+
+
+def with_interval(value: float | None, low: float | None, high: float | None) -> str | None:
+    """Return `difference [low, high]`; the difference alone where too few seeds have no interval."""
+    return None if value is None else " ".join(filter(None, [signed(value), interval(low, high)]))
+
+
+def listed(words: Sequence[str]) -> str:
+    """Return `a, b and c`."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))

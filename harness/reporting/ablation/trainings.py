@@ -16,11 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from harness.ablation.results import Outcome
-from harness.reporting.ablation.record import AblationRecord
-from harness.reporting.ablation.style import line_style, short
-from harness.reporting.curves import Curve, paint_panels
+from harness.reporting.ablation.record import AblationRecord, line_style, short
 from harness.reporting.document import Block, Cell, Column, Data, Figure, Note, Section, Table, Text
-from harness.reporting.figures import legend
+from harness.reporting.figures import Curve, legend, paint_panels
 from harness.reporting.themes import Theme
 from harness.run_folder import OVERLAYS as PICTURE
 from trainers.figure import COLUMNS, GAP, HEADER, PAPER, palette
@@ -87,7 +85,6 @@ def quality(record: AblationRecord) -> Section | None:
 
 
 def _share(metric: str) -> str | None:
-    """Return the label of a share of pixels; none for other metrics."""
     match metric.split("/"):
         case ["quality", "agreement"]:
             return "agreement"
@@ -196,7 +193,6 @@ def numbers(curves: Mapping[str, Lines]) -> Data:
 
 
 def _mean(record: AblationRecord, variant: str, curve: Scores, theme: Theme, band: bool = False) -> Curve:
-    """Return the mean over seeds as a line, and the lowest and the highest of them as its band."""
     points = [(step, statistics.fmean(values)) for step, values in curve.items()]
     ends = [(min(values), max(values)) for values in curve.values()] if band else []
     return Curve(points, {**line_style(record, variant, theme), "markersize": 2.8}, short(variant), ends)
@@ -251,10 +247,9 @@ def _grid(record: AblationRecord, name: str, column: str, words: str, tiles: Seq
     runs, first = [run for run, _ in tiles], tiles[0][1]
     titles = [*SHARED, *(run.variant for run in runs)]
     height, width = first[0]["image"].shape[:2]
-    table = [
-        [first[row][shared] for shared in SHARED] + [rows[row][column] for _, rows in tiles]
-        for row in range(len(first))
-    ]
+    table = [[first_row[shared] for shared in SHARED] for first_row in first]
+    for index, tiles_of_image in enumerate(table):
+        tiles_of_image += [rows[index][column] for _, rows in tiles]
     classes = record.ablation.request.classes
 
     def paint(canvas: Any, theme: Theme) -> None:

@@ -2,7 +2,7 @@
 
 from matplotlib.figure import Figure
 
-from harness.reporting.curves import Curve, paint_panels
+from harness.reporting.figures import Curve, paint_panels
 
 RED, BLUE = {"color": "red", "marker": "o"}, {"color": "blue", "linestyle": "--"}
 POINTS = [(20.0, 0.1), (40.0, 0.3)]

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from harness.statistics import permutation
-from harness.statistics.permutation import sign_flip
+from harness.statistics import compare
+from harness.statistics.compare import sign_flip
 
 DIFFERENCES = st.lists(st.floats(-1, 1), min_size=6, max_size=9)
 
@@ -74,16 +74,16 @@ def test_equal_scores_have_p_1() -> None:
 def test_many_seeds_are_drawn_and_come_near_the_exact_p(monkeypatch: pytest.MonkeyPatch) -> None:
     differences = np.random.default_rng(3).normal(0.01, 0.03, 14).tolist()
     exact = sign_flip(differences)
-    monkeypatch.setattr(permutation, "MOST_EXACT", 10)
+    monkeypatch.setattr(compare, "MOST_EXACT", 10)
     drawn = sign_flip(differences)
     assert (exact.method, drawn.method) == ("exact", "monte carlo")
     assert exact.p is not None
-    assert drawn.p == pytest.approx(exact.p, abs=4 * (exact.p * (1 - exact.p) / permutation.DRAWS) ** 0.5)
+    assert drawn.p == pytest.approx(exact.p, abs=4 * (exact.p * (1 - exact.p) / compare.DRAWS) ** 0.5)
 
 
 def test_an_estimate_claims_no_more_than_its_draws_can_show() -> None:
     found = sign_flip([0.1 + 0.001 * place for place in range(40)])
-    assert found.p == found.smallest == 1 / (permutation.DRAWS + 1)
+    assert found.p == found.smallest == 1 / (compare.DRAWS + 1)
 
 
 def test_draws_repeat_with_their_seed() -> None:
