@@ -66,7 +66,7 @@ def wait_until_sent(recorder: MlflowRecorder) -> None:
 
 def wait_until_refused(recorder: MlflowRecorder) -> None:
     """Wait until MLflow has not taken what was recorded."""
-    wait_until(lambda: recorder._courier.last_error is not None)
+    wait_until(lambda: recorder._sender.last_error is not None)
 
 
 def wait_until(condition: Callable[[], bool], patience_s: float = 60) -> None:
