@@ -19,6 +19,8 @@ from harness.tuning.searcher import TruthfulOptunaSearch
 from harness.tuning.stopping import why_stop
 
 GIB = 2**30
+FULL = 2**16
+"""Bytes that are free on a disk that counts as full."""
 LOOK_S = 1.0
 """Time between two looks at clock and disk."""
 SPENT_S = 10.0
@@ -84,6 +86,8 @@ class Monitor:
         self._ledger.spent(self._clock.elapsed_s, self._clock.device_s)
 
     def _urgent(self) -> str | None:
+        if shutil.disk_usage(self._folder).free < FULL:  # checkpoints are lost while the ledger's last page has room
+            return f"the disk of {self._folder} is full: free some and resume"
         return INTERRUPTED if self._interrupted.is_set() else self._pool.broken
 
     def _limits(self, now: float) -> str | None:
