@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from invented.ablations import BASELINE, CHOSEN, CONFIRMATION, OTHERS, made_ablation, made_request
 
-from harness.ablation.results import RESULTS, to_json
+from harness.ablation.results import RESULTS
 from harness.reporting.ablation import ablation_document
 from harness.reporting.ablation.overview import lead
 from harness.reporting.ablation.record import read_ablation, read_record
@@ -99,5 +99,5 @@ def test_the_report_is_written_whoever_lacks_a_score(tmp_path: Path, dev_only: t
 def test_results_made_again_from_the_ledger_have_the_same_gaps(tmp_path: Path) -> None:
     ablation = made_ablation(tmp_path / "a", request=made_request(SEEDS, plan=CONFIRMATION), dev_only=OTHERS)
     (tmp_path / "a" / RESULTS).unlink()
-    assert to_json(read_ablation(tmp_path / "a")) == to_json(ablation) | {"tracking_uri": ""}
+    assert read_ablation(tmp_path / "a").to_dict() == ablation.to_dict() | {"tracking_uri": ""}
     assert read_record(ablation, tmp_path / "a").unscored == list(OTHERS)

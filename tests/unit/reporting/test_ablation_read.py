@@ -8,7 +8,7 @@ import pytest
 from invented.ablations import ODD, PLAIN, STRONG, made_ablation, made_request
 
 from harness.ablation.request import with_seeds, write_request
-from harness.ablation.results import RESULTS, to_json
+from harness.ablation.results import RESULTS
 from harness.event_log import LEDGER
 from harness.reporting.ablation.record import read_ablation, read_record
 from harness.tracking.stores import OUTBOX
@@ -23,15 +23,15 @@ def test_fresh_results_are_taken_as_they_are(tmp_path: Path) -> None:
     ablation = made_ablation(tmp_path / "a")
     data = json.loads((tmp_path / "a" / RESULTS).read_text())
     (tmp_path / "a" / RESULTS).write_text(json.dumps({**data, "elapsed_s": 12345.0}))
-    assert to_json(read_ablation(tmp_path / "a")) == to_json(ablation) | {"elapsed_s": 12345.0}
+    assert read_ablation(tmp_path / "a").to_dict() == ablation.to_dict() | {"elapsed_s": 12345.0}
 
 
 @pytest.mark.parametrize("stale", [True, False])
 def test_results_that_are_older_than_the_ledger_or_missing_are_made_again_from_it(tmp_path: Path, stale: bool) -> None:
     ablation = made_ablation(tmp_path / "a", failed=[(ODD, 1)], missing=[(ODD, 2)])
     make_older(tmp_path / "a" / RESULTS) if stale else (tmp_path / "a" / RESULTS).unlink()
-    expected = to_json(ablation) | ({} if stale else {"tracking_uri": ""})
-    assert to_json(read_ablation(tmp_path / "a")) == expected
+    expected = ablation.to_dict() | ({} if stale else {"tracking_uri": ""})
+    assert read_ablation(tmp_path / "a").to_dict() == expected
 
 
 def test_seeds_that_were_asked_for_after_the_results_are_missing(tmp_path: Path) -> None:
