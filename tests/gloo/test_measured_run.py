@@ -10,7 +10,7 @@ from run_conformance import Body, Counter, RunConformance, report_and_restore
 from test_local_run import CPU, Script
 
 from harness.scaling.measure import MeasuredRun
-from harness.scaling.step_timer import StepWatch
+from harness.scaling.step_timer import StepTimer
 from trainers.local_run import LocalRun
 from trainers.run import Decision, Run
 
@@ -19,7 +19,7 @@ STEPS = 100
 
 def with_measured_run(body: Body, folder: Path, decisions: Sequence[Decision]) -> Any:
     inner = LocalRun(folder=folder, device=CPU, listener=Script(decisions))
-    return body(MeasuredRun(inner, StepWatch(CPU, inner.world_size), STEPS))
+    return body(MeasuredRun(inner, StepTimer(CPU, inner.world_size), STEPS))
 
 
 def steps_until_interrupted(run: Run) -> int:

@@ -16,6 +16,7 @@ from mlflow import MlflowClient
 README = Path(__file__).parents[2] / "harness" / "README.md"
 PROGRAM = """
 import json
+import signal
 from pathlib import Path
 
 import ray
@@ -32,7 +33,7 @@ class Ctrl_C:
     def on_report(self, trial):
         if trial.step >= 100 and not self.pressed:
             self.pressed = True
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
 
     def on_end(self, trial):
         pass
@@ -55,6 +56,7 @@ Path("left.json").write_text(json.dumps({
     "searched": searched.to_dict(), "confirmed": confirmed.to_dict(), "ablated": ablated.to_dict(),
     "whole": whole.to_dict(), "state": state, "resumed": resumed.to_dict(),
 }))
+ray.shutdown()
 """
 
 pytestmark = pytest.mark.timeout(600)  # the first test waits for all of it
