@@ -118,4 +118,4 @@ def test_every_trial_is_a_nested_run(folder: Path, left: dict[str, Any]) -> None
     children = [run for run in runs.values() if run.data.tags["s4.kind"] == "trial"]
     parents = [runs[run.data.tags["mlflow.parentRunId"]].info.run_name for run in children]
     assert {name: parents.count(name) for name in parents} == {"moons": 6, "moons-confirm": 4, "ablation": 4}
-    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    assert {run.info.status for run in runs.values()} <= {"FINISHED", "KILLED"}  # pruned ones are KILLED
