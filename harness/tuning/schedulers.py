@@ -7,13 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ray.tune.schedulers import (
-    ASHAScheduler,
-    FIFOScheduler,
-    HyperBandScheduler,
-    MedianStoppingRule,
-    TrialScheduler,
-)
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, HyperBandScheduler, MedianStoppingRule, TrialScheduler
 
 from harness.gangs.tune_trial import OBJECTIVE, STEP
 from harness.tuning.objectives import Objective
@@ -151,8 +145,7 @@ class _ByNumber(TrialScheduler):  # type: ignore[misc]  # ray is untyped
         known = _Known.of(trial.config["number"])
         if known == BASELINE:
             self._take(known, result)
-            return str(TrialScheduler.CONTINUE)
-        if not self._is_news(known, result):
+        if not self._is_news(known, result):  # nor is the baseline's report, once it is taken in
             return str(TrialScheduler.CONTINUE)
         self._last[known] = result[STEP]
         return str(super().on_trial_result(controller, known, result))
