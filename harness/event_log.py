@@ -69,12 +69,7 @@ class Ledger:
     """
 
     def __init__(self, path: Path, metric: str, clock: Callable[[], float] = time.time) -> None:
-        """Open the ledger; what it holds stays.
-
-        Args:
-            metric: name of the metric that is the objective.
-            clock: stamps the events, seconds since 1970.
-        """
+        """Open the ledger; what it holds stays. `metric` is the objective's; `clock` gives seconds since 1970."""
         self._metric = metric
         self._clock = clock
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,13 +82,8 @@ class Ledger:
 
     def on_start(self, trial: Trial) -> None:
         """Write down what was drawn; once more where a trial goes on."""
-        self._append(
-            "start",
-            trial.number,
-            params=dict(trial.params),
-            overrides=dict(trial.overrides),
-            config_hash=trial.config_hash,
-        )
+        drawn = {"params": dict(trial.params), "overrides": dict(trial.overrides), "config_hash": trial.config_hash}
+        self._append("start", trial.number, **drawn)
 
     def on_report(self, trial: Trial) -> None:
         """Write down a report."""
@@ -126,10 +116,7 @@ class Ledger:
 
 
 def read_ledger(path: Path, maximise: bool = True) -> History:
-    """Return what a ledger tells; an empty history where there is none.
-
-    Args:
-        maximise: whether more of the objective is better, which makes the best report.
+    """Return what a ledger tells; an empty history where there is none. `maximise` decides which report is the best.
 
     Raises:
         UsageError: it is not a ledger.

@@ -107,10 +107,7 @@ def kind_of(folder: Path) -> Kind | None:
 
 
 def read_run(folder: Path, kind: Kind | None = None) -> RunInfo:
-    """Return what a run began with; also one that version 0.1 began.
-
-    Args:
-        kind: of the run that is wanted; none: any.
+    """Return what a run of this kind, none: of any, began with; also one that version 0.1 began.
 
     Raises:
         UsageError: nothing began there, it is of another kind, or this version cannot read it.
@@ -162,10 +159,7 @@ def _from_version_1(kind: Kind, data: Mapping[str, Any]) -> RunInfo:
 
 
 def check_same(before: RunInfo, now: RunInfo, otherwise: str) -> None:
-    """Refuse to go on with another config or other data than at the beginning.
-
-    Args:
-        otherwise: what else could be done.
+    """Refuse to go on with another config or other data than at the beginning; `otherwise` says what else to do.
 
     Raises:
         UsageError: what differs.
@@ -187,12 +181,10 @@ def check_same(before: RunInfo, now: RunInfo, otherwise: str) -> None:
 def _differences(before: Any, now: Any, path: str = "") -> list[str]:
     """Return the dotted paths at which two nested dictionaries differ, with both values."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
-        keys = dict.fromkeys([*before, *now])
-        return [
-            line
-            for key in keys
-            for line in _differences(before.get(key), now.get(key), f"{path}.{key}" if path else str(key))
-        ]
+        lines: list[str] = []
+        for key in dict.fromkeys([*before, *now]):
+            lines += _differences(before.get(key), now.get(key), f"{path}.{key}" if path else str(key))
+        return lines
     return [] if before == now else [f"{path} ({before} then, {now} now)"]
 
 

@@ -8,16 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from harness.cli.options import (
-    Address,
-    Json,
-    Name,
-    Preset,
-    Settings,
-    Storage,
-    TrackingUri,
-    given_options,
-)
+from harness.cli.options import Address, Json, Name, Preset, Settings, Storage, TrackingUri, given_options
 from harness.console import open_console
 from harness.experiment import CssExperiment
 from harness.run_folder import existing_folder, named_folder
@@ -98,11 +89,7 @@ def scale(
 
 
 def _refuse(given: set[str], simulate: str | None) -> None:
-    """Refuse options of the other half of this command.
-
-    Raises:
-        UsageError: which one.
-    """
+    """Refuse options of the other half of this command."""
     other = sorted(given & set(SIMULATING if simulate is None else MEASURING))
     if other:
         named = {"settings": "set"}.get(other[0], other[0]).replace("_", "-")

@@ -7,17 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import (
-    Address,
-    Json,
-    Name,
-    Preset,
-    Resume,
-    Settings,
-    Storage,
-    TrackingUri,
-    given_options,
-)
+from harness.cli.options import Address, Json, Name, Preset, Resume, Settings, Storage, TrackingUri, given_options
 from harness.console import open_console
 from trainers.overrides import parse_settings
 

@@ -31,13 +31,11 @@ class TuneCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
         changed: Callable[[str, Mapping[str, Any]], None] = lambda trial_id, params: None,
         sick: Callable[[str], str | None] = lambda trial_id: None,
     ) -> None:
-        """Make a follower.
+        """Follow Tune.
 
         Args:
             observers: told in this order; the first is the ledger.
             each_turn: called at every turn of Tune's loop, at least ten times a second.
-            earlier: trials of earlier sessions, by number.
-            maximise: whether more of the objective is better.
             changed: told of params that were changed while a trial ran.
             sick: why one of Tune's trials was stopped for its health; none where it was not.
         """
@@ -101,12 +99,12 @@ class TuneCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
         state, error = outcome(result), result.get(ERROR)
         if state is TrialState.PRUNED:
             error = self._sick(trial.trial_id)
-        self._close(trial, state, error)
+        self._end(trial.trial_id, state, error)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Close the record of a trial whose proxy raised or died."""
         self._open(trial)
-        self._close(trial, TrialState.FAIL, str(trial.get_pickled_error() or "the trial's proxy was lost"))
+        self._end(trial.trial_id, TrialState.FAIL, str(trial.get_pickled_error() or "the trial's proxy was lost"))
 
     def _change(self, ours: Trial, trial: Any) -> None:
         """Take note that the scheduler let a trial go on with another's state and other params."""
@@ -120,7 +118,7 @@ class TuneCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
         """Close the records that Tune left open."""
         for key, trial in self._trials.items():
             if trial.state is TrialState.RUNNING:
-                self._end(key, trial, TrialState.INTERRUPTED, reason)
+                self._end(key, TrialState.INTERRUPTED, reason)
 
     def _open(self, trial: Any) -> None:
         if trial.trial_id in self._trials:
@@ -135,11 +133,9 @@ class TuneCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
         for observer in self._observers:
             observer.on_start(ours)
 
-    def _close(self, trial: Any, state: TrialState, error: str | None) -> None:
-        self._end(trial.trial_id, self._trials[trial.trial_id], state, error)
-
-    def _end(self, key: str, trial: Trial, state: TrialState, error: str | None) -> None:
+    def _end(self, key: str, state: TrialState, error: str | None) -> None:
         self._dispatcher.drop.remote(key)  # frees the gang, whatever ended the trial
+        trial = self._trials[key]
         trial.state, trial.error = state, error
         for observer in self._observers:
             observer.on_end(trial)

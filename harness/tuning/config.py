@@ -55,10 +55,7 @@ ABILITIES: Mapping[str, Abilities] = {
 
 
 def check_sampler(name: str, objectives: Sequence[Objective], constrained: bool, warm: bool) -> None:
-    """Refuse what a sampler cannot do.
-
-    Args:
-        warm: whether the search starts from earlier trials.
+    """Refuse what a sampler cannot do; `warm` where the search starts from earlier trials.
 
     Raises:
         UsageError: names the sampler, what it cannot do, and those that can.

@@ -59,10 +59,7 @@ class Records:
 
 
 def check_and_repair(folder: Path, tracking_uri: str, fix: bool, console: Console) -> bool:
-    """Show what disagrees about a search; return whether all agrees in the end.
-
-    Args:
-        fix: whether what can be repaired is repaired.
+    """Show what disagrees about a search, repair what can be where `fix`; return whether all agrees in the end.
 
     Raises:
         UsageError: there is no such search, a driver runs it, or its ledger cannot be read.
@@ -116,9 +113,7 @@ def check_study(records: Records) -> Iterator[Finding]:
     """Compare the ledger with Optuna's study."""
     folder, trials = records.folder, records.history.trials
 
-    def repair() -> History:
-        return reconcile(folder, folder.name, records.objective)
-
+    repair = partial(reconcile, folder, folder.name, records.objective)
     study = open_study(folder, folder.name)
     if study is None:
         if trials:

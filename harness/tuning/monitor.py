@@ -11,6 +11,7 @@ from typing import Any
 from ray.tune.search import ConcurrencyLimiter
 
 from harness.event_log import Clock, Ledger
+from harness.formats import GIB
 from harness.gangs.client import call_with_retry
 from harness.gangs.pool import GangPool, NodeMonitor
 from harness.trials import INTERRUPTED
@@ -18,7 +19,6 @@ from harness.tuning.config import SearchConfig
 from harness.tuning.searcher import TruthfulOptunaSearch
 from harness.tuning.stopping import why_stop
 
-GIB = 2**30
 FULL = 2**16
 """Bytes that are free on a disk that counts as full."""
 LOOK_S = 1.0

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -109,13 +110,15 @@ def parse_constraint(text: str) -> Constraint:
     Raises:
         UsageError: the text is neither, or the number is not finite.
     """
-    found = CONSTRAINT.fullmatch(text.strip())
-    bound = _number(found[3]) if found else math.nan
-    if not found or not math.isfinite(bound):
+    match, bound = CONSTRAINT.fullmatch(text.strip()), math.nan
+    if match:
+        with suppress(ValueError):
+            bound = float(match[3])
+    if not match or not math.isfinite(bound):
         raise UsageError(
             f"a constraint must be METRIC<=NUMBER or METRIC>=NUMBER, got {text!r}: write it like memory/peak_gib<=20"
         )
-    return Constraint(found[1].strip(), cast("Literal['<=', '>=']", found[2]), bound)
+    return Constraint(match[1].strip(), cast("Literal['<=', '>=']", match[2]), bound)
 
 
 def values_of(metrics: Mapping[str, float], objectives: Sequence[Objective]) -> list[float] | None:
@@ -125,13 +128,10 @@ def values_of(metrics: Mapping[str, float], objectives: Sequence[Objective]) -> 
 
 
 def pareto_front(rows: Sequence[Sequence[float]], objectives: Sequence[Objective]) -> list[int]:
-    """Return the indices of the rows that no other row dominates, in their order.
+    """Return the indices of the rows (values of feasible, complete trials) that no other row dominates, in their order.
 
     A row dominates another if it is nowhere worse and somewhere better. Equal rows do not dominate each other, so all
     of them are in the front. A row with NaN is in no front.
-
-    Args:
-        rows: values of feasible, complete trials, one for each objective.
     """
     signs = [1.0 if objective.maximise else -1.0 for objective in objectives]
     points = [tuple(sign * value for sign, value in zip(signs, row, strict=True)) for row in rows]
@@ -141,10 +141,3 @@ def pareto_front(rows: Sequence[Sequence[float]], objectives: Sequence[Objective
 
 def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
     return one != other and all(a >= b for a, b in zip(one, other, strict=True))
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan

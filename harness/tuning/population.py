@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 from ray.tune.schedulers import PopulationBasedTraining
@@ -15,6 +16,8 @@ from search_spaces import Parameter, Space
 
 Config = dict[str, Any]
 """Config of a Tune trial: `number`, `params` (raw, by name) and `job`; after an exploit also `donor`."""
+WITHOUT_SEARCHER = SimpleNamespace(search_alg=None)
+"""What `on_trial_add` asks its controller for: the searcher, to refuse it."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +39,7 @@ class GangPopulation(PopulationBasedTraining):  # type: ignore[misc]  # ray is u
     """
 
     def __init__(self, explore: Explore, perturb_steps: int, grace_steps: int, **settings: Any) -> None:
-        """Make the scheduler.
-
-        Args:
-            perturb_steps: optimizer steps between two exploits of a trial.
-            grace_steps: optimizer steps before the first.
-        """
+        """Exploit every `perturb_steps` optimizer steps of a trial, first after `grace_steps`."""
         super().__init__(
             perturbation_interval=perturb_steps,
             burn_in_period=grace_steps,
@@ -54,7 +52,7 @@ class GangPopulation(PopulationBasedTraining):  # type: ignore[misc]  # ray is u
 
     def on_trial_add(self, controller: Any, trial: Any) -> None:
         """Take a member into the population."""
-        super().on_trial_add(_WITHOUT_SEARCHER, trial)
+        super().on_trial_add(WITHOUT_SEARCHER, trial)
 
     def _get_new_config(self, trial: Any, trial_to_clone: Any) -> tuple[Config, dict[str, Any]]:
         """Return the config that a trial goes on with, and Ray's words for what was changed.
@@ -65,15 +63,6 @@ class GangPopulation(PopulationBasedTraining):  # type: ignore[misc]  # ray is u
         config, operations = super()._get_new_config(trial, trial_to_clone)
         numbers = {"number": trial.config["number"], "donor": trial_to_clone.config["number"]}
         return self._finish({**config, **numbers}), operations
-
-
-class _WithoutSearcher:
-    """What `on_trial_add` asks its controller for: the searcher, to refuse it."""
-
-    search_alg = None
-
-
-_WITHOUT_SEARCHER = _WithoutSearcher()
 
 
 def explorer(space: Space, rebuild: Callable[[Config], Config]) -> Explore:

@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from harness.formats import GIB
 from harness.run_folder import APART, PREVIOUS, checkpoint_folder
 from harness.trials import Trial, TrialState
 from harness.tuning.objectives import Objective
 
-GIB = 2**30
 KEPT_APART = 2
 """States saved apart that a live trial keeps: a clone may still be about to start from the one before the last."""
 MEASURE_S = 30.0
@@ -38,15 +38,7 @@ class CheckpointRetention:
         max_gib: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Make a keeper.
-
-        Args:
-            root: holds a folder for each trial.
-            objective: decides which complete trials are the best, by their last report.
-            keep: how many of them stay.
-            earlier: trials of earlier sessions.
-            max_gib: what all checkpoints together may take; none: as much as they like.
-        """
+        """Keep the `keep` best complete trials below `root`, by the last report; all checkpoints within `max_gib`."""
         self._root = root
         self._metric = objective.metric
         self._keep = keep
@@ -83,7 +75,6 @@ class CheckpointRetention:
         return sorted(complete, key=lambda trial: (-self._sign * trial.metrics[self._metric], trial.number))
 
     def _make_room(self) -> None:
-        """Delete until the budget holds."""
         assert self._max_gib is not None  # noqa: S101  # narrows the type; callers have checked
         self._measured = self._clock()
         drops = self._drops()

@@ -131,7 +131,8 @@ def _session(search: Search, history: History, ledger: Ledger, trials: int) -> t
             )  # fmt: skip
             stopper = Stopper(health, lambda: monitor.reason is not None and callback.idle)
             try:
-                _make_tuner(search, searcher, limiter, callback, stopper, dispatcher, history, trials).fit()
+                scheduler, drawing = _make_scheduler(search, searcher, history), searcher if search.pauses else limiter
+                _make_tuner(search, drawing, scheduler, callback, stopper, dispatcher, trials).fit()
             except (OSError, TuneError) as error:
                 if not any(f"[Errno {code}]" in str(error) for code in (errno.ENOSPC, errno.EDQUOT)):
                     raise  # Tune hands on what an observer raised as text, in an error of its own
@@ -215,14 +216,7 @@ def _make_pool(search: Search, dispatcher: Any) -> GangPool:
 
 
 def _make_tuner(
-    search: Search,
-    searcher: TruthfulOptunaSearch,
-    limiter: ConcurrencyLimiter,
-    callback: TuneCallback,
-    stopper: Stopper,
-    dispatcher: Any,
-    history: History,
-    trials: int,
+    search: Search, drawing: Any, scheduler: Any, callback: TuneCallback, stopper: Stopper, dispatcher: Any, trials: int
 ) -> Any:
     """Return a Tuner whose trials are proxies that take no CPU and live beside the driver.
 
@@ -236,8 +230,8 @@ def _make_tuner(
     return tune.Tuner(
         tune.with_resources(trainable, tune.PlacementGroupFactory([here])),
         tune_config=tune.TuneConfig(
-            search_alg=searcher if search.pauses else limiter,
-            scheduler=_make_scheduler(search, searcher, history),
+            search_alg=drawing,
+            scheduler=scheduler,
             num_samples=trials,
             reuse_actors=True,
             trial_dirname_creator=lambda trial: f"{trial.config['number']:05d}",

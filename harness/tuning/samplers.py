@@ -43,7 +43,7 @@ def make_sampler(
         UsageError: there is no such sampler, or it cannot do what is asked of it.
     """
     check_sampler(name, objectives, constrained, warm=False)
-    derived = _derive(seed, drawn)
+    derived = int(np.random.SeedSequence((seed, drawn)).generate_state(1)[0]) if drawn else seed
     if name == "grid":
         return CellSampler(grid_of(space, points), seed)
     if name == "cmaes":
@@ -189,7 +189,3 @@ def _steady_names(space: SearchSpace) -> frozenset[str] | None:
     if not isinstance(space, Space):
         return None
     return frozenset(parameter.name for parameter in space.parameters if not parameter.when)
-
-
-def _derive(seed: int, drawn: int) -> int:
-    return seed if drawn == 0 else int(np.random.SeedSequence((seed, drawn)).generate_state(1)[0])

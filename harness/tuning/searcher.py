@@ -100,8 +100,8 @@ class TruthfulOptunaSearch(OptunaSearch):  # type: ignore[misc]  # ray is untype
     @property
     def study(self) -> optuna.Study:
         """The Optuna study."""
-        found: optuna.Study = self._ot_study
-        return found
+        study: optuna.Study = self._ot_study
+        return study
 
     def finish(self) -> None:
         """Draw no more trials."""
@@ -119,8 +119,7 @@ class TruthfulOptunaSearch(OptunaSearch):  # type: ignore[misc]  # ray is untype
         if known is None:
             return self._config(number, params)
         config = self._config(number, known.params)
-        last_step = known.step if known.metrics else -1
-        return {**config, "job": replace(config["job"], last_step=last_step)}
+        return {**config, "job": replace(config["job"], last_step=known.step if known.metrics else -1)}
 
     def rebuild(self, config: Config) -> Config:
         """Return a config whose `params` were changed, with the job that trains them."""
@@ -180,8 +179,7 @@ class TruthfulOptunaSearch(OptunaSearch):  # type: ignore[misc]  # ray is untype
             _, config_hash = self._resolve(overrides)
         except UsageError:  # the gang meets the same error and fails the trial with it
             config_hash = ""
-        folder = checkpoint_folder(self._checkpoints, number)
-        job = Job(self._ids[number], overrides, str(folder), config_hash)
+        job = Job(self._ids[number], overrides, str(checkpoint_folder(self._checkpoints, number)), config_hash)
         return {"number": number, "params": dict(params), "job": job}
 
     def _report(self, trial: optuna.Trial, result: Mapping[str, Any]) -> None:

@@ -47,11 +47,8 @@ def stagnates(study: optuna.Study, trials: int, min_trials: int = MIN_TRIALS) ->
 
     By Optuna's BestValueStagnationEvaluator; its Terminator waits for one trial more than the number that it is given.
     Its regret bound is not used: that must be told the error of an objective by the scores of a cross-validation,
-    which no trial here has. Trials of an earlier search
-    do not count, neither as better ones nor towards the number.
-
-    Args:
-        min_trials: complete trials before anything can stagnate.
+    which no trial here has. Trials of an earlier search do not count, neither as better ones nor towards the number.
+    Nothing stagnates before `min_trials` are complete.
 
     Raises:
         UsageError: the study has several objectives, for which there is no best value.
@@ -80,11 +77,7 @@ class Health:
     """
 
     def __init__(self, on: bool = True, threshold: float = COLLAPSED_ENTROPY) -> None:
-        """Watch trials.
-
-        Args:
-            threshold: of the normalised entropy, in [0, 1]; it must have been `RISE` times as high before.
-        """
+        """Watch trials by the normalised entropy, in [0, 1], which must have been `RISE` thresholds before."""
         self._on = on
         self._threshold = threshold
         self._highest: dict[str, float] = {}

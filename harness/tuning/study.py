@@ -6,6 +6,7 @@ event apart at most. A trial that either of them knows to be over is over; every
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import optuna
@@ -65,10 +66,7 @@ TO_OPTUNA = {state: theirs for theirs, state in OF_OPTUNA.items()}
 
 
 def reconcile(folder: Path, name: str, objective: Objective) -> History:
-    """Return the history of a search after bringing its ledger and its study in line.
-
-    Args:
-        objective: the primary one.
+    """Return the history of a search, by its primary objective, after bringing its ledger and its study in line.
 
     Raises:
         UsageError: the ledger cannot be read.
@@ -79,16 +77,13 @@ def reconcile(folder: Path, name: str, objective: Objective) -> History:
     if study is None:
         return history
     first = num_imported(study)
-    ledger = Ledger(folder / LEDGER, objective.metric)
-    try:
+    with closing(Ledger(folder / LEDGER, objective.metric)) as ledger:
         for theirs in study.get_trials(deepcopy=False)[first:]:
             ours = history.trials.get(theirs.number - first)
             if ours is not None:
                 _settle(study, ledger, theirs, ours)
             if theirs.state is OptunaState.RUNNING and (ours is None or not ours.state.over):
                 requeue(study, theirs)
-    finally:
-        ledger.close()
     return history
 
 

@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -79,14 +79,14 @@ def earlier_trials(
     if source.startswith(MLFLOW):
         if not tracking_uri:
             raise UsageError(f"with the source {source!r} a tracking URI must be given, got none: pass --tracking-uri")
-        found = _from_mlflow(source.removeprefix(MLFLOW), space, objectives, constraints, tracking_uri)
+        trials = _from_mlflow(source.removeprefix(MLFLOW), space, objectives, constraints, tracking_uri)
     else:
-        found = _from_journal(source, objectives)
+        trials = _from_journal(source, objectives)
     earlier = Earlier([], Counter())
-    for one in found:
-        reason = _why_not(one, space, objectives, constraints)
+    for trial in trials:
+        reason = _why_not(trial, space, objectives, constraints)
         if reason is None:
-            earlier.trials.append(_as_trial(one, space, constraints, source))
+            earlier.trials.append(_as_trial(trial, space, constraints, source))
         else:
             earlier.left_out[reason] += 1
     return earlier
@@ -118,14 +118,11 @@ def _why_not(
 
 def _as_trial(found: _Found, space: Space, constraints: Sequence[Constraint], source: str) -> FrozenTrial:
     names = [str(constraint) for constraint in constraints]
+    known = [parameter for parameter in space.parameters if parameter.name in found.params]
     return create_trial(
         state=found.state,
         params=dict(found.params),
-        distributions={
-            parameter.name: distribution_of(parameter)
-            for parameter in space.parameters
-            if parameter.name in found.params
-        },
+        distributions={parameter.name: distribution_of(parameter) for parameter in known},
         values=found.values,
         user_attrs={MARK: source},
         intermediate_values=dict(found.intermediate),
@@ -190,21 +187,11 @@ def _from_mlflow(
     where: str, space: Space, objectives: Sequence[Objective], constraints: Sequence[Constraint], tracking_uri: str
 ) -> Iterator[_Found]:
     for params, metrics in _runs(where, tracking_uri):
-        measured = {
-            objective.metric: metrics.get(clean_name(objective.metric), float("nan")) for objective in objectives
-        }
-        bounds = {str(one): metrics.get(clean_name(one.metric)) for one in constraints}
-        yield _Found(
-            TrialState.COMPLETE,
-            _raw_params(params, space),
-            values_of(measured, objectives),
-            {
-                str(one): one.violation({one.metric: value})
-                for one in constraints
-                if (value := bounds[str(one)]) is not None
-            },
-            {},
-        )
+        wanted = [objective.metric for objective in objectives] + [bound.metric for bound in constraints]
+        measured = {name: metrics[clean_name(name)] for name in wanted if clean_name(name) in metrics}
+        violations = {str(bound): bound.violation(measured) for bound in constraints if bound.metric in measured}
+        values = values_of(measured, objectives)
+        yield _Found(TrialState.COMPLETE, _raw_params(params, space), values, violations, {})
 
 
 def _runs(where: str, tracking_uri: str) -> Iterator[tuple[Mapping[str, str], Mapping[str, float]]]:
@@ -233,14 +220,11 @@ def _runs(where: str, tracking_uri: str) -> Iterator[tuple[Mapping[str, str], Ma
         raise UsageError(f"MLflow at {tracking_uri} must give the runs of {where!r}, it answered: {words}") from None
     if not runs:
         raise UsageError(f"{MLFLOW}{where} must hold complete trials, it holds none: start from another search")
-    for run in sorted(runs, key=_place):
+    # In the order in which they were drawn, whatever MLflow's clock says.
+    for run in sorted(
+        runs, key=lambda run: (run.data.tags.get("s4.search_id", ""), int(run.data.tags.get("s4.trial", 0)))
+    ):
         yield run.data.params, run.data.metrics
-
-
-def _place(run: Any) -> tuple[str, int]:
-    """Return what sorts runs as they were drawn, whatever MLflow's clock says."""
-    tags = run.data.tags
-    return tags.get("s4.search_id", ""), int(tags.get("s4.trial", 0))
 
 
 def _raw_params(params: Mapping[str, str], space: Space) -> dict[str, Value]:
