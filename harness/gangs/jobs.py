@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import shutil
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,12 +17,13 @@ import ray
 from ray.exceptions import RayActorError
 
 from harness.cluster import Allocation, check_fit, check_nodes, interruptible
-from harness.event_log import LEDGER, Clock, History, Ledger
+from harness.event_log import LEDGER, Clock, History, Ledger, read_ledger
 from harness.gangs.client import call_with_retry, start_dispatcher
 from harness.gangs.messages import Job, Report
 from harness.gangs.pool import GangPool, NodeMonitor
 from harness.run_folder import APART, GANGS, PREVIOUS, TRIALS, checkpoint_folder, fresh_folder, sole_driver
 from harness.trials import INTERRUPTED, Experiment, GangsBrokenError, Trial, TrialObserver, TrialState, Value
+from trainers.errors import UsageError
 
 POLL_S = 0.5
 """Longest wait between two looks at signals, nodes and the clock."""
@@ -47,7 +49,8 @@ class Jobs:
     those of the allocation, and a lost node is waited for."""
     observers: Sequence[TrialObserver] = ()
     earlier: History | None = None
-    """What earlier sessions left: what is over stays over, the rest goes on from its checkpoint."""
+    """What earlier sessions left: what is over stays over, the rest goes on from its checkpoint. None: the folder's
+    ledger is read when the session begins."""
     single: bool = False
     """Whether there is one training, whose checkpoint lies in the run's folder itself."""
     retries: int = 2
@@ -90,10 +93,12 @@ def run_jobs(jobs: Jobs) -> JobsEnd:
     check_fit(jobs.allocation.gangs, sizes[0], jobs.allocation.use_gpu)
     with sole_driver(jobs.folder):
         check_nodes(jobs.folder)
-        with closing(Ledger(jobs.folder / LEDGER, jobs.experiment.metric)) as ledger:
-            ledger.begin_session()
-            session = _Session(jobs, ledger)
-            session.run(sizes)
+        history = jobs.earlier or read_ledger(jobs.folder / LEDGER)
+        session = _Session(jobs, history)
+        if session.waiting:
+            with closing(Ledger(jobs.folder / LEDGER, jobs.experiment.metric)) as ledger:
+                ledger.begin_session()
+                session.run(ledger, sizes, history)
     if session.reason == INTERRUPTED:
         raise KeyboardInterrupt
     if session.broken:
@@ -102,45 +107,51 @@ def run_jobs(jobs: Jobs) -> JobsEnd:
 
 
 class _Session:
-    def __init__(self, jobs: Jobs, ledger: Ledger) -> None:
-        self._jobs, self._ledger = jobs, ledger
-        self._observers = [ledger, *jobs.observers]
-        self._history = jobs.earlier or History()
-        self.trials = dict(self._history.trials)
+    """The trainings of one session: in order, no more at once than there are gangs."""
+
+    def __init__(self, jobs: Jobs, history: History) -> None:
+        self._jobs = jobs
+        self.trials = dict(history.trials)
         over = {number for number, trial in self.trials.items() if trial.state.over}
-        self._waiting = [number for number in range(len(jobs.overrides)) if number not in over]
+        self.waiting = [number for number in range(len(jobs.overrides)) if number not in over]
+        """Trainings that no gang has yet, in order."""
         self._running: dict[int, Job] = {}
         self._pending: dict[Any, int] = {}
         """Reports that are awaited, and whose."""
         self.reason: str | None = None
         self.broken = False
 
-    def run(self, sizes: Sequence[int]) -> None:
-        if not self._waiting:
-            return
+    def run(self, ledger: Ledger, sizes: Sequence[int], history: History) -> None:
+        """Start the gangs, train, and end everything."""
         jobs, allocation = self._jobs, self._jobs.allocation
+        self._observers = [ledger, *jobs.observers]
         self._dispatcher = start_dispatcher(jobs.retries, jobs.hang_timeout_s)
         pool = GangPool(
             self._dispatcher, jobs.experiment, allocation.gangs, sizes, fresh_folder(jobs.folder / GANGS),
             allocation.use_gpu, save_interval_s=jobs.save_interval_s, most_gangs=allocation.most_gangs,
         )  # fmt: skip
-        clock = None
+        clock = Clock(allocation.gangs * sizes[0], history)
         try:
             with pool, interruptible() as interrupted:
-                clock = Clock(pool.workers, self._history)
-                self._train(pool, clock, interrupted)
+                try:
+                    self._train(pool, clock, ledger, interrupted)
+                except Exception as error:
+                    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+                    self.reason = f"the disk of {jobs.folder} is full: free some and go on" if full else INTERRUPTED
+                    call_with_retry(self._dispatcher.abort, self.reason)
+                    if not full:
+                        raise
         finally:
             for number in sorted(self._running):
-                self._end(number, TrialState.INTERRUPTED, self.reason or INTERRUPTED)
-            if clock is not None:
-                self._ledger.spent(clock.elapsed_s, clock.device_s)
+                _write_down(self._end, number, TrialState.INTERRUPTED, self.reason or INTERRUPTED)
+            _write_down(ledger.spent, clock.elapsed_s, clock.device_s)
             ray.kill(self._dispatcher)
 
-    def _train(self, pool: GangPool, clock: Clock, interrupted: threading.Event) -> None:
+    def _train(self, pool: GangPool, clock: Clock, ledger: Ledger, interrupted: threading.Event) -> None:
         nodes, wrote, deadline = NodeMonitor(self._dispatcher, pool), time.monotonic(), float("inf")
-        while self._running or (self._waiting and self.reason is None):
-            while self._waiting and self.reason is None and len(self._running) < pool.gangs:
-                self._start(self._waiting.pop(0))
+        while self._running or (self.waiting and self.reason is None):
+            while self.waiting and self.reason is None and len(self._running) < pool.gangs:
+                self._start(self.waiting.pop(0))
             done, _ = ray.wait(list(self._pending), timeout=POLL_S)
             for future in done:
                 self._take_in(self._pending.pop(future), future)
@@ -148,7 +159,7 @@ class _Session:
             clock.hold(min(pool.workers, nodes.slots))
             if time.monotonic() - wrote >= SPENT_S:
                 wrote = time.monotonic()
-                self._ledger.spent(clock.elapsed_s, clock.device_s)
+                ledger.spent(clock.elapsed_s, clock.device_s)
             if self.reason is not None:
                 if time.monotonic() > deadline:
                     deadline = float("inf")
@@ -174,7 +185,8 @@ class _Session:
     def _start(self, number: int) -> None:
         overrides = dict(self._jobs.overrides[number])
         trial = self.trials.get(number) or Trial(number, {}, overrides)
-        trial.config, trial.config_hash = self._jobs.experiment.resolve(overrides)
+        with suppress(UsageError):  # the gang meets it, too, and fails the training with its words
+            trial.config, trial.config_hash = self._jobs.experiment.resolve(overrides)
         trial.state, trial.error = TrialState.RUNNING, None
         self.trials[number] = trial
         folder = str(self._jobs.checkpoints(number))
@@ -207,13 +219,13 @@ class _Session:
             error = f"a report must hold the metric {metric!r}, this one holds {held}: report it"
             call_with_retry(self._dispatcher.drop, self._running[number].trial)
             return self._end(number, TrialState.FAIL, error)
-        trial.take_in(report.metrics, report.metrics[metric])
-        self._running[number] = replace(self._running[number], last_step=trial.step)
-        for observer in self._observers:
-            observer.on_report(trial)
-        if trial.metrics["finished"]:
-            return self._end(number, TrialState.COMPLETE, None)
-        return self._await(number)
+        finished = bool(report.metrics.get("finished"))
+        if not finished or trial.step < report.metrics["step"]:  # else an earlier driver died before it ended the trial
+            trial.take_in(report.metrics, report.metrics[metric])
+            self._running[number] = replace(self._running[number], last_step=trial.step)
+            for observer in self._observers:
+                observer.on_report(trial)
+        return self._end(number, TrialState.COMPLETE, None) if finished else self._await(number)
 
     def _end(self, number: int, state: TrialState, error: str | None) -> None:
         trial = self.trials[number]
@@ -223,7 +235,15 @@ class _Session:
             observer.on_end(trial)
         folder = self._jobs.checkpoints(number)
         if state is TrialState.FAIL and not self._jobs.single:
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)  # no gang writes to it any more
         if state is TrialState.COMPLETE:
             for path in (folder / PREVIOUS, *folder.glob(APART)):
                 path.unlink(missing_ok=True)
+
+
+def _write_down(write: Callable[..., None], *arguments: object) -> None:
+    """Write how something ended. Where the disk is full it stays as it is, and the next session goes on with it."""
+    try:
+        write(*arguments)
+    except OSError as error:
+        log.warning("cannot write down how the session ended: %s", error)
