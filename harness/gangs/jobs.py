@@ -52,7 +52,7 @@ class Jobs:
     """What earlier sessions left: what is over stays over, the rest goes on from its checkpoint. None: the folder's
     ledger is read when the session begins."""
     single: bool = False
-    """Whether there is one training, whose checkpoint lies in the run's folder itself."""
+    """Whether there is one training, whose checkpoint lies in the folder of the run; a failed one goes on, too."""
     retries: int = 2
     """How often a training whose workers died goes on from its checkpoint."""
     hang_timeout_s: float | None = 3600.0
@@ -112,7 +112,8 @@ class _Session:
     def __init__(self, jobs: Jobs, history: History) -> None:
         self._jobs = jobs
         self.trials = dict(history.trials)
-        over = {number for number, trial in self.trials.items() if trial.state.over}
+        again = (TrialState.FAIL,) if jobs.single else ()
+        over = {number for number, trial in self.trials.items() if trial.state.over and trial.state not in again}
         self.waiting = [number for number in range(len(jobs.overrides)) if number not in over]
         """Trainings that no gang has yet, in order."""
         self._running: dict[int, Job] = {}

@@ -108,7 +108,8 @@ class Analytic(Experiment):
                 file.write(f"{step}\n")
 
     def misbehave(self, behave: str, run: Run, metrics: dict[str, float]) -> None:
-        if behave == "raise" or (behave == "raise on rank 1" and run.rank == 1):
+        once = behave == "raise once" and self.first_time(behave)
+        if once or behave == "raise" or (behave == "raise on rank 1" and run.rank == 1):
             raise RuntimeError("a bug in training")
         if behave == "diverge":
             raise DivergedError("the loss is not finite")

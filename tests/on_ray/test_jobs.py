@@ -173,10 +173,25 @@ def test_two_gangs_train_two_at_a_time(tmp_path: Path) -> None:
     assert most == 2
 
 
-def test_the_checkpoint_of_a_single_training_lies_in_the_folder_of_the_run(tmp_path: Path) -> None:
-    run_jobs(Jobs(tmp_path / "run", Analytic(tmp_path), [{}], single=True))
-    assert (tmp_path / "run" / "latest.pt").exists()
-    assert not (tmp_path / "run" / "trials").exists()
+@pytest.fixture(scope="module")
+def single(ray_here: None, tmp_path_factory: pytest.TempPathFactory) -> Jobs:
+    folder = tmp_path_factory.mktemp("single")
+    jobs = Jobs(folder / "run", Analytic(folder), [{}], single=True, save_interval_s=0)
+    run_jobs(jobs)
+    return jobs
+
+
+def test_the_checkpoint_of_a_single_training_lies_in_the_folder_of_the_run(single: Jobs) -> None:
+    assert (single.folder / "latest.pt").exists()
+    assert not (single.folder / "trials").exists()
+
+
+def test_a_single_training_that_failed_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path / "run", Analytic(tmp_path), [{"behave": "raise once"}], single=True, save_interval_s=0)
+    assert run_jobs(jobs).trials[0].state is TrialState.FAIL
+    witness = Witness()
+    assert run_jobs(replace(jobs, observers=[witness])).trials[0].state is TrialState.COMPLETE
+    assert [report["step"] for report in witness.reports[0]] == list(range(MISBEHAVE_AT, 10))
 
 
 def test_gangs_that_cannot_warm_up_end_the_session_with_the_reason(tmp_path: Path) -> None:
@@ -191,7 +206,6 @@ def test_a_disk_with_too_little_room_interrupts_the_session(tmp_path: Path) -> N
     end = run_jobs(jobs)
     assert "is nearly full" in str(end.reason)
     assert [str(trial.state) for trial in end.trials] == ["INTERRUPTED"]
-    assert run_jobs(replace(jobs, min_free_gib=0)).trials[0].state is TrialState.COMPLETE
 
 
 def test_a_full_disk_ends_the_session_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,14 +223,12 @@ def test_a_full_disk_ends_the_session_with_what_to_do(tmp_path: Path, monkeypatc
     assert run_jobs(jobs).trials[0].state is TrialState.COMPLETE
 
 
-def test_a_last_report_is_told_once_where_a_driver_died_before_the_end_was_written(tmp_path: Path) -> None:
-    jobs = Jobs(tmp_path / "run", Analytic(tmp_path), [{}], save_interval_s=0)
-    run_jobs(jobs)
-    lines = (jobs.folder / LEDGER).read_text().splitlines(keepends=True)
+def test_a_last_report_is_told_once_where_a_driver_died_before_the_end_was_written(single: Jobs) -> None:
+    lines = (single.folder / LEDGER).read_text().splitlines(keepends=True)
     end = next(index for index, line in enumerate(lines) if '"end"' in line)
-    (jobs.folder / LEDGER).write_text("".join(lines[:end]))
+    (single.folder / LEDGER).write_text("".join(lines[:end]))
     witness = Witness()
-    trial = run_jobs(replace(jobs, observers=[witness])).trials[0]
+    trial = run_jobs(replace(single, observers=[witness])).trials[0]
     assert (trial.state, len(trial.values), witness.reports) == (TrialState.COMPLETE, 9, {})
 
 
