@@ -58,7 +58,7 @@ from harness.tuning.warm_start import earlier_trials
 from search_spaces import Space, SpaceError, load_space
 from search_spaces.ablation import AblationPlan, Variant, load_plan
 from search_spaces.space import parse_space
-from trainers.errors import ConfigError, UsageError
+from trainers.errors import UsageError
 from trainers.run import Decision, Run
 
 __all__ = [
@@ -173,8 +173,7 @@ def train(
     console, place, uri = console or make_console(quiet), Path(storage), absolute_uri(tracking_uri)
     if resume:
         folder, before = _resumed(place, name, "train")
-        same = method is None and settings is None
-        experiment = _again(experiment, before, before.settings if same else settings, None if same else method)
+        experiment = _again(experiment, before, settings, method)
     else:
         experiment = _experiment(experiment or "digits_css", settings, method)
         folder = free_folder(place, name, experiment.name)
@@ -200,15 +199,22 @@ def train(
         write_run(folder, info)
         allocation = Allocation(use_gpu=cluster_slots().unit == "GPU", workers_per_gang=sizes[0])
 
+        ends: list[str | None] = []
+
         def work(more: Sequence[TrialObserver]) -> None:
             jobs = Jobs(
                 folder, session.experiment, ({},), allocation, sizes, [*more, *observers], earlier, single=True,
                 save_interval_s=0.0, hang_timeout_s=None,
             )  # fmt: skip
-            if run_jobs(jobs).trials[0].state is TrialState.COMPLETE:
+            end = run_jobs(jobs)
+            ends.append(end.reason)
+            if end.trials[0].state is TrialState.COMPLETE:
                 session.experiment.draw(folder)
 
-        return record_session(session, work, report)
+        results = record_session(session, work, report)
+    if ends[0] is not None:
+        console.say(f"ended early: {ends[0]}; {again}")
+    return replace(results, reason=ends[0])
 
 
 def worker_sizes(workers: int | str, experiment: Experiment) -> tuple[int, ...]:
@@ -223,11 +229,11 @@ def worker_sizes(workers: int | str, experiment: Experiment) -> tuple[int, ...]:
         raise UsageError(
             f"--workers must be N or MIN:MAX with 1 <= MIN <= MAX, got {workers}: give, for example, 2 or 1:4"
         )
-    sizes, refused = [], ConfigError("")
+    sizes, refused = [], UsageError("")
     for size in range(least, most + 1):
         try:
             experiment.check(size)
-        except ConfigError as error:
+        except UsageError as error:
             refused = error
         else:
             sizes.append(size)
@@ -253,7 +259,8 @@ def _again(
         return given
     if given is None and before.trainer != "css":
         raise UsageError("a run of an own experiment must go on with it, got none: pass the experiment")
-    return CssExperiment.of(given or before.preset, before.settings if settings is None else settings, method)
+    kept = before.settings if settings is None and method is None else settings
+    return CssExperiment.of(given or before.preset, kept, method)
 
 
 def _experiment(given: Experiment | str, settings: Settings | None, method: str | None = None) -> Experiment:

@@ -58,6 +58,13 @@ def test_another_method_is_refused(begun: Path, capsys: pytest.CaptureFixture[st
     assert "with the config it began with" in refusal(begun, capsys, "--name", "begun", "--method", "supervised")
 
 
+def test_another_method_than_that_it_began_with_is_refused(begun: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    experiment = CssExperiment.of("digits_css", None, "css_mix")
+    write_run(begun, RunInfo.of("train", experiment, "dev/miou", {}))
+    said = refusal(begun, capsys, "--name", "begun", "--method", "css_cross")
+    assert "css.label_strategy (mix then, cross now)" in said
+
+
 def test_a_training_that_is_over_is_refused(begun: Path, capsys: pytest.CaptureFixture[str]) -> None:
     start = {"event": "start", "trial": 0, "params": {}, "overrides": {}, "config_hash": ""}
     end = {"event": "end", "trial": 0, "state": "COMPLETE", "error": None}
