@@ -182,17 +182,18 @@ def ablate_session(
         write_request(folder, request)
         history = read_ledger(folder / LEDGER)
         earlier = list(history.trials.values())
-        source = {"plan": request.plan, "base": request.base}
+        tags = {"plan": request.plan, "base": request.base, "objective": metric}
         if request.confirms is not None:
-            source = {"confirms": request.confirms.search}
+            tags = {"confirms": request.confirms.search, "objective": metric}
         with recording(
-            folder, info, tracking_uri, tags_of(folder, info, experiment, **source), console, metric=request.watched,
+            folder, info, tracking_uri, tags_of(folder, info, experiment, **tags), console, metric=request.watched,
             trial_tags=lambda trial: run_tags(request, trial),
             trial_name=lambda trial: request.runs[trial.number].label,
         ) as recorder:  # fmt: skip
             experiment.record_inputs(recorder, folder, val=True)
             recorder.artifact("config.yaml", yaml.safe_dump(dict(info.config), sort_keys=False))
-            recorder.artifact("plan.yaml", request.plan_text)
+            variants = {variant.name: dict(variant.overrides) for variant in request.variants}
+            recorder.artifact("plan.yaml", request.plan_text or yaml.safe_dump({"variants": variants}, sort_keys=False))
             left = len(request.runs) - sum(trial.state.over for trial in earlier)
             console.say(
                 f"{folder.name}: {counted(len(request.variants), 'variant')} of {info.preset}, "
@@ -212,7 +213,8 @@ def ablate_session(
             if end.reason is not None:
                 raise UnfinishedError(f"not finished: {end.reason}; {again}")
             ablation = gather(folder, request, metric, tracking_uri, {})
-            write_results_of(folder, ablation)  # of a confirmation: its choice, before the validation images are read
+            if request.confirms is not None:
+                write_results_of(folder, ablation)  # the choice, before the validation images are read
             runs = ablation.to_evaluate
             late = evaluate_runs(folder, experiment, request, runs, allocation.use_gpu, console)
             ablation = gather(folder, request, metric, tracking_uri, late)

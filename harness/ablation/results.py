@@ -1,4 +1,4 @@
-"""What an ablation found: the outcome of each run, and the comparison of its variants."""
+"""Results of an ablation: the outcome of each run, and the comparison of its variants."""
 
 from __future__ import annotations
 
@@ -7,17 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.ablation.request import Request, read_request
 from harness.formats import last_line
 from harness.run_folder import write_whole
 from harness.statistics.compare import Comparison, compare
 from harness.statistics.intervals import Interval, Summary, paired, summary, t_interval
+from harness.trials import Trial
 from trainers.errors import UsageError
-
-if TYPE_CHECKING:
-    from harness.trials import Trial
 
 RESULTS = "ablation.json"
 

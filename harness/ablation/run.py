@@ -1,8 +1,8 @@
-"""Training and evaluation of an ablation's runs, and the table of what came of them."""
+"""Evaluation of an ablation's runs, and the tables and lines of its results."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import ray
@@ -16,7 +16,7 @@ from harness.event_log import LEDGER, read_ledger
 from harness.run_folder import TRIALS, checkpoint_folder
 from harness.statistics.compare import Verdict, in_words
 from harness.tables import Cell, Column, Table
-from harness.trials import Experiment, Trial
+from harness.trials import Experiment, Trial, Value
 
 DECIMALS = 4
 STYLES = {Verdict.BETTER: "bold green", Verdict.WORSE: "red"}
@@ -43,36 +43,27 @@ def evaluate_runs(
     Raises:
         UsageError: as `Experiment.evaluate`.
     """
-    jobs = {
-        run.number: (
-            request.overrides(request.runs[run.number]), checkpoint_folder(folder / TRIALS, run.number)
-        )
+    work = ray.remote(_evaluate).options(num_cpus=1, num_gpus=1 if use_gpu else 0)
+    shared, late = ray.put(experiment), dict[int, dict[str, float]]()
+    pending = {
+        work.remote(
+            shared, request.overrides(request.runs[run.number]), checkpoint_folder(folder / TRIALS, run.number)
+        ): run.number
         for run in runs
     }  # fmt: skip
-    late: dict[int, dict[str, float]] = {}
-    with counting(console, "evaluated", len(jobs)) as count:
-        for number, metrics in _evaluated(experiment, jobs, use_gpu):
-            late[number] = metrics
+    with counting(console, "evaluated", len(runs)) as count:
+        while pending:
+            (done, *_), _ = ray.wait(list(pending), num_returns=1)
+            try:
+                late[pending.pop(done)] = ray.get(done)
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from None  # in the words of the task, without Ray's traceback
             count()
     return late
 
 
-def _evaluated(
-    experiment: Experiment, jobs: Mapping[int, tuple[Mapping[str, object], Path]], use_gpu: bool
-) -> Iterator[tuple[int, dict[str, float]]]:
-    work = ray.remote(_evaluate).options(num_cpus=1, num_gpus=1 if use_gpu else 0)
-    shared = ray.put(experiment)
-    pending = {work.remote(shared, *job): number for number, job in jobs.items()}
-    while pending:
-        (done, *_), _ = ray.wait(list(pending), num_returns=1)
-        try:
-            yield pending.pop(done), ray.get(done)
-        except ray.exceptions.RayTaskError as error:
-            raise error.cause from None  # in the words of the task, without Ray's traceback
-
-
-def _evaluate(experiment: Experiment, overrides: Mapping[str, object], folder: Path) -> dict[str, float]:
-    return experiment.evaluate(overrides, folder)  # type: ignore[arg-type]  # values of a plan
+def _evaluate(experiment: Experiment, overrides: Mapping[str, Value], folder: Path) -> dict[str, float]:
+    return experiment.evaluate(overrides, folder)
 
 
 def to_table(ablation: Ablation) -> Table:
