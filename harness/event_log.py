@@ -295,7 +295,7 @@ class Outbox:
     def mark_done(self, count: int) -> None:
         """Note that the first `count` operations have been applied."""
         try:
-            write_whole(_done_path(self.path), str(count))
+            write_whole(self.path.with_name(f"{self.path.name}.done"), str(count))
         except OSError as error:
             log.debug("cannot write what was sent of %s: %s", self.path, error)
 
@@ -305,13 +305,9 @@ class Outbox:
         self._lock.release()
 
 
-def _done_path(path: Path) -> Path:
-    return path.with_name(path.name + ".done")
-
-
 def _done(path: Path) -> int:
     try:
-        return int(_done_path(path).read_text(encoding="utf-8"))
+        return int(path.with_name(f"{path.name}.done").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return 0
 

@@ -15,6 +15,7 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -118,7 +119,12 @@ def read_run(folder: Path, kind: Kind | None = None) -> RunInfo:
         path = next((folder / file for file in VERSION_1 if (folder / file).exists()), path)
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
-        info = _from_version_1(VERSION_1[path.name], data) if path.name in VERSION_1 else _parse(data)
+        if path.name in VERSION_1:
+            info = _from_version_1(VERSION_1[path.name], data)
+        elif data["version"] != VERSION:
+            raise ValueError(f"it has version {data['version']}, and this s4 reads {VERSION}")
+        else:
+            info = RunInfo(**{item.name: data[item.name] for item in fields(RunInfo)})
     except FileNotFoundError:
         raise UsageError(
             f"{what} must have written {path}, there is none: check --name and --storage ({command} begins {what})"
@@ -128,12 +134,6 @@ def read_run(folder: Path, kind: Kind | None = None) -> RunInfo:
     if kind is not None and info.kind != kind:
         raise UsageError(f"{folder.name} must be {what}, it is {COMMANDS[info.kind][0]}: check --name and --storage")
     return info
-
-
-def _parse(data: Mapping[str, Any]) -> RunInfo:
-    if data["version"] != VERSION:
-        raise ValueError(f"it has version {data['version']}, and this s4 reads {VERSION}")
-    return RunInfo(**{item.name: data[item.name] for item in fields(RunInfo)})
 
 
 VERSION_1: Mapping[str, Kind] = {
@@ -217,10 +217,7 @@ def free_folder(storage: Path, name: str | None, stem: str) -> Path:
         UsageError: the name is not one, or it is taken.
     """
     if name is None:
-        number = 1
-        while (storage.resolve() / f"{stem}-{number:03d}").exists():
-            number += 1
-        return storage.resolve() / f"{stem}-{number:03d}"
+        return _first_free(storage.resolve(), f"{stem}-")
     folder = named_folder(storage, name)
     if folder.exists():
         raise UsageError(
@@ -269,11 +266,14 @@ def write_whole(path: Path, text: str) -> None:
 
 def fresh_folder(folder: Path) -> Path:
     """Make and return a numbered folder below this one: Ray goes on with what it finds under a name it knows."""
-    number = 1
-    while (folder / f"{number:03d}").exists():
-        number += 1
-    (folder / f"{number:03d}").mkdir(parents=True)
-    return folder / f"{number:03d}"
+    fresh = _first_free(folder)
+    fresh.mkdir(parents=True)
+    return fresh
+
+
+def _first_free(folder: Path, stem: str = "") -> Path:
+    numbered = (folder / f"{stem}{number:03d}" for number in count(1))
+    return next(path for path in numbered if not path.exists())
 
 
 class HeldError(Exception):

@@ -5,11 +5,10 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -33,8 +32,7 @@ from harness.reporting.reports import report_on
 from harness.reporting.results import Collector, Results, summary, to_table, write_results
 from harness.run_folder import PICTURE, RunInfo, existing_folder, kind_of
 from harness.tracking.node_metrics import NodeMetrics
-from harness.tracking.recorder import MlflowRecorder
-from harness.tracking.stores import EXPERIMENT, OUTBOX
+from harness.tracking.recorder import MlflowRecorder, recording, tags_of
 from harness.tracking.views import Chart
 from harness.trials import Experiment, GangsBrokenError, TrialObserver, UnfinishedError
 from harness.tuning.objectives import Objective
@@ -64,38 +62,6 @@ class Session:
         """Say what begins, and where it goes."""
         for line in (*lines, f"results in {self.folder}, records at {self.tracking_uri}"):
             self.console.say(line)
-
-
-def tags_of(folder: Path, info: RunInfo, experiment: Experiment, **more: str) -> dict[str, str]:
-    """Return the tags of all MLflow runs of a run."""
-    data = {"s4.data": experiment.data, "s4.data_digest": info.data_digest} if info.data_digest else {}
-    return {
-        "s4.preset": info.preset,
-        **data,
-        "s4.objective": info.metric,
-        "s4.horizon": str(info.horizon),
-        "s4.folder": str(folder),
-        **{f"s4.{name}": value for name, value in more.items()},
-    }
-
-
-@contextmanager
-def recording(
-    folder: Path, info: RunInfo, tracking_uri: str, tags: Mapping[str, str], console: Console, **options: Any
-) -> Iterator[MlflowRecorder]:
-    """Yield the recorder of a run; what was begun is continued. At the end nothing is left RUNNING.
-
-    Args:
-        options: of `MlflowRecorder`.
-    """
-    recorder = MlflowRecorder(tracking_uri, EXPERIMENT, info.kind, folder.name, tags, folder / OUTBOX, **options)
-    try:
-        with recorder:
-            yield recorder
-    finally:
-        delivery = recorder.close()
-        if delivery.note:
-            console.say(f"tracking: {delivery.note}")
 
 
 @contextmanager
@@ -336,10 +302,11 @@ def report_again(storage: Path, name: str, console: Console) -> Path:
         UsageError: there is no such run, or it has no results.
         UnfinishedError: the report cannot be written.
     """
-    folder, measured = existing_folder(storage, name), "scale.md"
-    if (folder / measured).exists():
+    folder = existing_folder(storage, name)
+    if (measured := (folder / "scale.md").exists()) or kind_of(folder) == "scale":
+        way_on = f"its table is {folder / 'scale.md'}" if measured else "it ended early, measure again with s4 scale"
         raise UsageError(f"s4 report must be given a search, training, ablation or confirmation, {name} is a scaling "
-                         f"measurement: its table is {folder / measured}")  # fmt: skip
+                         f"measurement: {way_on}")  # fmt: skip
     if kind_of(folder) in ("ablation", "confirm"):
         ablation = read_ablation(folder)
         show_table(ablation, console)

@@ -44,15 +44,12 @@ def run(arguments: Sequence[str]) -> int:
     try:
         app(args=list(arguments), prog_name="s4")
     except SystemExit as exit_:
-        return _code(exit_)
-    except (UsageError, SpaceError) as error:
-        sys.stderr.write(f"s4: {error}\n")
-        return WRONG_USE
+        return exit_.code if isinstance(exit_.code, int) else DONE if exit_.code is None else FAILED
     except GangsBrokenError:  # said why already
         return FAILED
-    except UnfinishedError as error:
+    except (UsageError, SpaceError, UnfinishedError) as error:
         sys.stderr.write(f"s4: {error}\n")
-        return FAILED
+        return FAILED if isinstance(error, UnfinishedError) else WRONG_USE
     except Exception:
         traceback.print_exc()
         return FAILED
@@ -62,10 +59,6 @@ def run(arguments: Sequence[str]) -> int:
 def main() -> None:
     """Run the command line of this process."""
     sys.exit(run(sys.argv[1:]))
-
-
-def _code(exit_: SystemExit) -> int:
-    return exit_.code if isinstance(exit_.code, int) else DONE if exit_.code is None else FAILED
 
 
 def _one_line(

@@ -43,10 +43,7 @@ def options_of(
     """Return a decorator: the parameter `options` of a command becomes an option for each field of a model.
 
     Names, types, bounds, help and metavars are the fields'. The command receives a dictionary of those that were given.
-
-    Args:
-        leave_out: fields that are no options.
-        only: the only ones that are, with their help.
+    Fields to `leave_out` are no options; `only` names the only ones that are, with their help.
     """
     names = [name for name in only or model.model_fields if name not in leave_out]
     parameters = [_option(name, model.model_fields[name], (only or {}).get(name)) for name in names]

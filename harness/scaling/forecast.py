@@ -273,7 +273,8 @@ def to_table(forecast: Forecast) -> Table:
     """Return the table, a row for each number of gangs and each failure rate."""
     rows: list[list[Cell]] = []
     for cluster, per_worker_day, simulations, slowdown in forecast.rows:
-        hours, low, high, device_hours, lost = map(_digits, simulations[:5])
+        digits = [f"{value:.3g}" if value < 100 else f"{value:.0f}" for value in simulations[:5]]
+        hours, low, high, device_hours, lost = digits
         rows.append([
             cluster.gangs, cluster.workers, per_worker_day, hours, f"{low} to {high}", f"{100 * slowdown:+.1f} %",
             device_hours, lost, simulations.failures, simulations.failed_trials,
@@ -321,7 +322,3 @@ def show(forecast: Forecast, console: Console) -> None:
     for line in lines(forecast):
         console.say(line)
     console.result(to_json(forecast))
-
-
-def _digits(hours: float) -> str:
-    return f"{hours:.3g}" if hours < 100 else f"{hours:.0f}"

@@ -18,6 +18,8 @@ NAMES: Mapping[Mode, tuple[str, ...]] = {
     "weak": ("compute_s", "latency_s", "s_per_byte"),
     "strong": ("fixed_s", "compute_s", "latency_s", "s_per_byte"),
 }
+MEDIANS = ("images_per_s", "step_s", "communication_s", "transfer_s", "input_s", "others_cores", "warmup_s")
+"""Numbers of a point that are those of its samples."""
 Sample = Mapping[str, float]
 """Report of one repeat of one point (`harness.scaling.measure`)."""
 
@@ -89,24 +91,18 @@ def _point(workers: int, repeats: Sequence[Sample], efficiencies: Sequence[float
     counted |= {f"message/{index}": int(size) for index, size in medians("bytes/message/").items()}
     computing = (sample["step_s"] - sample["communication_s"] - sample["input_s"] for sample in repeats)
     return Point(
+        **{name: median(name) for name in MEDIANS},
         workers=workers,
-        images_per_s=median("images_per_s"),
         images_per_s_range=(min(speeds), max(speeds)),
         efficiency=statistics.median(efficiencies),
         efficiency_range=(min(efficiencies), max(efficiencies)),
-        step_s=median("step_s"),
         compute_s=statistics.median(computing),
-        communication_s=median("communication_s"),
-        transfer_s=median("transfer_s"),
-        input_s=median("input_s"),
         bytes_per_step=int(median("bytes_per_step")),
         bytes=counted,
         bytes_expected={name: int(size) for name, size in medians("bytes/expected/").items()},
         collectives=int(median("collectives")),
         links={int(size): seconds for size, seconds in medians("link/").items()},
         peak_memory_bytes=int(max(sample["peak_memory_bytes"] for sample in repeats)),
-        others_cores=median("others_cores"),
-        warmup_s=median("warmup_s"),
         repeats=len(repeats),
     )
 

@@ -3,47 +3,39 @@
 from __future__ import annotations
 
 import shutil
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import ray
 import yaml
 
 from harness.cluster import (
+    Allocation,
     Slots,
     check_nodes,
     cluster_nodes,
     cluster_slots,
     cores,
-    interruptible,
     local_slots,
     ray_session,
 )
 from harness.console import Console
 from harness.experiment import CssExperiment
 from harness.formats import counted
-from harness.gangs.client import call_with_retry, start_dispatcher
-from harness.gangs.messages import Job
-from harness.gangs.pool import GangPool
-from harness.run_folder import free_folder
+from harness.gangs.jobs import Jobs, run_jobs
+from harness.run_folder import GANGS, RunInfo, free_folder, write_run
 from harness.scaling.measure import ScaleExperiment
 from harness.scaling.model import PREDICTED, Fit, Mode, NotIdentifiedError, Sample, fit_all, gather_points
 from harness.scaling.report import CURVE, FILES, Scaling, draw_curve, lines, to_json, to_table, write
-from harness.tracking.recorder import MlflowRecorder
-from harness.tracking.stores import EXPERIMENT, OUTBOX, absolute_uri
-from harness.trials import Trial, TrialState
+from harness.tracking.recorder import MlflowRecorder, recording, tags_of
+from harness.tracking.stores import absolute_uri
+from harness.trials import GangsBrokenError, Trial, TrialState
 from trainers.config import TrainConfig
 from trainers.errors import ConfigError, UsageError
 from trainers.loader import check_batches
 from trainers.overrides import apply_overrides
 
-POLL_S = 0.5
-MAX_RETRIES = 1
-THREADS = 1
-"""Of each worker's arithmetic on a CPU."""
 METRIC = "images_per_s"
 SHOWN = (
     METRIC, "step_s", "communication_s", "transfer_s", "input_s", "bytes_per_step", "peak_memory_bytes",
@@ -176,8 +168,8 @@ def run_scaling(
     """
     if address == "local":
         request = fit_to_slots(request, local_slots())
-    folder = free_folder(storage, name, f"scale-{request.preset}")
-    for line in CssExperiment(request.config).describe():
+    experiment, folder = CssExperiment(request.config), free_folder(storage, name, f"scale-{request.preset}")
+    for line in experiment.describe():
         console.say(line)
     uri = absolute_uri(tracking_uri)
     with ray_session(address, cpus=cores() if address == "local" else None):
@@ -190,25 +182,27 @@ def run_scaling(
             f"{', '.join(map(str, request.counts))} workers, {request.repeats} x {request.total_steps} steps each"
         )
         console.say(f"results in {folder}, records at {uri}")
-        record = ScaleRecord(uri, folder, request)
+        info = RunInfo.of("scale", experiment, METRIC, request.as_plain())
+        write_run(folder, info)
+        with recording(
+            folder, info, uri, tags_of(folder, info, experiment, mode=request.mode), console, metric=METRIC,
+            trial_tags=lambda trial: {"s4.kind": "point", "s4.workers": str(trial.overrides["workers"])},
+        ) as recorder:  # fmt: skip
+            record = ScaleRecord(recorder, request)
 
-        def on_sample(workers: int, repeat: int, sample: Sample) -> None:
-            record.add_sample(workers, repeat, sample)
-            title = f"[{repeat + 1}/{request.repeats}] {counted(workers, 'worker')}"
-            console.say(f"{title}: {sample[METRIC]:.1f} images/s")
+            def on_sample(workers: int, repeat: int, sample: Sample) -> None:
+                record.add_sample(workers, repeat, sample)
+                title = f"[{repeat + 1}/{request.repeats}] {counted(workers, 'worker')}"
+                console.say(f"{title}: {sample[METRIC]:.1f} images/s")
 
-        try:
-            with record.recorder:
-                samples = measure_all(request, folder / "gangs", slots.unit == "GPU", on_sample)
-                shutil.rmtree(folder / "gangs", ignore_errors=True)  # nothing in it is worth keeping
-                scaling = summarise(request, samples, folder.name, slots.unit, hosts, uri)
-                draw_curve(scaling, folder / CURVE)
-                write(folder, scaling)
-                record.finish(scaling)
-        finally:
-            delivery = record.recorder.close()
-            if delivery.note:
-                console.say(f"tracking: {delivery.note}")
+            samples = measure_all(request, folder / GANGS, slots.unit == "GPU", on_sample)
+            shutil.rmtree(folder / GANGS, ignore_errors=True)  # nothing in it is worth keeping
+            scaling = summarise(request, samples, folder.name, slots.unit, hosts, uri)
+            draw_curve(scaling, folder / CURVE)
+            write(folder, scaling)
+            record.finish(scaling)
+            for name in (*FILES, CURVE):
+                recorder.file(folder / name)
     console.table(to_table(scaling))
     for line in (*lines(scaling), f"curve: {folder / CURVE}"):
         console.say(line)
@@ -237,81 +231,54 @@ def measure_all(request: ScaleRequest, folder: Path, use_gpu: bool, on_sample: O
         KeyboardInterrupt: the measurement was interrupted.
     """
     samples: dict[int, list[Sample]] = {workers: [] for workers in request.counts}
-    with interruptible() as interrupted:
-        for repeat in range(request.repeats):
-            # Back and forth, so that a slow drift of the machine falls on all points alike.
-            for workers in request.counts if repeat % 2 == 0 else reversed(request.counts):
-                sample = _measure(request, workers, folder / f"{repeat}-{workers}", use_gpu, interrupted)
-                samples[workers].append(sample)
-                on_sample(workers, repeat, sample)
+    for repeat in range(request.repeats):
+        # Back and forth, so that a slow drift of the machine falls on all points alike.
+        for workers in request.counts if repeat % 2 == 0 else reversed(request.counts):
+            sample = _measure(request, workers, folder / f"{repeat}-{workers}", use_gpu)
+            samples[workers].append(sample)
+            on_sample(workers, repeat, sample)
     return samples
 
 
-def _measure(request: ScaleRequest, workers: int, folder: Path, use_gpu: bool, interrupted: threading.Event) -> Sample:
+def _measure(request: ScaleRequest, workers: int, folder: Path, use_gpu: bool) -> Sample:
     config = request.config_of(workers)
     experiment = ScaleExperiment(config, request.images_of(workers), request.steps, request.blocks, request.warmup)
-    dispatcher = start_dispatcher(MAX_RETRIES)
-    pool = GangPool(dispatcher, experiment, 1, (workers,), folder, use_gpu, THREADS, save_interval_s=float("inf"))
+    allocation = Allocation(use_gpu=use_gpu, workers_per_gang=workers)
     try:
-        with pool:
-            ray.get(dispatcher.submit.remote(Job("0", {}, str(folder / "job"), config.hash)))
-            return _wait(dispatcher, pool, interrupted)
-    finally:
-        ray.kill(dispatcher)
-
-
-def _wait(dispatcher: Any, pool: GangPool, interrupted: threading.Event) -> Sample:
-    """Return the report of the gang. An interruption waits for nothing: there is nothing to save."""
-    pending = dispatcher.next_report.remote("0")
-    while not interrupted.is_set():
-        done, _ = ray.wait([pending], timeout=POLL_S)
-        if done:
-            report = ray.get(pending)
-            if report.error is not None:
-                raise MeasurementError(report.error)
-            return dict(report.metrics)
-        if pool.broken is not None:
-            call_with_retry(dispatcher.abort, pool.broken)
-    raise KeyboardInterrupt
+        end = run_jobs(Jobs(folder, experiment, ({},), allocation, single=True, retries=1, hang_timeout_s=None))
+    except GangsBrokenError as error:
+        raise MeasurementError(str(error)) from None
+    (trial,) = end.trials
+    if trial.state is not TrialState.COMPLETE:
+        raise MeasurementError(trial.error or end.reason)
+    return trial.metrics
 
 
 class ScaleRecord:
     """The records of one measurement: a parent run, and a child a number of workers."""
 
-    def __init__(self, tracking_uri: str, folder: Path, request: ScaleRequest) -> None:
-        self._request, self._folder = request, folder
+    def __init__(self, recorder: MlflowRecorder, request: ScaleRequest) -> None:
+        self._recorder, self._request = recorder, request
         self._points: dict[int, Trial] = {}
-        self.recorder = MlflowRecorder(
-            tracking_uri,
-            EXPERIMENT,
-            "scale",
-            folder.name,
-            {"s4.preset": request.preset, "s4.mode": request.mode, "s4.folder": str(folder)},
-            folder / OUTBOX,
-            metric=METRIC,
-            trial_tags=lambda trial: {"s4.kind": "point", "s4.workers": str(trial.overrides["workers"])},
-        )
         config = request.config.model_dump(mode="json")
         for name, data in (("request.yaml", dict(request.as_plain())), ("config.yaml", config)):
-            self.recorder.artifact(name, yaml.safe_dump(data, sort_keys=False))
+            recorder.artifact(name, yaml.safe_dump(data, sort_keys=False))
 
     def add_sample(self, workers: int, repeat: int, sample: Sample) -> None:
         """Record one repeat of a point, at step `repeat` + 1."""
         trial = self._points.get(workers) or self._start(workers)
         trial.metrics = {"step": float(repeat + 1), **{f"repeat/{name}": sample[name] for name in SHOWN}}
-        self.recorder.on_report(trial)
+        self._recorder.on_report(trial)
 
     def finish(self, scaling: Scaling) -> None:
-        """Record the points, which are medians over their repeats, and the files."""
+        """Record the points, which are medians over their repeats."""
         for point in scaling.points:
             trial, values = self._points[point.workers], asdict(point)
             metrics = {name: float(values[name]) for name in (*SHOWN, "efficiency", "compute_s")}
             trial.take_in({"step": float(point.repeats), **metrics}, point.images_per_s)
-            self.recorder.on_report(trial)
+            self._recorder.on_report(trial)
             trial.state = TrialState.COMPLETE
-            self.recorder.on_end(trial)
-        for name in (*FILES, CURVE):
-            self.recorder.file(self._folder / name)
+            self._recorder.on_end(trial)
 
     def _start(self, workers: int) -> Trial:
         config = self._request.config_of(workers)
@@ -322,5 +289,5 @@ class ScaleRecord:
             config_hash=config.hash,
             config={**config.model_dump(mode="json"), "scale": {**self._request.as_plain(), "workers": workers}},
         )
-        self.recorder.on_start(trial)
+        self._recorder.on_start(trial)
         return trial

@@ -6,13 +6,15 @@ Observing returns at once: an operation is appended to the outbox, and the sende
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
+from harness.console import Console
 from harness.event_log import Operation, Outbox, OutboxState, stamped
-from harness.run_folder import git_sha
+from harness.run_folder import RunInfo, git_sha
 from harness.tracking.limits import (
     NAME_LENGTH,
     TAG_LENGTH,
@@ -25,8 +27,8 @@ from harness.tracking.limits import (
 )
 from harness.tracking.run_logger import RunLogger
 from harness.tracking.sender import Apply, Sender
-from harness.tracking.stores import absolute_uri, artifact_location, connect_client
-from harness.trials import INTERRUPTED, Trial, TrialState, Value
+from harness.tracking.stores import EXPERIMENT, OUTBOX, absolute_uri, artifact_location, connect_client
+from harness.trials import INTERRUPTED, Experiment, Trial, TrialState, Value
 from trainers.errors import UsageError
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -248,3 +250,35 @@ def _finish(sender: Sender, outbox: Outbox, timeout_s: float) -> Delivery:
     elif sender.rejected:
         note = f"MLflow refused {sender.rejected} operations, the last one: {sender.last_error}"
     return Delivery(sender.applied, pending, sender.rejected, note)
+
+
+def tags_of(folder: Path, info: RunInfo, experiment: Experiment, **more: str) -> dict[str, str]:
+    """Return the tags of all MLflow runs of a run."""
+    data = {"s4.data": experiment.data, "s4.data_digest": info.data_digest} if info.data_digest else {}
+    return {
+        "s4.preset": info.preset,
+        **data,
+        "s4.objective": info.metric,
+        "s4.horizon": str(info.horizon),
+        "s4.folder": str(folder),
+        **{f"s4.{name}": value for name, value in more.items()},
+    }
+
+
+@contextmanager
+def recording(
+    folder: Path, info: RunInfo, tracking_uri: str, tags: Mapping[str, str], console: Console, **options: Any
+) -> Iterator[MlflowRecorder]:
+    """Yield the recorder of a run; what was begun is continued. At the end nothing is left RUNNING.
+
+    Args:
+        options: of `MlflowRecorder`.
+    """
+    recorder = MlflowRecorder(tracking_uri, EXPERIMENT, info.kind, folder.name, tags, folder / OUTBOX, **options)
+    try:
+        with recorder:
+            yield recorder
+    finally:
+        delivery = recorder.close()
+        if delivery.note:
+            console.say(f"tracking: {delivery.note}")

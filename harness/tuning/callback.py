@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from ray import tune
@@ -17,39 +18,26 @@ TUNE_RUNNING = "RUNNING"
 """Status of one of Tune's trials."""
 
 
+@dataclass(eq=False, repr=False)
 class TuneCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
     """Maps Tune's trials to ours. All calls come from the driver's main thread, in order."""
 
-    def __init__(
-        self,
-        dispatcher: Any,
-        resolve: Resolve,
-        observers: Sequence[TrialObserver],
-        each_turn: Callable[[], None],
-        earlier: Mapping[int, Trial] | None = None,
-        maximise: bool = True,
-        changed: Callable[[str, Mapping[str, Any]], None] = lambda trial_id, params: None,
-        sick: Callable[[str], str | None] = lambda trial_id: None,
-    ) -> None:
-        """Follow Tune.
-
-        Args:
-            observers: told in this order; the first is the ledger.
-            each_turn: called at every turn of Tune's loop, at least ten times a second.
-            changed: told of params that were changed while a trial ran.
-            sick: why one of Tune's trials was stopped for its health; none where it was not.
-        """
-        self._dispatcher = dispatcher
-        self._resolve = resolve
-        self._observers = observers
-        self._each_turn = each_turn
-        self._earlier = dict(earlier or {})
-        self._maximise = maximise
-        self._changed = changed
-        self._sick = sick
-        self.idle = False
-        """Whether Tune has no trial at work."""
-        self._trials: dict[str, Trial] = {}
+    dispatcher: Any
+    resolve: Resolve
+    observers: Sequence[TrialObserver]
+    """Told in this order; the first is the ledger."""
+    each_turn: Callable[[], None]
+    """Called at every turn of Tune's loop, at least ten times a second."""
+    earlier: Mapping[int, Trial] = field(default_factory=dict)
+    """Trials of earlier sessions, by number."""
+    maximise: bool = True
+    changed: Callable[[str, Mapping[str, Any]], None] = lambda trial_id, params: None
+    """Told of params that were changed while a trial ran."""
+    sick: Callable[[str], str | None] = lambda trial_id: None
+    """Why one of Tune's trials was stopped for its health; none where it was not."""
+    idle: bool = field(default=False, init=False)
+    """Whether Tune has no trial at work."""
+    _trials: dict[str, Trial] = field(default_factory=dict, init=False)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave everything out of the pickle of itself that Tune writes and nothing reads."""
@@ -58,7 +46,7 @@ class TuneCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
     @property
     def trials(self) -> list[Trial]:
         """Every trial that was started, in this session or an earlier one, by number."""
-        everyone = {**self._earlier, **{trial.number: trial for trial in self._trials.values()}}
+        everyone = {**self.earlier, **{trial.number: trial for trial in self._trials.values()}}
         return [trial for _, trial in sorted(everyone.items())]
 
     @property
@@ -69,7 +57,7 @@ class TuneCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Look after what is not a trial."""
         self.idle = all(trial.status != TUNE_RUNNING for trial in trials)
-        self._each_turn()
+        self.each_turn()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Open the record."""
@@ -87,8 +75,8 @@ class TuneCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
             return
         if dict(trial.config["params"]) != dict(ours.params):
             self._change(ours, trial)
-        ours.take_in(result[METRICS], result[OBJECTIVE], self._maximise)
-        for observer in self._observers:
+        ours.take_in(result[METRICS], result[OBJECTIVE], self.maximise)
+        for observer in self.observers:
             observer.on_report(ours)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -98,7 +86,7 @@ class TuneCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
         result = trial.last_result
         state, error = outcome(result), result.get(ERROR)
         if state is TrialState.PRUNED:
-            error = self._sick(trial.trial_id)
+            error = self.sick(trial.trial_id)
         self._end(trial.trial_id, state, error)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -109,9 +97,9 @@ class TuneCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
     def _change(self, ours: Trial, trial: Any) -> None:
         """Take note that the scheduler let a trial go on with another's state and other params."""
         ours.params, ours.overrides = dict(trial.config["params"]), dict(trial.config["job"].overrides)
-        ours.config, ours.config_hash = self._resolve(ours.overrides)
-        self._changed(trial.trial_id, ours.params)
-        for observer in self._observers:
+        ours.config, ours.config_hash = self.resolve(ours.overrides)
+        self.changed(trial.trial_id, ours.params)
+        for observer in self.observers:
             observer.on_start(ours)
 
     def interrupt_unfinished(self, reason: str) -> None:
@@ -125,17 +113,17 @@ class TuneCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
             return
         job = trial.config["job"]
         number, params = trial.config["number"], trial.config["params"]
-        ours = self._earlier.get(number) or Trial(number=number, params=params, overrides=job.overrides)
+        ours = self.earlier.get(number) or Trial(number=number, params=params, overrides=job.overrides)
         ours.state, ours.error = TrialState.RUNNING, None
         with contextlib.suppress(UsageError):  # the gang meets it too and fails the trial with its words
-            ours.config, ours.config_hash = self._resolve(job.overrides)
+            ours.config, ours.config_hash = self.resolve(job.overrides)
         self._trials[trial.trial_id] = ours
-        for observer in self._observers:
+        for observer in self.observers:
             observer.on_start(ours)
 
     def _end(self, key: str, state: TrialState, error: str | None) -> None:
-        self._dispatcher.drop.remote(key)  # frees the gang, whatever ended the trial
+        self.dispatcher.drop.remote(key)  # frees the gang, whatever ended the trial
         trial = self._trials[key]
         trial.state, trial.error = state, error
-        for observer in self._observers:
+        for observer in self.observers:
             observer.on_end(trial)

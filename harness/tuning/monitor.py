@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ SPENT_S = 10.0
 """Time between two entries of the clock in the ledger: what a killed driver forgets of it at most."""
 
 
+@dataclass(eq=False, repr=False)
 class Monitor:
     """Called at every turn of Tune's loop.
 
@@ -34,33 +36,23 @@ class Monitor:
     after `patience_s` is ended where it stands; its last checkpoint stays.
     """
 
-    def __init__(
-        self,
-        config: SearchConfig,
-        folder: Path,
-        dispatcher: Any,
-        pool: GangPool,
-        searcher: TruthfulOptunaSearch,
-        limiter: ConcurrencyLimiter,
-        ledger: Ledger,
-        clock: Clock,
-        interrupted: threading.Event,
-    ) -> None:
-        self._config = config
-        self._folder = folder
-        self._dispatcher = dispatcher
-        self._pool = pool
-        self._nodes = NodeMonitor(dispatcher, pool)
-        self._searcher = searcher
-        self._limiter = limiter
-        self._ledger = ledger
-        self._clock = clock
-        self._interrupted = interrupted
+    config: SearchConfig
+    folder: Path
+    dispatcher: Any
+    pool: GangPool
+    searcher: TruthfulOptunaSearch
+    limiter: ConcurrencyLimiter
+    ledger: Ledger
+    clock: Clock
+    interrupted: threading.Event
+    reason: str | None = field(default=None, init=False)
+    broken: bool = field(default=False, init=False)
+    """Whether the reason is that the gangs cannot go on."""
+
+    def __post_init__(self) -> None:
+        self._nodes = NodeMonitor(self.dispatcher, self.pool)
         self._looked = self._wrote = float("-inf")
         self._deadline = float("inf")
-        self.reason: str | None = None
-        self.broken = False
-        """Whether the reason is that the gangs cannot go on."""
 
     def check(self) -> None:
         """End the search once there is a reason to; every open trial then ends through the usual path."""
@@ -68,40 +60,40 @@ class Monitor:
         if self.reason is not None:
             if now > self._deadline:
                 self._deadline = float("inf")
-                call_with_retry(self._dispatcher.abort, self.reason)
+                call_with_retry(self.dispatcher.abort, self.reason)
             return
         self.reason = self._urgent() or (self._limits(now) if now - self._looked >= LOOK_S else None)
         if self.reason is None:
             return
-        self._searcher.finish()
-        self.broken = self._pool.broken is not None
+        self.searcher.finish()
+        self.broken = self.pool.broken is not None
         if self.broken:
-            call_with_retry(self._dispatcher.abort, self.reason)
+            call_with_retry(self.dispatcher.abort, self.reason)
         else:
-            self._deadline = now + self._config.patience_s
-            call_with_retry(self._dispatcher.interrupt, self.reason)
+            self._deadline = now + self.config.patience_s
+            call_with_retry(self.dispatcher.interrupt, self.reason)
 
     def close(self) -> None:
         """Write down what the session has cost."""
-        self._ledger.spent(self._clock.elapsed_s, self._clock.device_s)
+        self.ledger.spent(self.clock.elapsed_s, self.clock.device_s)
 
     def _urgent(self) -> str | None:
-        if shutil.disk_usage(self._folder).free < FULL:  # checkpoints are lost while the ledger's last page has room
-            return f"the disk of {self._folder} is full: free some and resume"
-        return INTERRUPTED if self._interrupted.is_set() else self._pool.broken
+        if shutil.disk_usage(self.folder).free < FULL:  # checkpoints are lost while the ledger's last page has room
+            return f"the disk of {self.folder} is full: free some and resume"
+        return INTERRUPTED if self.interrupted.is_set() else self.pool.broken
 
     def _limits(self, now: float) -> str | None:
         self._looked = now
         self._nodes.check()
-        self._limiter.max_concurrent = self._pool.gangs
-        self._clock.hold(min(self._pool.workers, self._nodes.slots))
+        self.limiter.max_concurrent = self.pool.gangs
+        self.clock.hold(min(self.pool.workers, self._nodes.slots))
         if now - self._wrote >= SPENT_S:
             self._wrote = now
-            self._ledger.spent(self._clock.elapsed_s, self._clock.device_s)
-        free = shutil.disk_usage(self._folder).free
-        if free < self._config.min_free_gib * GIB:
+            self.ledger.spent(self.clock.elapsed_s, self.clock.device_s)
+        free = shutil.disk_usage(self.folder).free
+        if free < self.config.min_free_gib * GIB:
             return (
-                f"the disk of {self._folder} is nearly full, {free / GIB:.2f} GiB are free and "
-                f"{self._config.min_free_gib:g} must be: free some and resume"
+                f"the disk of {self.folder} is nearly full, {free / GIB:.2f} GiB are free and "
+                f"{self.config.min_free_gib:g} must be: free some and resume"
             )
-        return why_stop(self._config, self._clock.elapsed_s, self._clock.device_s, self._searcher.study)
+        return why_stop(self.config, self.clock.elapsed_s, self.clock.device_s, self.searcher.study)

@@ -70,10 +70,7 @@ def explorer(space: Space, rebuild: Callable[[Config], Config]) -> Explore:
 
     Ray multiplies a raw number by 0.8 or 1.2 or draws it anew, and moves along the choices of a categorical parameter.
     Afterwards every value is moved into its range, parameters whose condition no longer holds are dropped, and those
-    whose condition now holds are drawn.
-
-    Args:
-        rebuild: takes a config with new `params` and a stale `job`, and returns it with the job that trains them.
+    whose condition now holds are drawn. `rebuild` gives a config with new `params` the job that trains them.
     """
     always = [parameter for parameter in space.parameters if not parameter.when]
     return Explore(

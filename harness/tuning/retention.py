@@ -6,6 +6,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import InitVar, dataclass
 from pathlib import Path
 
 from harness.formats import GIB
@@ -21,6 +22,7 @@ MEASURE_S = 30.0
 log = logging.getLogger(__name__)
 
 
+@dataclass(eq=False, repr=False)
 class CheckpointRetention:
     """A TrialObserver that decides which checkpoints stay.
 
@@ -29,23 +31,18 @@ class CheckpointRetention:
     trials hold besides their latest, then complete trials from the worst up, the best of all last.
     """
 
-    def __init__(
-        self,
-        root: Path,
-        objective: Objective,
-        keep: int,
-        earlier: Iterable[Trial] = (),
-        max_gib: float | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """Keep the `keep` best complete trials below `root`, by the last report; all checkpoints within `max_gib`."""
-        self._root = root
-        self._metric = objective.metric
-        self._keep = keep
+    root: Path
+    """Holds a folder for each trial."""
+    objective: Objective
+    """Decides which complete trials are the best, by their last report."""
+    keep: int
+    earlier: InitVar[Iterable[Trial]] = ()
+    max_gib: float | None = None
+    """What all checkpoints together may take; none: as much as they like."""
+    clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self, earlier: Iterable[Trial]) -> None:
         self._trials = {trial.number: trial for trial in earlier}
-        self._max_gib = max_gib
-        self._sign = 1 if objective.maximise else -1
-        self._clock = clock
         self._measured = float("-inf")
         self._warned = False
 
@@ -55,34 +52,35 @@ class CheckpointRetention:
 
     def on_report(self, trial: Trial) -> None:
         """Measure now and then."""
-        if self._max_gib is not None and self._clock() - self._measured >= MEASURE_S:
+        if self.max_gib is not None and self.clock() - self._measured >= MEASURE_S:
             self._make_room()
 
     def on_end(self, trial: Trial) -> None:
         """Delete what is no longer wanted. No gang writes to it any more: it has been told to stop."""
         self._trials[trial.number] = trial
-        wanted = {kept.number for kept in self._best()[: self._keep]} | {0}
+        wanted = {kept.number for kept in self._best()[: self.keep]} | {0}
         for other in self._trials.values():
             if other.state.over and not (other.state is TrialState.COMPLETE and other.number in wanted):
                 shutil.rmtree(self._folder(other), ignore_errors=True)
         self._thin(trial)
-        if self._max_gib is not None:
+        if self.max_gib is not None:
             self._make_room()
 
     def _best(self) -> list[Trial]:
         """Return complete trials, best first; the baseline is kept anyway and takes nobody's place."""
         complete = [trial for trial in self._trials.values() if trial.state is TrialState.COMPLETE and trial.number]
-        return sorted(complete, key=lambda trial: (-self._sign * trial.metrics[self._metric], trial.number))
+        sign = -1 if self.objective.maximise else 1
+        return sorted(complete, key=lambda trial: (sign * trial.metrics[self.objective.metric], trial.number))
 
     def _make_room(self) -> None:
-        assert self._max_gib is not None  # noqa: S101  # narrows the type; callers have checked
-        self._measured = self._clock()
+        assert self.max_gib is not None  # noqa: S101  # narrows the type; callers have checked
+        self._measured = self.clock()
         drops = self._drops()
-        while (size := _size(self._root)) > self._max_gib * GIB:
+        while (size := _size(self.root)) > self.max_gib * GIB:
             drop = next(drops, None)
             if drop is None:
                 if not self._warned:
-                    log.warning("live checkpoints need %.2f GiB of %g: allow more", size / GIB, self._max_gib)
+                    log.warning("live checkpoints need %.2f GiB of %g: allow more", size / GIB, self.max_gib)
                 self._warned = True
                 return
             drop()
@@ -109,7 +107,7 @@ class CheckpointRetention:
             path.unlink(missing_ok=True)
 
     def _folder(self, trial: Trial) -> Path:
-        return checkpoint_folder(self._root, trial.number)
+        return checkpoint_folder(self.root, trial.number)
 
 
 def _size(root: Path) -> int:

@@ -37,7 +37,6 @@ def make_sampler(
         drawn: trials that the study holds already. A sampler begins its random numbers anew with each driver; they are
             derived from (seed, drawn), so that a search that is continued does not draw its first trials again.
             The grid needs no such care: its place is read from the study.
-        points: of the grid, see `grid_of`.
 
     Raises:
         UsageError: there is no such sampler, or it cannot do what is asked of it.
@@ -47,7 +46,10 @@ def make_sampler(
     if name == "grid":
         return CellSampler(grid_of(space, points), seed)
     if name == "cmaes":
-        return SteadyCmaEs(_steady_names(space), derived)
+        steady = (
+            frozenset(item.name for item in space.parameters if not item.when) if isinstance(space, Space) else None
+        )
+        return SteadyCmaEs(steady, derived)
     if name == "gp":
         return optuna.samplers.GPSampler(seed=derived, warn_independent_sampling=False)
     if name == "nsga2":
@@ -183,9 +185,3 @@ def _draws(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     """Return the trials whose parameters the sampler chose."""
     waiting = optuna.trial.TrialState.WAITING
     return [trial for trial in own_trials(study) if trial.state != waiting and "fixed_params" not in trial.system_attrs]
-
-
-def _steady_names(space: SearchSpace) -> frozenset[str] | None:
-    if not isinstance(space, Space):
-        return None
-    return frozenset(parameter.name for parameter in space.parameters if not parameter.when)

@@ -61,7 +61,6 @@ def make_scheduler(
     It knows its metric and mode, so `TuneConfig` must be given neither.
 
     Args:
-        objective: the primary one; its mode counts.
         horizon: optimizer steps of a full trial.
         grace_steps: optimizer steps before a trial may be stopped; HyperBand's shortest bracket and PBT's first
             exploit are no earlier.
@@ -158,8 +157,7 @@ class _ByNumber(TrialScheduler):  # type: ignore[misc]  # ray is untyped
     def on_trial_remove(self, controller: Any, trial: Any) -> None:
         """Forget nothing: what the trial reported stays."""
 
-    def on_trial_error(self, controller: Any, trial: Any) -> None:
-        """Forget nothing: what the trial reported stays."""
+    on_trial_error = on_trial_remove
 
     def _take(self, known: _Known, result: Mapping[str, Any]) -> None:
         if self._is_news(known, result):

@@ -60,7 +60,6 @@ class TruthfulOptunaSearch(OptunaSearch):  # type: ignore[misc]  # ray is untype
             resolve: `Experiment.resolve`; gives each trial the hash of the config that is meant.
             checkpoints: folder that gets a folder for each trial.
             earlier: trials of earlier sessions, by number; those of the study are in line with them already.
-            objectives: the primary one first.
             warm: trials of another search to learn from; they are none of this one's.
         """
         self._described = space

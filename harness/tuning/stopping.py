@@ -27,12 +27,7 @@ ENTROPY = "health/predicted_entropy"
 
 
 def why_stop(config: SearchConfig, elapsed_s: float, device_s: float, study: optuna.Study) -> str | None:
-    """Return why a search must draw no more trials; none while it may.
-
-    Args:
-        elapsed_s: since the search began, the time of earlier drivers included, seconds.
-        device_s: spent by all workers of all gangs so far, seconds.
-    """
+    """Return why a search must draw no more trials; none while it may. Both times include those of earlier drivers."""
     if config.max_hours is not None and elapsed_s >= 3600 * config.max_hours:
         return f"the cap of {config.max_hours:g} hours is reached"
     if config.max_device_hours is not None and device_s >= 3600 * config.max_device_hours:

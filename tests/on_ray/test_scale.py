@@ -17,6 +17,7 @@ from analytic import Analytic, Script, plan_of
 from mlflow import MlflowClient
 from processes import left_of_a_search
 
+from harness.run_folder import read_run
 from harness.scaling.forecast import Forecast, SearchTimes, forecast_search, read_times
 from harness.scaling.simulate import Faults
 
@@ -107,8 +108,10 @@ def test_mlflow_has_a_parent_with_the_curve_and_a_child_a_point(measured: Measur
 
 def test_the_folder_holds_tables_and_curve_and_nothing_of_the_gangs(measured: Measured) -> None:
     files = {path.name for path in (measured.folder / "runs" / "small").iterdir()}
-    assert {"scale.json", "scale.csv", "scale.md", "scale.png"} <= files
+    assert {"run.yaml", "scale.json", "scale.csv", "scale.md", "scale.png"} <= files
     assert "gangs" not in files
+    info = read_run(measured.folder / "runs" / "small", "scale")
+    assert (info.preset, info.metric, info.request["workers"]) == ("digits_css", "images_per_s", [1, 2])
 
 
 @pytest.fixture(scope="module")
