@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,3 +18,23 @@ class Frozen(BaseModel):
     """Base of all configuration: immutable, and no unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+def added(default: Any, **limits: Any) -> Any:
+    """Return a field that came after the first version: at its default it is no part of the hash.
+
+    Configs, checkpoints and runs of before thus keep the hash that they had without it.
+    """
+    return Field(default, json_schema_extra={"added": True}, **limits)
+
+
+def hashed(config: BaseModel) -> dict[str, Any]:
+    """Return what the hash of a config is made of: its JSON-able values, less `added` fields at their default."""
+    values = config.model_dump(mode="json")
+    for name, field in type(config).model_fields.items():
+        value, extra = getattr(config, name), field.json_schema_extra
+        if isinstance(value, BaseModel):
+            values[name] = hashed(value)
+        elif isinstance(extra, dict) and extra.get("added") and value == field.default:
+            del values[name]
+    return values

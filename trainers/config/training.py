@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from trainers.config.base import Frozen, Momentum, Positive
+from trainers.config.base import Frozen, Momentum, Positive, hashed
 from trainers.config.data import AnyData, DigitsData
 from trainers.config.method import AugmentConfig, CssConfig, EmaConfig, LossConfig, ThresholdsConfig, similarity_bound
 from trainers.config.model import ModelConfig
@@ -137,8 +137,8 @@ class TrainConfig(Frozen):
 
     @property
     def hash(self) -> str:
-        """Hash of every field: equal configs, equal hashes. 12 hexadecimal digits."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        """Hash of every field (see `hashed`): equal configs, equal hashes. 12 hexadecimal digits."""
+        text = json.dumps(hashed(self), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @model_validator(mode="after")

@@ -11,6 +11,7 @@ from reference.tiny import tiny_config
 
 import trainers
 from trainers.config import FolderData, TrainConfig
+from trainers.config.base import Frozen, added, hashed
 from trainers.errors import ConfigError
 from trainers.overrides import apply_overrides, flatten
 from trainers.presets import PRESETS, load_preset, supervised
@@ -197,3 +198,19 @@ def test_other_data_starts_from_its_own_defaults() -> None:
         },
     )
     assert config.data == FOLDER.data
+
+
+class Inner(Frozen):
+    kept: int = 1
+    later: int = added(2)
+
+
+class Outer(Frozen):
+    inner: Inner = Inner()
+    late: float | None = added(None)
+
+
+def test_a_field_that_came_later_is_hashed_where_it_is_set() -> None:
+    assert hashed(Outer()) == {"inner": {"kept": 1}}
+    changed = Outer(inner=Inner(later=3), late=0.5)
+    assert hashed(changed) == {"inner": {"kept": 1, "later": 3}, "late": 0.5}
