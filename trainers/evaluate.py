@@ -69,22 +69,28 @@ def evaluate(model: nn.Module, source: ImageSource, config: TrainConfig, run: Ru
 
 
 def evaluate_state(state: TrainState, splits: Splits, config: TrainConfig, run: Run) -> dict[str, float]:
-    """Return a report's metrics of a state: the teacher's `dev/...`, `quality/...`, by class, and `health/...`.
+    """Return a report's metrics of a state: `dev/...` of the network that is scored, `quality/...` and `health/...`.
 
-    Costs a teacher's forward of every dev image and of `evaluation.quality_images` unlabelled ones, shared by the
+    Costs a forward of every dev image and of `evaluation.quality_images` unlabelled ones, shared by the
     ranks, and two collectives of counts. The metrics are the same on every rank; which there are depends on what
     occurs (see `trainers.quality`, `trainers.health`).
 
     Raises:
         DivergedError: a parameter of the student or the teacher, or a prototype, is not finite.
     """
-    metrics = evaluate(state.teacher, splits.dev, config, run, "dev")
+    metrics = evaluate(state.scored, splits.dev, config, run, "dev")
+    if config.evaluation.both:
+        other = state.student if state.scored is state.teacher else state.teacher
+        metrics |= evaluate(other, splits.dev, config, run, "other")
     metrics["health/teacher_student_gap"] = teacher_student_gap(state.teacher, state.student)
     if config.uses_prototypes:
         metrics |= prototype_health(state.prototypes, state.prototypes_at_report)
     if config.uses_unlabelled and config.evaluation.quality_images and len(splits.unlabelled):
-        warming_up = state.step < cross_warmup_steps(config.css, config.schedule, len(splits.unlabelled))
-        counts = count_pseudo_labels(state.teacher, state.prototypes, splits.unlabelled, config, run, warming_up)
+        warmup = cross_warmup_steps(config.css, config.schedule, len(splits.labelled), len(splits.unlabelled))
+        warming_up = state.step < warmup
+        training = state.teacher.training
+        counts = count_pseudo_labels(state.teacher.eval(), state.prototypes, splits.unlabelled, config, run, warming_up)
+        state.teacher.train(training)
         with_prototypes = config.uses_prototypes and bool(state.prototypes.seen.any())
         metrics |= quality_metrics(counts, config, with_prototypes)
     require_finite(metrics, state.step)

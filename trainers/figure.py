@@ -118,7 +118,7 @@ def draw_checkpoint(config: TrainConfig, checkpoint: Path, path: Path, count: in
 def _panels(state: TrainState, image: Tensor, config: TrainConfig) -> _Panels:
     """Return the teacher's labels and maps of a stored image [3, H, W]."""
     inputs = to_images(image.unsqueeze(0), state.prototypes.values.device)
-    dense = forward(state.teacher, inputs, config)
+    dense = forward(state.teacher.eval(), inputs, config)
     size = (inputs.shape[-2], inputs.shape[-1])
     pseudo = pseudo_labels(dense, state.prototypes, config.css.indicator_temperature, size)
     prediction = upsample(dense.logits, size).argmax(dim=1)

@@ -39,7 +39,7 @@ def train(config: TrainConfig, run: Run) -> TrainState:
     if checkpoint is not None:
         state.load_state_dict(load_checkpoint(checkpoint))
     steps = config.schedule.steps
-    warmup = cross_warmup_steps(config.css, config.schedule, len(splits.unlabelled))
+    warmup = cross_warmup_steps(config.css, config.schedule, len(splits.labelled), len(splits.unlabelled))
     meter = Meter(run)
     if state.step == steps:  # interrupted between the last step and its report
         run.report(meter.read(state) | evaluate_state(state, splits, config, run), state)

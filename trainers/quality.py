@@ -153,12 +153,13 @@ def _label_image(
     if not config.uses_prototypes:
         targets = logit_targets(teacher, size)
         others = torch.full_like(targets.logit_target, IGNORE)
-        spaces = (targets.logit_target, others, others)
+        spaces, confidence = (targets.logit_target, others, others), targets.confidence
     else:
         labels = pseudo_labels(teacher, prototypes, config.css.indicator_temperature, size)
         targets = collaborate(labels, config, warming_up)
         spaces = (labels.logit_label, labels.representation_label, labels.agreed)
-    confident = confident_labels(spaces[0], targets.confidence, delta_u)
+        confidence = labels.confidence
+    confident = confident_labels(spaces[0], confidence, delta_u)
     kept = confident_labels(targets.logit_target, targets.confidence, delta_u) != IGNORE
     return _ImageLabels(torch.cat([spaces[0], confident, *spaces[1:]]), kept.squeeze(0))
 

@@ -8,16 +8,20 @@ from trainers.config import CssConfig, EmaConfig, LossConfig, OptimizerConfig, S
 
 
 def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
-    """Poly schedule with a floor: min_lr + (lr - min_lr) (1 - step / steps)^power, for 0 <= step < steps."""
-    return float(config.min_lr + (config.lr - config.min_lr) * (1.0 - step / steps) ** config.power)
+    """Poly schedule with a floor (`OptimizerConfig.min_lr_rule`), for 0 <= step < steps."""
+    decay = (1.0 - step / steps) ** config.power
+    if config.min_lr_rule == "max":
+        return float(max(config.lr * decay, config.min_lr))
+    return float(config.min_lr + (config.lr - config.min_lr) * decay)
 
 
-def cross_warmup_steps(config: CssConfig, schedule: ScheduleConfig, unlabelled_images: int) -> float:
-    """Return for how many steps `cross` labels with logits alone; an epoch is a pass through the unlabelled images."""
+def cross_warmup_steps(config: CssConfig, schedule: ScheduleConfig, labelled: int, unlabelled: int) -> float:
+    """Return for how many steps `cross` labels with logits alone; `labelled`, `unlabelled`: images of the splits."""
     in_steps = {
         "share": schedule.steps,
         "steps": 1,
-        "epochs": unlabelled_images / schedule.unlabelled_batch,
+        "epochs": unlabelled / schedule.unlabelled_batch,
+        "labelled_epochs": labelled / schedule.labelled_batch,
     }
     return config.cross_warmup * in_steps[config.cross_warmup_unit]
 

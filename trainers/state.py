@@ -30,7 +30,7 @@ class TrainState:
         self.world_size = run.world_size
         self.step = 0
         self.student = build_model(config.model, config.num_classes, derive_seed(config.seed, "model"), run.device)
-        self.teacher = make_teacher(self.student)
+        self.teacher = make_teacher(self.student).train(config.ema.teacher_norm == "train")
         if config.compute.compile:
             self.student.compile()
             self.teacher.compile()
@@ -40,6 +40,11 @@ class TrainState:
         self.optimizer = make_optimizer(self.student, config.optimizer)
         self.wrapped: nn.Module = run.wrap(self.student)
         """The student as it is called in training, with gradients averaged over ranks."""
+
+    @property
+    def scored(self) -> nn.Module:
+        """The network that is scored."""
+        return self.teacher if self.config.evaluation.network == "teacher" else self.student
 
     def accumulate(self, loss: Tensor) -> None:
         """Add the gradients of this loss to those of the step."""
@@ -53,7 +58,10 @@ class TrainState:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         average_buffers(self.student, self.world_size)
-        update_teacher(self.teacher, self.student, teacher_momentum(self.config.ema, self.step))
+        own_buffers = self.config.ema.teacher_norm == "train"
+        if own_buffers:
+            average_buffers(self.teacher, self.world_size)
+        update_teacher(self.teacher, self.student, teacher_momentum(self.config.ema, self.step), own_buffers)
         self.prototypes = prototypes
         self.step += 1
 
@@ -119,15 +127,15 @@ def make_teacher(student: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
+def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float, own_buffers: bool = False) -> None:
     """Move the teacher: teacher <- momentum * teacher + (1 - momentum) * student.
 
     The rule for buffers: floating ones (BatchNorm's running statistics) are averaged like parameters, for they belong
-    to the averaged weights; counters are copied. The published code leaves buffers as they were at the start.
+    to the averaged weights; counters are copied. With `own_buffers` they are left to the teacher's own forwards.
     """
     averaged: list[Tensor] = list(teacher.parameters())
     latest: list[Tensor] = list(student.parameters())
-    for of_teacher, of_student in zip(teacher.buffers(), student.buffers(), strict=True):
+    for of_teacher, of_student in () if own_buffers else zip(teacher.buffers(), student.buffers(), strict=True):
         if of_teacher.is_floating_point():
             averaged.append(of_teacher)
             latest.append(of_student)

@@ -203,12 +203,12 @@ def _supervised(logits: Tensor, labels: Tensor, config: TrainConfig) -> LossSum:
     loss = config.loss
     if loss.supervised == "ohem":
         ohem_loss = as_configured(hard_example_loss, config)
-        return ohem_loss(logits, labels, loss.ohem_threshold, loss.ohem_min_kept, loss.class_weights)
+        return ohem_loss(logits, labels, loss.ohem_threshold, loss.ohem_min_kept, loss.class_weights, loss.ohem_scope)
     return as_configured(supervised_loss, config)(logits, labels, loss.class_weights)
 
 
 def _unsupervised(logits: Tensor, targets: Targets, config: TrainConfig) -> LossSum:
-    on_pixels = confident_pixel_loss if config.loss.unsupervised == "pixel" else image_share_loss
+    on_pixels = image_share_loss if config.loss.unsupervised == "image_share" else confident_pixel_loss
     return as_configured(on_pixels, config)(logits, targets.logit_target, targets.confidence, config.thresholds.delta_u)
 
 

@@ -168,7 +168,8 @@ def run_scaling(
     """
     if address == "local":
         request = fit_to_slots(request, local_slots())
-    experiment, folder = CssExperiment(request.config), free_folder(storage, name, f"scale-{request.preset}")
+    experiment = CssExperiment(request.config, request.preset)
+    folder = free_folder(storage, name, f"scale-{request.preset}")
     for line in experiment.describe():
         console.say(line)
     uri = absolute_uri(tracking_uri)

@@ -45,6 +45,15 @@ def weighted_mean(logits: np.ndarray, target: np.ndarray, weights: tuple[float, 
     return sum(weight * loss for weight, loss in terms) / total if terms else 0.0
 
 
+def hard_examples_of_a_batch(logits: np.ndarray, target: np.ndarray, threshold: float, min_kept: int) -> np.ndarray:
+    """Which pixels are kept where the whole batch chooses its hardest: as one image that holds all of them."""
+    N, K, H, W = logits.shape
+    wide = hard_examples(
+        logits.transpose(1, 0, 2, 3).reshape(1, K, N * H, W), target.reshape(1, N * H, W), threshold, min_kept
+    )
+    return wide.reshape(target.shape)
+
+
 def hard_examples(logits: np.ndarray, target: np.ndarray, threshold: float, min_kept: int) -> np.ndarray:
     """Which pixels are kept: of each image those at most as probable as the threshold, and its hardest ones."""
     kept = np.zeros(target.shape, dtype=bool)

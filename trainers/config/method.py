@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from trainers.config.base import Frozen, Momentum, Positive, Share
+from trainers.config.base import Frozen, Momentum, Positive, Share, added
 
 
 class WeakAugmentConfig(Frozen):
@@ -76,11 +76,20 @@ class CssConfig(Frozen):
     indicator: Literal["similarity", "confidence"] = "similarity"
     """Selects valid and hard pixels of the contrastive loss: similarity to the prototypes, or softmax confidence."""
     indicator_temperature: Positive = 0.25
-    """tau of Eq. 5. The published code uses 0.25 with mix and 0.1 with cross."""
+    """tau of Eq. 5. The constructors of the published code have 0.25 with mix and 0.1 with cross; its scripts hand 0.5
+    to both."""
+    valid_indicator: Literal["same", "similarity", "confidence"] = added("same")
+    """Selects valid pixels, where `indicator` selects the hard ones alone; `same`: `indicator` selects both, as in the
+    paper's text. The published code takes the confidence for valid pixels."""
+    unsupervised_gate: Literal["logit", "representation", "own"] = added("logit")
+    """What delta_u is compared with: the logits' confidence (Eq. 8), the similarity of the target's class, or that of
+    the space whose labels supervise the logits: the similarity with cross after its warm-up, as in the published code.
+    """
     cross_warmup: Annotated[float, Field(ge=0)] = 0.1
     """With `cross`, how long the logits' labels supervise both spaces; 20 epochs in the paper. For `cross` only."""
-    cross_warmup_unit: Literal["share", "steps", "epochs"] = "share"
-    """Of the whole horizon, optimizer steps, or passes through the unlabelled images."""
+    cross_warmup_unit: Literal["share", "steps", "epochs", "labelled_epochs"] = "share"
+    """Of the whole horizon, optimizer steps, passes through the unlabelled images, or passes through the labelled ones,
+    which are the epochs of the published code (`mix_label.py`)."""
 
     @model_validator(mode="after")
     def _share_is_a_share(self) -> CssConfig:
@@ -128,11 +137,15 @@ class LossConfig(Frozen):
     ohem_threshold: Share = 0.7
     """A labelled pixel is hard where the student gives its class less than this probability. For `ohem` only."""
     ohem_min_kept: int = Field(50_000, ge=1)
-    """Pixels an image that are kept at least, the hardest ones. For `ohem` only."""
+    """Pixels that are kept at least, the hardest ones. For `ohem` only."""
+    ohem_scope: Literal["image", "batch"] = added("image")
+    """What keeps `ohem_min_kept` pixels: each image, or a rank's whole batch, as in the published code; the latter
+    depends on the number of ranks and parts. For `ohem` only."""
     class_weights: tuple[Positive, ...] | None = None
     """Weight of each class in L_s, in the order of the classes; none: all alike."""
-    unsupervised: Literal["pixel", "image_share"] = "pixel"
-    """L_u over confident pixels (Eq. 8), or over all pixels weighted by their image's confident share (published)."""
+    unsupervised: Literal["pixel", "all_pixels", "image_share"] = "pixel"
+    """L_u over confident pixels, divided by their number (Eq. 8) or by that of all pseudo-labelled pixels (FixMatch);
+    or over all pixels, weighted by their image's confident share (published code)."""
     temperature: Positive = 0.5
     """tau of Eq. 9, in the contrastive loss and in the choice of negative classes."""
     queries: int = Field(256, ge=1)
@@ -158,6 +171,9 @@ class EmaConfig(Frozen):
     """alpha of Eq. 3; a class's first mean is taken as it is."""
     prototype_source: Literal["teacher", "student"] = "teacher"
     """Whose representations make a prototype: the paper's teacher, or the published code's student."""
+    teacher_norm: Literal["eval", "train"] = added("eval")
+    """Statistics of the teacher's BatchNorm: averages of the student's, or those of each batch, whose running averages
+    are the teacher's own, as in the published code. Scores are made with running averages."""
 
 
 def similarity_bound(num_classes: int, temperature: float) -> float:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from trainers.config.base import Frozen
+from trainers.config.base import Frozen, added
 
 WEIGHT_WORDS = ("none", "imagenet")
 WEIGHT_SUFFIXES = (".pt", ".pth")
@@ -39,8 +39,12 @@ class ModelConfig(Frozen):
     representation_init: Literal["default", "centred"] = "default"
     """How the last layer of the representation head starts: as PyTorch does, or with rows of mean zero and no bias. Its
     inputs are not negative, so with the default all representations, and all prototypes, start nearly parallel."""
-    norm: Literal["batch", "sync_batch", "group"] = "batch"
-    """Normalisation: of the rank's batch, of the batch of all ranks (CUDA only), or of groups of channels."""
+    norm: Literal["batch", "sync_batch", "group", "auto"] = "batch"
+    """Normalisation: of the rank's batch, of the batch of all ranks (CUDA only), or of groups of channels; `auto`: of
+    all ranks on CUDA, as published, and of the rank elsewhere."""
+    pool_norm: bool = added(False)
+    """Whether the image-level features of the spatial pyramid are normalised, as published; a rank then needs at least
+    two images. For deeplabv3plus only."""
 
     @field_validator("backbone_weights", mode="before")
     @classmethod

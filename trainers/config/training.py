@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from trainers.config.base import Frozen, Momentum, Positive, hashed
+from trainers.config.base import Frozen, Momentum, Positive, added, hashed
 from trainers.config.data import AnyData, DigitsData
 from trainers.config.method import AugmentConfig, CssConfig, EmaConfig, LossConfig, ThresholdsConfig, similarity_bound
 from trainers.config.model import ModelConfig
@@ -30,7 +30,10 @@ class OptimizerConfig(Frozen):
     power: Annotated[float, Field(ge=0)] = 0.9
     """Exponent of the poly schedule; 0 is a constant rate."""
     min_lr: Annotated[float, Field(ge=0)] = 0.0
-    """Floor of the schedule: lr falls from `lr` to this, min_lr + (lr - min_lr) (1 - step / steps)^power."""
+    """Floor of the schedule."""
+    min_lr_rule: Literal["blend", "max"] = added("blend")
+    """How the floor acts: min_lr + (lr - min_lr) (1 - step / steps)^power, or, as in the published code,
+    max(lr (1 - step / steps)^power, min_lr)."""
 
     @model_validator(mode="after")
     def _floor_is_below(self) -> OptimizerConfig:
@@ -57,8 +60,13 @@ class ScheduleConfig(Frozen):
 
 
 class EvaluationConfig(Frozen):
-    """Scoring of the teacher; every image counts once, whatever the number of ranks."""
+    """Scoring of the teacher or the student; every image counts once, whatever the number of ranks."""
 
+    network: Literal["teacher", "student"] = added("teacher")
+    """Which network `dev/...` and `val/...` score, predictions are of, and a registered model holds. The paper scores
+    supervised-only by its student."""
+    both: bool = added(False)
+    """Whether a report scores the other network on dev, too, as `other/...`."""
     mode: Literal["whole", "sliding"] = "whole"
     """Whole images, or overlapping windows whose probabilities are averaged (Cityscapes in the paper)."""
     window: tuple[int, int] = (512, 512)
@@ -119,21 +127,28 @@ class TrainConfig(Frozen):
         return self.uses_unlabelled and (self.loss.lambda_c > 0 or self.css.label_strategy != "logit")
 
     @property
-    def indicator_maximum(self) -> float:
-        """Largest value that the indicator of valid and hard pixels can take, with K classes (see `css`)."""
-        if self.css.indicator == "confidence":
+    def valid_indicator(self) -> str:
+        """Name of the indicator of valid pixels."""
+        return self.css.indicator if self.css.valid_indicator == "same" else self.css.valid_indicator
+
+    def largest(self, indicator: str) -> float:
+        """Return the largest value that an indicator can take with K classes."""
+        if indicator == "confidence":
             return 1.0
         return similarity_bound(self.num_classes, self.css.indicator_temperature)
 
     @property
     def delta_w_probability(self) -> float:
         """delta_w as a probability, whatever its unit."""
-        return self.thresholds.delta_w * (self.indicator_maximum if self.thresholds.unit == "of_maximum" else 1.0)
+        return self.thresholds.delta_w * self._unit(self.valid_indicator)
 
     @property
     def delta_s_probability(self) -> float:
         """delta_s as a probability, whatever its unit."""
-        return self.thresholds.delta_s * (self.indicator_maximum if self.thresholds.unit == "of_maximum" else 1.0)
+        return self.thresholds.delta_s * self._unit(self.css.indicator)
+
+    def _unit(self, indicator: str) -> float:
+        return self.largest(indicator) if self.thresholds.unit == "of_maximum" else 1.0
 
     @property
     def hash(self) -> str:
@@ -153,21 +168,29 @@ class TrainConfig(Frozen):
 
     @model_validator(mode="after")
     def _thresholds_can_be_met(self) -> TrainConfig:
-        if self.loss.lambda_c == 0 or self.thresholds.unit == "of_maximum":
-            return self
-        bound = self.indicator_maximum
+        bound = self.largest("similarity")
         explain = (
-            f"the {self.css.indicator} indicator cannot exceed {bound:.3f} with K={self.num_classes} "
+            f"the similarity indicator cannot exceed {bound:.3f} with K={self.num_classes} "
             f"and css.indicator_temperature={self.css.indicator_temperature}"
         )
-        if self.thresholds.delta_w >= bound:
+        gate, strategy = self.css.unsupervised_gate, self.css.label_strategy
+        by_similarity = gate == "representation" or (gate == "own" and strategy in ("representation", "cross"))
+        thresholds, lower = self.thresholds, "lower it or the temperature"
+        if self.loss.lambda_u > 0 and by_similarity and thresholds.delta_u >= bound:
+            raise ValueError(
+                f"thresholds.delta_u must be below what css.unsupervised_gate={gate} can reach: {explain}, got "
+                f"{thresholds.delta_u}: {lower}"
+            )
+        if self.loss.lambda_c == 0 or thresholds.unit == "of_maximum":
+            return self
+        if self.valid_indicator == "similarity" and thresholds.delta_w >= bound:
             raise ValueError(
                 f"thresholds.delta_w must be below what the indicator can reach: {explain}, got "
-                f"{self.thresholds.delta_w}: lower it or the temperature, or use thresholds.unit=of_maximum"
+                f"{thresholds.delta_w}: {lower}, or use thresholds.unit=of_maximum"
             )
-        if self.thresholds.delta_s >= bound and not math.isclose(bound, 1.0):
+        if self.css.indicator == "similarity" and thresholds.delta_s >= bound and not math.isclose(bound, 1.0):
             warnings.warn(
-                f"thresholds.delta_s={self.thresholds.delta_s} excludes no pixel, every valid one is hard: {explain}",
+                f"thresholds.delta_s={thresholds.delta_s} excludes no pixel, every valid one is hard: {explain}",
                 stacklevel=2,
             )
         return self

@@ -39,7 +39,7 @@ class Targets(NamedTuple):
     representation_target: Tensor
     """[N, H, W], supervises the representations; 255 is ignored."""
     confidence: Tensor
-    """j_lgt [N, H, W], compared with delta_u."""
+    """[N, H, W], compared with delta_u: j_lgt of Eq. 8, or the similarity (`css.unsupervised_gate`)."""
     indicator: Tensor
     """[N, H, W], of the representation target's class, compared with delta_w."""
 
@@ -91,7 +91,10 @@ def collaborate(labels: PseudoLabels, config: TrainConfig, warming_up: bool) -> 
         for_logits = for_representations = labels.logit_label
     else:
         for_logits, for_representations = labels.representation_label, labels.logit_label
-    return Targets(for_logits, for_representations, labels.confidence, _indicator(labels, for_representations, config))
+    gate = config.css.unsupervised_gate
+    by_similarity = gate == "representation" or (gate == "own" and for_logits is labels.representation_label)
+    confidence = own_class(labels.similarity, for_logits) if by_similarity else labels.confidence
+    return Targets(for_logits, for_representations, confidence, _indicator(labels, for_representations, config))
 
 
 def _most_likely(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -101,6 +104,4 @@ def _most_likely(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _indicator(labels: PseudoLabels, target: Tensor, config: TrainConfig) -> Tensor:
-    if config.css.indicator == "confidence":
-        return labels.confidence
-    return own_class(labels.similarity, target)
+    return labels.confidence if config.valid_indicator == "confidence" else own_class(labels.similarity, target)

@@ -48,30 +48,38 @@ def supervised_divisor(label: Tensor, class_weights: tuple[float, ...] | None = 
 
 
 def hard_example_loss(
-    logits: Tensor, label: Tensor, threshold: float, min_kept: int, class_weights: tuple[float, ...] | None = None
+    logits: Tensor,
+    label: Tensor,
+    threshold: float,
+    min_kept: int,
+    class_weights: tuple[float, ...] | None = None,
+    scope: str = "image",
 ) -> LossSum:
     """Cross-entropy over hard labelled pixels: online hard example mining (Shrivastava et al., 2016).
 
     A pixel is kept where the probability of its class is at most the threshold, and in any case where it is among the
-    `min_kept` hardest of its image. Images choose for themselves, so ranks keep what one process would.
+    `min_kept` hardest of its image or, with `scope` batch, of the batch. Images that choose for themselves keep on
+    ranks what one process would; the published code lets a rank's batch choose.
 
     Args:
         logits: [N, K, H, W].
         label: [N, H, W], 255 ignored.
         threshold: in [0, 1]; 0.7 in the paper.
-        min_kept: pixels an image; 50 000 in the paper.
+        min_kept: pixels of the scope; 50 000 in the paper.
         class_weights: K positive numbers; none: all are 1.
+        scope: image or batch.
     """
     per_pixel = F.cross_entropy(logits, label, ignore_index=IGNORE, reduction="none")
     with torch.no_grad():
-        probs = torch.where(_labelled(label), (-per_pixel).exp(), torch.inf).flatten(1)
+        probs = torch.where(_labelled(label), (-per_pixel).exp(), torch.inf)
+        probs = probs.flatten(1) if scope == "image" else probs.view(1, -1)
         kth = probs.kthvalue(min(min_kept, probs.shape[1]), dim=1, keepdim=True).values
         kept = (probs <= kth.clamp(min=threshold)).view_as(label) & _labelled(label)
     return supervised_loss(logits, torch.where(kept, label, IGNORE), class_weights)
 
 
 def confident_pixel_loss(logits: Tensor, target: Tensor, confidence: Tensor, threshold: float) -> LossSum:
-    """Cross-entropy over the pixels whose confidence is at least the threshold (Eq. 8).
+    """Cross-entropy over the pixels whose confidence is at least the threshold (Eq. 8), divided by their number.
 
     Args:
         logits: [N, K, H, W] of the student.
@@ -102,7 +110,7 @@ def image_share_loss(logits: Tensor, target: Tensor, confidence: Tensor, thresho
 
 def unsupervised_divisor(target: Tensor, confidence: Tensor, config: TrainConfig) -> Tensor:
     """Return what L_u of these pseudo-labels is divided by, which no logit changes."""
-    if config.loss.unsupervised == "image_share":
+    if config.loss.unsupervised != "pixel":
         return _labelled(target).sum()
     return _labelled(confident_labels(target, confidence, config.thresholds.delta_u)).sum()
 

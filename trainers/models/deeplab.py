@@ -39,7 +39,7 @@ class DeepLabV3Plus(nn.Module):
         self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
         deep = net.fc.in_features
         low = deep // 8
-        self.aspp = Aspp(deep, config.aspp_width, ASPP_RATES[config.output_stride], norm)
+        self.aspp = Aspp(deep, config.aspp_width, ASPP_RATES[config.output_stride], norm, config.pool_norm)
         self.low_level = conv(low, LOW_LEVEL_CHANNELS, norm, kernel=1)
         self.heads = Heads(config.aspp_width + LOW_LEVEL_CHANNELS, config.head_width, num_classes, config, norm)
 
@@ -66,13 +66,14 @@ class DeepLabV3Plus(nn.Module):
 class Aspp(nn.Module):
     """Atrous spatial pyramid pooling: 1x1, three dilated 3x3 and image-level features, projected to one width."""
 
-    def __init__(self, inputs: int, width: int, rates: tuple[int, int, int], norm: Norm) -> None:
+    def __init__(self, inputs: int, width: int, rates: tuple[int, int, int], norm: Norm, pool_norm: bool) -> None:
         super().__init__()
         self.branches = nn.ModuleList(
             [conv(inputs, width, norm, kernel=1), *(conv(inputs, width, norm, dilation=r) for r in rates)]
         )
-        # No normalisation after pooling: a batch of one image would have one value a channel.
-        self.pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(inputs, width, 1), nn.ReLU(inplace=True))
+        # Normalised, a batch of one image would have one value a channel.
+        features = conv(inputs, width, norm, kernel=1) if pool_norm else (nn.Conv2d(inputs, width, 1), nn.ReLU(True))
+        self.pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), *features)
         self.project = conv(5 * width, width, norm, kernel=1)
 
     def forward(self, features: Tensor) -> Tensor:

@@ -30,6 +30,8 @@ def norm_layer(name: str, device: torch.device) -> Norm:
     Raises:
         ConfigError: `sync_batch` away from CUDA, where PyTorch has none.
     """
+    if name == "auto":
+        name = "sync_batch" if device.type == "cuda" else "batch"
     if name == "sync_batch" and device.type != "cuda":
         raise ConfigError(f"model.norm=sync_batch needs CUDA, this rank computes on {device.type}: use batch or group")
     if name == "group":

@@ -89,7 +89,7 @@ def load_segmenter(config: TrainConfig, checkpoint: Path, device: torch.device |
         )
     try:
         segmenter = Segmenter(config, int(state["step"]))
-        segmenter.network.load_state_dict(state["teacher"])
+        segmenter.network.load_state_dict(state[config.evaluation.network])
         for name in ("values", "seen"):
             getattr(segmenter, name).copy_(state["prototypes"][name])
     except (KeyError, TypeError, RuntimeError) as error:  # torch's answer to other tensors runs over many lines

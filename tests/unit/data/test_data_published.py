@@ -278,7 +278,7 @@ def test_presets_have_the_published_settings(name: str) -> None:
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_in_no_preset_every_valid_pixel_is_hard(name: str) -> None:
     config = load_preset(name)
-    assert config.delta_w_probability < config.delta_s_probability < config.indicator_maximum
+    assert config.delta_w_probability < config.delta_s_probability < config.largest("similarity")
 
 
 def test_roots_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

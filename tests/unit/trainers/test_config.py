@@ -147,6 +147,13 @@ def test_a_delta_s_that_excludes_nothing_warns_with_the_bound() -> None:
         apply_overrides(tiny_config(), {"thresholds.delta_s": 0.9, "css.indicator_temperature": 0.5})
 
 
+def test_a_gate_that_no_pixel_can_pass_is_refused_with_the_bound() -> None:
+    released = {"css.unsupervised_gate": "own", "css.label_strategy": "cross", "css.indicator_temperature": 0.5}
+    with pytest.raises(ConfigError, match=r"css\.unsupervised_gate=own can reach: .* 0\.845 with K=11.*got 0\.97"):
+        apply_overrides(tiny_config(), released | {"thresholds.delta_u": 0.97})
+    assert apply_overrides(tiny_config(), released | {"thresholds.delta_u": 0.8}).thresholds.delta_u == 0.8
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
     "overrides",
@@ -156,6 +163,15 @@ def test_a_delta_s_that_excludes_nothing_warns_with_the_bound() -> None:
 def test_thresholds_above_the_bound_are_fine_where_it_does_not_apply(overrides: dict[str, Any]) -> None:
     above = {"thresholds.delta_w": 0.9, "thresholds.delta_s": 0.97, "css.indicator_temperature": 0.5}
     assert apply_overrides(tiny_config(), above | overrides).thresholds.delta_w == 0.9
+
+
+def test_thresholds_relative_to_the_maximum_are_those_of_their_own_indicator() -> None:
+    config = apply_overrides(
+        tiny_config(),
+        {"thresholds.unit": "of_maximum", "css.valid_indicator": "confidence", "css.indicator_temperature": 0.5,
+         "thresholds.delta_w": 0.5, "thresholds.delta_s": 0.9},
+    )  # fmt: skip
+    assert (config.delta_w_probability, config.delta_s_probability) == pytest.approx((0.5, 0.7606), abs=1e-4)
 
 
 def test_thresholds_relative_to_the_maximum_are_multiplied_by_it() -> None:

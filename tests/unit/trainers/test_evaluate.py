@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference.quality import window_mean
-from reference.tiny import tiny_config
+from reference.tiny import differences, tiny_config
 from torch import Tensor, nn
 
 from trainers.config import TrainConfig
@@ -251,6 +251,31 @@ def test_a_report_says_how_good_the_labels_and_how_healthy_the_state_are() -> No
     assert families(metrics) == {"dev", "quality", "predicted", "kept", "health"}
     assert metrics["health/classes_without_prototype"] == 9.0
     assert metrics["health/teacher_student_gap"] == 0.0
+
+
+@pytest.mark.parametrize("network", ["teacher", "student"])
+def test_both_networks_are_scored_where_it_is_asked(network: str) -> None:
+    config = tiny_config({"evaluation.network": network, "evaluation.both": True})
+    state = state_of(config)
+    last = state.student.heads.segment[-1]
+    assert isinstance(last, nn.Conv2d)
+    assert last.bias is not None
+    nn.init.zeros_(last.weight)
+    last.bias.data = torch.arange(float(config.num_classes))  # the student sees the last class everywhere
+    metrics = reported(config, state)
+    of_student = "dev" if network == "student" else "other"
+    scores = {name: value for name, value in metrics.items() if name.startswith(f"{of_student}/iou/")}
+    assert [name for name, value in scores.items() if value > 0] == [f"{of_student}/iou/{config.data.classes[-1]}"]
+    assert metrics["dev/miou"] != metrics["other/miou"]
+
+
+def test_a_report_leaves_a_teacher_that_normalises_by_the_batch_as_it_was() -> None:
+    config = tiny_config({"ema.teacher_norm": "train"})
+    state = state_of(config)
+    before = {name: value.clone() for name, value in state.teacher.state_dict().items()}
+    reported(config, state)
+    assert state.teacher.training
+    assert differences(before, state.teacher.state_dict()) == []
 
 
 def test_a_report_of_a_method_without_prototypes_says_nothing_of_them() -> None:

@@ -16,6 +16,7 @@ from trainers.config import ModelConfig, TrainConfig
 from trainers.errors import ConfigError, DataError
 from trainers.models import weights as weights_module
 from trainers.models.build import build_model, make_network
+from trainers.models.heads import norm_layer
 from trainers.models.weights import WeightReport, encoder_tensors, inspect_weights, load_encoder
 from trainers.overrides import apply_overrides
 
@@ -102,6 +103,19 @@ def test_widths_of_pyramid_and_heads_are_those_configured() -> None:
     network = make_network(config_of(aspp_width=24, head_width=40), K, CPU)
     assert network.aspp.project[0].weight.shape == (24, 5 * 24, 1, 1)
     assert [head[0][0].weight.shape for head in network.heads.children()] == [(40, 24 + 48, 3, 3)] * 2
+
+
+def test_image_level_features_are_normalised_where_the_config_says_so() -> None:
+    plain, normed = (make_network(config_of(pool_norm=on), K, CPU).aspp.pooled for on in (False, True))
+    assert [type(layer) for layer in plain] == [nn.AdaptiveAvgPool2d, nn.Conv2d, nn.ReLU]
+    assert [type(layer) for layer in normed] == [nn.AdaptiveAvgPool2d, nn.Conv2d, nn.BatchNorm2d, nn.ReLU]
+
+
+def test_normalisation_that_is_left_to_the_device_is_the_ranks_own_on_a_cpu() -> None:
+    kinds = {type(module) for module in make_network(config_of(norm="auto"), K, CPU).modules()}
+    assert nn.BatchNorm2d in kinds
+    assert nn.SyncBatchNorm not in kinds
+    assert norm_layer("auto", torch.device("cuda")) is nn.SyncBatchNorm
 
 
 @pytest.fixture(scope="module")

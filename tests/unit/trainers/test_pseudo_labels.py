@@ -195,6 +195,35 @@ def test_the_confidence_indicator_is_the_confidence() -> None:
     assert torch.equal(chosen.indicator, LABELS.confidence)
 
 
+def test_valid_pixels_may_have_an_indicator_of_their_own() -> None:
+    chosen = targets({"css.valid_indicator": "confidence", "css.label_strategy": "cross"})
+    assert torch.equal(chosen.indicator, LABELS.confidence)
+    chosen = targets(
+        {"css.indicator": "confidence", "css.valid_indicator": "similarity", "css.label_strategy": "cross"}
+    )
+    assert torch.equal(chosen.indicator.flatten(), torch.tensor([0.6, 0.2, 0.4]))
+
+
+@pytest.mark.parametrize(
+    ("gate", "strategy", "confidence"),
+    [
+        ("logit", "cross", [0.9, 0.8, 0.7]),
+        ("own", "cross", [0.6, 0.7, 0.5]),
+        ("own", "mix", [0.9, 0.8, 0.7]),
+        ("representation", "mix", [0.6, 0.0, 0.0]),
+        ("representation", "logit", [0.6, 0.2, 0.4]),
+    ],
+)
+def test_the_gate_says_what_is_compared_with_delta_u(gate: str, strategy: str, confidence: list[float]) -> None:
+    chosen = targets({"css.unsupervised_gate": gate, "css.label_strategy": strategy, "thresholds.delta_u": 0.5})
+    assert torch.equal(chosen.confidence.flatten(), torch.tensor(confidence))
+
+
+def test_a_gate_of_its_own_is_the_logits_while_cross_warms_up() -> None:
+    overrides = {"css.unsupervised_gate": "own", "css.label_strategy": "cross", "thresholds.delta_u": 0.5}
+    assert torch.equal(targets(overrides, warming_up=True).confidence, LABELS.confidence)
+
+
 def test_labels_are_made_smaller_without_new_values() -> None:
     label = torch.tensor([0, 254, 255, 7]).repeat(1, 8, 2)
     small = downsample_labels(label, (2, 4))

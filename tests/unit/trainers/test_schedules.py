@@ -34,13 +34,22 @@ def test_the_learning_rate_falls_to_its_floor(step: int, expected: float) -> Non
     assert math.isclose(learning_rate(config, step, 100), expected)
 
 
-@pytest.mark.parametrize(("unit", "warmup", "steps"), [("share", 0.2, 200), ("steps", 30, 30), ("epochs", 2, 125)])
-def test_the_warm_up_of_cross_is_a_share_steps_or_passes_through_the_unlabelled_images(
-    unit: Literal["share", "steps", "epochs"], warmup: float, steps: float
+def test_the_published_floor_of_the_learning_rate_is_a_maximum() -> None:
+    config = OptimizerConfig(lr=0.0064, min_lr=1e-4, min_lr_rule="max")
+    assert math.isclose(learning_rate(config, 20_000, 40_000), 0.0064 * 0.5**0.9)
+    assert learning_rate(config, 39_999, 40_000) == 1e-4
+
+
+@pytest.mark.parametrize(("unit", "warmup", "steps"), [
+    ("share", 0.2, 200), ("steps", 30, 30), ("epochs", 2, 125), ("labelled_epochs", 20, 230),
+])  # fmt: skip
+def test_the_warm_up_of_cross_is_a_share_steps_or_passes_through_the_images(
+    unit: Literal["share", "steps", "epochs", "labelled_epochs"], warmup: float, steps: float
 ) -> None:
     css = CssConfig(cross_warmup=warmup, cross_warmup_unit=unit)
-    # 500 images in batches of 8 are 62.5 steps an epoch.
-    assert cross_warmup_steps(css, ScheduleConfig(steps=1000, unlabelled_batch=8), 500) == steps
+    # 500 unlabelled images in batches of 8 are 62.5 steps an epoch; 92 labelled ones, 11.5.
+    schedule = ScheduleConfig(steps=1000, labelled_batch=8, unlabelled_batch=8)
+    assert cross_warmup_steps(css, schedule, 92, 500) == steps
 
 
 @pytest.mark.parametrize(("step", "share"), [(0, 1.0), (50, math.exp(-1.25)), (100, math.exp(-5))])

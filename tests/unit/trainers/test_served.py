@@ -36,6 +36,14 @@ def test_it_is_the_teacher_with_its_prototypes(trained: tuple[TrainConfig, Path,
     assert (segmenter.step, segmenter.classes) == (2, config.data.classes)
 
 
+def test_it_is_the_student_where_that_is_scored(tmp_path: Path) -> None:
+    config = tiny_config({"schedule.steps": 2, "evaluation.network": "student"})
+    state = train(config, LocalRun(tmp_path))
+    network = load_segmenter(config, tmp_path / "latest.pt").network
+    assert differences(network.state_dict(), state.student.state_dict()) == []
+    assert differences(network.state_dict(), state.teacher.state_dict()) != []
+
+
 @pytest.mark.parametrize("size", [(32, 32), (33, 47), (16, 80)])
 def test_logits_have_the_size_of_the_images(
     size: tuple[int, int], trained: tuple[TrainConfig, Path, TrainState]

@@ -62,6 +62,23 @@ def test_the_teachers_float_buffers_move_like_its_parameters() -> None:
     assert teacher[1].running_var.tolist() == [2.0, 2.0]
 
 
+def test_a_teacher_that_normalises_by_the_batch_keeps_its_own_statistics() -> None:
+    state = fresh_state(**{"ema.teacher_norm": "train"})
+    assert state.teacher.training
+    own = {name: value.clone() for name, value in state.teacher.named_buffers() if "running" in name}
+    state.teacher(torch.rand(2, 3, 32, 32))
+    moved = {name: value.clone() for name, value in state.teacher.named_buffers() if name in own}
+    assert all(not torch.equal(own[name], moved[name]) for name in own)
+    fall(state)
+    assert differences(moved, {name: value for name, value in state.teacher.named_buffers() if name in own}) == []
+    assert torch.equal(next(state.teacher.parameters()), next(state.student.parameters()))  # the first step
+
+
+def test_the_network_that_is_scored_is_the_configured_one() -> None:
+    assert (state := fresh_state()).scored is state.teacher
+    assert (state := fresh_state(**{"evaluation.network": "student"})).scored is state.student
+
+
 def test_the_teachers_counters_are_the_students() -> None:
     student, teacher = network(), make_teacher(network())
     student[1].num_batches_tracked.fill_(41)

@@ -153,13 +153,15 @@ def test_class_weights_give_the_weighted_mean(seed: int, ignored: float) -> None
     ignored=st.sampled_from([0.0, 0.4, 0.95, 1.0]),
     threshold=st.floats(0, 1),
     min_kept=st.integers(1, 25),
+    scope=st.sampled_from(["image", "batch"]),
 )
-def test_mining_keeps_hard_pixels_and_at_least_so_many_an_image(
-    seed: int, ignored: float, threshold: float, min_kept: int
+def test_mining_keeps_hard_pixels_and_at_least_so_many_an_image_or_a_batch(
+    seed: int, ignored: float, threshold: float, min_kept: int, scope: str
 ) -> None:
     logits, target, _ = draw(seed, ignored)
-    loss = hard_example_loss(logits, target, threshold, min_kept)
-    kept = slow.hard_examples(logits.double().numpy(), target.numpy(), threshold, min_kept)
+    loss = hard_example_loss(logits, target, threshold, min_kept, scope=scope)
+    hard_examples = slow.hard_examples if scope == "image" else slow.hard_examples_of_a_batch
+    kept = hard_examples(logits.double().numpy(), target.numpy(), threshold, min_kept)
     expected = supervised_loss(logits, torch.where(torch.from_numpy(kept), target, 255))
     assert loss.divisor.item() == kept.sum()
     assert math.isclose(loss.total.item(), expected.total.item(), **NEAR)
@@ -180,10 +182,14 @@ def test_mining_an_image_without_labels_costs_nothing() -> None:
     assert not logits.grad.any()
 
 
-@pytest.mark.parametrize("kind", ["pixel", "image_share"])
+@pytest.mark.parametrize("kind", ["pixel", "all_pixels", "image_share"])
 def test_divisors_are_known_before_any_logit(kind: str) -> None:
     logits, target, confidence = draw(seed=1, ignored=0.4)
     config = apply_overrides(TrainConfig(), {"loss.unsupervised": kind, "thresholds.delta_u": 0.5})
-    loss = confident_pixel_loss if kind == "pixel" else image_share_loss
-    assert unsupervised_divisor(target, confidence, config) == loss(logits, target, confidence, 0.5).divisor
+    divisor = unsupervised_divisor(target, confidence, config)
+    if kind == "all_pixels":
+        assert divisor == (target != 255).sum()
+    else:
+        loss = confident_pixel_loss if kind == "pixel" else image_share_loss
+        assert divisor == loss(logits, target, confidence, 0.5).divisor
     assert supervised_divisor(target, WEIGHTS) == supervised_loss(logits, target, WEIGHTS).divisor
