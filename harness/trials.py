@@ -210,6 +210,11 @@ class SearchSpace(Protocol):
         """The published baseline as the sampler would have drawn it; always trial 0."""
         ...
 
+    @property
+    def ours_params(self) -> Mapping[str, Value] | None:
+        """The same of a second configuration to start from, trial 1; none where there is none."""
+        ...
+
     def suggest(self, trial: Any) -> dict[str, Value]:
         """Draw every parameter through `trial.suggest_*` of Optuna and return them by name."""
         ...

@@ -31,6 +31,8 @@ class Space:
     """Dotted paths and the values that every trial sets them to."""
     published: Mapping[str, Value]
     """Dotted paths and the published values of the parameters that apply to them."""
+    ours: Mapping[str, Value]
+    """The same of a second configuration to start from, whose values are nobody's but the space's; empty: none."""
     text: str
     """The YAML that this was read from, for the record."""
 
@@ -42,12 +44,20 @@ class Space:
     @property
     def baseline_params(self) -> dict[str, Value]:
         """Raw params that decode to the published values: what to enqueue as trial 0."""
+        return self._encoded(self.published)
+
+    @property
+    def ours_params(self) -> dict[str, Value] | None:
+        """The same of `ours`, to enqueue as trial 1; none where there is no such configuration."""
+        return self._encoded(self.ours) if self.ours else None
+
+    def _encoded(self, known: Mapping[str, Value]) -> dict[str, Value]:
         params: dict[str, Value] = {}
         values: dict[str, Value] = {}
         for parameter in self.parameters:
             if parameter.applies(values):
-                values[parameter.path] = self.published[parameter.path]
-                params[parameter.name] = parameter.encode(self.published[parameter.path], values)
+                values[parameter.path] = known[parameter.path]
+                params[parameter.name] = parameter.encode(known[parameter.path], values)
         return params
 
     @property
@@ -119,7 +129,7 @@ def parse_space(text: str) -> Space:
         SpaceError: it does not describe one; the message says where.
     """
     data = read_yaml(text)
-    keys_of(data, "the file", required=("name", "source", "baseline", "parameters"), optional=("fixed",))
+    keys_of(data, "the file", required=("name", "source", "baseline", "parameters"), optional=("ours", "fixed"))
     for key in ("name", "source"):
         if not isinstance(data[key], str) or not data[key].strip():
             raise SpaceError(f"{key} must be text, got {data[key]!r}: write it")
@@ -132,6 +142,7 @@ def parse_space(text: str) -> Space:
         parameters=tuple(parameters),
         fixed=_values(data, "fixed") if "fixed" in data else {},
         published=_values(data, "baseline"),
+        ours=_values(data, "ours") if "ours" in data else {},
         text=text,
     )
     _check_together(space)
@@ -154,18 +165,24 @@ def _check_together(space: Space) -> None:
     overlap = sorted(set(space.paths) & set(space.fixed))
     if overlap:
         raise SpaceError(f"a path must be searched or fixed, got both for {', '.join(overlap)}: remove one")
+    _check_configuration(space, "baseline", "a published value", space.published)
+    if space.ours:
+        _check_configuration(space, "ours", "a value", space.ours)
+        if space.ours == space.published:
+            raise SpaceError("ours must differ from baseline, got the same values: change or remove it")
+
+
+def _check_configuration(space: Space, key: str, what: str, known: Mapping[str, Value]) -> None:
     values: dict[str, Value] = {}
     for parameter in space.parameters:
         if parameter.applies(values):
-            values[parameter.path] = space.published.get(parameter.path)
-    missing, extra = sorted(values.keys() - space.published.keys()), sorted(space.published.keys() - values.keys())
+            values[parameter.path] = known.get(parameter.path)
+    missing, extra = sorted(values.keys() - known.keys()), sorted(known.keys() - values.keys())
     if missing:
-        raise SpaceError(
-            f"baseline must hold a published value of each parameter, {', '.join(missing)} is missing: add it"
-        )
+        raise SpaceError(f"{key} must hold {what} of each parameter, {', '.join(missing)} is missing: add it")
     if extra:
-        raise SpaceError(f"baseline must hold only parameters that apply to it, got {', '.join(extra)}: remove it")
+        raise SpaceError(f"{key} must hold only parameters that apply to it, got {', '.join(extra)}: remove it")
     try:
-        _ = space.baseline
+        space.overrides(space._encoded(known))
     except SpaceError as error:
-        raise SpaceError(f"baseline: {error}") from None
+        raise SpaceError(f"{key}: {error}") from None

@@ -12,7 +12,7 @@ from harness.formats import counted, duration, last_line
 from harness.reporting.document import Block, Column, Data, Facts, Figure, Note, Section, Table
 from harness.reporting.figures import WORDS, legend, state_handles
 from harness.reporting.record import Record, lanes
-from harness.reporting.results import to_table
+from harness.reporting.results import compared, to_table
 from harness.reporting.themes import Theme
 
 LABELLED = 60
@@ -23,19 +23,22 @@ MEDIANS = {"Start of a trial": "overhead/start_s", "A report": "overhead/report_
 
 def lead(record: Record) -> str:
     """Return the result in a sentence."""
-    results, best, baseline = record.results, record.results.best, record.results.baseline
+    results, best = record.results, record.results.best
     if best is None or best.best is None:
         begun = f"{len(results.rows)} {'was' if len(results.rows) == 1 else 'were'} begun"
         return f"No trial reached the horizon of {results.horizon} steps yet; {begun}."
     value = f"{results.metric} {best.best:.4f} at step {best.best_step}"
     if results.kind == "train":
         return f"The training reached {value} of {results.horizon}."
-    if baseline is best:
-        return f"Nothing beat the published configuration: trial 0 is the best with {value}."
-    text = f"Trial {best.number} is the best with {value}"
-    if baseline is not None and baseline.state == "COMPLETE" and baseline.best is not None:
-        return f"{text}; the published configuration has {baseline.best:.4f} ({best.best - baseline.best:+.4f})."
-    return f"{text}; the published configuration did not reach the horizon."
+    others = compared(results)
+    if results.baseline is best:
+        text = f"Nothing beat the published baseline: trial 0 is the best with {value}"
+    else:
+        name = ", ours," if results.starts.get("ours") is best else ""
+        text = f"Trial {best.number}{name} is the best with {value}"
+        if not any(other.startswith("the published") for other in others):
+            others = [*others, "the published baseline did not reach the horizon"]
+    return f"{'; '.join([text, *others])}."
 
 
 def overview(record: Record) -> Section:

@@ -118,6 +118,7 @@ def _rebuilt(folder: Path, info: RunInfo) -> Results:
         name=folder.name, kind=info.kind, preset=info.preset, space=space.name if space else None,
         metric=objectives[0].metric, horizon=info.horizon, elapsed_s=history.elapsed_s, tracking_uri="", paths=paths,
         rows=Collector(history.trials.values()).rows(paths, objectives), objectives=[str(item) for item in objectives],
+        ours=bool(space and space.ours),
     )  # fmt: skip
 
 

@@ -67,6 +67,8 @@ class Results:
     """Best first."""
     objectives: Sequence[str] = ()
     """As `METRIC:max` or `METRIC:min`, the primary one first; none: `metric` is maximised."""
+    ours: bool = False
+    """Whether trial 1 is the second configuration of the space (`Space.ours`)."""
     reason: str | None = None
     """Why the session ended before all trials were over; none where they are."""
 
@@ -106,6 +108,14 @@ class Results:
     def baseline(self) -> Row | None:
         """Trial 0 of a search, the published configuration."""
         return next((row for row in self.rows if row.number == 0), None) if self.kind == "search" else None
+
+    @property
+    def starts(self) -> dict[str, Row]:
+        """The configurations that a search starts from, by name: the published baseline, and the space's own."""
+        rows = {"the published baseline": self.baseline}
+        if self.ours:
+            rows["ours"] = next((row for row in self.rows if row.number == 1), None)
+        return {name: row for name, row in rows.items() if row is not None}
 
     @property
     def overheads(self) -> dict[str, float | None]:
@@ -170,9 +180,10 @@ def to_table(results: Results) -> Table:
     columns = [Column("rank"), Column("trial"), Column(results.metric, form=".4f"), Column("at step"), Column("steps"),
                Column("state"), *map(Column, others), *map(Column, short(results.paths), results.paths)]  # fmt: skip
     rows, exact, styles = list[list[Cell]](), list[list[Cell]](), dict[int, str]()
+    names = {row.number: f"{row.number} ({name.rpartition(' ')[2]})" for name, row in results.starts.items()}
     for index, row in enumerate(results.rows):
         rank = index + 1 if row.best is not None and row.state != "FAIL" else None
-        label = f"{row.number} (baseline)" if results.baseline is row else str(row.number)
+        label = names.get(row.number, str(row.number))
         course = [row.best, row.best_step, row.step, row.state, *(row.final.get(metric) for metric in results.others)]
         if results.others:
             course.append("yes" if row.number in front else "")
@@ -182,8 +193,8 @@ def to_table(results: Results) -> Table:
         if row.state == "FAIL":
             styles[index] = "red"
     strong = frozenset(index for index, row in enumerate(results.rows) if row is results.best)
-    names = [*(column.name or column.title for column in columns), "config_hash", "error"]
-    return Table("leaderboard", "", columns, rows, strong, exact=Data(names, exact), styles=styles)
+    titles = [*(column.name or column.title for column in columns), "config_hash", "error"]
+    return Table("leaderboard", "", columns, rows, strong, exact=Data(titles, exact), styles=styles)
 
 
 def to_markdown(results: Results) -> str:
@@ -204,14 +215,12 @@ def summary(results: Results) -> list[str]:
     """Return what the table amounts to, in a few lines."""
     states = ", ".join(f"{count} {STATES[state]}" for state, count in results.counts.items())
     lines = [f"{counted(len(results.rows), 'trial')}{f' ({states})' if states else ''} in {results.elapsed_s:.0f} s"]
-    best, baseline = results.best, results.baseline
+    best = results.best
     if best is not None and best.best is not None:
         line = f"best: trial {best.number}, {results.metric} {best.best:.4f} at step {best.best_step}"
-        if baseline is not None and baseline is not best and baseline.state == "COMPLETE" and baseline.best is not None:
-            line += f"; the published baseline {baseline.best:.4f} ({best.best - baseline.best:+.4f}), one seed each"
-        elif baseline is best:
-            line += ", the published baseline"
-        lines.append(line)
+        line += "".join(f", {name}" for name, row in results.starts.items() if row is best)
+        others = compared(results)
+        lines.append(f"{line}; {'; '.join(others)}, one seed each" if others else line)
     if results.others:
         numbers = ", ".join(str(number) for number in results.front) or "none"
         lines.append(f"Pareto front of {', '.join(results.objectives)}: trials {numbers}")
@@ -222,6 +231,19 @@ def summary(results: Results) -> list[str]:
     ends = {"FAIL": "failed", "PRUNED": "was stopped"}
     ended = [row for row in results.rows if row.error and row.state in ends]
     return lines + [f"trial {row.number} {ends[row.state]}: {row.error}" for row in ended]
+
+
+def compared(results: Results) -> list[str]:
+    """Return how far the best trial is from each configuration that the search started from and that is not the best.
+
+    A configuration that did not reach the horizon is none to compare with.
+    """
+    best = results.best
+    return [
+        f"{name} {row.best:.4f} ({best.best - row.best:+.4f})"
+        for name, row in results.starts.items()
+        if best and best.best is not None and row is not best and row.state == "COMPLETE" and row.best is not None
+    ]
 
 
 def candidates(results: Results, top: int) -> list[Row]:

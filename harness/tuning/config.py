@@ -225,7 +225,7 @@ def check_space(space: Space, experiment: Experiment) -> None:
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for params in (space.baseline_params, *space.edges()):
+        for params in (space.baseline_params, *filter(None, [space.ours_params]), *space.edges()):
             try:
                 experiment.resolve(space.overrides(params))
             except UsageError as error:

@@ -139,7 +139,7 @@ def grid_of(space: SearchSpace, points: int) -> list[dict[str, Value]]:
             f"a grid must have at most {MAX_CELLS} cells, got more from {len(space.parameters)} parameters of "
             f"{points} points: take fewer points, a smaller space or another sampler"
         )
-    return [cell for cell in cells if cell != space.baseline_params]
+    return [cell for cell in cells if cell not in (space.baseline_params, space.ours_params)]
 
 
 def levels(parameter: Parameter, points: int) -> Sequence[Value]:

@@ -88,7 +88,8 @@ class TruthfulOptunaSearch(OptunaSearch):  # type: ignore[misc]  # ray is untype
                 self.study.set_metric_names([objective.metric for objective in self._objectives])
             self.study.add_trials(warm)
         if not own_trials(self.study):
-            self.study.enqueue_trial(dict(space.baseline_params))
+            for params in filter(None, (space.baseline_params, space.ours_params)):
+                self.study.enqueue_trial(dict(params))
         self._first = num_imported(self.study)
 
     @property

@@ -43,6 +43,7 @@ class Box:
 
     name = "box"
     baseline_params: Mapping[str, float] = BASELINE
+    ours_params: Mapping[str, float] | None = None
 
     def suggest(self, trial: Any) -> dict[str, float]:
         return {name: trial.suggest_float(name, 0, 1) for name in NAMES}

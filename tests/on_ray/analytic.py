@@ -156,6 +156,7 @@ class Script:
 
     name, text, paths = "script", "", ()
     baseline_params: Mapping[str, Value] = {"x": 0.25}  # read only
+    ours_params: Mapping[str, Value] | None = None
     fixed: Mapping[str, Value] = {}  # read only
 
     def __init__(self, trials: list[dict[str, Value]]) -> None:

@@ -17,7 +17,7 @@ from trainers.presets.cpu import (
     digits_supervised,
     supervised,
 )
-from trainers.presets.paper import ade20k_css, cityscapes_css_186, coco_stuff_css, voc_css
+from trainers.presets.paper import ade20k_css, cityscapes_css, coco_stuff_css, voc_blender_css, voc_css, voc_released
 
 __all__ = ["CAMVID_CLASSES", "PRESETS", "load_preset", "supervised"]
 
@@ -28,7 +28,9 @@ PRESETS: dict[str, Callable[[], TrainConfig]] = {
     "camvid_css": camvid_css,
     "camvid_two_drives": camvid_two_drives,
     **{f"voc_css_{labelled}": partial(voc_css, labelled) for labelled in (92, 183, 366, 732, 1464)},
-    "cityscapes_css_186": cityscapes_css_186,
+    **{f"voc_blender_css_{labelled}": partial(voc_blender_css, labelled) for labelled in (662, 1323, 2646, 5291)},
+    **{f"voc_released_{labelled}": partial(voc_released, labelled) for labelled in (92, 183, 366, 732)},
+    **{f"cityscapes_css_{labelled}": partial(cityscapes_css, labelled) for labelled in (186, 372, 744, 1488)},
     "ade20k_css": ade20k_css,
     "coco_stuff_css": coco_stuff_css,
 }

@@ -118,6 +118,7 @@ class Line:
 
     name = "line"
     baseline_params: Mapping[str, Value] = {"x": 0.25}  # read only
+    ours_params: Mapping[str, Value] | None = None
 
     def suggest(self, trial: Any) -> dict[str, Value]:
         return {"x": trial.suggest_float("x", 0, 1)}

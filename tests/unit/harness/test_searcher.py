@@ -20,6 +20,7 @@ class Toy:
 
     name = "toy"
     baseline_params: Mapping[str, Value] = {"x": 0.25}  # read only
+    ours_params: Mapping[str, Value] | None = None
 
     def suggest(self, trial: Any) -> dict[str, Value]:
         params = {"x": trial.suggest_float("x", 0, 1)}
@@ -52,6 +53,14 @@ def report(value: float, step: int, finished: bool = False) -> dict[str, Any]:
 
 def test_trial_0_is_the_baseline(storage: optuna.storages.JournalStorage) -> None:
     assert search(storage).suggest("t")["params"] == {"x": 0.25}
+
+
+def test_trial_1_is_the_second_configuration_of_the_space(
+    storage: optuna.storages.JournalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Toy, "ours_params", {"x": 0.75, "y": 2})
+    searcher = search(storage)
+    assert [searcher.suggest(name)["params"] for name in ("t", "u")] == [{"x": 0.25}, {"x": 0.75, "y": 2}]
 
 
 def test_a_trial_has_its_overrides_hash_and_folder(storage: optuna.storages.JournalStorage) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console as RichConsole
 from harness.console import Console
 from harness.experiment import CssExperiment
 from harness.reporting.next_steps import next_commands
-from harness.reporting.results import read_results
+from harness.reporting.results import read_results, to_table
 from harness.run_folder import RunInfo, write_run
 from harness.session import Session, program, record_session
 from harness.trials import Trial, TrialObserver, TrialState
@@ -42,6 +42,30 @@ def play(observers: Sequence[TrialObserver]) -> None:
     trial.state = TrialState.COMPLETE
     for observer in observers:
         observer.on_end(trial)
+
+
+def test_the_best_trial_is_compared_with_the_published_baseline_and_with_ours(task: Session) -> None:
+    out, space = io.StringIO(), load_space("css_quick")
+
+    def play_three(observers: Sequence[TrialObserver]) -> None:
+        assert space.ours_params is not None
+        drawn = (space.baseline_params, space.ours_params, {**space.baseline_params, "loss.lambda_u": 2.0})
+        for number, (params, value) in enumerate(zip(drawn, (0.5, 0.55, 0.6), strict=True)):
+            trial = Trial(number, params, space.overrides(params), str(number))
+            trial.metrics, trial.best = {"step": 900, "dev/miou": value}, {"value": value, "step": 900}
+            for observer in observers:
+                observer.on_start(trial)
+                observer.on_report(trial)
+            trial.state = TrialState.COMPLETE
+            for observer in observers:
+                observer.on_end(trial)
+
+    record_session(replace(task, total=3, console=Console(RichConsole(file=out, width=200), None)), play_three)
+    compared = "; the published baseline 0.5000 (+0.1000); ours 0.5500 (+0.0500), one seed each"
+    assert f"best: trial 2, dev/miou 0.6000 at step 900{compared}" in out.getvalue()
+    assert [row[1] for row in to_table(read_results(task.folder)).rows] == ["2", "1 (ours)", "0 (baseline)"]
+    lead = (task.folder / "report" / "report.md").read_text()
+    assert "the published baseline 0.5000 (+0.1000); ours 0.5500 (+0.0500)." in lead
 
 
 def test_a_search_leaves_results_records_and_words(task: Session) -> None:

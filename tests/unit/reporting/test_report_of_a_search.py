@@ -92,7 +92,7 @@ def test_figures_keep_the_values_of_all_reports(written: Path) -> None:
 def test_the_lead_compares_with_the_baseline_and_a_note_says_what_that_is_worth(written: Path) -> None:
     document = document_of(written.parent)
     assert document.lead == (
-        "Trial 1 is the best with dev/miou 0.6250 at step 120; the published configuration has 0.5000 (+0.1250)."
+        "Trial 1 is the best with dev/miou 0.6250 at step 120; the published baseline 0.5000 (+0.1250)."
     )
     assert "`s4 confirm made-up`" in notes(document, "caution")
 
@@ -131,10 +131,7 @@ def test_a_search_whose_driver_was_killed_is_shown_as_far_as_it_is(tmp_path: Pat
 def test_a_search_with_a_single_trial_has_a_report(tmp_path: Path) -> None:
     folder = made_search(tmp_path / "s", SEARCH[:1])
     document = document_of(folder)
-    assert (
-        document.lead
-        == "Nothing beat the published configuration: trial 0 is the best with dev/miou 0.5000 at step 120."
-    )
+    assert document.lead == "Nothing beat the published baseline: trial 0 is the best with dev/miou 0.5000 at step 120."
     assert "Early values tell nothing of the final order yet: that takes 3 complete trials, got 1." in notes(document)
     paint(document)
 
@@ -168,7 +165,7 @@ def test_three_objectives_have_a_figure_for_each_besides_the_first(tmp_path: Pat
 
 def test_less_can_be_better(tmp_path: Path) -> None:
     folder = made_search(tmp_path / "s", SEARCH, objectives=[f"{METRIC}:min"])
-    assert document_of(folder).lead.startswith("Nothing beat the published configuration: trial 0 is the best with "
+    assert document_of(folder).lead.startswith("Nothing beat the published baseline: trial 0 is the best with "
                                                "dev/miou 0.1000")  # fmt: skip
 
 

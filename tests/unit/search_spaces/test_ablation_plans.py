@@ -119,5 +119,5 @@ def test_the_variants_of_a_shipped_plan_are_different_configs_of_its_preset(name
 def test_the_plan_of_methods_is_that_of_the_trainer() -> None:
     plan = load_plan("methods")
     assert {variant.name: dict(variant.overrides) for variant in plan.variants} == {
-        name: dict(settings) for name, settings in METHODS.items()
+        name: dict(settings) for name, settings in METHODS.items() if name != "css_mix_released"
     }

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from search_spaces import Parameter, Space, list_spaces, load_space
 from trainers.config import TrainConfig
 from trainers.overrides import apply_overrides
+from trainers.presets import load_preset
 
 SPACES = list_spaces()
 
@@ -35,7 +36,19 @@ def test_the_baseline_is_the_published_configuration(name: str) -> None:
     space = load_space(name)
     written = yaml.safe_load(space.text)
     assert space.baseline == written["baseline"] | written.get("fixed", {})
-    assert apply_overrides(TrainConfig(), space.baseline) == apply_overrides(TrainConfig(), space.fixed)
+    published = load_preset("voc_css_92")
+    assert apply_overrides(published, space.baseline) == apply_overrides(published, space.fixed)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_what_is_ours_is_a_configuration_of_its_own_and_tried_second(name: str) -> None:
+    space = load_space(name)
+    assert space.ours_params is not None
+    ours = space.overrides(space.ours_params)
+    different = {path for path in ours if ours[path] != space.baseline[path]}
+    assert different == {"loss.lambda_c", "thresholds.delta_u"}
+    digits = load_preset("digits_css")
+    assert apply_overrides(digits, ours) == apply_overrides(digits, space.fixed)
 
 
 @pytest.mark.parametrize("name", SPACES)

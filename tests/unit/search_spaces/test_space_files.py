@@ -112,6 +112,18 @@ WRONG = {
         "must start at a numeric parameter above it",
     ),
     "between of nothing": (ONE + "{float: {low: 0.1, high: 1}, between: b}", "must be [path, number], got 'b'"),
+    "ours out of range": (
+        "ours: {a.x: 0.4}\n" + ONE + "float: {low: 0.45, high: 1}",
+        "ours: a.x must be a number in [0.45, 1.0], got 0.4",
+    ),
+    "ours without a value": (
+        "ours: {b: 1}\n" + ONE + "float: {low: 0, high: 1}",
+        "ours must hold a value of each parameter, a.x is missing",
+    ),
+    "ours that is the baseline": (
+        "ours: {a.x: 0.5}\n" + ONE + "float: {low: 0, high: 1}",
+        "ours must differ from baseline, got the same values",
+    ),
     "baseline out of range": (
         ONE + "float: {low: 0.6, high: 1}",
         "baseline: a.x must be a number in [0.6, 1.0], got 0.5",

@@ -1,4 +1,4 @@
-"""The methods of Table 1 are settings of one step, each with one more part than the method before."""
+"""Methods are settings of one step; each of Table 1 has one more part than the one before."""
 
 import pytest
 import torch
@@ -24,6 +24,7 @@ LOSSES = {
     "contrastive": {"supervised", "unsupervised", "contrast"},
     "css_cross": {"supervised", "unsupervised", "contrast"},
     "css_mix": {"supervised", "unsupervised", "contrast"},
+    "css_mix_released": {"supervised", "unsupervised", "contrast"},
 }
 
 

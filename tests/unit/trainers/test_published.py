@@ -1,0 +1,142 @@
+"""The paper's presets, field by field: what is published, and where; what is ours, and why.
+
+Paper: CSS, "Space Engage", ICCV 2023 (arXiv 2307.09755). Code: the repository that its authors published.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from trainers.overrides import flatten
+from trainers.presets import PRESETS, load_preset
+
+PAPER = {name for name in PRESETS if name.startswith(("voc_", "cityscapes_", "ade20k_", "coco_stuff_"))}
+VOC = "voc_css_92"
+
+PUBLISHED: dict[str, tuple[Any, str]] = {
+    "model.arch": ("deeplabv3plus", "paper, section 4.1"),
+    "model.backbone": ("resnet101", "paper, section 4.1"),
+    "model.stem": ("standard", "paper, section 4.1; a deep one to compare with other methods"),
+    "model.backbone_weights": ("imagenet", "paper, section 4.1"),
+    "model.output_stride": (8, "code: deeplabv3_plus"),
+    "model.aspp_width": (256, "code: deeplabv3_plus"),
+    "model.head_width": (256, "code: deeplabv3_plus"),
+    "model.representation_dim": (256, "code: deeplabv3_plus"),
+    "model.representation_init": ("default", "code: deeplabv3_plus"),
+    "model.norm": ("auto", "code: SyncBatchNorm in every script; a CPU has none"),
+    "model.pool_norm": (True, "code: ASPP's pooling branch"),
+    "css.label_strategy": ("mix", "paper, section 3.3"),
+    "css.indicator": ("similarity", "paper, Eq. 5"),
+    "css.indicator_temperature": (0.25, "code: default of the constructor in mix"),
+    "css.valid_indicator": ("same", "paper, section 3.2"),
+    "css.unsupervised_gate": ("logit", "paper, Eq. 8"),
+    "css.cross_warmup": (20.0, "paper, section 3.3"),
+    "css.cross_warmup_unit": ("labelled_epochs", "code: an epoch is a pass through the labelled loader"),
+    "thresholds.delta_u": (0.97, "paper, Eq. 8"),
+    "thresholds.delta_w": (0.7, "paper, section 4.1"),
+    "thresholds.delta_s": (0.97, "paper; 0.8 in one script"),
+    "thresholds.unit": ("probability", "paper"),
+    "loss.lambda_u": (1.0, "paper, Eq. 6"),
+    "loss.lambda_c": (1.0, "code: Ramp_Scheduler.max_value in both YAML files"),
+    "loss.lambda_c_ramp": ("exp", "code: exp(-5 (epoch / epochs)^2), here on the whole horizon"),
+    "loss.supervised": ("cross_entropy", "paper, Eq. 7"),
+    "loss.ohem_threshold": (0.7, "code: ohem"),
+    "loss.ohem_min_kept": (50_000, "code: ohem"),
+    "loss.class_weights": (None, "code"),
+    "loss.unsupervised": ("pixel", "paper, Eq. 8"),
+    "loss.temperature": (0.5, "paper, section 4.1"),
+    "loss.queries": (256, "paper, section 4.1"),
+    "loss.negatives": (512, "paper, section 4.1"),
+    "ema.teacher_momentum": (0.99, "paper, section 4.1"),
+    "ema.prototype_momentum": (0.99, "paper, Eq. 3"),
+    "ema.prototype_source": ("teacher", "paper, Eq. 2"),
+    "optimizer.kind": ("sgd", "paper, section 4.1"),
+    "optimizer.lr": (0.0064, "paper, section 4.1"),
+    "optimizer.momentum": (0.9, "code: SGD, Nesterov"),
+    "optimizer.weight_decay": (5e-4, "paper, section 4.1"),
+    "optimizer.power": (0.9, "paper, section 4.1"),
+    "optimizer.min_lr": (1e-4, "code: PolyLR"),
+    "optimizer.min_lr_rule": ("max", "code: PolyLR"),
+    "schedule.steps": (40_000, "paper, section 4.1"),
+    "schedule.labelled_batch": (8, "paper: 16 images, half of them labelled"),
+    "schedule.unlabelled_batch": (8, "paper: 16 images, half of them labelled"),
+    "schedule.joint_forward": (False, "code: two forwards of the student"),
+    "evaluation.network": ("teacher", "code: the EMA model is scored"),
+    "evaluation.mode": ("whole", "code; sliding windows on Cityscapes"),
+    "augment.weak.crop": ((512, 512), "paper, section 4.1"),
+    "augment.strong.mix": ("cutmix", "paper, section 4.1"),
+    "seed": (3407, "code"),
+}
+"""Values of `voc_css_92`, and their sources."""
+
+OURS: dict[str, str] = {
+    "model.width": "of the tiny network",
+    "ema.teacher_norm": "the published teacher keeps the statistics of the start and normalises by the batch",
+    "loss.negative_groups": "the same expectation with less memory",
+    "loss.ohem_scope": "read with OHEM only",
+    "schedule.evaluate_every": "the published code evaluates each epoch of the labelled loader",
+    "schedule.accumulate": "the same batch in one part",
+    "evaluation.both": "reports the teacher alone",
+    "evaluation.window": "read with sliding windows only",
+    "evaluation.overlap": "read with sliding windows only",
+    "evaluation.batch": "changes no score",
+    "evaluation.quality_images": "measures, changes nothing",
+    "compute.precision": "bfloat16: twice the speed on GPUs that have it; the published code trains in float32",
+    "compute.compile": "changes no result",
+}
+"""Fields whose values are not published or not followed, and why."""
+
+OTHERS: dict[str, dict[str, Any]] = {
+    "cityscapes_css_186": {
+        "optimizer.lr": 0.0038, "augment.weak.crop": (768, 768), "schedule.labelled_batch": 4,
+        "schedule.unlabelled_batch": 4, "schedule.steps": 80_000, "loss.supervised": "ohem",
+        "loss.ohem_scope": "batch", "evaluation.mode": "sliding", "evaluation.window": (768, 768),
+    },
+    "ade20k_css": {"schedule.steps": 80_000},
+    "coco_stuff_css": {},
+    "voc_released_92": {
+        "schedule.steps": 80_000, "schedule.labelled_batch": 32, "schedule.unlabelled_batch": 32,
+        "css.indicator_temperature": 0.5, "css.valid_indicator": "confidence", "css.unsupervised_gate": "own",
+        "thresholds.delta_s": 0.8, "loss.unsupervised": "image_share", "ema.prototype_source": "student",
+        "ema.teacher_norm": "train",
+    },
+}  # fmt: skip
+"""What is published for other data sets, or by the scripts of the code, instead."""
+
+NOT_PUBLISHED = {
+    "ade20k_css": {"thresholds.unit": "of_maximum"},  # with K = 150 the indicator cannot reach delta_s
+    "coco_stuff_css": {"thresholds.unit": "of_maximum"},  # with K = 171, neither
+}
+
+
+def settings(name: str) -> dict[str, Any]:
+    return {path: value for path, value in flatten(load_preset(name).model_dump()).items() if "data." not in path}
+
+
+def test_every_field_is_published_or_ours_for_a_reason() -> None:
+    assert PUBLISHED.keys() & OURS.keys() == set()
+    assert settings(VOC).keys() == PUBLISHED.keys() | OURS.keys()
+
+
+@pytest.mark.parametrize("path", PUBLISHED)
+def test_a_field_has_its_published_value(path: str) -> None:
+    value, source = PUBLISHED[path]
+    assert settings(VOC)[path] == value, source
+
+
+@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.filterwarnings("ignore:thresholds.delta_s=0.8 excludes no pixel")  # as published
+def test_other_presets_differ_in_what_is_published_for_them(name: str) -> None:
+    voc, other = settings(VOC), settings(name)
+    free = {"schedule.evaluate_every", "evaluation.batch"}
+    different = {path: other[path] for path in voc if voc[path] != other[path] and path not in free}
+    assert different == OTHERS[name] | NOT_PUBLISHED.get(name, {})
+
+
+@pytest.mark.parametrize("name", sorted(PAPER - OTHERS.keys()))
+@pytest.mark.filterwarnings("ignore:thresholds.delta_s=0.8 excludes no pixel")
+def test_presets_of_a_data_set_differ_in_the_number_of_labels_alone(name: str) -> None:
+    like = next((like for like in ("cityscapes_css_186", "voc_released_92") if like[:8] == name[:8]), VOC)
+    assert settings(name) == settings(like)
