@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from trainers.augment.pipeline import weak_augment
+from trainers.augment.pipeline import labelled_augment, weak_augment
 from trainers.config import IGNORE, TrainConfig
 from trainers.data.source import ImageSource, Samples
 from trainers.data.splits import Splits
@@ -215,7 +215,10 @@ def _augment(
         "label": samples.labels.to(device, torch.int64, non_blocking=True),
     }
     sizes = samples.sizes.to(device, torch.float32) if samples.padded else None
-    maps = weak_augment(
-        maps, config.augment.weak, context.seed, purpose, context.step, context.rank, context.world_size, sizes
-    )
+    weak, labelled = config.augment.weak, config.augment.labelled
+    seed, step, rank, world_size, _ = context
+    if purpose == "unlabelled" or labelled is None:
+        maps = weak_augment(maps, weak, seed, purpose, step, rank, world_size, sizes)
+    else:
+        maps = labelled_augment(maps, labelled, weak.crop, seed, step, rank, world_size, sizes)
     return maps["image"].contiguous(memory_format=torch.channels_last), maps["label"]

@@ -77,9 +77,6 @@ QUICK = Size(
 
 def train_config(size: Size, root: Path) -> TrainConfig:
     """Every part of the step at work, strong geometry included."""
-    # By copy, for a config refuses crops that are no multiples of 4; the networks take them.
-    weak = WeakAugmentConfig(scale=(0.75, 1.5), flip=0.5).model_copy(update={"crop": (size.side, size.side)})
-    augment = AugmentConfig(strong=StrongAugmentConfig(scale=(0.8, 1.25), shift=0.1, flip=0.5))
     return TrainConfig(
         data=FolderData(
             root=root,
@@ -90,9 +87,13 @@ def train_config(size: Size, root: Path) -> TrainConfig:
             dev=1,
         ),
         model=size.model,
+        augment=AugmentConfig(
+            weak=WeakAugmentConfig(scale=(0.75, 1.5), flip=0.5, crop=(size.side, size.side)),
+            strong=StrongAugmentConfig(scale=(0.8, 1.25), shift=0.1, flip=0.5),
+        ),
         loss=LossConfig(queries=size.queries, negatives=size.negatives),
         schedule=ScheduleConfig(labelled_batch=size.batch, unlabelled_batch=size.batch),
-    ).model_copy(update={"augment": augment.model_copy(update={"weak": weak})})
+    )
 
 
 def write_images(size: Size, root: Path) -> None:

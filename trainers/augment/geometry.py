@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainers.augment.maps import IMAGE, Maps, is_label, mean_colour
-from trainers.config import IGNORE, StrongAugmentConfig, WeakAugmentConfig
+from trainers.augment.maps import IMAGE, Maps, is_label, mean_colour, per_image
+from trainers.config import IGNORE, GeometryConfig, StrongAugmentConfig
 
 
 class GeometryParams(NamedTuple):
@@ -35,29 +35,22 @@ class GeometryParams(NamedTuple):
     """Whether left and right are exchanged, bool [N]."""
 
 
-def draw_geometry(
-    config: WeakAugmentConfig | StrongAugmentConfig, count: int, generator: torch.Generator
-) -> GeometryParams:
-    """Draw for `count` images: weak augmentation places its crop anywhere, strong shifts a centred window."""
+def draw_geometry(config: GeometryConfig, count: int, generator: torch.Generator) -> GeometryParams:
+    """Draw for `count` images: a window at any place or, where strong augmentation says so, a shifted centred one."""
     draws = torch.rand(count, 4, generator=generator)
-    low, high = (math.log(bound) for bound in config.scale)
-    place = draws[:, 1:3]
-    centred, unmoved = torch.full_like(place, 0.5), torch.zeros_like(place)
-    weak = isinstance(config, WeakAugmentConfig)
-    return GeometryParams(
-        scale=torch.exp(low + draws[:, 0] * (high - low)),
-        anchor=place if weak else centred,
-        shift=unmoved if isinstance(config, WeakAugmentConfig) else config.shift * (2 * place - 1),
-        flip=draws[:, 3] < config.flip,
-    )
+    log = config.scale_draw == "log"
+    low, high = (math.log(bound) if log else bound for bound in config.scale)
+    scale, place = low + draws[:, 0] * (high - low), draws[:, 1:3]
+    anchor, shift = place, torch.zeros_like(place)
+    if isinstance(config, StrongAugmentConfig) and config.place == "centred":
+        anchor, shift = torch.full_like(place, 0.5), config.shift * (2 * place - 1)
+    return GeometryParams(torch.exp(scale) if log else scale, anchor, shift, flip=draws[:, 3] < config.flip)
 
 
-def moves_nothing(
-    config: WeakAugmentConfig | StrongAugmentConfig, size: tuple[int, int], out_size: tuple[int, int]
-) -> bool:
+def moves_nothing(config: GeometryConfig, size: tuple[int, int], out_size: tuple[int, int]) -> bool:
     """Return whether every draw from `config` is the identity; known from the config alone."""
-    still = config.shift == 0 if isinstance(config, StrongAugmentConfig) else True
-    return still and config.scale == (1.0, 1.0) and config.flip == 0 and size == out_size
+    shifts = isinstance(config, StrongAugmentConfig) and config.place == "centred" and config.shift > 0
+    return not shifts and config.scale == (1.0, 1.0) and config.flip == 0 and size == out_size
 
 
 def apply_geometry(maps: Maps, params: GeometryParams, out_size: tuple[int, int], sizes: Tensor | None = None) -> Maps:
@@ -92,6 +85,14 @@ def apply_geometry(maps: Maps, params: GeometryParams, out_size: tuple[int, int]
             outside = IGNORE if is_label(key) else 0
             moved[key] = torch.where(inside, values, outside).to(maps[key].dtype)
     return {key: moved[key] for key in maps}
+
+
+def apply_flip(maps: Maps, flip: Tensor) -> Maps:
+    """Exchange left and right of the images for which `flip`, bool [N], holds, in all maps."""
+    return {
+        key: torch.where(per_image(flip) if key == IMAGE else flip[:, None, None], values.flip(-1), values)
+        for key, values in maps.items()
+    }
 
 
 def _mean_of_true(image: Tensor, sizes: Tensor) -> Tensor:

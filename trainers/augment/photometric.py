@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainers.augment.maps import per_image
-from trainers.config import StrongAugmentConfig
+from trainers.config import PhotometricConfig
 
 # RGB to luminance Y and chrominance I, Q (NTSC). The rows of I and Q sum to 0, so Y (1, 1, 1) is the grey of a colour
 # and the rest of the colour is its chrominance.
@@ -50,7 +50,7 @@ class BlurParams(NamedTuple):
     """Standard deviation in pixels."""
 
 
-def draw_jitter(config: StrongAugmentConfig, count: int, generator: torch.Generator) -> JitterParams:
+def draw_jitter(config: PhotometricConfig, count: int, generator: torch.Generator) -> JitterParams:
     """Draw for `count` images: factors from 1 +- the config's, rotation within +- `hue` of the circle."""
     draws = torch.rand(count, 5, generator=generator)
     around = 2 * draws - 1
@@ -63,7 +63,7 @@ def draw_jitter(config: StrongAugmentConfig, count: int, generator: torch.Genera
     )
 
 
-def draw_blur(config: StrongAugmentConfig, count: int, generator: torch.Generator) -> BlurParams:
+def draw_blur(config: PhotometricConfig, count: int, generator: torch.Generator) -> BlurParams:
     """Draw for `count` images: sigma uniform in the config's range."""
     draws = torch.rand(count, 2, generator=generator)
     low, high = config.blur_sigma

@@ -9,11 +9,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trainers.augment.geometry import GeometryParams, apply_geometry, draw_geometry, moves_nothing
+from trainers.augment.geometry import GeometryParams, apply_flip, apply_geometry, draw_geometry, moves_nothing
 from trainers.augment.maps import IMAGE, Maps, rank_share
 from trainers.augment.mixing import MixParams, apply_mix, draw_mix
 from trainers.augment.photometric import BlurParams, JitterParams, apply_blur, apply_jitter, draw_blur, draw_jitter
-from trainers.config import StrongAugmentConfig, WeakAugmentConfig
+from trainers.config import (
+    GeometryConfig,
+    LabelledAugmentConfig,
+    PhotometricConfig,
+    StrongAugmentConfig,
+    WeakAugmentConfig,
+)
 from trainers.randomness import generator
 
 
@@ -40,19 +46,42 @@ def weak_augment(
         world_size: Number of ranks that share the global batch.
         sizes: Height and width of each image, float32 [N, 2], where the images are padded; see `apply_geometry`.
     """
-    size = _size(maps)
-    out_size = config.crop or size
-    if sizes is None and moves_nothing(config, size, out_size):
-        return maps
     draws = generator(seed, f"augment.weak.{purpose}", step)
-    count = len(maps[IMAGE])
-    geometry = draw_geometry(config, count * world_size, draws)
-    return apply_geometry(maps, _geometry(geometry, maps, rank), out_size, sizes)
+    geometry = draw_geometry(config, len(maps[IMAGE]) * world_size, draws)
+    return _move(maps, config, geometry, config.crop or _size(maps), rank, sizes)
+
+
+@torch.no_grad()
+def labelled_augment(
+    maps: Maps,
+    config: LabelledAugmentConfig,
+    crop: tuple[int, int] | None,
+    seed: int,
+    step: int,
+    rank: int,
+    world_size: int,
+    sizes: Tensor | None = None,
+) -> Maps:
+    """Return labelled images and their maps after the geometry that weak augmentation draws for them, jitter and blur.
+
+    Args:
+        maps: As in `weak_augment`.
+        config: What is drawn.
+        crop: Height and width of the result; none: the size stays.
+        seed: Of the training run.
+        step: Of training.
+        rank: 0 to world_size - 1.
+        world_size: Number of ranks that share the global batch.
+        sizes: As in `weak_augment`.
+    """
+    draws, total = generator(seed, "augment.weak.labelled", step), len(maps[IMAGE]) * world_size
+    maps = _move(maps, config, draw_geometry(config, total, draws), crop or _size(maps), rank, sizes)
+    return _recolour(maps, config, draw_jitter(config, total, draws), draw_blur(config, total, draws), rank)
 
 
 @torch.no_grad()
 def strong_augment(maps: Maps, config: StrongAugmentConfig, seed: int, step: int, rank: int, world_size: int) -> Maps:
-    """Return the maps after geometry, colour jitter, blur and mixing, in this order; the size stays.
+    """Return the maps after geometry, colour jitter, blur and mixing, in the order of the config; the size stays.
 
     Mixing pairs images of this rank, which is the same as pairing in the global batch where a rank's share is even.
 
@@ -64,26 +93,21 @@ def strong_augment(maps: Maps, config: StrongAugmentConfig, seed: int, step: int
         rank: 0 to world_size - 1.
         world_size: Number of ranks that share the global batch.
     """
-    count, device, size = len(maps[IMAGE]), maps[IMAGE].device, _size(maps)
-    total = count * world_size
+    size, total = _size(maps), len(maps[IMAGE]) * world_size
     # All is drawn, used or not: switching one part off leaves the others' numbers as they were.
     draws = generator(seed, "augment.strong", step)
     geometry = draw_geometry(config, total, draws)
     jitter = draw_jitter(config, total, draws)
     blur = draw_blur(config, total, draws)
-    mix = draw_mix(config, total, draws)
+    mix = draw_mix(config, total, size, draws)
 
-    if not moves_nothing(config, size, size):
-        maps = apply_geometry(maps, _geometry(geometry, maps, rank), size)
-    image = maps[IMAGE]
-    if config.jitter > 0:
-        image = apply_jitter(image, JitterParams._make(rank_share(jitter, rank, count, device)))
-    if config.blur > 0:
-        image = apply_blur(image, BlurParams._make(rank_share(blur, rank, count, device)), config.blur_sigma[1])
-    maps = maps | {IMAGE: image}
-    if config.mix != "none" and config.mix_probability > 0:
-        maps = apply_mix(maps, MixParams._make(rank_share(mix, rank, count, device)), config.mix)
-    return maps
+    if config.order == "jitter_first":
+        maps = _move(maps, config, geometry, size, rank)
+        return _mix(_recolour(maps, config, jitter, blur, rank), config, mix, rank)
+    unflipped = config.model_copy(update={"flip": 0.0})
+    maps = _move(maps, unflipped, geometry._replace(flip=torch.zeros_like(geometry.flip)), size, rank)
+    maps = _recolour(_mix(maps, config, mix, rank), config, jitter, blur, rank)
+    return maps if config.flip == 0 else apply_flip(maps, *_share((geometry.flip,), maps, rank))
 
 
 def _size(maps: Maps) -> tuple[int, int]:
@@ -91,5 +115,33 @@ def _size(maps: Maps) -> tuple[int, int]:
     return height, width
 
 
-def _geometry(params: GeometryParams, maps: Maps, rank: int) -> GeometryParams:
-    return GeometryParams._make(rank_share(params, rank, len(maps[IMAGE]), maps[IMAGE].device))
+def _share(parameters: tuple[Tensor, ...], maps: Maps, rank: int) -> tuple[Tensor, ...]:
+    return rank_share(parameters, rank, len(maps[IMAGE]), maps[IMAGE].device)
+
+
+def _move(
+    maps: Maps,
+    config: GeometryConfig,
+    params: GeometryParams,
+    out_size: tuple[int, int],
+    rank: int,
+    sizes: Tensor | None = None,
+) -> Maps:
+    if sizes is None and moves_nothing(config, _size(maps), out_size):
+        return maps
+    return apply_geometry(maps, GeometryParams._make(_share(params, maps, rank)), out_size, sizes)
+
+
+def _recolour(maps: Maps, config: PhotometricConfig, jitter: JitterParams, blur: BlurParams, rank: int) -> Maps:
+    image = maps[IMAGE]
+    if config.jitter > 0:
+        image = apply_jitter(image, JitterParams._make(_share(jitter, maps, rank)))
+    if config.blur > 0:
+        image = apply_blur(image, BlurParams._make(_share(blur, maps, rank)), config.blur_sigma[1])
+    return maps | {IMAGE: image}
+
+
+def _mix(maps: Maps, config: StrongAugmentConfig, params: MixParams, rank: int) -> Maps:
+    if config.mix == "none" or config.mix_probability == 0:
+        return maps
+    return apply_mix(maps, MixParams._make(_share(params, maps, rank)), config)

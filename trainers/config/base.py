@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 IGNORE = 255
 """The one label of pixels that take no part in anything."""
 
+SMALLEST_VIEW = 16
+"""Least height and width, in pixels, of what a network sees: a cell of the coarsest map of features."""
+
 Share = Annotated[float, Field(ge=0, le=1)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]

@@ -3,44 +3,37 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from trainers.config.base import Frozen, Momentum, Positive, Share, added
+from trainers.config.base import SMALLEST_VIEW, Frozen, Momentum, Positive, Share, added
 
 
-class WeakAugmentConfig(Frozen):
-    """Augmentation of every training image: random scale, crop and flip. The teacher's images get no other."""
+def _check_range(name: str, bounds: tuple[float, float]) -> None:
+    if bounds[0] > bounds[1]:
+        raise ValueError(f"{name} must be (smallest, largest), got {bounds}: swap them")
+
+
+class GeometryConfig(Frozen):
+    """Magnification and flip, drawn for each image."""
 
     scale: tuple[Positive, Positive] = (1.0, 1.0)
-    """Range of the magnification, drawn log-uniformly; 1 keeps the stored size."""
+    """Range of the magnification; 1 keeps the size."""
+    scale_draw: Literal["log", "uniform"] = added("log")
+    """What is uniform: the magnification's logarithm or, as in the published code, the magnification."""
     flip: Share = 0.0
     """Probability of a horizontal flip."""
-    crop: tuple[int, int] | None = None
-    """Height and width of the crop; none: the stored size."""
 
     @model_validator(mode="after")
-    def _crop_fits_the_stride(self) -> WeakAugmentConfig:
-        if self.scale[0] > self.scale[1]:
-            raise ValueError(f"scale must be (smallest, largest), got {self.scale}")
-        if self.crop is not None and (min(self.crop) < 16 or self.crop[0] % 4 or self.crop[1] % 4):
-            raise ValueError(f"crop must be multiples of 4 of at least 16 pixels, got {self.crop}")
+    def _scale_is_a_range(self) -> Self:
+        _check_range("scale", self.scale)
         return self
 
 
-class StrongAugmentConfig(Frozen):
-    """Augmentation of the student's unlabelled images, in this order: geometry, jitter, blur, mixing.
+class PhotometricConfig(Frozen):
+    """Colour jitter, then Gaussian blur, of images alone."""
 
-    The pseudo-labels and their confidences go through the same geometry and mixing, as floats.
-    """
-
-    scale: tuple[Positive, Positive] = (1.0, 1.0)
-    """Range of a further magnification."""
-    shift: Share = 0.0
-    """Largest further shift, as a share of the side; what moves in from outside is ignored."""
-    flip: Share = 0.0
-    """Probability of a horizontal flip."""
     jitter: Share = 0.8
     """Probability of colour jitter."""
     brightness: Share = 0.4
@@ -55,16 +48,85 @@ class StrongAugmentConfig(Frozen):
     """Probability of a Gaussian blur."""
     blur_sigma: tuple[Positive, Positive] = (0.1, 1.0)
     """Range of the blur's standard deviation, in pixels."""
+
+    @model_validator(mode="after")
+    def _sigma_is_a_range(self) -> Self:
+        _check_range("blur_sigma", self.blur_sigma)
+        return self
+
+
+class WeakAugmentConfig(GeometryConfig):
+    """Augmentation of every training image: random scale, crop and flip. The teacher's images get no other."""
+
+    crop: tuple[int, int] | None = None
+    """Height and width of the crop; none: the stored size."""
+
+    @model_validator(mode="after")
+    def _crop_is_no_speck(self) -> Self:
+        if self.crop is not None and min(self.crop) < SMALLEST_VIEW:
+            raise ValueError(f"crop must be at least {SMALLEST_VIEW} pixels a side, got {self.crop}: enlarge it")
+        return self
+
+
+class LabelledAugmentConfig(GeometryConfig, PhotometricConfig):
+    """Augmentation of labelled images where it is another than the weak one: scale, crop, flip, jitter, blur.
+
+    The crop is that of the weak augmentation, for a batch for the student holds images of one size.
+    """
+
+    jitter: Share = 0.0
+    """Probability of colour jitter; 0.8 in the published code."""
+    blur: Share = 0.0
+    """Probability of a Gaussian blur; 0.5 in the published code."""
+
+
+class StrongAugmentConfig(GeometryConfig, PhotometricConfig):
+    """Augmentation of the student's unlabelled images, on top of the weak one.
+
+    The pseudo-labels and their confidences go through the same geometry and mixing, as floats.
+    """
+
+    order: Literal["jitter_first", "mix_first"] = added("jitter_first")
+    """Geometry, jitter, blur, mixing; or, as published, geometry, mixing, and jitter, blur and flip of the result."""
+    place: Literal["centred", "anywhere"] = added("centred")
+    """Which part of the magnified image is seen: its centre, moved by `shift`, or, as published, any, drawn uniformly.
+
+    An image that is made smaller lies at the centre or anywhere; around it is its mean colour, which is ignored.
+    """
+    shift: Share = 0.0
+    """Largest shift, as a share of the side; what moves in from outside is ignored. For `centred` only."""
     mix: Literal["none", "cutmix", "classmix", "cutout"] = "cutmix"
     """How images of a batch are mixed."""
     mix_probability: Share = 1.0
     """Share of images that are mixed."""
+    box: Literal["area", "half"] = added("area")
+    """Of CutMix and CutOut: area and aspect drawn, or, as published, half of the image with a width of half or more."""
+    box_area: tuple[Positive, Positive] = added((0.1, 0.5))
+    """Range of the box's share of the image. For `area` only."""
+    box_aspect: tuple[Positive, Positive] = added((0.5, 2.0))
+    """Range of the box's height by its width, both as shares of the side, drawn log-uniformly. For `area` only."""
+    classmix: Literal["ceil", "published"] = added("ceil")
+    """Half of the classes: rounded up, or rounded down of all with the ignored label, which may be taken as well."""
+
+    @model_validator(mode="after")
+    def _box_fits(self) -> Self:
+        _check_range("box_area", self.box_area)
+        _check_range("box_aspect", self.box_aspect)
+        largest = min(1.0, 1 / self.box_aspect[1], self.box_aspect[0])
+        if self.box_area[1] > largest:
+            raise ValueError(
+                f"box_area must be at most {largest:g}, or a box of box_aspect={self.box_aspect} is larger than the "
+                f"image, got {self.box_area}: lower it, or bring box_aspect nearer to 1"
+            )
+        return self
 
 
 class AugmentConfig(Frozen):
-    """Weak and strong augmentation, both on batches of tensors."""
+    """Augmentations, all on batches of tensors."""
 
     weak: WeakAugmentConfig = WeakAugmentConfig()
+    labelled: LabelledAugmentConfig | None = added(None)
+    """Of labelled images; none: `weak`, as the unlabelled ones."""
     strong: StrongAugmentConfig = StrongAugmentConfig()
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from trainers.config.base import Frozen, Momentum, Positive, added, hashed
+from trainers.config.base import SMALLEST_VIEW, Frozen, Momentum, Positive, added, hashed
 from trainers.config.data import AnyData, DigitsData
 from trainers.config.method import AugmentConfig, CssConfig, EmaConfig, LossConfig, ThresholdsConfig, similarity_bound
 from trainers.config.model import ModelConfig
@@ -79,9 +79,9 @@ class EvaluationConfig(Frozen):
     """Unlabelled images with known truth on which pseudo-labels are scored at each evaluation; 0: none."""
 
     @model_validator(mode="after")
-    def _window_fits_the_stride(self) -> EvaluationConfig:
-        if min(self.window) < 16 or self.window[0] % 4 or self.window[1] % 4:
-            raise ValueError(f"window must be multiples of 4 of at least 16 pixels, got {self.window}")
+    def _window_is_no_speck(self) -> EvaluationConfig:
+        if min(self.window) < SMALLEST_VIEW:
+            raise ValueError(f"window must be at least {SMALLEST_VIEW} pixels a side, got {self.window}: enlarge it")
         return self
 
 

@@ -25,7 +25,12 @@ def batch(n: int = 4, height: int = 20, width: int = 28, classes: int = 7) -> Ma
 
 
 def draws(n: int, seed: int = 0, probability: float = 1.0) -> MixParams:
-    return draw_mix(StrongAugmentConfig(mix_probability=probability), n, torch.Generator().manual_seed(seed))
+    config = StrongAugmentConfig(mix_probability=probability)
+    return draw_mix(config, n, (20, 28), torch.Generator().manual_seed(seed))
+
+
+def mixed_by(maps: Maps, params: MixParams, kind: str) -> Maps:
+    return apply_mix(maps, params, StrongAugmentConfig.model_validate({"mix": kind}))
 
 
 @given(pairs=st.integers(1, 20))
@@ -50,7 +55,7 @@ def test_partners_do_not_depend_on_the_ranks_while_shares_are_even(per_rank: int
 @given(seed=st.integers(0, 10**6), n=st.integers(2, 7))
 def test_cutmix_pastes_the_partners_box_exactly_in_every_map(seed: int, n: int) -> None:
     maps, index = batch(n), partners(n, CPU)
-    mixed = apply_mix(maps, draws(n, seed), "cutmix")
+    mixed = mixed_by(maps, draws(n, seed), "cutmix")
     pasted = mixed["confidence"] != maps["confidence"]
     for at in range(n):
         rows, columns = pasted[at].any(1).nonzero().flatten(), pasted[at].any(0).nonzero().flatten()
@@ -70,7 +75,7 @@ def test_cutmix_pastes_the_partners_box_exactly_in_every_map(seed: int, n: int) 
 def test_classmix_pastes_half_of_the_partners_classes(seed: int, classes: int) -> None:
     maps = batch(4, classes=classes)
     maps["label"][:, :3] = 255
-    mixed = apply_mix(maps, draws(4, seed), "classmix")
+    mixed = mixed_by(maps, draws(4, seed), "classmix")
     pasted = mixed["confidence"] != maps["confidence"]
     source = maps["label"][partners(4, CPU)]
     for at in range(4):
@@ -88,7 +93,7 @@ def test_classmix_takes_every_class_about_half_of_the_time() -> None:
     maps = batch(2, classes=6)
     taken = torch.zeros(6)
     for seed in range(200):
-        pasted = apply_mix(maps, draws(2, seed), "classmix")["confidence"] != maps["confidence"]
+        pasted = mixed_by(maps, draws(2, seed), "classmix")["confidence"] != maps["confidence"]
         taken[maps["label"][1][pasted[0]].unique()] += 1
     assert (taken / 200 - 0.5).abs().max() < 0.15  # four standard deviations are 0.14
 
@@ -96,13 +101,13 @@ def test_classmix_takes_every_class_about_half_of_the_time() -> None:
 def test_classmix_of_a_partner_that_is_all_ignored_pastes_nothing() -> None:
     maps = batch(2)
     maps["label"][1] = 255
-    mixed = apply_mix(maps, draws(2), "classmix")
+    mixed = mixed_by(maps, draws(2), "classmix")
     assert torch.equal(mixed["image"][0], maps["image"][0])
 
 
 def test_cutout_leaves_a_box_of_nothing() -> None:
     maps = batch()
-    mixed = apply_mix(maps, draws(4), "cutout")
+    mixed = mixed_by(maps, draws(4), "cutout")
     box = mixed["label"] == 255
     assert (box.float().mean((1, 2)) > 0.09).all()
     for key, empty in (("label", 255), ("label_representation", 255), ("confidence", 0)):
@@ -115,7 +120,7 @@ def test_cutout_leaves_a_box_of_nothing() -> None:
 def test_images_that_are_not_chosen_stay_bit_for_bit(kind: str) -> None:
     maps = batch()
     params = draws(4)._replace(apply=torch.tensor([True, False, False, True]))
-    mixed = apply_mix(maps, params, kind)
+    mixed = mixed_by(maps, params, kind)
     for key, values in maps.items():
         assert torch.equal(mixed[key][1:3], values[1:3])
     assert not torch.equal(mixed["image"][0], maps["image"][0])
@@ -128,4 +133,4 @@ def test_the_share_of_mixed_images_is_the_probability() -> None:
 
 def test_no_mixing_returns_the_maps_themselves() -> None:
     maps = batch()
-    assert apply_mix(maps, draws(4), "none") is maps
+    assert mixed_by(maps, draws(4), "none") is maps

@@ -34,7 +34,7 @@ def others(value: Any, annotation: Any) -> list[Any]:
     if get_origin(annotation) is Literal:
         return [choice for choice in get_args(annotation) if choice != value]
     if value is None:
-        return [(16, 16), tuple(1.0 + at for at in range(11))]
+        return [(16, 16), tuple(1.0 + at for at in range(11)), {"scale": (0.5, 1.5)}]
     if isinstance(value, Path):
         return [value / "other"]
     if isinstance(value, str):
@@ -123,7 +123,38 @@ WRONG = {
         ["negative_groups must divide queries (16), got 3"],
     ),
     "a range the wrong way round": ({"augment.weak.scale": (2.0, 1.0)}, ["augment.weak", "scale", "got (2.0, 1.0)"]),
-    "a crop off the stride": ({"augment.weak.crop": (30, 32)}, ["augment.weak", "crop", "got (30, 32)"]),
+    "a range of the blur the wrong way round": (
+        {"augment.strong.blur_sigma": (2.0, 1.0)},
+        ["augment.strong", "blur_sigma must be (smallest, largest)", "got (2.0, 1.0)", "swap them"],
+    ),
+    "a crop that is a speck": (
+        {"augment.weak.crop": (33, 15)},
+        ["augment.weak", "crop must be at least 16 pixels", "got (33, 15)", "enlarge it"],
+    ),
+    "a window that is a speck": (
+        {"evaluation.window": (15, 33)},
+        ["evaluation", "window must be at least 16 pixels", "got (15, 33)", "enlarge it"],
+    ),
+    "a labelled crop of its own": (
+        {"augment.labelled": {"scale": (0.5, 1.5), "crop": (16, 16)}},
+        ["augment.labelled.crop", "not permitted", "got (16, 16)"],
+    ),
+    "a box too large for its image": (
+        {"augment.strong.box_area": (0.1, 0.6)},
+        ["augment.strong", "box_area must be at most 0.5", "box_aspect=(0.5, 2.0)", "got (0.1, 0.6)", "lower it"],
+    ),
+    "a box too wide for its image": (
+        {"augment.strong.box_aspect": (0.25, 1.0)},
+        ["augment.strong", "box_area must be at most 0.25", "box_aspect=(0.25, 1.0)", "got (0.1, 0.5)"],
+    ),
+    "a box too high for its image": (
+        {"augment.strong.box_aspect": (1.0, 2.5)},
+        ["augment.strong", "box_area must be at most 0.4", "box_aspect=(1.0, 2.5)"],
+    ),
+    "an area the wrong way round": (
+        {"augment.strong.box_area": (0.5, 0.1)},
+        ["augment.strong", "box_area must be (smallest, largest)", "got (0.5, 0.1)"],
+    ),
 }
 
 
