@@ -18,7 +18,8 @@ Config = TypeVar("Config", bound=BaseModel)
 def apply_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
     """Return the config with the values at these dotted paths replaced, validated as a whole.
 
-    A new `data.name` starts from that data set's defaults, for its fields are others.
+    A new `data.name` starts from that data set's defaults, for its fields are others. So does a section that is null,
+    such as `augment.labelled`, once a path below it is set; null takes a section away.
 
     Raises:
         ConfigError: a path does not exist or a value is out of range; one line.
@@ -28,9 +29,13 @@ def apply_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
         values["data"] = {}
     known = flatten(values)
     for path, value in overrides.items():
-        if path not in known and not (
-            path.startswith("data.") and values["data"].keys() <= {"name", *_leaves(overrides)}
-        ):
+        section = path.rpartition(".")[0]
+        if known.get(section, 0) is None:
+            known[section] = {}
+            _set(values, section, {})
+        is_data = path.startswith("data.") and values["data"].keys() <= {"name", *_leaves(overrides)}
+        takes_away = value is None and isinstance(_at(values, path), Mapping) and _at(values, path)
+        if not (path in known or is_data or takes_away or section in known):
             raise ConfigError(_unknown(path, known))
         _set(values, path, value)
     try:

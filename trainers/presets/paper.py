@@ -22,6 +22,7 @@ from trainers.config import (
     ComputeConfig,
     CssConfig,
     EvaluationConfig,
+    LabelledAugmentConfig,
     LossConfig,
     ModelConfig,
     OptimizerConfig,
@@ -35,6 +36,11 @@ from trainers.config import (
 )
 from trainers.methods import METHODS
 from trainers.overrides import apply_overrides
+
+COLOURS: Mapping[str, Any] = {
+    "brightness": 0.25, "contrast": 0.25, "saturation": 0.25, "hue": 0.25, "blur_sigma": (0.15, 1.15),
+}  # fmt: skip
+"""Strength of jitter and blur, of labelled and unlabelled images alike (published code)."""
 
 
 def voc_css(labelled: int) -> TrainConfig:
@@ -71,6 +77,7 @@ def cityscapes_css(labelled: int) -> TrainConfig:
     return _full_size(
         data,
         crop=(768, 768),
+        labelled_scale=(1.0, 1.0),
         lr=0.0038,
         loss={"supervised": "ohem", "ohem_scope": "batch"},
         schedule=_schedule(80_000, evaluate_every=4000, batch=4),
@@ -108,6 +115,7 @@ def _schedule(steps: int, evaluate_every: int, batch: int = 8) -> ScheduleConfig
 def _full_size(
     data: PublishedData,
     crop: tuple[int, int] = (512, 512),
+    labelled_scale: tuple[float, float] = (0.5, 1.5),
     lr: float = 0.0064,
     loss: Mapping[str, Any] = MappingProxyType({}),
     schedule: ScheduleConfig | None = None,
@@ -128,7 +136,19 @@ def _full_size(
         ),
         css=CssConfig(cross_warmup=20, cross_warmup_unit="labelled_epochs"),
         augment=AugmentConfig(
-            weak=WeakAugmentConfig(scale=(0.5, 2.0), flip=0.5, crop=crop), strong=StrongAugmentConfig(mix="cutmix")
+            weak=WeakAugmentConfig(crop=crop),
+            labelled=LabelledAugmentConfig(
+                scale=labelled_scale, scale_draw="uniform", flip=0.5, jitter=0.8, blur=0.5, **COLOURS
+            ),
+            strong=StrongAugmentConfig(
+                scale=(0.5, 1.5),
+                scale_draw="uniform",
+                place="anywhere",
+                flip=0.5,
+                order="mix_first",
+                box="half",
+                **COLOURS,
+            ),
         ),
         thresholds=thresholds or ThresholdsConfig(),
         loss=LossConfig(lambda_c=1.0, **loss),

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from reference.tiny import tiny_config
 
 import trainers
-from trainers.config import FolderData, TrainConfig
+from trainers.config import FolderData, LabelledAugmentConfig, TrainConfig
 from trainers.config.base import Frozen, added, hashed
 from trainers.errors import ConfigError
 from trainers.overrides import apply_overrides, flatten
@@ -226,6 +226,22 @@ def test_every_preset_is_valid_as_a_whole(name: str) -> None:
 
 def test_supervised_training_uses_no_unlabelled_image() -> None:
     assert not supervised(tiny_config()).uses_unlabelled
+
+
+def test_a_path_below_a_section_that_is_null_starts_from_its_defaults_and_null_takes_it_away() -> None:
+    config = apply_overrides(tiny_config(), {"augment.labelled.jitter": 0.8, "augment.labelled.hue": 0.2})
+    assert config.augment.labelled == LabelledAugmentConfig(jitter=0.8, hue=0.2)
+    changed = apply_overrides(config, {"augment.labelled.hue": 0.3})
+    assert changed.augment.labelled == LabelledAugmentConfig(jitter=0.8, hue=0.3)
+    assert apply_overrides(config, {"augment.labelled": None}) == tiny_config()
+
+
+@pytest.mark.parametrize("path", ["augment.labelled.jiter", "augment.weak", "loss.class_weights.sky", "css.none.at"])
+def test_a_path_that_is_none_is_refused_in_one_line(path: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        apply_overrides(tiny_config(), {path: None})
+    assert "\n" not in str(raised.value)
+    assert path.split(".")[1] in str(raised.value)
 
 
 def test_overrides_leave_every_other_field() -> None:

@@ -66,13 +66,45 @@ PUBLISHED: dict[str, tuple[Any, str]] = {
     "evaluation.network": ("teacher", "code: the EMA model is scored"),
     "evaluation.mode": ("whole", "code; sliding windows on Cityscapes"),
     "augment.weak.crop": ((512, 512), "paper, section 4.1"),
+    "augment.weak.scale": ((1.0, 1.0), "code: the teacher sees a crop"),
+    "augment.weak.flip": (0.0, "code: the teacher sees a crop"),
+    "augment.labelled.scale": ((0.5, 1.5), "code: VOC_BuildData"),
+    "augment.labelled.scale_draw": ("uniform", "code: random.uniform"),
+    "augment.labelled.flip": (0.5, "code: transform"),
+    "augment.labelled.jitter": (0.8, "code: transform"),
+    "augment.labelled.blur": (0.5, "code: transform"),
+    "augment.strong.scale": ((0.5, 1.5), "code: the student's view of unlabelled images"),
+    "augment.strong.scale_draw": ("uniform", "code: random.uniform"),
+    "augment.strong.place": ("anywhere", "code: random crop"),
+    "augment.strong.flip": (0.5, "code: transform"),
+    "augment.strong.jitter": (0.8, "code: transform"),
+    "augment.strong.blur": (0.5, "code: transform"),
+    "augment.strong.order": ("mix_first", "code: geometry, mixing, then colours and flip"),
     "augment.strong.mix": ("cutmix", "paper, section 4.1"),
+    "augment.strong.mix_probability": (1.0, "code: every batch"),
+    "augment.strong.box": ("half", "code: generate_cutout_mask"),
+    **{
+        f"augment.{images}.{name}": (value, "code: ColorJitter and GaussianBlur")
+        for images in ("labelled", "strong")
+        for name, value in (
+            ("brightness", 0.25),
+            ("contrast", 0.25),
+            ("saturation", 0.25),
+            ("hue", 0.25),
+            ("blur_sigma", (0.15, 1.15)),
+        )
+    },
     "seed": (3407, "code"),
 }
 """Values of `voc_css_92`, and their sources."""
 
 OURS: dict[str, str] = {
     "model.width": "of the tiny network",
+    "augment.weak.scale_draw": "read where the scale is a range",
+    "augment.strong.shift": "read where the place is centred",
+    "augment.strong.box_area": "read where the box is drawn by its area",
+    "augment.strong.box_aspect": "read where the box is drawn by its area",
+    "augment.strong.classmix": "read with ClassMix only",
     "ema.teacher_norm": "the published teacher keeps the statistics of the start and normalises by the batch",
     "loss.negative_groups": "the same expectation with less memory",
     "loss.ohem_scope": "read with OHEM only",
@@ -90,9 +122,9 @@ OURS: dict[str, str] = {
 
 OTHERS: dict[str, dict[str, Any]] = {
     "cityscapes_css_186": {
-        "optimizer.lr": 0.0038, "augment.weak.crop": (768, 768), "schedule.labelled_batch": 4,
-        "schedule.unlabelled_batch": 4, "schedule.steps": 80_000, "loss.supervised": "ohem",
-        "loss.ohem_scope": "batch", "evaluation.mode": "sliding", "evaluation.window": (768, 768),
+        "optimizer.lr": 0.0038, "augment.labelled.scale": (1.0, 1.0), "augment.weak.crop": (768, 768),
+        "schedule.labelled_batch": 4, "schedule.unlabelled_batch": 4, "schedule.steps": 80_000,
+        "loss.supervised": "ohem", "loss.ohem_scope": "batch", "evaluation.mode": "sliding", "evaluation.window": (768, 768),
     },
     "ade20k_css": {"schedule.steps": 80_000},
     "coco_stuff_css": {},
