@@ -124,7 +124,8 @@ OTHERS: dict[str, dict[str, Any]] = {
     "cityscapes_css_186": {
         "optimizer.lr": 0.0038, "augment.labelled.scale": (1.0, 1.0), "augment.weak.crop": (768, 768),
         "schedule.labelled_batch": 4, "schedule.unlabelled_batch": 4, "schedule.steps": 80_000,
-        "loss.supervised": "ohem", "loss.ohem_scope": "batch", "evaluation.mode": "sliding", "evaluation.window": (768, 768),
+        "loss.supervised": "ohem", "loss.ohem_scope": "batch",
+        "evaluation.mode": "sliding", "evaluation.window": (768, 768),
     },
     "ade20k_css": {"schedule.steps": 80_000},
     "coco_stuff_css": {},
