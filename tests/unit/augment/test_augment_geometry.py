@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from trainers.augment.geometry import GeometryParams, apply_geometry, draw_geometry, moves_nothing
+from trainers.augment.geometry import GeometryParams, apply_flip, apply_geometry, draw_geometry, moves_nothing
 from trainers.augment.maps import Maps
-from trainers.config import StrongAugmentConfig, WeakAugmentConfig
+from trainers.config import GeometryConfig, LabelledAugmentConfig, StrongAugmentConfig, WeakAugmentConfig
 
 
 def batch(n: int = 3, height: int = 24, width: int = 32) -> Maps:
@@ -171,6 +171,50 @@ def test_draws_keep_to_their_ranges() -> None:
     assert not strong.flip.any()
 
 
+@pytest.mark.parametrize("kind", [WeakAugmentConfig, LabelledAugmentConfig, StrongAugmentConfig])
+def test_a_magnification_is_drawn_uniformly_where_the_config_says_so(kind: type[GeometryConfig]) -> None:
+    def drawn(how: str) -> Tensor:
+        config = kind.model_validate({"scale": (0.5, 1.5), "scale_draw": how})
+        return draw_geometry(config, 4000, torch.Generator().manual_seed(0)).scale
+
+    uniform, log = drawn("uniform"), drawn("log")
+    assert 0.5 <= uniform.min() < 0.501
+    assert 1.499 < uniform.max() <= 1.5
+    # Means of 1 and of 1 / ln 3 = 0.910; the standard deviation of a mean is 0.0046.
+    assert abs(uniform.mean() - 1) < 0.019
+    assert abs(log.mean() - 0.910) < 0.019
+
+
+def test_strong_augmentation_may_see_any_place_of_a_magnified_image() -> None:
+    config = StrongAugmentConfig(scale=(0.5, 1.5), place="anywhere", shift=0.3)
+    drawn = draw_geometry(config, 4000, torch.Generator().manual_seed(0))
+    assert drawn.anchor.min() < 0.002
+    assert drawn.anchor.max() > 0.998
+    assert not drawn.shift.any()
+    centred = draw_geometry(config.model_copy(update={"place": "centred"}), 4000, torch.Generator().manual_seed(0))
+    assert torch.equal(centred.scale, drawn.scale)
+    assert torch.equal(centred.shift, 0.3 * (2 * drawn.anchor - 1))
+
+
+def test_an_image_made_smaller_lies_anywhere_and_whole_with_everything_else_ignored() -> None:
+    maps = batch(200) | {"label": torch.ones(200, 24, 32, dtype=torch.int64)}
+    config = StrongAugmentConfig(scale=(0.5, 0.5), place="anywhere")
+    label = apply_geometry(maps, draw_geometry(config, 200, torch.Generator().manual_seed(0)), (24, 32))["label"]
+    assert torch.equal((label == 1).sum((1, 2)), torch.full((200,), 12 * 16))
+    assert ((label == 1) | (label == 255)).all()
+    corners = {(int(row), int(column)) for row, column in ((one == 1).nonzero()[0] for one in label)}
+    assert {row for row, _ in corners} >= {0, 12}
+    assert {column for _, column in corners} >= {0, 16}
+
+
+def test_a_flip_of_maps_is_exact_and_of_the_chosen_images_alone() -> None:
+    maps = batch()
+    flipped = apply_flip(maps, torch.tensor([True, False, True]))
+    for key, values in maps.items():
+        assert torch.equal(flipped[key][::2], values[::2].flip(-1))
+        assert torch.equal(flipped[key][1], values[1])
+
+
 def test_the_config_tells_whether_anything_moves() -> None:
     size = (24, 32)
     assert moves_nothing(WeakAugmentConfig(), size, size)
@@ -180,3 +224,5 @@ def test_the_config_tells_whether_anything_moves() -> None:
     assert not moves_nothing(WeakAugmentConfig(flip=0.1), size, size)
     assert not moves_nothing(StrongAugmentConfig(shift=0.1), size, size)
     assert not moves_nothing(StrongAugmentConfig(scale=(1.0, 1.1)), size, size)
+    assert moves_nothing(StrongAugmentConfig(shift=0.1, place="anywhere"), size, size)
+    assert not moves_nothing(StrongAugmentConfig(scale=(0.5, 1.0), place="anywhere"), size, size)

@@ -105,6 +105,69 @@ def test_classmix_of_a_partner_that_is_all_ignored_pastes_nothing() -> None:
     assert torch.equal(mixed["image"][0], maps["image"][0])
 
 
+@settings(max_examples=40)
+@given(seed=st.integers(0, 10**6), height=st.integers(16, 60), width=st.integers(16, 60))
+def test_the_published_box_is_half_of_the_image_up_to_half_a_row(seed: int, height: int, width: int) -> None:
+    config = StrongAugmentConfig(box="half", mix="cutout")
+    params = draw_mix(config, 5, (height, width), torch.Generator().manual_seed(seed))
+    boxes = apply_mix(batch(5, height, width), params, config)["label"] == 255
+    for box in boxes:
+        columns, area = int(box.any(0).sum()), int(box.sum())
+        assert area == columns * int(box.any(1).sum())
+        assert width / 2 < columns < width
+        assert abs(area - height * width / 2) <= columns / 2
+
+
+def test_every_width_of_the_published_box_is_as_likely() -> None:
+    config = StrongAugmentConfig(box="half")
+    widths = draw_mix(config, 4200, (20, 28), torch.Generator().manual_seed(0)).width * 28
+    values, counts = torch.round(widths).unique(return_counts=True)
+    assert values.tolist() == list(range(15, 28))
+    # 4200 / 13 = 323, a standard deviation of 17.
+    assert (counts - 323).abs().max() < 69
+
+
+def test_area_and_aspect_of_a_box_keep_to_their_ranges() -> None:
+    config = StrongAugmentConfig(box_area=(0.2, 0.3), box_aspect=(0.4, 3.0))
+    params = draw_mix(config, 4000, (20, 28), torch.Generator().manual_seed(0))
+    area, aspect = params.height * params.width, params.height / params.width
+    for values, low, high in ((area, 0.2, 0.3), (aspect, 0.4, 3.0)):
+        assert low - 1e-6 < values.min() < 1.01 * low
+        assert 0.99 * high < values.max() < high + 1e-6
+
+
+def test_neither_the_box_nor_its_ranges_change_another_draw() -> None:
+    one, other = StrongAugmentConfig(), StrongAugmentConfig(box="half", classmix="published")
+    here, there = (draw_mix(config, 50, (20, 28), torch.Generator().manual_seed(0)) for config in (one, other))
+    for name in ("apply", "top", "left"):
+        assert torch.equal(getattr(here, name), getattr(there, name))
+
+
+@settings(max_examples=30)
+@given(seed=st.integers(0, 10**6), classes=st.integers(1, 9), ignored=st.booleans())
+def test_published_classmix_rounds_down_and_counts_the_ignored_label(seed: int, classes: int, ignored: bool) -> None:
+    config, maps = StrongAugmentConfig(mix="classmix", classmix="published"), batch(4, classes=classes)
+    if ignored:
+        maps["label"][:, :3] = 255
+    mixed = apply_mix(maps, draw_mix(config, 4, (20, 28), torch.Generator().manual_seed(seed)), config)
+    pasted = mixed["confidence"] != maps["confidence"]
+    source = maps["label"][partners(4, CPU)]
+    for at in range(4):
+        taken = source[at][pasted[at]].unique()
+        assert len(taken) == len(source[at].unique()) // 2
+        assert torch.equal(pasted[at], torch.isin(source[at], taken))
+
+
+def test_published_classmix_takes_the_ignored_label_as_often_as_another() -> None:
+    config, maps = StrongAugmentConfig(mix="classmix", classmix="published"), batch(2, classes=3)
+    maps["label"][:, :3] = 255
+    taken = 0
+    for seed in range(200):
+        mixed = apply_mix(maps, draw_mix(config, 2, (20, 28), torch.Generator().manual_seed(seed)), config)
+        taken += int(mixed["confidence"][0, 0, 0] != maps["confidence"][0, 0, 0])
+    assert abs(taken / 200 - 0.5) < 0.15  # two of four classes; four standard deviations are 0.14
+
+
 def test_cutout_leaves_a_box_of_nothing() -> None:
     maps = batch()
     mixed = mixed_by(maps, draws(4), "cutout")

@@ -7,12 +7,13 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from trainers.augment.maps import Maps
-from trainers.augment.pipeline import strong_augment, weak_augment
-from trainers.config import StrongAugmentConfig, WeakAugmentConfig
+from trainers.augment.pipeline import labelled_augment, strong_augment, weak_augment
+from trainers.config import LabelledAugmentConfig, StrongAugmentConfig, WeakAugmentConfig
 
 Augment = Callable[[Maps, int, int, int], Maps]
 
 WEAK = WeakAugmentConfig(scale=(0.75, 1.75), flip=0.5, crop=(16, 20))
+LABELLED = LabelledAugmentConfig(scale=(0.5, 1.5), scale_draw="uniform", flip=0.5, jitter=0.8, blur=0.5)
 STRONG = StrongAugmentConfig(scale=(0.8, 1.5), shift=0.2, flip=0.5)
 OFF = StrongAugmentConfig(jitter=0, blur=0, mix="none")
 
@@ -40,16 +41,29 @@ def weak_padded(maps: Maps, step: int, rank: int, world_size: int) -> Maps:
     return weak_augment(maps, WEAK, 5, "labelled", step, rank, world_size, sizes.to(device))
 
 
+def labelled(maps: Maps, step: int, rank: int, world_size: int) -> Maps:
+    return labelled_augment(maps, LABELLED, WEAK.crop, 5, step, rank, world_size)
+
+
 def strong(**changes: object) -> Augment:
     config = StrongAugmentConfig.model_validate(STRONG.model_dump() | changes)
     return lambda maps, step, rank, world_size: strong_augment(maps, config, 5, step, rank, world_size)
 
 
+PUBLISHED = {
+    "order": "mix_first", "place": "anywhere", "scale": (0.5, 1.5), "scale_draw": "uniform", "box": "half",
+    "classmix": "published",
+}  # fmt: skip
 ONLY = {"jitter": 0, "blur": 0, "mix": "none", "scale": (1, 1), "shift": 0, "flip": 0}
 EVERY: dict[str, Augment] = {
     "weak": weak,
     "weak padded": weak_padded,
+    "labelled": labelled,
     "strong": strong(),
+    "published": strong(**PUBLISHED),
+    "published classmix": strong(**PUBLISHED, mix="classmix"),
+    "published cutout": strong(**PUBLISHED, mix="cutout", mix_probability=0.7),
+    "flip last": strong(**ONLY | {"order": "mix_first", "flip": 0.5}),
     "geometry": strong(**ONLY | {"scale": (0.8, 1.5), "shift": 0.2, "flip": 0.5}),
     "jitter": strong(**ONLY | {"jitter": 0.8}),
     "blur": strong(**ONLY | {"blur": 0.8}),
@@ -136,6 +150,43 @@ def test_what_is_switched_off_returns_the_input_bit_for_bit() -> None:
     assert equal(strong_augment(maps, OFF, 0, 0, 0, 1), maps)
     assert equal(weak_augment(maps, WeakAugmentConfig(), 0, "labelled", 0, 0, 1), maps)
     assert equal(weak_augment(maps, WeakAugmentConfig(crop=(24, 32)), 0, "labelled", 0, 0, 1), maps)
+
+
+def test_mixing_first_lets_one_image_have_one_colour_change() -> None:
+    flat = batch() | {"image": torch.full((8, 3, 24, 32), 0.5)}
+    for order, colours in (("jitter_first", 2), ("mix_first", 1)):
+        changes = ONLY | {"order": order, "jitter": 1.0, "mix": "cutmix"}
+        images = strong(**changes)(flat, 3, 0, 1)["image"]
+        assert [len(image.flatten(1).unique(dim=1).T) for image in images] == [colours] * 8
+
+
+def test_mixing_first_flips_the_mixed_image_and_not_its_parts() -> None:
+    mixed, flipped = (
+        strong(**ONLY | {"order": "mix_first", "mix": "cutmix", "flip": p})(batch(), 3, 0, 1) for p in (0, 1)
+    )
+    assert equal(flipped, {key: values.flip(-1) for key, values in mixed.items()})
+    parts = strong(**ONLY | {"order": "jitter_first", "mix": "cutmix", "flip": 1})(batch(), 3, 0, 1)
+    assert not torch.equal(parts["label"], flipped["label"])
+
+
+def test_the_order_changes_no_draw() -> None:
+    first, last = (
+        strong(**ONLY | {"order": order, "flip": 0.5})(batch(), 3, 0, 1) for order in ("jitter_first", "mix_first")
+    )
+    assert torch.equal(first["label"], last["label"])
+    assert torch.allclose(first["image"], last["image"], atol=1e-5)
+
+
+def test_labelled_augmentation_without_colours_is_the_weak_one() -> None:
+    same = LabelledAugmentConfig(scale=WEAK.scale, flip=WEAK.flip)
+    assert equal(labelled_augment(batch(), same, WEAK.crop, 5, 3, 0, 1), weak(batch(), 3, 0, 1))
+
+
+def test_labelled_colours_leave_geometry_and_labels_alone() -> None:
+    colours = LabelledAugmentConfig(scale=WEAK.scale, flip=WEAK.flip, jitter=1.0, blur=1.0)
+    coloured, plain = labelled_augment(batch(), colours, WEAK.crop, 5, 3, 0, 1), weak(batch(), 3, 0, 1)
+    assert all(torch.equal(coloured[key], plain[key]) for key in plain if key != "image")
+    assert all(not torch.equal(one, other) for one, other in zip(coloured["image"], plain["image"], strict=True))
 
 
 def test_weak_batches_of_one_step_are_augmented_apart() -> None:

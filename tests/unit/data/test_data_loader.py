@@ -12,6 +12,7 @@ from trainers.config import (
     Ade20kData,
     AugmentConfig,
     DigitsData,
+    LabelledAugmentConfig,
     LossConfig,
     ScheduleConfig,
     TrainConfig,
@@ -162,3 +163,28 @@ def test_the_batches_of_the_ranks_are_the_batch_of_one_whatever_their_padding(tm
         images = torch.cat([half.images for half in halves])
         # Places are rounded in units of the padded size, which differs: up to 1e-5 pixels.
         assert torch.allclose(images, whole.images, atol=1e-4)
+
+
+@pytest.mark.parametrize("crop", [None, (20, 28)])
+def test_labelled_images_may_have_an_augmentation_of_their_own(crop: tuple[int, int] | None) -> None:
+    colours = LabelledAugmentConfig(scale=(0.8, 1.2), jitter=1.0, blur=1.0)
+    given = digits()
+    weak = given.augment.weak.model_copy(update={"crop": crop})
+    plain = given.model_copy(update={"augment": AugmentConfig(weak=weak)})
+    coloured = given.model_copy(update={"augment": AugmentConfig(weak=weak, labelled=colours)})
+    splits, context = open_splits(given.data), StepContext(given.seed, 2)
+    one, other = (load_batch(splits, config, context, CPU) for config in (plain, coloured))
+    assert not torch.equal(one.images, other.images)
+    assert torch.equal(one.labels, other.labels)
+    assert one.images.shape == other.images.shape
+    assert one.unlabelled is not None
+    assert other.unlabelled is not None
+    assert torch.equal(one.unlabelled, other.unlabelled)
+
+
+def test_labelled_images_that_differ_in_size_take_the_weak_crop(tmp_path: Path) -> None:
+    given = config(tmp_path)
+    augment = given.augment.model_copy(update={"labelled": LabelledAugmentConfig(scale=(0.5, 1.5), jitter=0.8)})
+    batch = load_batch(open_splits(given.data), given.model_copy(update={"augment": augment}), StepContext(0, 0), CPU)
+    assert batch.images.shape == (4, 3, 32, 32)
+    assert not torch.equal(batch.images, load_batch(open_splits(given.data), given, StepContext(0, 0), CPU).images)

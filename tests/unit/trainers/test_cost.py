@@ -35,6 +35,8 @@ VARIANTS: list[dict[str, Any]] = [
     {"loss.supervised": "ohem", "ema.prototype_source": "student", "model.norm": "group"},
     {"css.label_strategy": "cross", "augment.strong.mix": "classmix"},
     {**DEEPLAB, "model.stem": "deep", "model.output_stride": 8},
+    {"augment.weak.crop": (33, 37), "schedule.accumulate": 2},
+    {**DEEPLAB, "augment.weak.crop": (33, 37)},
 ]
 
 
@@ -43,12 +45,12 @@ def describe(overrides: Mapping[str, Any]) -> str:
 
 
 def batch_of(config: TrainConfig) -> Batch:
-    size, draws = config.data.image_size, torch.Generator().manual_seed(0)
+    size, draws = config.augment.weak.crop or config.data.image_shape, torch.Generator().manual_seed(0)
 
     def images() -> torch.Tensor:
-        return torch.rand(4, 3, size, size, generator=draws).contiguous(memory_format=torch.channels_last)
+        return torch.rand(4, 3, *size, generator=draws).contiguous(memory_format=torch.channels_last)
 
-    labels = torch.randint(0, config.num_classes, (4, size, size), generator=draws)
+    labels = torch.randint(0, config.num_classes, (4, *size), generator=draws)
     return Batch(images(), labels, images() if config.uses_unlabelled else None)
 
 
