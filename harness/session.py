@@ -162,7 +162,7 @@ def ablate_session(
             recorder.artifact("plan.yaml", request.plan_text or yaml.safe_dump({"variants": variants}, sort_keys=False))
             left = len(request.runs) - sum(trial.state.over for trial in earlier)
             console.say(
-                f"{folder.name}: {counted(len(request.variants), 'variant')} of {info.preset}, "
+                f"{folder.name}: {counted(len(request.tried), 'variant')} of {info.preset}, "
                 f"{counted(len(request.seeds), 'seed')} ({', '.join(map(str, request.seeds))}): {len(request.runs)} "
                 f"trainings of {info.horizon} steps, {left} to train; {allocation.gangs} gangs x {workers} workers"
             )

@@ -54,7 +54,7 @@ class Request:
     base: str
     """The variant that others are compared with."""
     variants: tuple[Variant, ...]
-    """In the order of the table."""
+    """All of the plan, in the order of the table."""
     runs: tuple[Run, ...]
     """In the order of training, which is their trial numbers; seeds that are added later come last."""
     vary_data: bool
@@ -101,6 +101,12 @@ class Request:
     def drawn(self) -> tuple[str, ...]:
         """Config paths that are set to the seed."""
         return ("seed", "data.seed") if self.vary_data else ("seed",)
+
+    @cached_property
+    def tried(self) -> tuple[Variant, ...]:
+        """Variants of which trainings were asked for, in the order of the table: `--only` leaves others out."""
+        asked = {run.variant for run in self.runs}
+        return tuple(variant for variant in self.variants if variant.name in asked)
 
     def variant(self, name: str) -> Variant:
         """Return the variant of this name."""

@@ -54,8 +54,8 @@ class Ablation:
 
     @property
     def others(self) -> list[str]:
-        """Names of the variants beside the base, in the order of the table."""
-        return [variant.name for variant in self.request.variants if variant.name != self.request.base]
+        """Names of the variants beside the base of which trainings were asked for, in the order of the table."""
+        return [variant.name for variant in self.request.tried if variant.name != self.request.base]
 
     @cached_property
     def metrics(self) -> list[str]:
@@ -75,7 +75,11 @@ class Ablation:
         return summary([*self.scores(variant, metric).values()])
 
     def compare(self, metric: str) -> dict[str, Comparison]:
-        """Return the comparison of each variant with the base, by name, over paired seeds."""
+        """Return the comparison of each of `others` with the base, by name, over paired seeds.
+
+        These are the comparisons that p-values are adjusted for: one whose trainings all failed is among them, a
+        variant that nobody asked for is not.
+        """
         return compare(
             self.scores(self.request.base, metric), {name: self.scores(name, metric) for name in self.others}
         )
@@ -100,7 +104,7 @@ class Ablation:
     @property
     def to_evaluate(self) -> list[Outcome]:
         """Complete runs to evaluate after training: all; of a confirmation the chosen variant's and the base's."""
-        wanted = {variant.name for variant in self.request.variants}
+        wanted = {self.request.base, *self.others}
         if self.request.confirms is not None:
             wanted = {name for name in (self.chosen, self.request.base) if self.chosen and name and self.is_whole(name)}
         return [run for run in self.outcomes if run.state == "COMPLETE" and run.variant in wanted]
@@ -148,7 +152,7 @@ class Ablation:
         easier than others; by the mean where the base has none.
         """
         base = self.request.base
-        known = {variant.name: self.summary(variant.name, self.metric).mean for variant in self.request.variants}
+        known = {name: self.summary(name, self.metric).mean for name in (base, *self.others)}
         if known[base] is not None:
             compared = self.compare(self.metric)
             known = {name: 0.0 if name == base else compared[name].difference for name in known}
@@ -162,7 +166,7 @@ class Ablation:
         return next((run for run in self.outcomes if (run.variant, run.seed) == (variant, best)), None)
 
     def rows(self, metric: str | None = None) -> list[dict[str, Any]]:
-        """Return variant, n, mean, std, difference, ci_low, ci_high, p and more of a metric, a row a variant.
+        """Return variant, n, mean, std, difference, ci_low, ci_high, p and more of a metric, a row a variant tried.
 
         Of the base variant, and wherever too few seeds allow no such number, it is None.
 
@@ -171,7 +175,7 @@ class Ablation:
         """
         metric = metric or self.metric
         compared, table = self.compare(metric), []
-        for variant in self.request.variants:
+        for variant in self.request.tried:
             over = self.summary(variant.name, metric)
             row: dict[str, Any] = {"variant": variant.name, "n": over.n, "mean": over.mean, "std": over.std}
             versus = compared.get(variant.name)

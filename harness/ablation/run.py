@@ -13,6 +13,7 @@ from harness.ablation.request import Request
 from harness.ablation.results import Ablation, Outcome, collect
 from harness.console import Console, counting
 from harness.event_log import LEDGER, read_ledger
+from harness.formats import counted
 from harness.run_folder import TRIALS, checkpoint_folder
 from harness.statistics.compare import Verdict, in_words
 from harness.tables import Cell, Column, Table
@@ -78,7 +79,7 @@ def to_table(ablation: Ablation) -> Table:
                *(Column(name, form=f".{DECIMALS}f") for name in watched)]  # fmt: skip
     compared = ablation.compare(metric)
     rows, styles = list[list[Cell]](), dict[int, str]()
-    for index, name in enumerate(variant.name for variant in request.variants):
+    for index, name in enumerate(variant.name for variant in request.tried):
         over, versus = ablation.summary(name, metric), compared.get(name)
         difference: list[Cell] = [None, None, None, "the base"]
         if versus is not None:
@@ -104,18 +105,18 @@ def lines(ablation: Ablation) -> list[str]:
     if compared and all(versus.p is None for versus in compared.values()):
         smallest = min(versus.smallest_p for versus in compared.values())
         lines.append(
-            f"p is that of the paired t-test, Holm-adjusted over {len(compared)} variants; the exact sign-flip test "
-            f"cannot fall below {smallest:.2g} with {few} seeds and is left out"
+            f"p is that of the paired t-test, Holm-adjusted over {counted(len(compared), 'variant')}; the exact "
+            f"sign-flip test cannot fall below {smallest:.2g} with {few} seeds and is left out"
         )
     elif compared:
-        lines.append(f"p is that of the exact sign-flip test, Holm-adjusted over {len(compared)} variants")
+        lines.append(f"p is that of the exact sign-flip test, Holm-adjusted over {counted(len(compared), 'variant')}")
     lines += [
         f"{run.variant} with seed {run.seed} {'is missing' if run.state == 'MISSING' else 'failed'}: "
         f"{run.error or 'it was not trained'}"
         for run in ablation.outcomes
         if run.state != "COMPLETE"
     ]
-    if len({frozenset(run.seed for run in request.runs if run.variant == item.name) for item in request.variants}) > 1:
+    if len({frozenset(run.seed for run in request.runs if run.variant == item.name) for item in request.tried}) > 1:
         lines.append(
             "variants were asked for with different seeds: read the differences, which are paired, not the means"
         )

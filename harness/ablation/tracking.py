@@ -46,7 +46,7 @@ def record_outcomes(recorder: MlflowRecorder, folder: Path, ablation: Ablation) 
 
 def _record_summaries(recorder: MlflowRecorder, ablation: Ablation) -> None:
     compared = ablation.compare(ablation.metric)
-    for variant in ablation.request.variants:
+    for variant in ablation.request.tried:
         versus = compared.get(variant.name)
         over = ablation.summary(variant.name, ablation.metric)
         if over.mean is None:

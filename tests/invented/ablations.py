@@ -48,10 +48,12 @@ ABSENT = "9"
 SETTINGS = {"schedule.steps": STEPS, "schedule.evaluate_every": EVERY, "data.dev": 8}
 
 
-def made_request(seeds: Sequence[int] = (0, 1, 2), *, plan: str = PLAN, vary_data: bool = False) -> Request:
+def made_request(
+    seeds: Sequence[int] = (0, 1, 2), *, plan: str = PLAN, vary_data: bool = False, only: Sequence[str] = ()
+) -> Request:
     experiment = CssExperiment.of("digits_css", SETTINGS)
     info = replace(RunInfo.of("ablation", experiment, "dev/miou", {}), data_digest="d1ge57")
-    return make_request(parse_plan(plan), info, experiment, seeds, vary_data)
+    return make_request(parse_plan(plan), info, experiment, seeds, vary_data, only)
 
 
 def made_ablation(

@@ -107,7 +107,7 @@ def beyond_noise(lines: Sequence[Mapping[str, Any]], best: Mapping[str, Any]) ->
 def scores(ablation: Ablation, metric: str) -> Table:
     """Return the table of single scores: a row a variant, a column a seed."""
     seeds = ablation.request.seeds
-    by_seed = {variant.name: ablation.scores(variant.name, metric) for variant in ablation.request.variants}
+    by_seed = {variant.name: ablation.scores(variant.name, metric) for variant in ablation.request.tried}
     cells: list[list[Cell]] = [[name, *(values.get(seed) for seed in seeds)] for name, values in by_seed.items()]
     columns = [Column("variant"), *(Column(f"seed {seed}", form=f".{DECIMALS}f") for seed in seeds)]
     caption = f"{metric} of every training. Scores in a column share a seed, and with it all that it draws."
@@ -122,7 +122,7 @@ def _caption(ablation: Ablation, metric: str) -> str:
     split, family = metric.partition("/")[0], max((one.family for one in ablation.compare(metric).values()), default=0)
     where = f"{metric} on {SPLITS[split]}." if split in SPLITS else f"{metric}."
     judged = "" if metric == ablation.metric else f" Variants are judged by {ablation.metric}, not by this."
-    how = f" Differences are paired by seed; p is two-sided and adjusted for {family} variants (Holm)."
+    how = f" Differences are paired by seed; p is two-sided and adjusted for {counted(family, 'variant')} (Holm)."
     return where + judged + (how if family else "")
 
 

@@ -102,8 +102,11 @@ def facts(record: AblationRecord) -> list[tuple[str, str]]:
     numbers = [f"{states.count(state)} {state}" for state in dict.fromkeys(STATES.values()) if state in states]
     trainings = f"{len(states)}, all {states[0]}" if len(numbers) == 1 else f"{len(states)}: {', '.join(numbers)}"
     drawn = "initialisation, order and splits" if request.vary_data else "initialisation and order; splits are fixed"
+    compared = counted(len(request.variants), "variant")
+    if len(request.tried) < len(request.variants):
+        compared = f"{len(request.tried)} of {compared}"
     rows = [
-        ("Plan", f"{request.plan}, {counted(len(request.variants), 'variant')}"),
+        ("Plan", f"{request.plan}, {compared}"),
         ("Preset", request.preset),
         ("Base", request.base),
         ("Judged by", ablation.metric),
@@ -125,7 +128,7 @@ def facts(record: AblationRecord) -> list[tuple[str, str]]:
 
 def _variants(request: Request) -> Table:
     rows = []
-    for variant in request.variants:
+    for variant in request.tried:
         words = ", ".join(f"{path} = {value}" for path, value in request.difference(variant.name).items())
         rows.append((variant.name, words or "the base"))
     columns = [Column("variant"), Column(f"differs from {request.base} in", name="difference")]

@@ -63,8 +63,8 @@ class AblationRecord:
 
     @property
     def variants(self) -> list[str]:
-        """Names of all variants, the base among them, in the order of the table."""
-        return [variant.name for variant in self.ablation.request.variants]
+        """Names of the variants of which trainings were asked for, the base among them, in the order of the table."""
+        return [variant.name for variant in self.ablation.request.tried]
 
     @cached_property
     def complete(self) -> dict[str, list[Outcome]]:

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scipy import stats
 
 from harness.ablation.request import Request, Run, make_request, read_request, with_seeds, write_request
 from harness.ablation.results import Ablation, Outcome, read_results, write_results
-from harness.ablation.run import lines
+from harness.ablation.run import lines, to_table
 from harness.ablation.tracking import aggregate_metrics
 from harness.cli.main import run
 from harness.experiment import CssExperiment
@@ -197,6 +198,32 @@ def test_one_seed_says_nothing(tmp_path: Path) -> None:
     table = {row["variant"]: row for row in found(seeds=(0,)).rows()}
     assert table["mix"]["std"] is None
     assert table["mix"]["verdict"] == "too few seeds"
+
+
+def test_a_single_comparison_that_was_asked_for_is_not_adjusted_for_variants_without_trainings() -> None:
+    wobble = {0: 0.0, 1: 0.02, 2: 0.05}
+    asked = request_of(seeds=(0, 1, 2), only=["mix"])
+    alone = found_of(asked, lambda item: BASE[item.variant] + wobble[item.seed] * (item.variant == "mix"))
+    versus = alone.compare("val/miou")
+    raw = stats.ttest_1samp([0.1 + by for by in wobble.values()], 0).pvalue
+    assert (list(versus), versus["mix"].family) == (["mix"], 1)
+    assert versus["mix"].p_t == pytest.approx(raw)
+    assert [row["variant"] for row in alone.to_dict()["variants"]] == ["logit", "mix"]
+    assert [row[0] for row in to_table(alone).rows] == ["logit", "mix"]
+    assert any("Holm-adjusted over 1 variant;" in said for said in lines(alone))
+    assert not any("different seeds" in said for said in lines(alone))
+
+
+def test_a_comparison_that_was_asked_for_counts_though_all_its_trainings_failed() -> None:
+    asked = request_of(seeds=(0, 1, 2), only=["mix", "cross"])
+    score = {"logit": 0.5, "mix": 0.6, "cross": None}
+    broken = found_of(asked, lambda item: score[item.variant] and score[item.variant] + item.seed / 100)
+    assert {name: versus.family for name, versus in broken.compare("val/miou").items()} == {"mix": 2, "cross": 2}
+
+
+def test_trainings_of_an_earlier_session_are_shown_and_counted() -> None:
+    later = found_of(with_seeds(request_of(seeds=(0,), only=["cross"]), (0, 1), ["mix"]), lambda item: 0.5)
+    assert {name: versus.family for name, versus in later.compare("val/miou").items()} == {"mix": 2, "cross": 2}
 
 
 def test_a_failed_run_is_left_out_of_its_pairs_and_said() -> None:
