@@ -91,7 +91,9 @@ def to_table(ablation: Ablation) -> Table:
             styles[index] = STYLES.get(versus.verdict, "")
         more = [ablation.summary(name, other).mean for other in watched]
         rows.append([name, f"{over.n}/{len(request.seeds)}", over.mean, over.std, *difference, *more])
-    return Table("ablation", "", columns, rows, styles=styles)
+    names = [variant.group for variant in request.tried]
+    gaps = frozenset(index for index in range(1, len(names)) if names[index] != names[index - 1])
+    return Table("ablation", "", columns, rows, styles=styles, gaps=gaps)
 
 
 def lines(ablation: Ablation) -> list[str]:
@@ -120,7 +122,9 @@ def lines(ablation: Ablation) -> list[str]:
         lines.append(
             "variants were asked for with different seeds: read the differences, which are paired, not the means"
         )
-    again = "" if request.vary_data else ", all on the same split"
+    again = "" if request.draws_data else ", all on the same split"
+    if again and len(request.groups) > 1:
+        again += " of their group"
     lines.append(
         f"{len(request.seeds)} seeds{again}; trained in {ablation.elapsed_s:.0f} s, {ablation.device_s / 3600:.2f} "
         "device-hours"
@@ -134,6 +138,6 @@ def runs_table(request: Request, trials: Mapping[int, Trial]) -> Table:
     rows: list[list[Cell]] = []
     for number, run in enumerate(request.runs):
         state = str(trials[number].state) if number in trials else "to train"
-        words = request.difference_text(run.variant) if run.variant != request.base else None
+        words = request.difference_text(run.variant) if run.variant != request.base_of(run.variant) else None
         rows.append([number, run.variant, run.seed, state, words])
     return Table("runs", "", columns, rows)

@@ -58,7 +58,7 @@ def ablate(
             session.show_runs(ablation, storage, console)
             return
         session.show_ablation(ablation, storage, console)
-    if ablation.winner is None:
+    if not ablation.winners:
         raise typer.Exit(1)
 
 

@@ -32,7 +32,7 @@ def comparison(record: AblationRecord) -> Section:
     blocks: list[Block] = []
     for metric in dict.fromkeys([record.metric, "val/miou", "dev/miou"]):
         if any(ablation.scores(variant, metric) for variant in record.variants):
-            blocks.append(compared(record, metric))
+            blocks += [*([crossing(record, metric)] if len(record.groups) > 1 else []), compared(record, metric)]
         else:
             blocks.append(Note(f"No complete training has a value of {metric}.", "missing"))
     blocks += [Note(text, "caution") for text in cautions(ablation)]
@@ -52,7 +52,7 @@ def cautions(ablation: Ablation) -> list[str]:
             texts.append(f"Intervals are those of single differences. Verdicts are not: p is adjusted for "
                          f"{versus[0].family} variants, so an interval may lie beside 0 and its verdict be within "
                          "noise.")  # fmt: skip
-        if not ablation.request.vary_data:
+        if not ablation.request.draws_data:
             texts.append("All seeds train on the same labelled images. What other images would have shown, intervals "
                          "over seeds do not tell; with `--vary-data` seeds draw the splits, too.")  # fmt: skip
     return texts
@@ -79,21 +79,53 @@ def compared(record: AblationRecord, metric: str) -> Table:
     ]
     cells: list[list[Cell]] = []
     for row in lines:
-        verdict = "the base" if row["variant"] == record.base else row["verdict"]
+        verdict = "the base" if row["variant"] == record.base_of(row["variant"]) else row["verdict"]
         if not row["n"] and row["variant"] in record.unscored:
             verdict = UNSCORED
         difference = with_interval(row["difference"], row["ci_low"], row["ci_high"])
         p = [row["p_t"], row["p"]] if exact_test else [row["p_t"]]
         cells.append([row["variant"], row["n"], plus_minus(row["mean"], row["std"]), difference, *p, verdict])
-    best = max((row for row in lines if row["mean"] is not None), key=lambda row: row["mean"], default=None)
-    stands_out = best is not None and beyond_noise(lines, best)
+    leading = [best for group in record.groups if (best := best_of(lines, group))]
+    beyond = [row for row in leading if beyond_noise([other for other in lines if other["group"] == row["group"]], row)]
     caption = _caption(ablation, metric)
-    if best is not None and ablation.others:
-        caption += (" Bold: the highest mean, which is more than noise." if stands_out
-                    else f" No mean is bold: the highest, of {best['variant']}, is not beyond noise.")  # fmt: skip
-    bold = frozenset({(lines.index(best), 2)}) if best is not None and stands_out else frozenset()
+    if len(record.groups) > 1:
+        caption += " Bold: the highest mean of a group, where it is more than noise."
+    elif leading and ablation.others:
+        caption += (" Bold: the highest mean, which is more than noise." if beyond
+                    else f" No mean is bold: the highest, of {leading[0]['variant']}, is not beyond "
+                    "noise.")  # fmt: skip
+    bold = frozenset((at, 2) for at, row in enumerate(lines) if row in beyond)
     exact = Data(EXACT, [[row[key] for key in EXACT] for row in lines])
     return Table(_name("comparison", ablation, metric), caption, columns, cells, bold=bold, exact=exact)
+
+
+def crossing(record: AblationRecord, metric: str) -> Table:
+    """Return the table of a crossing plan as papers print it: a row a level of the last factor, a column a group."""
+    lines = record.ablation.rows(metric)
+    levels = [record.ablation.request.variant(row["variant"]).level for row in lines]
+    names, places = [*dict.fromkeys(levels)], {group: at for at, group in enumerate(record.groups, start=1)}
+    cells: list[list[Cell]] = [[name, *[None] * len(places)] for name in names]
+    bold = set[tuple[int, int]]()
+    for level, row in zip(levels, lines, strict=True):
+        at = names.index(level), places[row["group"]]
+        cells[at[0]][at[1]] = plus_minus(row["mean"], row["std"])
+        group = [other for other in lines if other["group"] == row["group"]]
+        if row is best_of(lines, row["group"]) and beyond_noise(group, row):
+            bold.add(at)
+    caption = (f"{metric}, mean ± std over seeds: a column a group, a row a level. Differences and verdicts are within "
+               f"a column, to its {record.base}. Bold: the highest mean of a column, where it is more than "
+               "noise.")  # fmt: skip
+    keys = ("group", "level", "n", "mean", "std", "difference", "ci_low", "ci_high", "p_t", "p", "verdict")
+    exact = [[row["group"], level, *(row[key] for key in keys[2:])] for level, row in zip(levels, lines, strict=True)]
+    columns = [Column("variant"), *(Column(group, align="right") for group in places)]
+    table_name = _name("crossing", record.ablation, metric)
+    return Table(table_name, caption, columns, cells, bold=frozenset(bold), exact=Data(keys, exact))
+
+
+def best_of(lines: Sequence[Mapping[str, Any]], group: str) -> Mapping[str, Any] | None:
+    """Return the row of a group that has the highest mean; none where no row of it has one."""
+    rows = (row for row in lines if row["group"] == group and row["mean"] is not None)
+    return max(rows, key=lambda row: row["mean"], default=None)
 
 
 def beyond_noise(lines: Sequence[Mapping[str, Any]], best: Mapping[str, Any]) -> bool:
@@ -122,7 +154,9 @@ def _caption(ablation: Ablation, metric: str) -> str:
     split, family = metric.partition("/")[0], max((one.family for one in ablation.compare(metric).values()), default=0)
     where = f"{metric} on {SPLITS[split]}." if split in SPLITS else f"{metric}."
     judged = "" if metric == ablation.metric else f" Variants are judged by {ablation.metric}, not by this."
-    how = f" Differences are paired by seed; p is two-sided and adjusted for {counted(family, 'variant')} (Holm)."
+    within = ", within a group" if len(ablation.request.groups) > 1 else ""
+    how = (f" Differences are paired by seed{within}; p is two-sided and adjusted for {counted(family, 'variant')} "
+           "(Holm).")  # fmt: skip
     return where + judged + (how if family else "")
 
 
@@ -181,9 +215,9 @@ def _seeds_alone(scores: Mapping[int, float]) -> Block:
 
 def pairings(ablation: Ablation) -> list[Pairing]:
     """Return what pairing does for each variant that shares two seeds or more with the base."""
-    base = ablation.scores(ablation.request.base, ablation.metric)
     pairs = []
     for name in ablation.others:
+        base = ablation.scores(ablation.request.base_of(name), ablation.metric)
         scores = ablation.scores(name, ablation.metric)
         shared = sorted(scores.keys() & base.keys())
         if len(shared) >= 2:
