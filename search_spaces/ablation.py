@@ -6,13 +6,13 @@ Trainers are unknown here: paths are text. Whoever holds a base config checks th
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from search_spaces.files import load_named, names_in, read_yaml
-from search_spaces.parameters import SpaceError, Value
+from search_spaces.parameters import SpaceError, Value, is_number
 from search_spaces.parsing import keys_of, scalar_of
 
 SHIPPED = Path(__file__).parent / "ablations"
@@ -21,6 +21,8 @@ Overrides = Mapping[str, Value]
 """Dotted config paths and what they are set to."""
 FORMS = ("variants", "leave_one_out", "add_one_in", "cumulative", "levels", "methods", "cross")
 """Forms in which variants are given; a plan has one of them."""
+PUBLISHED = ("published", "published_of")
+"""Keys of what a paper prints of the variants, and of what it is of."""
 METHOD = "method"
 """In place of a path: the name of a method, whose settings stand for it. Whoever holds the base config knows them."""
 
@@ -42,6 +44,30 @@ class Variant:
         return self.name.removeprefix(f"{self.group}/") if self.group else self.name
 
 
+class PublishedValue(NamedTuple):
+    """What a paper prints of a variant, in the unit that it prints."""
+
+    mean: float
+    spread: float | None = None
+    """What the paper gives behind the mean; none: nothing."""
+    about: bool = False
+    """Whether the source is not certain of the figures."""
+
+    def __str__(self) -> str:
+        spread = "" if self.spread is None else f" ± {self.spread:.2f}"
+        return f"{'~' if self.about else ''}{self.mean:.2f}{spread}"
+
+
+@dataclass(frozen=True)
+class Published:
+    """Published values of a plan's variants."""
+
+    of: str
+    """Data, network and metric that they are of."""
+    values: Mapping[str, PublishedValue]
+    """By the name of the variant, as far as there are any."""
+
+
 @dataclass(frozen=True)
 class AblationPlan:
     """Variants, and the one that the others are compared with."""
@@ -57,6 +83,7 @@ class AblationPlan:
     """In the order of the table; the base among them, and those of a group together."""
     text: str
     """The YAML that this was read from, for the record."""
+    published: Published | None = None
 
 
 def list_plans() -> list[str]:
@@ -80,8 +107,8 @@ def parse_plan(text: str) -> AblationPlan:
         SpaceError: it does not describe one; the message says where.
     """
     data = read_yaml(text)
-    keys_of(data, "the file", required=("name", "source"), optional=("preset", "base", "fixed", *FORMS))
-    for key in ("name", "source", *(key for key in ("preset", "base") if key in data)):
+    keys_of(data, "the file", required=("name", "source"), optional=("preset", "base", "fixed", *PUBLISHED, *FORMS))
+    for key in ("name", "source", *(key for key in ("preset", "base", "published_of") if key in data)):
         if not isinstance(data[key], str) or not data[key].strip():
             raise SpaceError(f"{key} must be text, got {data[key]!r}: write it")
     forms = [form for form in FORMS if form in data]
@@ -107,7 +134,27 @@ def parse_plan(text: str) -> AblationPlan:
         base=base,
         variants=tuple(replace(variant, overrides={**fixed, **variant.overrides}) for variant in made),
         text=text,
+        published=_published(data, variants) if data.keys() & set(PUBLISHED) else None,
     )
+
+
+def _published(data: Mapping[str, Any], variants: Collection[str]) -> Published:
+    """Return the published values of a plan: a number, `[mean, spread]` or `[mean, spread, about]` a variant."""
+    alone = next((key for key in PUBLISHED if key not in data), None)
+    if alone is not None:
+        raise SpaceError(f"{' and '.join(PUBLISHED)} must come together, got no {alone}: add it")
+    values = {}
+    for name, given in _mapping(data["published"], "published", least=1).items():
+        if name not in variants:
+            raise SpaceError(f"published must name variants, got {name!r}: choose of {', '.join(variants)}")
+        mean, spread, about = [*(given if isinstance(given, list) else [given]), None, None, None][:3]
+        whole = not isinstance(given, list) or 2 <= len(given) <= 3
+        if not (whole and is_number(mean) and (spread is None or is_number(spread)) and about in (None, "about")):
+            raise SpaceError(
+                f"published.{name} must be a number, [mean, spread] or [mean, spread, about], got {given!r}: write one"
+            )
+        values[name] = PublishedValue(mean, spread, about is not None)
+    return Published(" ".join(data["published_of"].split()), values)
 
 
 def _written(data: object, where: str) -> dict[str, Overrides]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.run_folder import COMMANDS, RunInfo, check_same, kind_of, read_run, write_run
 from harness.trials import Experiment, Value
-from search_spaces.ablation import METHOD, AblationPlan, Overrides, Variant
+from search_spaces.ablation import METHOD, AblationPlan, Overrides, Published, PublishedValue, Variant
 from trainers.config import TrainConfig
 from trainers.errors import ConfigError, UsageError
 from trainers.methods import method_settings
@@ -67,6 +67,8 @@ class Request:
     """Of a confirmation: one variant is chosen on dev before the validation images are read."""
     digests: Mapping[str, str] = field(default_factory=dict)
     """Hashes of the data of runs that set some of their own, by the label of the run."""
+    published: Published | None = None
+    """What a paper prints of the variants."""
 
     @property
     def preset(self) -> str:
@@ -182,7 +184,7 @@ def make_request(
     variants = plan.variants
     if experiment.trainer == "css":  # an experiment of one's own may have a path of that name
         variants = tuple(replace(variant, overrides=_with_method(variant, plan.name)) for variant in variants)
-    request = Request(info, plan.name, plan.text, plan.base, variants, (), vary_data)
+    request = Request(info, plan.name, plan.text, plan.base, variants, (), vary_data, published=plan.published)
     request = with_seeds(request, seeds, only)
     _check_variants(request, experiment)
     return request
@@ -276,7 +278,7 @@ def _check_variants(request: Request, experiment: Experiment) -> None:
 
 def write_request(folder: Path, request: Request) -> None:
     """Write the request into the folder of the ablation, whole or not at all."""
-    confirms = request.confirms
+    confirms, published = request.confirms, request.published
     groups = {variant.name: variant.group for variant in request.variants}
     asked = {
         "plan": request.plan,
@@ -284,6 +286,11 @@ def write_request(folder: Path, request: Request) -> None:
         "base": request.base,
         "variants": {variant.name: dict(variant.overrides) for variant in request.variants},
         **({"groups": groups} if any(groups.values()) else {}),
+        **(
+            {"published": {"of": published.of, "values": {name: [*value] for name, value in published.values.items()}}}
+            if published
+            else {}
+        ),
         **({"digests": dict(request.digests)} if request.digests else {}),
         "runs": [[run.variant, run.seed] for run in request.runs],
         "plan_text": request.plan_text,
@@ -301,7 +308,10 @@ def read_request(folder: Path) -> Request:
     info = read_run(folder, "confirm" if kind_of(folder) == "confirm" else "ablation")
     asked = info.request
     try:
-        groups = asked.get("groups", {})
+        groups, published = asked.get("groups", {}), asked.get("published")
+        if published:
+            values = {name: PublishedValue(*value) for name, value in published["values"].items()}
+            published = Published(published["of"], values)
         confirms = asked.get("confirms")
         return Request(
             info=replace(info, request={}),
@@ -315,6 +325,7 @@ def read_request(folder: Path) -> Request:
             vary_data=asked["vary_data"],
             confirms=Confirms(**confirms) if confirms else None,
             digests=asked.get("digests", {}),
+            published=published,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"{folder} must hold what s4 ablate wrote, it does not: {error}") from None
@@ -341,4 +352,4 @@ def begun(folder: Path, asked: Request) -> Request | None:
                 f"{what} must go on as it began, the {part.replace('_', ' ')} of {folder.name} differ now: put the "
                 f"plan and the options back, or {otherwise}"
             )
-    return before
+    return replace(before, published=asked.published)

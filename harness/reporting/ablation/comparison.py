@@ -15,9 +15,12 @@ from harness.reporting.themes import Theme
 from harness.statistics import power
 from harness.statistics.compare import Verdict
 from harness.statistics.intervals import differences
+from search_spaces.ablation import PublishedValue
 
 EXACT = ("variant", "n", "mean", "std", "pairs", "difference", "ci_low", "ci_high", "p_t", "p", "smallest_p", "verdict")
 """Columns of the CSV, as `Ablation.rows` names them."""
+PRINTED = "val/miou"
+"""The metric that stands beside published values."""
 SPLITS = {"val": "the official validation images, looked at once, after training",
           "dev": "the images held back from training for development"}  # fmt: skip
 UNSCORED = "not evaluated"
@@ -66,7 +69,7 @@ def without_scores(record: AblationRecord) -> list[Block]:
 
 def compared(record: AblationRecord, metric: str) -> Table:
     """Return the table of a metric, as one would print it; its CSV holds `rows` in full."""
-    ablation, lines = record.ablation, record.ablation.rows(metric)
+    ablation, lines, papers = record.ablation, record.ablation.rows(metric), printed(record.ablation, metric)
     exact_test = any(row["p"] is not None for row in lines)
     columns = [
         Column("variant"),
@@ -76,6 +79,7 @@ def compared(record: AblationRecord, metric: str) -> Table:
         Column("p (t-test)", name="p_t", form=".3g"),
         *([Column("p (sign-flip)", name="p", form=".3g")] if exact_test else []),
         Column("verdict"),
+        *([Column("published", align="right")] if papers else []),
     ]
     cells: list[list[Cell]] = []
     for row in lines:
@@ -84,48 +88,88 @@ def compared(record: AblationRecord, metric: str) -> Table:
             verdict = UNSCORED
         difference = with_interval(row["difference"], row["ci_low"], row["ci_high"])
         p = [row["p_t"], row["p"]] if exact_test else [row["p_t"]]
-        cells.append([row["variant"], row["n"], plus_minus(row["mean"], row["std"]), difference, *p, verdict])
-    leading = [best for group in record.groups if (best := best_of(lines, group))]
-    beyond = [row for row in leading if beyond_noise([other for other in lines if other["group"] == row["group"]], row)]
+        paper = [_text(papers.get(row["variant"]))] if papers else []
+        cells.append([row["variant"], row["n"], plus_minus(row["mean"], row["std"]), difference, *p, verdict, *paper])
+    best, standing_out = highest(lines), outstanding(lines)
     caption = _caption(ablation, metric)
     if len(record.groups) > 1:
         caption += " Bold: the highest mean of a group, where it is more than noise."
-    elif leading and ablation.others:
-        caption += (" Bold: the highest mean, which is more than noise." if beyond
-                    else f" No mean is bold: the highest, of {leading[0]['variant']}, is not beyond "
-                    "noise.")  # fmt: skip
-    bold = frozenset((at, 2) for at, row in enumerate(lines) if row in beyond)
-    exact = Data(EXACT, [[row[key] for key in EXACT] for row in lines])
-    return Table(_name("comparison", ablation, metric), caption, columns, cells, bold=bold, exact=exact)
+    elif best is not None and ablation.others:
+        caption += (" Bold: the highest mean, which is more than noise." if standing_out
+                    else f" No mean is bold: the highest, of {best['variant']}, is not beyond noise.")  # fmt: skip
+    bold = frozenset((at, 2) for at, row in enumerate(lines) if row["variant"] in standing_out)
+    return Table(_name("comparison", ablation, metric), caption + of_papers(ablation, metric), columns, cells,
+                 bold=bold, exact=_exact(EXACT, lines, papers))  # fmt: skip
 
 
 def crossing(record: AblationRecord, metric: str) -> Table:
     """Return the table of a crossing plan as papers print it: a row a level of the last factor, a column a group."""
-    lines = record.ablation.rows(metric)
-    levels = [record.ablation.request.variant(row["variant"]).level for row in lines]
-    names, places = [*dict.fromkeys(levels)], {group: at for at, group in enumerate(record.groups, start=1)}
-    cells: list[list[Cell]] = [[name, *[None] * len(places)] for name in names]
+    lines, papers = record.ablation.rows(metric), printed(record.ablation, metric)
+    for row in lines:
+        row["level"] = record.ablation.request.variant(row["variant"]).level
+    names, standing_out = [*dict.fromkeys(row["level"] for row in lines)], outstanding(lines)
+    columns, places = [Column("variant")], dict[str, int]()
+    for group in record.groups:
+        places[group] = len(columns)
+        columns += [Column(group, align="right"), *([Column(f"{group}, published", align="right")] if papers else [])]
+    cells: list[list[Cell]] = [[name, *[None] * (len(columns) - 1)] for name in names]
     bold = set[tuple[int, int]]()
-    for level, row in zip(levels, lines, strict=True):
-        at = names.index(level), places[row["group"]]
-        cells[at[0]][at[1]] = plus_minus(row["mean"], row["std"])
-        group = [other for other in lines if other["group"] == row["group"]]
-        if row is best_of(lines, row["group"]) and beyond_noise(group, row):
-            bold.add(at)
+    for row in lines:
+        at, place = names.index(row["level"]), places[row["group"]]
+        cells[at][place] = plus_minus(row["mean"], row["std"])
+        if papers:
+            cells[at][place + 1] = _text(papers.get(row["variant"]))
+        if row["variant"] in standing_out:
+            bold.add((at, place))
     caption = (f"{metric}, mean ± std over seeds: a column a group, a row a level. Differences and verdicts are within "
                f"a column, to its {record.base}. Bold: the highest mean of a column, where it is more than "
-               "noise.")  # fmt: skip
-    keys = ("group", "level", "n", "mean", "std", "difference", "ci_low", "ci_high", "p_t", "p", "verdict")
-    exact = [[row["group"], level, *(row[key] for key in keys[2:])] for level, row in zip(levels, lines, strict=True)]
-    columns = [Column("variant"), *(Column(group, align="right") for group in places)]
-    table_name = _name("crossing", record.ablation, metric)
-    return Table(table_name, caption, columns, cells, bold=frozenset(bold), exact=Data(keys, exact))
+               f"noise.{of_papers(record.ablation, metric)}")  # fmt: skip
+    return Table(_name("crossing", record.ablation, metric), caption, columns, cells, bold=frozenset(bold),
+                 exact=_exact(("group", "level", *EXACT[1:]), lines, papers))  # fmt: skip
 
 
-def best_of(lines: Sequence[Mapping[str, Any]], group: str) -> Mapping[str, Any] | None:
-    """Return the row of a group that has the highest mean; none where no row of it has one."""
-    rows = (row for row in lines if row["group"] == group and row["mean"] is not None)
-    return max(rows, key=lambda row: row["mean"], default=None)
+def printed(ablation: Ablation, metric: str) -> Mapping[str, PublishedValue]:
+    """Return what a paper prints of the variants, by name; nothing of metrics other than the validation mIoU."""
+    published = ablation.request.published
+    return published.values if published is not None and metric == PRINTED else {}
+
+
+def of_papers(ablation: Ablation, metric: str) -> str:
+    """Return what published values are of, and what ours, for a caption; nothing without any."""
+    values, request = printed(ablation, metric), ablation.request
+    if not values or request.published is None:
+        return ""
+    model = request.info.config.get("model", {}) if request.info.trainer == "css" else {}
+    network = model.get("backbone") if model.get("arch") == "deeplabv3plus" else model.get("arch")
+    ours = ", ".join(filter(None, [request.data, network])) or request.preset
+    about = " A ~ marks what the source is not certain of." if any(value.about for value in values.values()) else ""
+    return (f" Published: {request.published.of}, as printed there.{about} Ours: {ours}. With another data set, "
+            "network or training, the order can be compared and the numbers cannot.")  # fmt: skip
+
+
+def _text(value: PublishedValue | None) -> str | None:
+    return None if value is None else str(value)
+
+
+def _exact(keys: Sequence[str], lines: Sequence[Mapping[str, Any]], papers: Mapping[str, PublishedValue]) -> Data:
+    """Return rows in full precision, and published values behind them where there are any."""
+    columns = [*keys, *(("published", "published_spread", "published_about") if papers else ())]
+    nothing = (None,) * (len(columns) - len(keys))
+    return Data(columns, [[*(row[key] for key in keys), *papers.get(row["variant"], nothing)] for row in lines])
+
+
+def highest(lines: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Return the row with the highest mean; none where no row has one."""
+    return max((row for row in lines if row["mean"] is not None), key=lambda row: row["mean"], default=None)
+
+
+def outstanding(lines: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Return the variants that have the highest mean of their group, where it is beyond noise."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for row in lines:
+        groups.setdefault(row["group"], []).append(row)
+    best = [(highest(rows), rows) for rows in groups.values()]
+    return {row["variant"] for row, rows in best if row is not None and beyond_noise(rows, row)}
 
 
 def beyond_noise(lines: Sequence[Mapping[str, Any]], best: Mapping[str, Any]) -> bool:

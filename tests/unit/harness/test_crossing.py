@@ -9,7 +9,7 @@ import pytest
 from invented.ablations import STRONG, made_ablation, made_request
 from scipy import stats
 
-from harness.ablation.request import Run, read_request, with_digests, with_seeds, write_request
+from harness.ablation.request import Run, begun, read_request, with_digests, with_seeds, write_request
 from harness.ablation.results import Ablation
 from harness.ablation.run import lines, to_table
 from harness.cli.main import run
@@ -21,8 +21,8 @@ from harness.reporting.ablation.overview import lead
 from harness.reporting.ablation.record import read_record
 from harness.reporting.document import Table
 from harness.reporting.reports import report_on
-from harness.tables import table_latex
-from search_spaces.ablation import Variant
+from harness.tables import table_csv, table_latex
+from search_spaces.ablation import Variant, parse_plan
 from trainers.errors import UsageError
 from trainers.methods import METHODS
 from trainers.overrides import parse_settings
@@ -34,6 +34,10 @@ base: supervised
 cross:
   labels: {"16": {data.labelled: 16}, "32": {data.labelled: 32}}
   methods: [supervised, contrastive, css_mix]
+"""
+PUBLISHED = """
+published_of: VOC, ResNet-101, mIoU in %
+published: {16/supervised: [51.57, 3.58, about], 16/css_mix: 68.09}
 """
 SEEDS = (0, 1, 2)
 SETTINGS = parse_settings(["schedule.steps=60", "schedule.evaluate_every=20", "data.dev=8"])
@@ -102,7 +106,7 @@ def test_the_highest_mean_of_a_column_is_bold_where_it_is_beyond_noise(ablation:
 
 def test_a_report_is_written_in_all_formats(folder: Path) -> None:
     written = report_on(folder)[0].parent
-    assert (written / "tables" / "crossing.csv").read_text().startswith("group,level,n,mean,std,difference")
+    assert (written / "tables" / "crossing.csv").read_text().startswith("group,level,n,mean,std,pairs,difference,")
     assert "| variant | 16 | 32 |" in (written / "report.md").read_text()
     assert (written / "tables" / "crossing.tex").exists()
 
@@ -161,6 +165,34 @@ def test_variants_are_asked_for_by_name_group_or_level_and_their_bases_come_alon
     assert [item.variant for item in request.runs] == names
     assert [variant.name for variant in request.tried] == names
     assert with_seeds(request, (0,), ["32"]).groups in {("16", "32"), ("32",)}
+
+
+def test_published_values_stand_beside_ours_in_page_csv_and_latex_and_say_what_they_are_of(tmp_path: Path) -> None:
+    plan = PLAN + PUBLISHED
+    made = made_ablation(tmp_path / "a", request=made_request(SEEDS, plan=plan))
+    assert read_request(tmp_path / "a").published == parse_plan(plan).published
+    tables = {table.name: table for table in ablation_document(made, tmp_path / "a").tables}
+    crossing, listed = tables["crossing"], tables["comparison"]
+    assert [column.title for column in crossing.columns][1:] == ["16", "16, published", "32", "32, published"]
+    assert [row[2] for row in crossing.rows] == ["~51.57 ± 3.58", None, "68.09"]
+    assert crossing.bold == {(2, 1)}
+    assert [row[-1] for row in listed.rows] == ["~51.57 ± 3.58", None, "68.09", None, None, None]
+    assert "Published: VOC, ResNet-101, mIoU in %, as printed there. A ~ marks" in crossing.caption
+    assert "Ours: digits, tiny." in listed.caption
+    assert "published" not in [column.title for column in tables["comparison-dev-miou"].columns]
+    csv = table_csv(listed).splitlines()
+    assert csv[0].endswith("verdict,published,published_spread,published_about")
+    assert csv[1].endswith(",51.57,3.58,True")
+    assert csv[2].endswith(",,,")
+    assert r"\textasciitilde{}51.57 $\pm$ 3.58" in table_latex(crossing)
+
+
+def test_published_values_that_a_plan_gets_later_are_shown_of_an_ablation_that_began_without(tmp_path: Path) -> None:
+    write_request(tmp_path, made_request((0,), plan=PLAN))
+    asked = made_request((0,), plan=PLAN + PUBLISHED)
+    again = begun(tmp_path, asked)
+    assert again is not None
+    assert again.published == asked.published
 
 
 def test_a_list_can_be_chosen_by_the_seed_which_then_draws_the_data() -> None:

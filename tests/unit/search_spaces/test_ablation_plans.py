@@ -90,6 +90,15 @@ def test_the_first_variant_is_the_base_unless_another_is_named() -> None:
         ),
         ("levels: {path: x, values: [1]}", "a list of at least two values"),
         ("levels: {path: x, values: [1, 1]}", "values must be different"),
+        ("methods: [a, b], published: {a: 1}", "published and published_of must come together, got no published_of"),
+        (
+            "methods: [a, b], published_of: x, published: {c: 1}",
+            "published must name variants, got 'c': choose of a, b",
+        ),
+        ("methods: [a, b], published_of: x, published: {a: [1]}", "published.a must be a number, [mean, spread]"),
+        ("methods: [a, b], published_of: x, published: {a: [1, 2, 3]}", "published.a must be a number, [mean, spread]"),
+        ("methods: [a, b], published_of: x, published: {a: high}", "published.a must be a number, [mean, spread]"),
+        ("methods: [a, b], published_of: 3, published: {a: 1}", "published_of must be text, got 3"),
         ("methods: [a, a]", "methods must be different methods"),
         ("methods: a", "methods must be a list of at least two names of methods, got 'a'"),
         ("cross: {u: {a: {x: 1}, b: {x: 2}}}", "cross must map at least 2 names"),
@@ -132,6 +141,18 @@ def test_the_variants_of_a_shipped_plan_are_different_configs_of_its_preset(name
 
 def test_the_plan_of_methods_names_those_of_the_trainer() -> None:
     assert made_of(load_plan("methods")) == {name: {"method": name} for name in METHODS}
+
+
+def test_the_table_of_the_paper_has_a_published_value_for_each_of_its_variants() -> None:
+    plan = load_plan("table1")
+    assert plan.published is not None
+    assert list(plan.published.values) == [variant.name for variant in plan.variants]
+    assert (plan.preset, len(plan.variants)) == ("voc_css_92", 24)
+    assert str(plan.published.values["732/css_mix"]) == "77.57 ± 0.73"
+    assert str(plan.published.values["366/cutmix"]) == "~72.53 ± 0.50"
+    alone = load_plan("methods").published
+    assert alone is not None
+    assert alone.values == {name: plan.published.values[f"92/{name}"] for name in METHODS}
 
 
 def test_factors_that_are_crossed_give_every_combination_in_groups_with_a_base_each() -> None:
