@@ -75,11 +75,11 @@ def compared(record: AblationRecord, metric: str) -> Table:
         Column("variant"),
         Column("seeds", name="n"),
         Column(f"{metric}, mean ± std", name="mean"),
+        *([Column("published", align="right")] if papers else []),
         Column(f"difference to {record.base}, 95 % interval", name="difference"),
         Column("p (t-test)", name="p_t", form=".3g"),
         *([Column("p (sign-flip)", name="p", form=".3g")] if exact_test else []),
         Column("verdict"),
-        *([Column("published", align="right")] if papers else []),
     ]
     cells: list[list[Cell]] = []
     for row in lines:
@@ -89,7 +89,7 @@ def compared(record: AblationRecord, metric: str) -> Table:
         difference = with_interval(row["difference"], row["ci_low"], row["ci_high"])
         p = [row["p_t"], row["p"]] if exact_test else [row["p_t"]]
         paper = [_text(papers.get(row["variant"]))] if papers else []
-        cells.append([row["variant"], row["n"], plus_minus(row["mean"], row["std"]), difference, *p, verdict, *paper])
+        cells.append([row["variant"], row["n"], plus_minus(row["mean"], row["std"]), *paper, difference, *p, verdict])
     best, standing_out = highest(lines), outstanding(lines)
     caption = _caption(ablation, metric)
     if len(record.groups) > 1:
@@ -111,7 +111,7 @@ def crossing(record: AblationRecord, metric: str) -> Table:
     columns, places = [Column("variant")], dict[str, int]()
     for group in record.groups:
         places[group] = len(columns)
-        columns += [Column(group, align="right"), *([Column(f"{group}, published", align="right")] if papers else [])]
+        columns += [Column(group, align="right"), *([Column("published", align="right")] if papers else [])]
     cells: list[list[Cell]] = [[name, *[None] * (len(columns) - 1)] for name in names]
     bold = set[tuple[int, int]]()
     for row in lines:
