@@ -69,14 +69,15 @@ def without_scores(record: AblationRecord) -> list[Block]:
 
 def compared(record: AblationRecord, metric: str) -> Table:
     """Return the table of a metric, as one would print it; its CSV holds `rows` in full."""
-    ablation, lines, papers = record.ablation, record.ablation.rows(metric), printed(record.ablation, metric)
+    ablation, lines, crossed = record.ablation, record.ablation.rows(metric), len(record.groups) > 1
+    papers = {} if crossed else printed(ablation, metric)  # else the table of the crossing has them
     exact_test = any(row["p"] is not None for row in lines)
     columns = [
         Column("variant"),
         Column("seeds", name="n"),
         Column(f"{metric}, mean ± std", name="mean"),
         *([Column("published", align="right")] if papers else []),
-        Column(f"difference to {record.base}, 95 % interval", name="difference"),
+        Column(f"difference{'' if papers else f' to {record.base}'}, 95 % interval", name="difference"),
         Column("p (t-test)", name="p_t", form=".3g"),
         *([Column("p (sign-flip)", name="p", form=".3g")] if exact_test else []),
         Column("verdict"),
@@ -92,13 +93,13 @@ def compared(record: AblationRecord, metric: str) -> Table:
         cells.append([row["variant"], row["n"], plus_minus(row["mean"], row["std"]), *paper, difference, *p, verdict])
     best, standing_out = highest(lines), outstanding(lines)
     caption = _caption(ablation, metric)
-    if len(record.groups) > 1:
+    if crossed:
         caption += " Bold: the highest mean of a group, where it is more than noise."
     elif best is not None and ablation.others:
         caption += (" Bold: the highest mean, which is more than noise." if standing_out
                     else f" No mean is bold: the highest, of {best['variant']}, is not beyond noise.")  # fmt: skip
     bold = frozenset((at, 2) for at, row in enumerate(lines) if row["variant"] in standing_out)
-    return Table(_name("comparison", ablation, metric), caption + of_papers(ablation, metric), columns, cells,
+    return Table(_name("comparison", ablation, metric), caption + of_papers(ablation, papers), columns, cells,
                  bold=bold, exact=_exact(EXACT, lines, papers))  # fmt: skip
 
 
@@ -123,7 +124,7 @@ def crossing(record: AblationRecord, metric: str) -> Table:
             bold.add((at, place))
     caption = (f"{metric}, mean ± std over seeds: a column a group, a row a level. Differences and verdicts are within "
                f"a column, to its {record.base}. Bold: the highest mean of a column, where it is more than "
-               f"noise.{of_papers(record.ablation, metric)}")  # fmt: skip
+               f"noise.{of_papers(record.ablation, papers)}")  # fmt: skip
     return Table(_name("crossing", record.ablation, metric), caption, columns, cells, bold=frozenset(bold),
                  exact=_exact(("group", "level", *EXACT[1:]), lines, papers))  # fmt: skip
 
@@ -134,9 +135,9 @@ def printed(ablation: Ablation, metric: str) -> Mapping[str, PublishedValue]:
     return published.values if published is not None and metric == PRINTED else {}
 
 
-def of_papers(ablation: Ablation, metric: str) -> str:
+def of_papers(ablation: Ablation, values: Mapping[str, PublishedValue]) -> str:
     """Return what published values are of, and what ours, for a caption; nothing without any."""
-    values, request = printed(ablation, metric), ablation.request
+    request = ablation.request
     if not values or request.published is None:
         return ""
     model = request.info.config.get("model", {}) if request.info.trainer == "css" else {}

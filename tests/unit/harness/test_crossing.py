@@ -133,10 +133,10 @@ def test_the_terminal_leaves_a_line_between_groups(ablation: Ablation) -> None:
 
 
 def test_a_method_by_name_stands_for_its_settings_and_what_is_set_beside_it_counts() -> None:
-    plan = "name: n\nsource: s\nvariants: {a: {method: css_mix}, b: {method: css_mix, css.indicator_temperature: 0.5}}"
+    plan = "name: n\nsource: s\nvariants: {a: {method: css_mix}, b: {method: css_mix, css.indicator_temperature: 0.2}}"
     request = made_request((0,), plan=plan)
     assert dict(request.variant("a").overrides) == dict(METHODS["css_mix"])
-    assert request.difference("b") == {"css.indicator_temperature": 0.5}
+    assert request.difference("b") == {"css.indicator_temperature": 0.2}
 
 
 def test_a_method_that_there_is_none_of_is_refused_by_the_variant() -> None:
@@ -176,15 +176,26 @@ def test_published_values_stand_beside_ours_in_page_csv_and_latex_and_say_what_t
     assert [column.title for column in crossing.columns][1:] == ["16", "published", "32", "published"]
     assert [row[2] for row in crossing.rows] == ["~51.57 ± 3.58", None, "68.09"]
     assert crossing.bold == {(2, 1)}
-    assert [row[3] for row in listed.rows] == ["~51.57 ± 3.58", None, "68.09", None, None, None]
+    assert "published" not in [column.title for column in listed.columns]
     assert "Published: VOC, ResNet-101, mIoU in %, as printed there. A ~ marks" in crossing.caption
-    assert "Ours: digits, tiny." in listed.caption
-    assert "published" not in [column.title for column in tables["comparison-dev-miou"].columns]
-    csv = table_csv(listed).splitlines()
+    assert "Ours: digits, tiny." in crossing.caption
+    assert "published" not in [column.title for column in tables["crossing-dev-miou"].columns]
+    csv = table_csv(crossing).splitlines()
     assert csv[0].endswith("verdict,published,published_spread,published_about")
     assert csv[1].endswith(",51.57,3.58,True")
     assert csv[2].endswith(",,,")
     assert r"\textasciitilde{}51.57 $\pm$ 3.58" in table_latex(crossing)
+
+
+def test_published_values_of_a_plan_of_one_factor_stand_in_the_table_of_the_comparison(tmp_path: Path) -> None:
+    published = "published_of: VOC\npublished: {css_mix: [68.09, 4.89]}"
+    plan = f"name: made_up\nsource: s\nmethods: [cutmix, css_mix]\n{published}"
+    made = made_ablation(tmp_path / "a", request=made_request(SEEDS, plan=plan))
+    tables = {table.name: table for table in ablation_document(made, tmp_path / "a").tables}
+    assert [row[3] for row in tables["comparison"].rows] == [None, "68.09 ± 4.89"]
+    assert table_csv(tables["comparison"]).splitlines()[2].endswith(",68.09,4.89,False")
+    assert "Published: VOC, as printed there. Ours: digits, tiny." in tables["comparison"].caption
+    assert "~" not in tables["comparison"].caption
 
 
 def test_published_values_that_a_plan_gets_later_are_shown_of_an_ablation_that_began_without(tmp_path: Path) -> None:
