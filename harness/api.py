@@ -21,7 +21,7 @@ from typing import Any, Literal
 from optuna.trial import FrozenTrial
 
 from harness.ablation.confirm import confirmation
-from harness.ablation.request import begun, make_request, with_seeds
+from harness.ablation.request import begun, make_request, with_digests, with_seeds
 from harness.ablation.results import Ablation
 from harness.ablation.run import gather
 from harness.cluster import Allocation, Slots, allocate, cluster_slots, cores, local_slots, ray_session
@@ -429,6 +429,7 @@ def ablate(
     before = begun(folder, request)
     if before is not None:
         request = with_seeds(before, seeds, only)
+    request = with_digests(request, chosen)
     if dry_run:
         return gather(folder, request, judged, uri, {})
     return ablate_session(
@@ -520,7 +521,7 @@ def confirm(
             f"{info.data_digest}: put the files back"
         )
     folder = named_folder(place, name or f"{search}-confirm")
-    request = begun(folder, request) or request
+    request = with_digests(begun(folder, request) or request, chosen)
     return ablate_session(
         folder, request, chosen, "val/" + before.metric.partition("/")[2], uri, console, workers=workers, gangs=gangs,
         address=address, observers=observers, report=report,

@@ -60,9 +60,18 @@ class CssExperiment(Experiment):
         Raises:
             DataError: the data cannot be read.
         """
+        return self.digest({})
+
+    def digest(self, overrides: Mapping[str, Value]) -> str:
+        """Return the hash of the splits that a run with these overrides is trained and judged on.
+
+        Raises:
+            ConfigError: an override is unknown or out of range.
+            DataError: the data cannot be read.
+        """
         from trainers.data.splits import open_splits
 
-        return open_splits(self.base.data).digest
+        return open_splits(self.configure(overrides).data).digest
 
     def configure(self, overrides: Mapping[str, Value]) -> TrainConfig:
         """Return the whole config of a trial.

@@ -5,10 +5,11 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -31,6 +32,7 @@ from harness.reporting.record import read_or_rebuild
 from harness.reporting.reports import report_on
 from harness.reporting.results import Collector, Results, summary, to_table, write_results
 from harness.run_folder import PICTURE, RunInfo, existing_folder, kind_of
+from harness.tables import Table
 from harness.tracking.node_metrics import NodeMetrics
 from harness.tracking.recorder import MlflowRecorder, recording, tags_of
 from harness.tracking.views import Chart
@@ -162,7 +164,7 @@ def ablate_session(
             recorder.artifact("plan.yaml", request.plan_text or yaml.safe_dump({"variants": variants}, sort_keys=False))
             left = len(request.runs) - sum(trial.state.over for trial in earlier)
             console.say(
-                f"{folder.name}: {counted(len(request.variants), 'variant')} of {info.preset}, "
+                f"{folder.name}: {counted(len(request.tried), 'variant')} of {info.preset}, "
                 f"{counted(len(request.seeds), 'seed')} ({', '.join(map(str, request.seeds))}): {len(request.runs)} "
                 f"trainings of {info.horizon} steps, {left} to train; {allocation.gangs} gangs x {workers} workers"
             )
@@ -220,12 +222,18 @@ def show_table(ablation: Ablation, console: Console) -> None:
         console.say(line)
 
 
-def show_runs(ablation: Ablation, storage: Path, console: Console) -> None:
-    """Write every run of an ablation, whether it is done, and what its variant sets."""
+def show_runs(ablation: Ablation, storage: Path, console: Console, cost: Table, numbers: Mapping[str, Any]) -> None:
+    """Write every run of an ablation, whether it is done, what its variant sets, and the cost of what is left.
+
+    Args:
+        cost: for people.
+        numbers: the same as JSON-able values.
+    """
     request, steps = ablation.request, ablation.request.info.horizon
     ledger = storage.resolve() / ablation.name / LEDGER
     trials = read_ledger(ledger).trials
     console.table(runs_table(request, trials))
+    console.table(cost)
     missing = sum(number not in trials or not trials[number].state.over for number in range(len(request.runs)))
     console.say(f"{ablation.name}: {len(request.runs)} trainings of {steps} steps, {missing} of them to train")
     runs = [
@@ -234,7 +242,7 @@ def show_runs(ablation: Ablation, storage: Path, console: Console) -> None:
         for number, run in enumerate(request.runs)
     ]  # fmt: skip
     data = {"name": ablation.name, "plan": request.plan, "runs": runs, "missing": missing, "steps": steps}
-    console.result(data)
+    console.result({**data, "cost": numbers})
 
 
 def show_noise(ablation: Ablation, storage: Path, console: Console) -> None:

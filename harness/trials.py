@@ -134,6 +134,10 @@ class Experiment(ABC):
     data_digest: str = ""
     """Hash of what is trained on, the splits included. A run goes on with the same data only."""
 
+    def digest(self, overrides: Mapping[str, Value]) -> str:
+        """Return the hash of what a run with these overrides is trained on; here that of the base config."""
+        return self.data_digest
+
     def resolve(self, overrides: Mapping[str, Value]) -> tuple[Mapping[str, Any], str]:
         """Return the config with the values at these dotted paths replaced, and its hash of 12 hexadecimal digits.
 

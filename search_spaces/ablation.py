@@ -6,21 +6,25 @@ Trainers are unknown here: paths are text. Whoever holds a base config checks th
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from search_spaces.files import load_named, names_in, read_yaml
-from search_spaces.parameters import SpaceError, Value
+from search_spaces.parameters import SpaceError, Value, is_number
 from search_spaces.parsing import keys_of, scalar_of
 
 SHIPPED = Path(__file__).parent / "ablations"
 """Where the plans that come with the package lie."""
 Overrides = Mapping[str, Value]
 """Dotted config paths and what they are set to."""
-FORMS = ("variants", "leave_one_out", "add_one_in", "cumulative", "levels")
+FORMS = ("variants", "leave_one_out", "add_one_in", "cumulative", "levels", "methods", "cross")
 """Forms in which variants are given; a plan has one of them."""
+PUBLISHED = ("published", "published_of")
+"""Keys of what a paper prints of the variants, and of what it is of."""
+METHOD = "method"
+"""In place of a path: the name of a method, whose settings stand for it. Whoever holds the base config knows them."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,38 @@ class Variant:
     name: str
     overrides: Overrides
     """Of the base config, those that all variants share included."""
+    group: str = ""
+    """Of a crossing plan: its levels of all factors but the last, joined by `/`. Groups are not compared with each
+    other."""
+
+    @property
+    def level(self) -> str:
+        """Its name within its group."""
+        return self.name.removeprefix(f"{self.group}/") if self.group else self.name
+
+
+class PublishedValue(NamedTuple):
+    """What a paper prints of a variant, in the unit that it prints."""
+
+    mean: float
+    spread: float | None = None
+    """What the paper gives behind the mean; none: nothing."""
+    about: bool = False
+    """Whether the source is not certain of the figures."""
+
+    def __str__(self) -> str:
+        spread = "" if self.spread is None else f" ± {self.spread:.2f}"
+        return f"{'~' if self.about else ''}{self.mean:.2f}{spread}"
+
+
+@dataclass(frozen=True)
+class Published:
+    """Published values of a plan's variants."""
+
+    of: str
+    """Data, network and metric that they are of."""
+    values: Mapping[str, PublishedValue]
+    """By the name of the variant, as far as there are any."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +78,12 @@ class AblationPlan:
     preset: str | None
     """Base config where no other is asked for; none: the plan names none."""
     base: str
-    """Name of the variant that the others are compared with."""
+    """Name of the variant that the others are compared with; of a crossing plan its level, the same in each group."""
     variants: tuple[Variant, ...]
-    """In the order of the table; the base among them."""
+    """In the order of the table; the base among them, and those of a group together."""
     text: str
     """The YAML that this was read from, for the record."""
+    published: Published | None = None
 
 
 def list_plans() -> list[str]:
@@ -70,19 +107,22 @@ def parse_plan(text: str) -> AblationPlan:
         SpaceError: it does not describe one; the message says where.
     """
     data = read_yaml(text)
-    keys_of(data, "the file", required=("name", "source"), optional=("preset", "base", "fixed", *FORMS))
-    for key in ("name", "source", *(key for key in ("preset", "base") if key in data)):
+    keys_of(data, "the file", required=("name", "source"), optional=("preset", "base", "fixed", *PUBLISHED, *FORMS))
+    for key in ("name", "source", *(key for key in ("preset", "base", "published_of") if key in data)):
         if not isinstance(data[key], str) or not data[key].strip():
             raise SpaceError(f"{key} must be text, got {data[key]!r}: write it")
     forms = [form for form in FORMS if form in data]
     if len(forms) != 1:
         raise SpaceError(f"the file must hold one of {', '.join(FORMS)}, got {', '.join(forms) or 'none'}: keep one")
     variants = _MAKE[forms[0]](data[forms[0]], forms[0])
-    base = data.get("base", next(iter(variants)))
-    if base not in variants:
-        near = difflib.get_close_matches(base, variants, n=1)
+    groups = {name: name.rpartition("/")[0] if forms == ["cross"] else "" for name in variants}
+    made = [Variant(name, overrides, groups[name]) for name, overrides in variants.items()]
+    levels = list(dict.fromkeys(variant.level for variant in made))
+    base = data.get("base", levels[0])
+    if base not in levels:
+        near = difflib.get_close_matches(base, levels, n=1)
         hint = f"did you mean {near[0]}?" if near else "choose one of them"
-        raise SpaceError(f"base must be one of the variants {', '.join(variants)}, got {base!r}: {hint}")
+        raise SpaceError(f"base must be one of the variants {', '.join(levels)}, got {base!r}: {hint}")
     fixed = _overrides(data["fixed"], "fixed") if "fixed" in data else {}
     both = sorted({path for overrides in variants.values() for path in overrides} & set(fixed))
     if both:
@@ -92,9 +132,29 @@ def parse_plan(text: str) -> AblationPlan:
         source=" ".join(data["source"].split()),
         preset=data.get("preset"),
         base=base,
-        variants=tuple(Variant(name, {**fixed, **overrides}) for name, overrides in variants.items()),
+        variants=tuple(replace(variant, overrides={**fixed, **variant.overrides}) for variant in made),
         text=text,
+        published=_published(data, variants) if data.keys() & set(PUBLISHED) else None,
     )
+
+
+def _published(data: Mapping[str, Any], variants: Collection[str]) -> Published:
+    """Return the published values of a plan: a number, `[mean, spread]` or `[mean, spread, about]` a variant."""
+    alone = next((key for key in PUBLISHED if key not in data), None)
+    if alone is not None:
+        raise SpaceError(f"{' and '.join(PUBLISHED)} must come together, got no {alone}: add it")
+    values = {}
+    for name, given in _mapping(data["published"], "published", least=1).items():
+        if name not in variants:
+            raise SpaceError(f"published must name variants, got {name!r}: choose of {', '.join(variants)}")
+        mean, spread, about = [*(given if isinstance(given, list) else [given]), None, None, None][:3]
+        whole = not isinstance(given, list) or 2 <= len(given) <= 3
+        if not (whole and is_number(mean) and (spread is None or is_number(spread)) and about in (None, "about")):
+            raise SpaceError(
+                f"published.{name} must be a number, [mean, spread] or [mean, spread, about], got {given!r}: write one"
+            )
+        values[name] = PublishedValue(mean, spread, about is not None)
+    return Published(" ".join(data["published_of"].split()), values)
 
 
 def _written(data: object, where: str) -> dict[str, Overrides]:
@@ -186,12 +246,44 @@ def _levels(data: object, where: str) -> dict[str, Overrides]:
     return variants
 
 
+def _methods(data: object, where: str) -> dict[str, Overrides]:
+    """Return a variant for each method of a list, named by it."""
+    if not isinstance(data, list) or len(data) < 2 or not all(isinstance(name, str) for name in data):
+        raise SpaceError(f"{where} must be a list of at least two names of methods, got {data!r}: write [a, b]")
+    if len(set(data)) < len(data):
+        raise SpaceError(f"{where} must be different methods, got {data!r}: remove the repeated one")
+    return {name: {METHOD: name} for name in data}
+
+
+def _cross(data: object, where: str) -> dict[str, Overrides]:
+    """Return the product of factors, each with named levels or a list of methods; levels are joined by `/`."""
+    crossed: dict[str, Overrides] = {}
+    for factor, levels in _mapping(data, where, least=2).items():
+        place = f"{where}.{factor}"
+        made = _methods(levels, place) if isinstance(levels, list) else _written(levels, place)
+        slashed = next((level for level in made if "/" in level), None)
+        if slashed is not None:
+            raise SpaceError(f"{place} must have levels without '/', which joins them, got {slashed!r}: rename it")
+        paths, more = ({path for one in side.values() for path in one} for side in (crossed, made))
+        if paths & more:
+            raise SpaceError(f"{place} must set no path of another factor, got {', '.join(sorted(paths & more))}: "
+                             "separate them")  # fmt: skip
+        crossed = {
+            f"{name}/{level}": {**ours, **overrides}
+            for name, ours in crossed.items()
+            for level, overrides in made.items()
+        } or made
+    return crossed
+
+
 _MAKE: Mapping[str, Callable[[object, str], dict[str, Overrides]]] = {
     "variants": _written,
     "leave_one_out": _leave_one_out,
     "add_one_in": _add_one_in,
     "cumulative": _cumulative,
     "levels": _levels,
+    "methods": _methods,
+    "cross": _cross,
 }
 
 

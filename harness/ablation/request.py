@@ -7,12 +7,16 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from harness.run_folder import RunInfo, check_same, kind_of, read_run, write_run
+from harness.run_folder import COMMANDS, RunInfo, check_same, kind_of, read_run, write_run
 from harness.trials import Experiment, Value
-from search_spaces.ablation import AblationPlan, Variant
+from search_spaces.ablation import METHOD, AblationPlan, Overrides, Published, PublishedValue, Variant
 from trainers.config import TrainConfig
 from trainers.errors import ConfigError, UsageError
+from trainers.methods import method_settings
 from trainers.overrides import flatten
+
+SEED = "{seed}"
+"""In a text that a variant sets: the seed of the run, as in the name of a list of images."""
 
 
 @dataclass(frozen=True)
@@ -52,15 +56,19 @@ class Request:
     plan_text: str
     """The YAML that it was read from."""
     base: str
-    """The variant that others are compared with."""
+    """The variant that others are compared with; of a crossing plan its level, the same in each group."""
     variants: tuple[Variant, ...]
-    """In the order of the table."""
+    """All of the plan, in the order of the table."""
     runs: tuple[Run, ...]
     """In the order of training, which is their trial numbers; seeds that are added later come last."""
     vary_data: bool
     """Whether the seed draws the splits of the data, too."""
     confirms: Confirms | None = field(default=None)
     """Of a confirmation: one variant is chosen on dev before the validation images are read."""
+    digests: Mapping[str, str] = field(default_factory=dict)
+    """Hashes of the data of runs that set some of their own, by the label of the run."""
+    published: Published | None = None
+    """What a paper prints of the variants."""
 
     @property
     def preset(self) -> str:
@@ -102,20 +110,46 @@ class Request:
         """Config paths that are set to the seed."""
         return ("seed", "data.seed") if self.vary_data else ("seed",)
 
+    @cached_property
+    def tried(self) -> tuple[Variant, ...]:
+        """Variants of which trainings were asked for, in the order of the table: `--only` leaves others out."""
+        asked = {run.variant for run in self.runs}
+        return tuple(variant for variant in self.variants if variant.name in asked)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Groups of the variants tried, whose comparisons are apart; one, "", but of a crossing plan."""
+        return tuple(dict.fromkeys(variant.group for variant in self.tried))
+
+    @property
+    def draws_data(self) -> bool:
+        """Whether seeds have labelled images of their own: drawn ones, or a list each."""
+        overrides = [pair for variant in self.tried for pair in variant.overrides.items()]
+        return self.vary_data or any(path.startswith("data.") and SEED in str(value) for path, value in overrides)
+
     def variant(self, name: str) -> Variant:
         """Return the variant of this name."""
         return next(variant for variant in self.variants if variant.name == name)
 
+    def base_of(self, name: str) -> str:
+        """Return the name of the variant that this one is compared with; of a base its own."""
+        group = self.variant(name).group
+        return f"{group}/{self.base}" if group else self.base
+
     def overrides(self, run: Run) -> dict[str, Value]:
-        """Return what a run sets: its variant, and its seed wherever a seed is drawn."""
-        return {**self.variant(run.variant).overrides, **dict.fromkeys(self.drawn, run.seed)}
+        """Return what a run sets: its variant, and its seed wherever a seed is drawn or a text holds `{seed}`."""
+        ours = {
+            path: value.replace(SEED, str(run.seed)) if isinstance(value, str) else value
+            for path, value in self.variant(run.variant).overrides.items()
+        }
+        return {**ours, **dict.fromkeys(self.drawn, run.seed)}
 
     def difference(self, name: str) -> dict[str, Value]:
-        """Return what a variant sets otherwise than the base variant, by config path; of the base itself nothing.
+        """Return what a variant sets otherwise than its base variant, by config path; of a base itself nothing.
 
         A path that one of the two leaves alone counts with its value in the base config.
         """
-        ours, base = self.variant(name).overrides, self.variant(self.base).overrides
+        ours, base = self.variant(name).overrides, self.variant(self.base_of(name)).overrides
         plain = flatten(self.info.config)
         return {
             path: ours.get(path, plain.get(path))
@@ -138,6 +172,8 @@ def make_request(
 ) -> Request:
     """Return a request for the variants of a plan with these seeds, a seed's runs together.
 
+    Methods that variants name are replaced by their settings; what a variant sets beside its method counts.
+
     Args:
         only: variants to train, the base beside them; none: all.
 
@@ -145,17 +181,32 @@ def make_request(
         UsageError: two variants are the same in this base config, one does not fit it, a seed is there twice, or `only`
             names what is no variant.
     """
-    request = Request(info, plan.name, plan.text, plan.base, plan.variants, (), vary_data)
+    variants = plan.variants
+    if experiment.trainer == "css":  # an experiment of one's own may have a path of that name
+        variants = tuple(replace(variant, overrides=_with_method(variant, plan.name)) for variant in variants)
+    request = Request(info, plan.name, plan.text, plan.base, variants, (), vary_data, published=plan.published)
     request = with_seeds(request, seeds, only)
     _check_variants(request, experiment)
     return request
+
+
+def _with_method(variant: Variant, plan: str) -> Overrides:
+    """Return what a variant sets, with the settings of its method in place of the method's name."""
+    own = dict(variant.overrides)
+    if METHOD not in own:
+        return own
+    try:
+        return {**method_settings(str(own.pop(METHOD))), **own}
+    except UsageError as error:
+        raise ConfigError(f"variant {variant.name!r} of plan {plan} must name a method: {error}") from None
 
 
 def with_seeds(request: Request, seeds: Sequence[int], only: Sequence[str] = ()) -> Request:
     """Return the request with the runs that these seeds lack added at the end.
 
     Args:
-        only: variants that are to have the seeds, the base beside them, for without it there are no pairs; none: all.
+        only: variants that are to have the seeds, by name, group or level, their bases beside them, for without these
+            there are no pairs; none: all.
 
     Raises:
         UsageError: a seed is there twice, or `only` names what is no variant.
@@ -163,13 +214,37 @@ def with_seeds(request: Request, seeds: Sequence[int], only: Sequence[str] = ())
     twice = next((seed for seed in seeds if list(seeds).count(seed) > 1), None)
     if twice is not None:
         raise UsageError(f"--seeds must be different ones, got {twice} twice: remove one")
-    known = [variant.name for variant in request.variants]
-    unknown = next((name for name in only if name not in known), None)
+    words = {item.name: {item.name, item.group, item.level} - {""} for item in request.variants}
+    unknown = next((word for word in only if not any(word in names for names in words.values())), None)
     if unknown is not None:
-        raise UsageError(f"--only must name variants of the plan ({', '.join(known)}), got {unknown!r}: choose of them")
-    chosen = [name for name in known if not only or name in {*only, request.base}]
+        raise UsageError(f"--only must name variants of the plan ({', '.join(words)}), got {unknown!r}: choose of them")
+    wanted = {name for name, names in words.items() if not only or names & set(only)}
+    wanted |= {request.base_of(name) for name in wanted}
+    chosen = [name for name in words if name in wanted]
     missing = [Run(name, seed) for seed in seeds for name in chosen if Run(name, seed) not in request.runs]
     return replace(request, runs=(*request.runs, *missing))
+
+
+def with_digests(request: Request, experiment: Experiment) -> Request:
+    """Return the request with the hash of the data of each run that does not have those of the base config.
+
+    Raises:
+        UsageError: a run has other data now than the request says, or its data cannot be read.
+    """
+    overrides = {run.label: request.overrides(run) for run in request.runs}
+    digests = {
+        label: experiment.digest(sets)
+        for label, sets in overrides.items()
+        if any(path.startswith("data.") for path in sets)
+    }
+    for label, digest in digests.items():
+        before = request.digests.get(label, digest)
+        if before != digest:
+            raise UsageError(
+                f"{COMMANDS[request.info.kind][0]} must go on with the data it began with, the splits of {label} had "
+                f"digest {before} and now have {digest}: put the files back, or take another --name"
+            )
+    return replace(request, digests=digests)
 
 
 def _check_variants(request: Request, experiment: Experiment) -> None:
@@ -203,12 +278,20 @@ def _check_variants(request: Request, experiment: Experiment) -> None:
 
 def write_request(folder: Path, request: Request) -> None:
     """Write the request into the folder of the ablation, whole or not at all."""
-    confirms = request.confirms
+    confirms, published = request.confirms, request.published
+    groups = {variant.name: variant.group for variant in request.variants}
     asked = {
         "plan": request.plan,
         "vary_data": request.vary_data,
         "base": request.base,
         "variants": {variant.name: dict(variant.overrides) for variant in request.variants},
+        **({"groups": groups} if any(groups.values()) else {}),
+        **(
+            {"published": {"of": published.of, "values": {name: [*value] for name, value in published.values.items()}}}
+            if published
+            else {}
+        ),
+        **({"digests": dict(request.digests)} if request.digests else {}),
         "runs": [[run.variant, run.seed] for run in request.runs],
         "plan_text": request.plan_text,
         "confirms": None if confirms is None else dict(confirms.__dict__),
@@ -225,16 +308,24 @@ def read_request(folder: Path) -> Request:
     info = read_run(folder, "confirm" if kind_of(folder) == "confirm" else "ablation")
     asked = info.request
     try:
+        groups, published = asked.get("groups", {}), asked.get("published")
+        if published:
+            values = {name: PublishedValue(*value) for name, value in published["values"].items()}
+            published = Published(published["of"], values)
         confirms = asked.get("confirms")
         return Request(
             info=replace(info, request={}),
             plan=asked["plan"],
             plan_text=asked["plan_text"],
             base=asked["base"],
-            variants=tuple(Variant(name, overrides) for name, overrides in asked["variants"].items()),
+            variants=tuple(
+                Variant(name, overrides, groups.get(name, "")) for name, overrides in asked["variants"].items()
+            ),
             runs=tuple(Run(variant, seed) for variant, seed in asked["runs"]),
             vary_data=asked["vary_data"],
             confirms=Confirms(**confirms) if confirms else None,
+            digests=asked.get("digests", {}),
+            published=published,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"{folder} must hold what s4 ablate wrote, it does not: {error}") from None
@@ -261,4 +352,4 @@ def begun(folder: Path, asked: Request) -> Request | None:
                 f"{what} must go on as it began, the {part.replace('_', ' ')} of {folder.name} differ now: put the "
                 f"plan and the options back, or {otherwise}"
             )
-    return before
+    return replace(before, published=asked.published)

@@ -12,7 +12,7 @@ from typing import Any
 from harness.ablation.request import Request, read_request
 from harness.formats import last_line
 from harness.run_folder import write_whole
-from harness.statistics.compare import Comparison, compare
+from harness.statistics.compare import Comparison, compare_groups
 from harness.statistics.intervals import Interval, Summary, paired, summary, t_interval
 from harness.trials import Trial
 from trainers.errors import UsageError
@@ -54,8 +54,8 @@ class Ablation:
 
     @property
     def others(self) -> list[str]:
-        """Names of the variants beside the base, in the order of the table."""
-        return [variant.name for variant in self.request.variants if variant.name != self.request.base]
+        """Names of the variants beside the base of which trainings were asked for, in the order of the table."""
+        return [item.name for item in self.request.tried if item.name != self.request.base_of(item.name)]
 
     @cached_property
     def metrics(self) -> list[str]:
@@ -75,10 +75,15 @@ class Ablation:
         return summary([*self.scores(variant, metric).values()])
 
     def compare(self, metric: str) -> dict[str, Comparison]:
-        """Return the comparison of each variant with the base, by name, over paired seeds."""
-        return compare(
-            self.scores(self.request.base, metric), {name: self.scores(name, metric) for name in self.others}
-        )
+        """Return the comparison of each of `others` with its base, by name, over paired seeds.
+
+        These are the comparisons that p-values are adjusted for: one whose trainings all failed is among them, a
+        variant that nobody asked for is not.
+        """
+        groups: dict[str, dict[str, Mapping[int, float]]] = {}
+        for name in self.others:
+            groups.setdefault(self.request.base_of(name), {})[name] = self.scores(name, metric)
+        return compare_groups([(self.scores(base, metric), variants) for base, variants in groups.items()])
 
     def is_whole(self, variant: str) -> bool:
         """Return whether a variant reached the horizon with every seed."""
@@ -100,15 +105,16 @@ class Ablation:
     @property
     def to_evaluate(self) -> list[Outcome]:
         """Complete runs to evaluate after training: all; of a confirmation the chosen variant's and the base's."""
-        wanted = {variant.name for variant in self.request.variants}
+        wanted = {variant.name for variant in self.request.tried}
         if self.request.confirms is not None:
             wanted = {name for name in (self.chosen, self.request.base) if self.chosen and name and self.is_whole(name)}
         return [run for run in self.outcomes if run.state == "COMPLETE" and run.variant in wanted]
 
     def difference(self, variant: str, metric: str) -> Interval | None:
-        """Return a variant's paired difference to the base with its interval; none where they share no two seeds."""
-        ours, base = self.scores(variant, metric), self.scores(self.request.base, metric)
-        return paired(ours, base) if variant != self.request.base and len(ours.keys() & base.keys()) > 1 else None
+        """Return a variant's paired difference to its base with its interval; none where they share no two seeds."""
+        of_base = self.request.base_of(variant)
+        ours, base = self.scores(variant, metric), self.scores(of_base, metric)
+        return paired(ours, base) if variant != of_base and len(ours.keys() & base.keys()) > 1 else None
 
     @property
     def beat_the_noise(self) -> bool | None:
@@ -131,6 +137,7 @@ class Ablation:
             "variants": self.rows(),
             "dev": self.rows(request.watched),
             "winner": self.winner,
+            "winners": self.winners,
             "confirms": request.confirms.search if request.confirms else None,
             "chosen": self.chosen,
             "beat_the_noise": self.beat_the_noise,
@@ -142,18 +149,29 @@ class Ablation:
 
     @property
     def winner(self) -> str | None:
-        """The variant that leads, which may be noise (see the verdicts); none where nothing is complete.
+        """The variant that leads; none where nothing is complete, and of a crossing plan, of whose groups each has one.
+
+        It may be noise: see the verdicts.
+        """
+        return self.winners.get("")
+
+    @property
+    def winners(self) -> dict[str, str]:
+        """The variant that leads, by group, without groups in which nothing is complete.
 
         By the mean difference to the base over the seeds that both have, for variants may have different seeds, some
         easier than others; by the mean where the base has none.
         """
-        base = self.request.base
-        known = {variant.name: self.summary(variant.name, self.metric).mean for variant in self.request.variants}
-        if known[base] is not None:
-            compared = self.compare(self.metric)
-            known = {name: 0.0 if name == base else compared[name].difference for name in known}
-        leading = {name: value for name, value in known.items() if value is not None}
-        return max(leading, key=lambda name: leading[name]) if leading else None
+        winners, compared = {}, self.compare(self.metric)
+        for group in self.request.groups:
+            names = [variant.name for variant in self.request.tried if variant.group == group]
+            known = {name: self.summary(name, self.metric).mean for name in names}
+            if known[self.request.base_of(names[0])] is not None:
+                known = {name: compared[name].difference if name in compared else 0.0 for name in names}
+            leading = {name: value for name, value in known.items() if value is not None}
+            if leading:
+                winners[group] = max(leading, key=lambda name: leading[name])
+        return winners
 
     def best_run(self, variant: str) -> Outcome | None:
         """Return the run of a variant that has the best score."""
@@ -162,7 +180,7 @@ class Ablation:
         return next((run for run in self.outcomes if (run.variant, run.seed) == (variant, best)), None)
 
     def rows(self, metric: str | None = None) -> list[dict[str, Any]]:
-        """Return variant, n, mean, std, difference, ci_low, ci_high, p and more of a metric, a row a variant.
+        """Return variant, n, mean, std, difference, ci_low, ci_high, p and more of a metric, a row a variant tried.
 
         Of the base variant, and wherever too few seeds allow no such number, it is None.
 
@@ -171,9 +189,10 @@ class Ablation:
         """
         metric = metric or self.metric
         compared, table = self.compare(metric), []
-        for variant in self.request.variants:
+        for variant in self.request.tried:
             over = self.summary(variant.name, metric)
-            row: dict[str, Any] = {"variant": variant.name, "n": over.n, "mean": over.mean, "std": over.std}
+            row: dict[str, Any] = {"variant": variant.name, "group": variant.group, "n": over.n}
+            row |= {"mean": over.mean, "std": over.std}
             versus = compared.get(variant.name)
             for key in ("difference", "ci_low", "ci_high", "p", "p_t", "smallest_p"):
                 row[key] = getattr(versus, key) if versus is not None else None

@@ -13,6 +13,7 @@ from harness.ablation.request import Request
 from harness.ablation.results import Ablation, Outcome, collect
 from harness.console import Console, counting
 from harness.event_log import LEDGER, read_ledger
+from harness.formats import counted
 from harness.run_folder import TRIALS, checkpoint_folder
 from harness.statistics.compare import Verdict, in_words
 from harness.tables import Cell, Column, Table
@@ -78,7 +79,7 @@ def to_table(ablation: Ablation) -> Table:
                *(Column(name, form=f".{DECIMALS}f") for name in watched)]  # fmt: skip
     compared = ablation.compare(metric)
     rows, styles = list[list[Cell]](), dict[int, str]()
-    for index, name in enumerate(variant.name for variant in request.variants):
+    for index, name in enumerate(variant.name for variant in request.tried):
         over, versus = ablation.summary(name, metric), compared.get(name)
         difference: list[Cell] = [None, None, None, "the base"]
         if versus is not None:
@@ -90,7 +91,9 @@ def to_table(ablation: Ablation) -> Table:
             styles[index] = STYLES.get(versus.verdict, "")
         more = [ablation.summary(name, other).mean for other in watched]
         rows.append([name, f"{over.n}/{len(request.seeds)}", over.mean, over.std, *difference, *more])
-    return Table("ablation", "", columns, rows, styles=styles)
+    names = [variant.group for variant in request.tried]
+    gaps = frozenset(index for index in range(1, len(names)) if names[index] != names[index - 1])
+    return Table("ablation", "", columns, rows, styles=styles, gaps=gaps)
 
 
 def lines(ablation: Ablation) -> list[str]:
@@ -104,22 +107,24 @@ def lines(ablation: Ablation) -> list[str]:
     if compared and all(versus.p is None for versus in compared.values()):
         smallest = min(versus.smallest_p for versus in compared.values())
         lines.append(
-            f"p is that of the paired t-test, Holm-adjusted over {len(compared)} variants; the exact sign-flip test "
-            f"cannot fall below {smallest:.2g} with {few} seeds and is left out"
+            f"p is that of the paired t-test, Holm-adjusted over {counted(len(compared), 'variant')}; the exact "
+            f"sign-flip test cannot fall below {smallest:.2g} with {few} seeds and is left out"
         )
     elif compared:
-        lines.append(f"p is that of the exact sign-flip test, Holm-adjusted over {len(compared)} variants")
+        lines.append(f"p is that of the exact sign-flip test, Holm-adjusted over {counted(len(compared), 'variant')}")
     lines += [
         f"{run.variant} with seed {run.seed} {'is missing' if run.state == 'MISSING' else 'failed'}: "
         f"{run.error or 'it was not trained'}"
         for run in ablation.outcomes
         if run.state != "COMPLETE"
     ]
-    if len({frozenset(run.seed for run in request.runs if run.variant == item.name) for item in request.variants}) > 1:
+    if len({frozenset(run.seed for run in request.runs if run.variant == item.name) for item in request.tried}) > 1:
         lines.append(
             "variants were asked for with different seeds: read the differences, which are paired, not the means"
         )
-    again = "" if request.vary_data else ", all on the same split"
+    again = "" if request.draws_data else ", all on the same split"
+    if again and len(request.groups) > 1:
+        again += " of their group"
     lines.append(
         f"{len(request.seeds)} seeds{again}; trained in {ablation.elapsed_s:.0f} s, {ablation.device_s / 3600:.2f} "
         "device-hours"
@@ -133,6 +138,6 @@ def runs_table(request: Request, trials: Mapping[int, Trial]) -> Table:
     rows: list[list[Cell]] = []
     for number, run in enumerate(request.runs):
         state = str(trials[number].state) if number in trials else "to train"
-        words = request.difference_text(run.variant) if run.variant != request.base else None
+        words = request.difference_text(run.variant) if run.variant != request.base_of(run.variant) else None
         rows.append([number, run.variant, run.seed, state, words])
     return Table("runs", "", columns, rows)

@@ -18,7 +18,9 @@ from trainers.image_evaluation import load_image_evaluation
 def run_tags(request: Request, trial: Trial) -> dict[str, str]:
     """Return the tags of a run besides those of the whole."""
     run = request.runs[trial.number]
-    return {"s4.variant": run.variant, "s4.diff": request.difference_text(run.variant)}
+    tags = {"s4.variant": run.variant, "s4.diff": request.difference_text(run.variant)}
+    digest = request.digests.get(run.label)
+    return tags if digest is None else tags | {"s4.data_digest": digest}
 
 
 def record_outcomes(recorder: MlflowRecorder, folder: Path, ablation: Ablation) -> None:
@@ -46,7 +48,7 @@ def record_outcomes(recorder: MlflowRecorder, folder: Path, ablation: Ablation) 
 
 def _record_summaries(recorder: MlflowRecorder, ablation: Ablation) -> None:
     compared = ablation.compare(ablation.metric)
-    for variant in ablation.request.variants:
+    for variant in ablation.request.tried:
         versus = compared.get(variant.name)
         over = ablation.summary(variant.name, ablation.metric)
         if over.mean is None:

@@ -31,7 +31,10 @@ def ablate(
     metric: Annotated[str, typer.Option(help="What variants are judged by: val/... or dev/...")] = "val/miou",
     workers_per_gang: Workers = 1,
     gangs: Gangs = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be trained, and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what it would take, and stop.")] = False,
+    step_seconds: Annotated[
+        float | None, typer.Option(min=0, help="With --dry-run: seconds of a step, measured where it will train.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the ablation; default: that of the plan.")] = None,
     settings: Settings = None,
     address: Address = "local",
@@ -45,6 +48,8 @@ def ablate(
     are read once, at the end. The same command goes on where an interrupted one stopped; with more --seeds it trains
     only what is missing. --only gives further seeds to the variants that matter and to the base.
     """
+    if step_seconds is not None and not dry_run:
+        raise UsageError("--step-seconds must come with --dry-run, got it without: add --dry-run, or leave it out")
     with open_console(as_json) as console:
         from harness import api, session
 
@@ -55,10 +60,15 @@ def ablate(
             gangs=gangs, storage=storage, tracking_uri=tracking_uri, address=address, dry_run=dry_run, console=console,
         )  # fmt: skip
         if dry_run:
-            session.show_runs(ablation, storage, console)
+            from harness.planning import ablation_cost
+
+            folder = storage.resolve() / ablation.name
+            cost = ablation_cost.plan_ablation(folder, ablation.request, workers_per_gang, step_seconds)
+            table, numbers = ablation_cost.to_table(cost), ablation_cost.to_json(cost)
+            session.show_runs(ablation, storage, console, table, numbers)
             return
         session.show_ablation(ablation, storage, console)
-    if ablation.winner is None:
+    if not ablation.winners:
         raise typer.Exit(1)
 
 

@@ -84,11 +84,13 @@ def ablate_command(ablation: Ablation, folder: Path, seeds: Sequence[int]) -> st
     if request.confirms:
         top, listed = str(len(ablation.others)), ",".join(map(str, seeds))
         words = ["s4", "confirm", request.confirms.search, "--top", top, "--seeds", listed]
-    elif ablation.others:
+    elif len(request.variants) > 1:
         # a plan that does not come with the package is in a file, which must be found again
         shipped = request.plan in list_plans() and load_plan(request.plan).text == request.plan_text
         plan = request.plan if shipped else f"{request.plan}.yaml"
         words = ["s4", "ablate", plan, "--preset", request.preset, "--seeds", ",".join(map(str, seeds))]
+        if len(request.tried) < len(request.variants):
+            words += ["--only", ",".join(ablation.others or [request.base])]
     if request.vary_data:
         words.append("--vary-data")
     if ablation.others and ablation.metric != "val/miou" and not request.confirms:

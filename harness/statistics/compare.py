@@ -1,5 +1,7 @@
 """Comparison of variants with a base over paired seeds: which differences are more than the seeds' noise.
 
+Variants may come in groups, each with a base of its own; all their comparisons are one family.
+
 The interval of each difference is Student's, at 95 %, as if it were the only one. Verdicts do count how many variants
 were tried: better or worse is only what has a p below 0.05 in the paired t-test after Holm's adjustment. Where no
 variant changes anything, at most one ablation of twenty then calls any of them better or worse. So an interval may lie
@@ -82,7 +84,7 @@ class Comparison:
     seed_spread: float | None
     """Standard deviation of the base over all its seeds; none with less than two."""
     family: int
-    """Variants that were compared with the base: what p-values are adjusted for."""
+    """Comparisons that were made, over all groups: what p-values are adjusted for."""
 
 
 def compare(base: Scores, variants: Mapping[str, Scores], maximise: bool = True) -> dict[str, Comparison]:
@@ -95,19 +97,35 @@ def compare(base: Scores, variants: Mapping[str, Scores], maximise: bool = True)
     Raises:
         UsageError: a score is not finite. A failed training has no score.
     """
-    for label, scores in [("the base", base), *variants.items()]:
-        for seed, score in scores.items():
-            if not math.isfinite(score):
-                given = f"that of {label} with seed {seed} is {score}"
-                raise UsageError(f"scores must be finite, {given}: leave failed trainings out")
-    pairs = {label: differences(scores, base) for label, scores in variants.items()}
-    tests = [_t_test([*pair.values()], base) for pair in pairs.values()]
+    return compare_groups([(base, variants)], maximise)
+
+
+def compare_groups(
+    groups: Sequence[tuple[Scores, Mapping[str, Scores]]], maximise: bool = True
+) -> dict[str, Comparison]:
+    """Return the comparison of each variant with the base of its group, by label; all are one family.
+
+    Args:
+        groups: a base and its variants each, as in `compare`; no two variants have the same label.
+
+    Raises:
+        UsageError: a score is not finite.
+    """
+    for base, variants in groups:
+        for label, scores in [("the base", base), *variants.items()]:
+            for seed, score in scores.items():
+                if not math.isfinite(score):
+                    given = f"that of {label} with seed {seed} is {score}"
+                    raise UsageError(f"scores must be finite, {given}: leave failed trainings out")
+    sides = {label: (scores, base) for base, variants in groups for label, scores in variants.items()}
+    pairs = {label: differences(*both) for label, both in sides.items()}
+    tests = [_t_test([*pair.values()], sides[label][1]) for label, pair in pairs.items()]
     flips = [sign_flip([*pair.values()]) for pair in pairs.values()]
     ps_t, ps = holm([p for _, p in tests]), holm([flip.p for flip in flips])
-    spread = summary([*base.values()]).std
     comparisons = {}
     for (label, pair), (between, _), p_t, flip, p in zip(pairs.items(), tests, ps_t, flips, ps, strict=True):
-        own = summary([variants[label][seed] for seed in pair])
+        scores, base = sides[label]
+        own = summary([scores[seed] for seed in pair])
         comparisons[label] = Comparison(
             n=own.n,
             mean=own.mean,
@@ -119,8 +137,8 @@ def compare(base: Scores, variants: Mapping[str, Scores], maximise: bool = True)
             p=p,
             smallest_p=flip.smallest,
             verdict=_verdict(between.mean, p_t, maximise),
-            seed_spread=spread,
-            family=len(variants),
+            seed_spread=summary([*base.values()]).std,
+            family=len(sides),
         )
     return comparisons
 

@@ -15,9 +15,12 @@ from harness.reporting.themes import Theme
 from harness.statistics import power
 from harness.statistics.compare import Verdict
 from harness.statistics.intervals import differences
+from search_spaces.ablation import PublishedValue
 
 EXACT = ("variant", "n", "mean", "std", "pairs", "difference", "ci_low", "ci_high", "p_t", "p", "smallest_p", "verdict")
 """Columns of the CSV, as `Ablation.rows` names them."""
+PRINTED = "val/miou"
+"""The metric that stands beside published values."""
 SPLITS = {"val": "the official validation images, looked at once, after training",
           "dev": "the images held back from training for development"}  # fmt: skip
 UNSCORED = "not evaluated"
@@ -32,7 +35,7 @@ def comparison(record: AblationRecord) -> Section:
     blocks: list[Block] = []
     for metric in dict.fromkeys([record.metric, "val/miou", "dev/miou"]):
         if any(ablation.scores(variant, metric) for variant in record.variants):
-            blocks.append(compared(record, metric))
+            blocks += [*([crossing(record, metric)] if len(record.groups) > 1 else []), compared(record, metric)]
         else:
             blocks.append(Note(f"No complete training has a value of {metric}.", "missing"))
     blocks += [Note(text, "caution") for text in cautions(ablation)]
@@ -52,7 +55,7 @@ def cautions(ablation: Ablation) -> list[str]:
             texts.append(f"Intervals are those of single differences. Verdicts are not: p is adjusted for "
                          f"{versus[0].family} variants, so an interval may lie beside 0 and its verdict be within "
                          "noise.")  # fmt: skip
-        if not ablation.request.vary_data:
+        if not ablation.request.draws_data:
             texts.append("All seeds train on the same labelled images. What other images would have shown, intervals "
                          "over seeds do not tell; with `--vary-data` seeds draw the splits, too.")  # fmt: skip
     return texts
@@ -66,34 +69,108 @@ def without_scores(record: AblationRecord) -> list[Block]:
 
 def compared(record: AblationRecord, metric: str) -> Table:
     """Return the table of a metric, as one would print it; its CSV holds `rows` in full."""
-    ablation, lines = record.ablation, record.ablation.rows(metric)
+    ablation, lines, crossed = record.ablation, record.ablation.rows(metric), len(record.groups) > 1
+    papers = {} if crossed else printed(ablation, metric)  # else the table of the crossing has them
     exact_test = any(row["p"] is not None for row in lines)
     columns = [
         Column("variant"),
         Column("seeds", name="n"),
         Column(f"{metric}, mean ± std", name="mean"),
-        Column(f"difference to {record.base}, 95 % interval", name="difference"),
+        *([Column("published", align="right")] if papers else []),
+        Column(f"difference{'' if papers else f' to {record.base}'}, 95 % interval", name="difference"),
         Column("p (t-test)", name="p_t", form=".3g"),
         *([Column("p (sign-flip)", name="p", form=".3g")] if exact_test else []),
         Column("verdict"),
     ]
     cells: list[list[Cell]] = []
     for row in lines:
-        verdict = "the base" if row["variant"] == record.base else row["verdict"]
+        verdict = "the base" if row["variant"] == record.base_of(row["variant"]) else row["verdict"]
         if not row["n"] and row["variant"] in record.unscored:
             verdict = UNSCORED
         difference = with_interval(row["difference"], row["ci_low"], row["ci_high"])
         p = [row["p_t"], row["p"]] if exact_test else [row["p_t"]]
-        cells.append([row["variant"], row["n"], plus_minus(row["mean"], row["std"]), difference, *p, verdict])
-    best = max((row for row in lines if row["mean"] is not None), key=lambda row: row["mean"], default=None)
-    stands_out = best is not None and beyond_noise(lines, best)
+        paper = [_text(papers.get(row["variant"]))] if papers else []
+        cells.append([row["variant"], row["n"], plus_minus(row["mean"], row["std"]), *paper, difference, *p, verdict])
+    best, standing_out = highest(lines), outstanding(lines)
     caption = _caption(ablation, metric)
-    if best is not None and ablation.others:
-        caption += (" Bold: the highest mean, which is more than noise." if stands_out
+    if crossed:
+        caption += " Bold: the highest mean of a group, where it is more than noise."
+    elif best is not None and ablation.others:
+        caption += (" Bold: the highest mean, which is more than noise." if standing_out
                     else f" No mean is bold: the highest, of {best['variant']}, is not beyond noise.")  # fmt: skip
-    bold = frozenset({(lines.index(best), 2)}) if best is not None and stands_out else frozenset()
-    exact = Data(EXACT, [[row[key] for key in EXACT] for row in lines])
-    return Table(_name("comparison", ablation, metric), caption, columns, cells, bold=bold, exact=exact)
+    bold = frozenset((at, 2) for at, row in enumerate(lines) if row["variant"] in standing_out)
+    return Table(_name("comparison", ablation, metric), caption + of_papers(ablation, papers), columns, cells,
+                 bold=bold, exact=_exact(EXACT, lines, papers))  # fmt: skip
+
+
+def crossing(record: AblationRecord, metric: str) -> Table:
+    """Return the table of a crossing plan as papers print it: a row a level of the last factor, a column a group."""
+    lines, papers = record.ablation.rows(metric), printed(record.ablation, metric)
+    for row in lines:
+        row["level"] = record.ablation.request.variant(row["variant"]).level
+    names, standing_out = [*dict.fromkeys(row["level"] for row in lines)], outstanding(lines)
+    columns, places = [Column("variant")], dict[str, int]()
+    for group in record.groups:
+        places[group] = len(columns)
+        columns += [Column(group, align="right"), *([Column("published", align="right")] if papers else [])]
+    cells: list[list[Cell]] = [[name, *[None] * (len(columns) - 1)] for name in names]
+    bold = set[tuple[int, int]]()
+    for row in lines:
+        at, place = names.index(row["level"]), places[row["group"]]
+        cells[at][place] = plus_minus(row["mean"], row["std"])
+        if papers:
+            cells[at][place + 1] = _text(papers.get(row["variant"]))
+        if row["variant"] in standing_out:
+            bold.add((at, place))
+    caption = (f"{metric}, mean ± std over seeds: a column a group, a row a level. Differences and verdicts are within "
+               f"a column, to its {record.base}. Bold: the highest mean of a column, where it is more than "
+               f"noise.{of_papers(record.ablation, papers)}")  # fmt: skip
+    return Table(_name("crossing", record.ablation, metric), caption, columns, cells, bold=frozenset(bold),
+                 exact=_exact(("group", "level", *EXACT[1:]), lines, papers))  # fmt: skip
+
+
+def printed(ablation: Ablation, metric: str) -> Mapping[str, PublishedValue]:
+    """Return what a paper prints of the variants, by name; nothing of metrics other than the validation mIoU."""
+    published = ablation.request.published
+    return published.values if published is not None and metric == PRINTED else {}
+
+
+def of_papers(ablation: Ablation, values: Mapping[str, PublishedValue]) -> str:
+    """Return what published values are of, and what ours, for a caption; nothing without any."""
+    request = ablation.request
+    if not values or request.published is None:
+        return ""
+    model = request.info.config.get("model", {}) if request.info.trainer == "css" else {}
+    network = model.get("backbone") if model.get("arch") == "deeplabv3plus" else model.get("arch")
+    ours = ", ".join(filter(None, [request.data, network])) or request.preset
+    about = " A ~ marks what the source is not certain of." if any(value.about for value in values.values()) else ""
+    return (f" Published: {request.published.of}, as printed there.{about} Ours: {ours}. With another data set, "
+            "network or training, the order can be compared and the numbers cannot.")  # fmt: skip
+
+
+def _text(value: PublishedValue | None) -> str | None:
+    return None if value is None else str(value)
+
+
+def _exact(keys: Sequence[str], lines: Sequence[Mapping[str, Any]], papers: Mapping[str, PublishedValue]) -> Data:
+    """Return rows in full precision, and published values behind them where there are any."""
+    columns = [*keys, *(("published", "published_spread", "published_about") if papers else ())]
+    nothing = (None,) * (len(columns) - len(keys))
+    return Data(columns, [[*(row[key] for key in keys), *papers.get(row["variant"], nothing)] for row in lines])
+
+
+def highest(lines: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Return the row with the highest mean; none where no row has one."""
+    return max((row for row in lines if row["mean"] is not None), key=lambda row: row["mean"], default=None)
+
+
+def outstanding(lines: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Return the variants that have the highest mean of their group, where it is beyond noise."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for row in lines:
+        groups.setdefault(row["group"], []).append(row)
+    best = [(highest(rows), rows) for rows in groups.values()]
+    return {row["variant"] for row, rows in best if row is not None and beyond_noise(rows, row)}
 
 
 def beyond_noise(lines: Sequence[Mapping[str, Any]], best: Mapping[str, Any]) -> bool:
@@ -107,7 +184,7 @@ def beyond_noise(lines: Sequence[Mapping[str, Any]], best: Mapping[str, Any]) ->
 def scores(ablation: Ablation, metric: str) -> Table:
     """Return the table of single scores: a row a variant, a column a seed."""
     seeds = ablation.request.seeds
-    by_seed = {variant.name: ablation.scores(variant.name, metric) for variant in ablation.request.variants}
+    by_seed = {variant.name: ablation.scores(variant.name, metric) for variant in ablation.request.tried}
     cells: list[list[Cell]] = [[name, *(values.get(seed) for seed in seeds)] for name, values in by_seed.items()]
     columns = [Column("variant"), *(Column(f"seed {seed}", form=f".{DECIMALS}f") for seed in seeds)]
     caption = f"{metric} of every training. Scores in a column share a seed, and with it all that it draws."
@@ -122,7 +199,9 @@ def _caption(ablation: Ablation, metric: str) -> str:
     split, family = metric.partition("/")[0], max((one.family for one in ablation.compare(metric).values()), default=0)
     where = f"{metric} on {SPLITS[split]}." if split in SPLITS else f"{metric}."
     judged = "" if metric == ablation.metric else f" Variants are judged by {ablation.metric}, not by this."
-    how = f" Differences are paired by seed; p is two-sided and adjusted for {family} variants (Holm)."
+    within = ", within a group" if len(ablation.request.groups) > 1 else ""
+    how = (f" Differences are paired by seed{within}; p is two-sided and adjusted for {counted(family, 'variant')} "
+           "(Holm).")  # fmt: skip
     return where + judged + (how if family else "")
 
 
@@ -181,9 +260,9 @@ def _seeds_alone(scores: Mapping[int, float]) -> Block:
 
 def pairings(ablation: Ablation) -> list[Pairing]:
     """Return what pairing does for each variant that shares two seeds or more with the base."""
-    base = ablation.scores(ablation.request.base, ablation.metric)
     pairs = []
     for name in ablation.others:
+        base = ablation.scores(ablation.request.base_of(name), ablation.metric)
         scores = ablation.scores(name, ablation.metric)
         shared = sorted(scores.keys() & base.keys())
         if len(shared) >= 2:

@@ -77,13 +77,12 @@ def forest(record: AblationRecord) -> Section:
 
 
 def measured(record: AblationRecord) -> list[Difference]:
-    """Return the difference of each variant to the base, in the order of the table."""
-    base = record.ablation.scores(record.base, record.metric)
-    return [
-        Difference(name, versus, differences(record.ablation.scores(name, record.metric), base),
-                   image_noise(record, name))
-        for name, versus in record.ablation.compare(record.metric).items()
-    ]  # fmt: skip
+    """Return the difference of each variant to its base, in the order of the table."""
+    rows = []
+    for name, versus in record.ablation.compare(record.metric).items():
+        ours, base = (record.ablation.scores(each, record.metric) for each in (name, record.base_of(name)))
+        rows.append(Difference(name, versus, differences(ours, base), image_noise(record, name)))
+    return rows
 
 
 def image_noise(record: AblationRecord, variant: str) -> ImageInterval | None:
@@ -93,7 +92,7 @@ def image_noise(record: AblationRecord, variant: str) -> ImageInterval | None:
     """
     if not record.metric.endswith("/miou"):
         return None
-    ours, base = record.evaluations(variant), record.evaluations(record.base)
+    ours, base = record.evaluations(variant), record.evaluations(record.base_of(variant))
     seeds = sorted(ours.keys() & base.keys())
     names = {side[seed].names for seed in seeds for side in (ours, base)}
     if len(names) != 1 or len(next(iter(names))) < FEWEST:
@@ -236,10 +235,12 @@ def by_class(record: AblationRecord) -> list[ClassScores]:
     for name in record.ablation.request.classes:
         scores = {variant: record.ablation.scores(variant, f"{record.split}/iou/{name}") for variant in variants}
         if any(scores.values()):
-            base = scores.get(record.base, {})
             over = {variant: summary([*by_seed.values()]) for variant, by_seed in scores.items()}
-            between = {variant: summary([*differences(by_seed, base).values()]) for variant, by_seed in scores.items()}
-            between.pop(record.base, None)
+            between = {
+                variant: summary([*differences(by_seed, scores.get(record.base_of(variant), {})).values()])
+                for variant, by_seed in scores.items()
+                if variant != record.base_of(variant)
+            }
             rows.append(ClassScores(name, over, between))
     return rows
 

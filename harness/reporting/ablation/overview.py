@@ -101,9 +101,12 @@ def facts(record: AblationRecord) -> list[tuple[str, str]]:
     states = [STATES[run.state] for run in ablation.outcomes]
     numbers = [f"{states.count(state)} {state}" for state in dict.fromkeys(STATES.values()) if state in states]
     trainings = f"{len(states)}, all {states[0]}" if len(numbers) == 1 else f"{len(states)}: {', '.join(numbers)}"
-    drawn = "initialisation, order and splits" if request.vary_data else "initialisation and order; splits are fixed"
+    drawn = "initialisation, order and splits" if request.draws_data else "initialisation and order; splits are fixed"
+    compared = counted(len(request.variants), "variant")
+    if len(request.tried) < len(request.variants):
+        compared = f"{len(request.tried)} of {compared}"
     rows = [
-        ("Plan", f"{request.plan}, {counted(len(request.variants), 'variant')}"),
+        ("Plan", f"{request.plan}, {compared}"),
         ("Preset", request.preset),
         ("Base", request.base),
         ("Judged by", ablation.metric),
@@ -125,9 +128,12 @@ def facts(record: AblationRecord) -> list[tuple[str, str]]:
 
 def _variants(request: Request) -> Table:
     rows = []
-    for variant in request.variants:
-        words = ", ".join(f"{path} = {value}" for path, value in request.difference(variant.name).items())
-        rows.append((variant.name, words or "the base"))
+    for variant in request.tried:
+        is_base = variant.name == request.base_of(variant.name)
+        # what a group sets is read from its base alone
+        sets = variant.overrides if is_base and variant.group else request.difference(variant.name)
+        words = ", ".join(f"{path} = {value}" for path, value in sets.items())
+        rows.append((variant.name, ": ".join(filter(None, ["the base" if is_base else "", words]))))
     columns = [Column("variant"), Column(f"differs from {request.base} in", name="difference")]
     return Table("variants", f"What is compared; other settings are those of {request.preset}.", columns, rows)
 
@@ -145,7 +151,7 @@ def failures(record: AblationRecord) -> Section:
     columns = [Column(title) for title in ("run", "variant", "seed", "state", "at step", "reason")]
     caption = "Trainings without a score. What failed is never trained again and counts in no mean."
     blocks: list[Block] = [Table("failures", caption, columns, rows, shown=200)]
-    if any(run.variant == record.base for run in lost):
+    if any(run.variant == record.base_of(run.variant) for run in lost):
         text = f"{record.base}, the base, lacks trainings: no variant has a pair for these seeds."
         blocks.append(Note(text, "caution"))
     uneven = [name for name, runs in record.complete.items() if 0 < len(runs) < len(record.ablation.request.seeds)]

@@ -58,13 +58,22 @@ class AblationRecord:
 
     @property
     def base(self) -> str:
-        """The variant that others are compared with."""
+        """The variant that others are compared with; of a crossing plan its level in each group."""
         return self.ablation.request.base
+
+    def base_of(self, variant: str) -> str:
+        """Return the name of the variant that this one is compared with."""
+        return self.ablation.request.base_of(variant)
 
     @property
     def variants(self) -> list[str]:
-        """Names of all variants, the base among them, in the order of the table."""
-        return [variant.name for variant in self.ablation.request.variants]
+        """Names of the variants of which trainings were asked for, the base among them, in the order of the table."""
+        return [variant.name for variant in self.ablation.request.tried]
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Groups of variants that are compared apart; one, "", but of a crossing plan."""
+        return self.ablation.request.groups
 
     @cached_property
     def complete(self) -> dict[str, list[Outcome]]:
@@ -167,10 +176,14 @@ def _judged_by(folder: Path) -> tuple[str, str]:
 
 
 def line_style(record: AblationRecord, variant: str, theme: Theme) -> dict[str, Any]:
-    """Return colour, line and mark of a variant: the base in ink and dashed, others in the order of the table."""
-    if variant == record.base:
+    """Return colour, line and mark of a variant: the base in ink and dashed, others in the order of the table.
+
+    Of a crossing plan the colour and the mark are those of the level, the same in each group.
+    """
+    if variant == record.base_of(variant):
         return {"color": theme.ink, "linestyle": "--", "marker": "s"}
-    place = record.ablation.others.index(variant)
+    levels = {name: record.ablation.request.variant(name).level for name in record.ablation.others}
+    place = list(dict.fromkeys(levels.values())).index(levels[variant])
     turn, colour = divmod(place, len(theme.series))
     line, mark = LINES[turn % len(LINES)], MARKS[place % len(MARKS)]
     return {"color": theme.series[colour], "linestyle": line, "marker": mark}

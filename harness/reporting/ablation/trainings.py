@@ -122,10 +122,11 @@ def watched(record: AblationRecord) -> Figure | None:
     curves = curves_of(record, [WATCHED]).get(WATCHED)
     if curves is None:
         return None
-    base, variants = record.base, [name for name, curve in curves.items() if len(curve) > 1]
+    variants = [name for name, curve in curves.items() if len(curve) > 1]
+    bases = [name for name in variants if name == record.base_of(name)]
     apart = len(variants) > FEW
     alone = ", and with one seed there is none" if any(len(runs) == 1 for runs in record.complete.values()) else ""
-    dashed = f" The dashed line in every panel is {base}." if apart and base in variants else ""
+    dashed = f" The dashed line in every panel is {record.base}." if apart and bases else ""
     caption = (f"{WATCHED} of the teacher at each report, mean over seeds. The band is from the lowest seed to the "
                f"highest{alone}.{dashed}")  # fmt: skip
 
@@ -134,12 +135,15 @@ def watched(record: AblationRecord) -> Figure | None:
         if not apart:
             paint_panels(canvas, [("", [*lines.values()])], y_label=WATCHED)
             return
-        of_base = lines.pop(base, None)
-        behind = [Curve(of_base.points, {**of_base.style, "zorder": 1})] if of_base else []
-        small = [(line.label, [*behind, replace(line, label="")]) for line in lines.values()]
+        behind = {name: [Curve(lines[name].points, {**lines[name].style, "zorder": 1})] for name in bases}
+        small = [
+            (line.label, [*behind.get(record.base_of(name), []), replace(line, label="")])
+            for name, line in lines.items()
+            if name not in bases
+        ]
         paint_panels(canvas, small, ACROSS, WATCHED, share_y=True)
 
-    height = 0.8 + 2.0 * -(-(len(variants) - 1) // ACROSS) if apart else 4.0
+    height = 0.8 + 2.0 * -(-(len(variants) - len(bases)) // ACROSS) if apart else 4.0
     alt = f"Curves of {WATCHED} over optimizer steps with bands, for {', '.join(variants)}."
     return Figure("learning-curves", caption, alt, paint, numbers({WATCHED: curves}), (7.6, height))
 

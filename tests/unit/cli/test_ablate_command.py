@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from scipy import stats
 
 from harness.ablation.request import Request, Run, make_request, read_request, with_seeds, write_request
 from harness.ablation.results import Ablation, Outcome, read_results, write_results
-from harness.ablation.run import lines
+from harness.ablation.run import lines, to_table
 from harness.ablation.tracking import aggregate_metrics
 from harness.cli.main import run
+from harness.event_log import LEDGER, Ledger
 from harness.experiment import CssExperiment
-from harness.run_folder import RunInfo
+from harness.planning.search_cost import counted_bytes
+from harness.run_folder import LATEST, TRIALS, RunInfo, checkpoint_folder
+from harness.trials import Trial, TrialState
 from search_spaces.ablation import load_plan, parse_plan
 from trainers.errors import UsageError
 from trainers.overrides import parse_settings
@@ -76,6 +81,57 @@ def test_a_dry_run_lists_every_run_and_leaves_nothing(tmp_path: Path, capsys: py
     ]
     assert listed["missing"] == 8
     assert list(tmp_path.iterdir()) == []
+
+
+def planned(tmp_path: Path, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[dict[str, Any], str]:
+    """Return the cost of a dry run as numbers, and all that is said to people."""
+    assert run([*line(tmp_path, "css_labels", "--seeds", "0,1", "--dry-run"), *words, "--json"]) == 0
+    out, said = capsys.readouterr()
+    return json.loads(out)["cost"], said
+
+
+def test_a_dry_run_counts_and_gives_no_hours_that_nobody_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cost, said = planned(tmp_path, capsys)
+    assert (cost["trainings"], cost["done"], cost["steps"]) == (8, 0, 8 * 900)
+    assert cost["checkpoint"] == counted_bytes(EXPERIMENT.base)
+    assert cost["device_hours"] is None
+    assert "8: 4 variants, 2 seeds" in said
+    assert "7,200: 8 trainings of 900" in said
+    assert "not known: nothing is complete here to go by; give --step-seconds" in " ".join(said.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_multiplies_given_seconds_by_steps_and_devices(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cost, said = planned(tmp_path, capsys, "--step-seconds", "0.5", "--workers-per-gang", "2")
+    assert cost["device_hours"] == pytest.approx(8 * 900 * 0.5 * 2 / 3600)
+    assert "steps of 500 ms, as given, on 2 devices each" in said
+
+
+def test_a_dry_run_goes_by_the_trainings_that_are_complete_in_the_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "css_labels"
+    request = request_of(seeds=(0,))
+    write_request(folder, request)
+    with closing(Ledger(folder / LEDGER, "dev/miou")) as ledger:
+        for number, state in enumerate((TrialState.COMPLETE, TrialState.COMPLETE, TrialState.FAIL)):
+            trial = Trial(number, {}, request.overrides(request.runs[number]))
+            ledger.on_start(trial)
+            trial.state = state
+            ledger.on_end(trial)
+        ledger.spent(60.0, 120.0)
+    checkpoint = checkpoint_folder(folder / TRIALS, 1) / LATEST
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_bytes(b"x" * 5000)
+    cost, said = planned(tmp_path, capsys)
+    assert (cost["trainings"], cost["done"], cost["left"], cost["steps"]) == (8, 3, 5, 5 * 900)
+    assert (cost["checkpoint"], cost["measured"]) == (5000, True)
+    assert cost["device_hours"] == pytest.approx(5 * 60 / 3600)
+    assert "3 of them done" in said
 
 
 def test_variants_of_a_seed_differ_in_nothing_but_what_they_name() -> None:
@@ -144,6 +200,7 @@ def test_who_leads_is_judged_by_pairs_where_seeds_differ() -> None:
         (["css_labels", "--preset", "digit_css"], "got 'digit_css': did you mean digits_css?"),
         (["css_labels", "--set", "css.indicator=confidence"], "css.indicator is set by its variant 'logit'"),
         (["css_labels", "--set", "seed=3"], "--set must leave alone what --seeds decide, got seed"),
+        (["css_labels", "--step-seconds", "1"], "--step-seconds must come with --dry-run"),
         (["css_labels", "--name", "a/b"], "a name must be letters"),
     ],
 )
@@ -197,6 +254,32 @@ def test_one_seed_says_nothing(tmp_path: Path) -> None:
     table = {row["variant"]: row for row in found(seeds=(0,)).rows()}
     assert table["mix"]["std"] is None
     assert table["mix"]["verdict"] == "too few seeds"
+
+
+def test_a_single_comparison_that_was_asked_for_is_not_adjusted_for_variants_without_trainings() -> None:
+    wobble = {0: 0.0, 1: 0.02, 2: 0.05}
+    asked = request_of(seeds=(0, 1, 2), only=["mix"])
+    alone = found_of(asked, lambda item: BASE[item.variant] + wobble[item.seed] * (item.variant == "mix"))
+    versus = alone.compare("val/miou")
+    raw = stats.ttest_1samp([0.1 + by for by in wobble.values()], 0).pvalue
+    assert (list(versus), versus["mix"].family) == (["mix"], 1)
+    assert versus["mix"].p_t == pytest.approx(raw)
+    assert [row["variant"] for row in alone.to_dict()["variants"]] == ["logit", "mix"]
+    assert [row[0] for row in to_table(alone).rows] == ["logit", "mix"]
+    assert any("Holm-adjusted over 1 variant;" in said for said in lines(alone))
+    assert not any("different seeds" in said for said in lines(alone))
+
+
+def test_a_comparison_that_was_asked_for_counts_though_all_its_trainings_failed() -> None:
+    asked = request_of(seeds=(0, 1, 2), only=["mix", "cross"])
+    score = {"logit": 0.5, "mix": 0.6, "cross": None}
+    broken = found_of(asked, lambda item: score[item.variant] and score[item.variant] + item.seed / 100)
+    assert {name: versus.family for name, versus in broken.compare("val/miou").items()} == {"mix": 2, "cross": 2}
+
+
+def test_trainings_of_an_earlier_session_are_shown_and_counted() -> None:
+    later = found_of(with_seeds(request_of(seeds=(0,), only=["cross"]), (0, 1), ["mix"]), lambda item: 0.5)
+    assert {name: versus.family for name, versus in later.compare("val/miou").items()} == {"mix": 2, "cross": 2}
 
 
 def test_a_failed_run_is_left_out_of_its_pairs_and_said() -> None:

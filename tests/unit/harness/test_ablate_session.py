@@ -1,4 +1,4 @@
-"""Session of an ablation that is interrupted while its runs are evaluated; its trainings are made up."""
+"""Session of an ablation: interrupted while its runs are evaluated, and of a crossing plan; trainings are made up."""
 
 from __future__ import annotations
 
@@ -11,17 +11,26 @@ import pytest
 
 from harness import api
 from harness.ablation.results import RESULTS, Ablation
-from harness.event_log import LEDGER, Ledger, read_ledger
+from harness.event_log import LEDGER, Ledger, json_lines, read_ledger
 from harness.gangs.jobs import Jobs, JobsEnd
 from harness.reporting.ablation.record import read_ablation
+from harness.tracking.stores import OUTBOX
 from harness.trials import Experiment, Trial, TrialState, Value
+from search_spaces.ablation import AblationPlan, parse_plan
 from trainers.run import Run
+
+PLAIN_AND_MORE = {"plain": {}, "more": {"x": 2.0}}
+CROSSED = """
+name: crossed
+source: made up
+cross: {first: {low: {y: 0.0}, high: {y: 1.0}}, second: {plain: {x: 1.0}, more: {x: 2.0}}}
+"""
 
 
 class Made(Experiment):
     """One number, which the trainings that are made up here end with."""
 
-    config: Mapping[str, Any] = {"seed": 0, "x": 1.0}  # read only
+    config: Mapping[str, Any] = {"seed": 0, "x": 1.0, "y": 0.0}  # read only
 
     def train(self, overrides: Mapping[str, Value], run: Run) -> None:
         raise NotImplementedError
@@ -47,15 +56,15 @@ def made_up(jobs: Jobs) -> JobsEnd:
 @pytest.fixture
 def ablate(
     tmp_path: Path, new_store: Callable[[Path], str], monkeypatch: pytest.MonkeyPatch
-) -> Callable[[Callable[..., Any]], Ablation]:
+) -> Callable[..., Ablation]:
     uri = new_store(tmp_path)
     monkeypatch.setattr("harness.session.ray_session", lambda *_, **__: nullcontext())
     monkeypatch.setattr("harness.session.run_jobs", made_up)
 
-    def call(evaluate: Callable[..., Any]) -> Ablation:
+    def call(evaluate: Callable[..., Any], plan: Mapping[str, Any] | AblationPlan = PLAIN_AND_MORE) -> Ablation:
         monkeypatch.setattr("harness.session.evaluate_runs", evaluate)
         return api.ablate(
-            Made(), plan={"plain": {}, "more": {"x": 2.0}}, seeds=(0, 1), name="a", metric="val/miou",
+            Made(), plan=plan, seeds=(0, 1), name="a", metric="val/miou",
             storage=tmp_path, tracking_uri=uri, report=False, quiet=True,
         )  # fmt: skip
 
@@ -67,7 +76,7 @@ def interrupted(*_: object) -> None:
 
 
 def test_one_that_was_interrupted_while_it_was_evaluated_is_evaluated_and_not_trained_again(
-    ablate: Callable[[Callable[..., Any]], Ablation], tmp_path: Path
+    ablate: Callable[..., Ablation], tmp_path: Path
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         ablate(interrupted)
@@ -77,3 +86,22 @@ def test_one_that_was_interrupted_while_it_was_evaluated_is_evaluated_and_not_tr
     assert ablation.scores("more", "val/miou") == {0: 0.5, 1: 0.5}
     assert [len(trial.values) for trial in read_ledger(tmp_path / "a" / LEDGER).trials.values()] == [1] * 4
     assert ablate(interrupted).scores("more", "dev/miou") == {0: 2.0, 1: 2.0}
+
+
+def test_a_crossing_plan_is_trained_recorded_and_gone_on_with_by_its_groups(
+    ablate: Callable[..., Ablation], tmp_path: Path
+) -> None:
+    evaluated = {
+        f"{group}/{level}": score for group in ("low", "high") for level, score in (("plain", 0.4), ("more", 0.5))
+    }
+    found = ablate(
+        lambda folder, experiment, request, runs, *_: {
+            run.number: {"val/miou": evaluated[run.variant] + run.seed / 100} for run in runs
+        },
+        parse_plan(CROSSED),
+    )
+    assert found.winners == {"low": "low/more", "high": "high/more"}
+    assert read_ablation(tmp_path / "a").request.groups == ("low", "high")
+    assert ablate(interrupted, parse_plan(CROSSED)).winners == found.winners
+    recorded = [line for line in json_lines(tmp_path / "a" / OUTBOX) if line["op"] == "start"]
+    assert [line["name"] for line in recorded][:2] == ["low/plain, seed 0", "low/more, seed 0"]

@@ -151,6 +151,15 @@ def test_missing_trainings_are_counted_and_the_command_that_trains_them_is_given
     assert command.startswith("s4 ablate made_up.yaml --preset digits_css --seeds 0,1,2 --set schedule.steps=60 ")
 
 
+def test_a_report_of_some_variants_shows_these_alone_and_its_commands_ask_for_no_others(tmp_path: Path) -> None:
+    ablation = made_ablation(tmp_path / "a", request=made_request(SEEDS, only=[STRONG]))
+    document = ablation_document(ablation, tmp_path / "a")
+    shown = {table.name: [row[0] for row in table.rows] for table in document.tables}
+    assert (shown["comparison"], shown["scores"], shown["variants"]) == ([PLAIN, STRONG],) * 3
+    assert notes(document, "missing") == "No picture (`overlays.png`) of plain, strong."
+    assert " --seeds 0,1,2 --only strong " in ablate_command(ablation, tmp_path / "a", SEEDS)
+
+
 @pytest.mark.parametrize(("vary_data", "said"), [(False, True), (True, False)])
 def test_seeds_on_the_same_split_are_a_caution(tmp_path: Path, vary_data: bool, said: bool) -> None:
     ablation = made_ablation(tmp_path / "a", request=made_request(SEEDS, vary_data=vary_data))

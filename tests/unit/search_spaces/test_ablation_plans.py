@@ -8,10 +8,11 @@ import pytest
 
 from search_spaces.ablation import AblationPlan, list_plans, load_plan, parse_plan
 from search_spaces.parameters import SpaceError
-from trainers.methods import METHODS
+from trainers.methods import METHODS, apply_method
 from trainers.overrides import apply_overrides
 from trainers.presets import load_preset
 
+TABLE_1 = ("supervised", "mean_teacher", "cutmix", "contrastive", "css_cross", "css_mix")
 PARTS = "{x: {with: {a.x: 1}, without: {a.x: 0}}, y: {with: {y: yes please}, without: {y: none}}}"
 
 
@@ -20,7 +21,11 @@ def plan_of(body: str) -> AblationPlan:
 
 
 def made(body: str) -> dict[str, dict[str, object]]:
-    return {variant.name: dict(variant.overrides) for variant in plan_of(body).variants}
+    return made_of(plan_of(body))
+
+
+def made_of(plan: AblationPlan) -> dict[str, dict[str, object]]:
+    return {variant.name: dict(variant.overrides) for variant in plan.variants}
 
 
 def test_one_part_is_left_out_at_a_time() -> None:
@@ -86,6 +91,21 @@ def test_the_first_variant_is_the_base_unless_another_is_named() -> None:
         ),
         ("levels: {path: x, values: [1]}", "a list of at least two values"),
         ("levels: {path: x, values: [1, 1]}", "values must be different"),
+        ("methods: [a, b], published: {a: 1}", "published and published_of must come together, got no published_of"),
+        (
+            "methods: [a, b], published_of: x, published: {c: 1}",
+            "published must name variants, got 'c': choose of a, b",
+        ),
+        ("methods: [a, b], published_of: x, published: {a: [1]}", "published.a must be a number, [mean, spread]"),
+        ("methods: [a, b], published_of: x, published: {a: [1, 2, 3]}", "published.a must be a number, [mean, spread]"),
+        ("methods: [a, b], published_of: x, published: {a: high}", "published.a must be a number, [mean, spread]"),
+        ("methods: [a, b], published_of: 3, published: {a: 1}", "published_of must be text, got 3"),
+        ("methods: [a, a]", "methods must be different methods"),
+        ("methods: a", "methods must be a list of at least two names of methods, got 'a'"),
+        ("cross: {u: {a: {x: 1}, b: {x: 2}}}", "cross must map at least 2 names"),
+        ("cross: {u: {a: {x: 1}, b: {x: 2}}, v: [m, n], w: [o, p]}", "cross.w must set no path of another factor"),
+        ("cross: {u: {a/b: {x: 1}, b: {x: 2}}, v: [m, n]}", "cross.u must have levels without '/', which joins them"),
+        ("cross: {u: {a: {x: 1}, b: {x: 2}}, v: [m, n]}, base: a", "base must be one of the variants m, n, got 'a'"),
         ("varaints: {a: {}}", "got 'varaints': did you mean variants?"),
         ("preset: 3, variants: {a: {x: 1}, b: {}}", "preset must be text, got 3"),
     ],
@@ -112,12 +132,47 @@ def test_a_file_that_is_no_plan_is_named(tmp_path: Path) -> None:
 def test_the_variants_of_a_shipped_plan_are_different_configs_of_its_preset(name: str) -> None:
     plan = load_plan(name)
     base = load_preset(str(plan.preset))
-    hashes = {apply_overrides(base, variant.overrides).hash for variant in plan.variants}
+    hashes = set()
+    for variant in plan.variants:
+        sets = dict(variant.overrides)
+        method = sets.pop("method", None)
+        hashes.add(apply_overrides(apply_method(base, str(method)) if method else base, sets).hash)
     assert len(hashes) == len(plan.variants)
 
 
-def test_the_plan_of_methods_is_that_of_the_trainer() -> None:
-    plan = load_plan("methods")
-    assert {variant.name: dict(variant.overrides) for variant in plan.variants} == {
-        name: dict(settings) for name, settings in METHODS.items() if name != "css_mix_released"
+def test_the_plan_of_methods_names_those_of_the_trainer() -> None:
+    assert made_of(load_plan("methods")) == {name: {"method": name} for name in TABLE_1}
+    assert METHODS.keys() == {*TABLE_1, "css_mix_released"}
+    assert made_of(load_plan("paper_or_code"))["css_mix_released"] == {"method": "css_mix_released"}
+
+
+def test_the_table_of_the_paper_has_a_published_value_for_each_of_its_variants() -> None:
+    plan = load_plan("table1")
+    assert plan.published is not None
+    assert list(plan.published.values) == [variant.name for variant in plan.variants]
+    assert (plan.preset, len(plan.variants)) == ("voc_css_92", 24)
+    assert str(plan.published.values["732/css_mix"]) == "77.57 ± 0.73"
+    assert str(plan.published.values["366/cutmix"]) == "~72.53 ± 0.50"
+    alone = load_plan("methods").published
+    assert alone is not None
+    assert alone.values == {name: plan.published.values[f"92/{name}"] for name in TABLE_1}
+
+
+def test_factors_that_are_crossed_give_every_combination_in_groups_with_a_base_each() -> None:
+    plan = plan_of("cross: {labels: {few: {d: 2}, many: {d: 9}}, methods: [a, b]}, fixed: {z: 1}, base: b")
+    assert made_of(plan) == {
+        "few/a": {"z": 1, "d": 2, "method": "a"},
+        "few/b": {"z": 1, "d": 2, "method": "b"},
+        "many/a": {"z": 1, "d": 9, "method": "a"},
+        "many/b": {"z": 1, "d": 9, "method": "b"},
     }
+    assert [(variant.group, variant.level) for variant in plan.variants] == [
+        ("few", "a"), ("few", "b"), ("many", "a"), ("many", "b"),
+    ]  # fmt: skip
+    assert plan.base == "b"
+
+
+def test_the_last_of_three_factors_is_compared_within_the_levels_of_the_others() -> None:
+    plan = plan_of("cross: {u: {a: {u: 1}, b: {u: 2}}, v: {c: {v: 1}, d: {v: 2}}, w: {e: {w: 1}, f: {w: 2}}}")
+    assert [variant.name for variant in plan.variants if variant.group == "b/c"] == ["b/c/e", "b/c/f"]
+    assert plan.base == "e"
