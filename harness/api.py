@@ -159,7 +159,7 @@ def train(
 
     Args:
         experiment: what is trained; default: `digits_css`.
-        method: with a preset: `supervised`, `mean_teacher`, `cutmix`, `contrastive`, `css_cross` or `css_mix`.
+        method: with a preset: a name of `trainers.methods.METHODS`, such as `css_mix`.
         workers: processes that train together, N or `"MIN:MAX"`: as many as the cluster holds now, more or fewer later.
 
     Returns:

@@ -17,7 +17,10 @@ def train(
     preset: Preset = "digits_css",
     method: Annotated[
         str | None,
-        typer.Option(help="Train the preset as supervised, mean_teacher, cutmix, contrastive, css_cross or css_mix."),
+        typer.Option(
+            help="Train the preset as supervised, mean_teacher, cutmix, contrastive, css_cross, css_mix or "
+            "css_mix_released."
+        ),
     ] = None,
     workers: Annotated[
         str,
