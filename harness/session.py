@@ -98,7 +98,8 @@ def record_session(session: Session, work: Callable[[Sequence[TrialObserver]], o
                 name=folder.name, kind=info.kind, preset=info.preset, space=space.name if space else None,
                 metric=objective.metric, horizon=info.horizon, elapsed_s=time.monotonic() - started,
                 tracking_uri=session.tracking_uri, paths=paths, rows=collector.rows(paths, session.objectives),
-                objectives=[str(objective) for objective in session.objectives], ours=space is not None and space.ours_params is not None,
+                objectives=[str(objective) for objective in session.objectives],
+                ours=space is not None and space.ours_params is not None,
             )  # fmt: skip
             try:
                 write_results(folder, results)
