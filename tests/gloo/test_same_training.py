@@ -30,6 +30,13 @@ MORE: dict[str, Settings] = {
     },
     "apart": {"schedule.joint_forward": False},
     "classmix": {"augment.strong.mix": "classmix", "css.indicator": "confidence"},
+    "published augmentation": {
+        "augment.labelled": {"scale": (0.5, 1.5), "scale_draw": "uniform", "flip": 0.5, "jitter": 0.8, "blur": 0.5},
+        "augment.strong.order": "mix_first",
+        "augment.strong.place": "anywhere",
+        "augment.strong.box": "half",
+        "augment.strong.flip": 0.5,
+    },
     "cutout, student": {"augment.strong.mix": "cutout", "ema.prototype_source": "student"},
 }
 CASES: dict[str, Settings] = METHODS | MORE

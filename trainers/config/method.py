@@ -56,7 +56,7 @@ class PhotometricConfig(Frozen):
 
 
 class WeakAugmentConfig(GeometryConfig):
-    """Augmentation of every training image: random scale, crop and flip. The teacher's images get no other."""
+    """Random scale, crop and flip of training images. The teacher's images get no other augmentation."""
 
     crop: tuple[int, int] | None = None
     """Height and width of the crop; none: the stored size."""

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from reference.tiny import tiny_config
 
 import trainers
-from trainers.config import FolderData, LabelledAugmentConfig, TrainConfig
+from trainers.config import AugmentConfig, FolderData, LabelledAugmentConfig, TrainConfig
 from trainers.config.base import Frozen, added, hashed
 from trainers.errors import ConfigError
 from trainers.overrides import apply_overrides, flatten
@@ -277,3 +277,9 @@ def test_a_field_that_came_later_is_hashed_where_it_is_set() -> None:
     assert hashed(Outer()) == {"inner": {"kept": 1}}
     changed = Outer(inner=Inner(later=3), late=0.5)
     assert hashed(changed) == {"inner": {"kept": 1, "later": 3}, "late": 0.5}
+
+
+def test_the_augmentation_of_before_is_hashed_as_before() -> None:
+    strong = "scale shift flip jitter brightness contrast saturation hue blur blur_sigma mix mix_probability"
+    names = {section: set(values) for section, values in hashed(AugmentConfig()).items()}
+    assert names == {"weak": {"scale", "flip", "crop"}, "strong": set(strong.split())}
