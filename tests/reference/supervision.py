@@ -49,7 +49,7 @@ def hard_examples_of_a_batch(logits: np.ndarray, target: np.ndarray, threshold: 
     """Which pixels are kept where the whole batch chooses its hardest: as one image that holds all of them."""
     N, K, H, W = logits.shape
     wide = hard_examples(
-        logits.transpose(1, 0, 2, 3).reshape(1, K, N * H, W), target.reshape(1, N * H, W), threshold, min_kept
+        logits.transpose(1, 0, 2, 3).reshape(1, K, N * H, W), target.reshape(1, N * H, W), threshold, N * min_kept
     )
     return wide.reshape(target.shape)
 

@@ -199,10 +199,10 @@ class LossConfig(Frozen):
     ohem_threshold: Share = 0.7
     """A labelled pixel is hard where the student gives its class less than this probability. For `ohem` only."""
     ohem_min_kept: int = Field(50_000, ge=1)
-    """Pixels that are kept at least, the hardest ones. For `ohem` only."""
+    """Pixels an image that are kept at least, the hardest ones. For `ohem` only."""
     ohem_scope: Literal["image", "batch"] = added("image")
-    """What keeps `ohem_min_kept` pixels: each image, or a rank's whole batch, as in the published code; the latter
-    depends on the number of ranks and parts. For `ohem` only."""
+    """Where the hardest pixels are sought: in each image, or, as in the published code, in all images of a rank's batch
+    together, `ohem_min_kept` times their number; that depends on the number of ranks and parts. For `ohem` only."""
     class_weights: tuple[Positive, ...] | None = None
     """Weight of each class in L_s, in the order of the classes; none: all alike."""
     unsupervised: Literal["pixel", "all_pixels", "image_share"] = "pixel"

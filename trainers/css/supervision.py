@@ -58,14 +58,14 @@ def hard_example_loss(
     """Cross-entropy over hard labelled pixels: online hard example mining (Shrivastava et al., 2016).
 
     A pixel is kept where the probability of its class is at most the threshold, and in any case where it is among the
-    `min_kept` hardest of its image or, with `scope` batch, of the batch. Images that choose for themselves keep on
-    ranks what one process would; the published code lets a rank's batch choose.
+    `min_kept` hardest of its image or, with `scope` batch, the N x `min_kept` hardest of the batch. Images that choose
+    for themselves keep on ranks what one process would; the published code lets a rank's batch choose.
 
     Args:
         logits: [N, K, H, W].
         label: [N, H, W], 255 ignored.
         threshold: in [0, 1]; 0.7 in the paper.
-        min_kept: pixels of the scope; 50 000 in the paper.
+        min_kept: pixels an image; 50 000 in the paper.
         class_weights: K positive numbers; none: all are 1.
         scope: image or batch.
     """
@@ -73,7 +73,8 @@ def hard_example_loss(
     with torch.no_grad():
         probs = torch.where(_labelled(label), (-per_pixel).exp(), torch.inf)
         probs = probs.flatten(1) if scope == "image" else probs.view(1, -1)
-        kth = probs.kthvalue(min(min_kept, probs.shape[1]), dim=1, keepdim=True).values
+        least = min_kept * (len(label) // len(probs))
+        kth = probs.kthvalue(min(least, probs.shape[1]), dim=1, keepdim=True).values
         kept = (probs <= kth.clamp(min=threshold)).view_as(label) & _labelled(label)
     return supervised_loss(logits, torch.where(kept, label, IGNORE), class_weights)
 

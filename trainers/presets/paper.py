@@ -78,6 +78,7 @@ def cityscapes_css(labelled: int) -> TrainConfig:
         data,
         crop=(768, 768),
         labelled_scale=(1.0, 1.0),
+        strong_scale=(0.5, 2.0),
         lr=0.0038,
         loss={"supervised": "ohem", "ohem_scope": "batch"},
         schedule=_schedule(80_000, evaluate_every=4000, batch=4),
@@ -116,6 +117,7 @@ def _full_size(
     data: PublishedData,
     crop: tuple[int, int] = (512, 512),
     labelled_scale: tuple[float, float] = (0.5, 1.5),
+    strong_scale: tuple[float, float] = (0.5, 1.5),
     lr: float = 0.0064,
     loss: Mapping[str, Any] = MappingProxyType({}),
     schedule: ScheduleConfig | None = None,
@@ -141,7 +143,7 @@ def _full_size(
                 scale=labelled_scale, scale_draw="uniform", flip=0.5, jitter=0.8, blur=0.5, **COLOURS
             ),
             strong=StrongAugmentConfig(
-                scale=(0.5, 1.5),
+                scale=strong_scale,
                 scale_draw="uniform",
                 place="anywhere",
                 flip=0.5,

@@ -43,7 +43,7 @@ PUBLISHED: dict[str, tuple[Any, str]] = {
     "loss.lambda_c_ramp": ("exp", "code: exp(-5 (epoch / epochs)^2), here on the whole horizon"),
     "loss.supervised": ("cross_entropy", "paper, Eq. 7"),
     "loss.ohem_threshold": (0.7, "code: ohem"),
-    "loss.ohem_min_kept": (50_000, "code: ohem"),
+    "loss.ohem_min_kept": (50_000, "code: 50 000 times the images of a rank's batch"),
     "loss.class_weights": (None, "code"),
     "loss.unsupervised": ("pixel", "paper, Eq. 8"),
     "loss.temperature": (0.5, "paper, section 4.1"),
@@ -96,7 +96,7 @@ PUBLISHED: dict[str, tuple[Any, str]] = {
     },
     "seed": (3407, "code"),
 }
-"""Values of `voc_css_92`, and their sources."""
+"""Values of `voc_css_92`, and their sources. The YAML files of the code are its `config/*_config_baseline.yaml`."""
 
 OURS: dict[str, str] = {
     "model.width": "of the tiny network",
@@ -122,7 +122,8 @@ OURS: dict[str, str] = {
 
 OTHERS: dict[str, dict[str, Any]] = {
     "cityscapes_css_186": {
-        "optimizer.lr": 0.0038, "augment.labelled.scale": (1.0, 1.0), "augment.weak.crop": (768, 768),
+        "optimizer.lr": 0.0038, "augment.labelled.scale": (1.0, 1.0),
+        "augment.strong.scale": (0.5, 2.0), "augment.weak.crop": (768, 768),
         "schedule.labelled_batch": 4, "schedule.unlabelled_batch": 4, "schedule.steps": 80_000,
         "loss.supervised": "ohem", "loss.ohem_scope": "batch",
         "evaluation.mode": "sliding", "evaluation.window": (768, 768),
