@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from trainers.config.base import IGNORE, Frozen, Share
+from trainers.config.base import IGNORE, Frozen, Share, added
 from trainers.config.class_names import ADE20K_CLASSES, CITYSCAPES_CLASSES, COCO_STUFF_CLASSES, VOC_CLASSES
 
 
@@ -95,8 +95,12 @@ class FolderData(_Drawn):
     """Names of the K classes, in the order of the mask values 0 to K - 1."""
     ignore_values: tuple[int, ...] = (IGNORE,)
     """Mask values that mean 'no label'; they become 255."""
+    train_from: str = added("*")
+    """Names, as a shell pattern, of the training images that are used at all: `0006R0_*` are those of one drive."""
+    val_from: str = added("*")
+    """The same of the validation images."""
     labelled_from: str = "*"
-    """Names, as a shell pattern, that a number of labelled images is drawn from: `0006R0_*` are those of one drive."""
+    """Names, as a shell pattern, that a number of labelled images is drawn from, of those that are used."""
     height: int = Field(ge=16, multiple_of=4)
     """Images and masks are resized to this height when read (bilinear, nearest)."""
     width: int = Field(ge=16, multiple_of=4)

@@ -55,30 +55,34 @@ class FolderReader:
         return lines
 
     def training(self) -> Training:
-        """Return all pairs of the training folder; labelled images are drawn from those that `labelled_from` matches.
+        """Return the pairs of the training folder that `train_from` matches; labelled are those of `labelled_from`.
 
         Raises:
-            DataError: it matches none, or a folder cannot be read.
+            DataError: one matches none, or a folder cannot be read.
         """
-        pairs = list_pairs(self._data, self._data.train)
-        pattern = self._data.labelled_from
-        matched = frozenset(pair.name for pair in pairs if fnmatchcase(pair.name, pattern))
-        if not matched:
-            raise DataError(
-                f"data.labelled_from must match names of training images, {pattern!r} matches none of {len(pairs)}, "
-                f"the first {pairs[0].name}: correct the pattern"
-            )
+        pairs = _matching(list_pairs(self._data, self._data.train), "train_from", self._data.train_from)
+        matched = frozenset(pair.name for pair in _matching(pairs, "labelled_from", self._data.labelled_from))
         return Training(pairs, labelled_from=None if len(matched) == len(pairs) else matched)
 
     def validation(self) -> tuple[Pair, ...]:
-        """Return all pairs of the validation folder."""
-        pairs = list_pairs(self._data, self._data.val)
+        """Return the pairs of the validation folder that `val_from` matches."""
+        pairs = _matching(list_pairs(self._data, self._data.val), "val_from", self._data.val_from)
         require_masks(pairs, "validation")
         return pairs
 
     def key(self, entry: str) -> str:
         """Return a file's name without its extension."""
         return entry.rsplit("/", 1)[-1].rsplit(".", 1)[0]
+
+
+def _matching(pairs: tuple[Pair, ...], field: str, pattern: str) -> tuple[Pair, ...]:
+    matching = tuple(pair for pair in pairs if fnmatchcase(pair.name, pattern))
+    if not matching:
+        raise DataError(
+            f"data.{field} must match names of images, {pattern!r} matches none of {len(pairs)}, the first "
+            f"{pairs[0].name}: correct the pattern"
+        )
+    return matching
 
 
 def list_pairs(data: FolderData, part: str) -> tuple[Pair, ...]:

@@ -11,6 +11,8 @@ from trainers.errors import ConfigError
 from trainers.presets.cpu import (
     CAMVID_CLASSES,
     camvid_css,
+    camvid_other_drive,
+    camvid_other_drives,
     camvid_two_drives,
     digits_css,
     digits_oracle,
@@ -27,6 +29,8 @@ PRESETS: dict[str, Callable[[], TrainConfig]] = {
     "digits_oracle": digits_oracle,
     "camvid_css": camvid_css,
     "camvid_two_drives": camvid_two_drives,
+    "camvid_other_drive": camvid_other_drive,
+    "camvid_other_drives": camvid_other_drives,
     **{f"voc_css_{labelled}": partial(voc_css, labelled) for labelled in (92, 183, 366, 732, 1464)},
     **{f"voc_blender_css_{labelled}": partial(voc_blender_css, labelled) for labelled in (662, 1323, 2646, 5291)},
     **{f"voc_released_{labelled}": partial(voc_released, labelled) for labelled in (92, 183, 366, 732)},

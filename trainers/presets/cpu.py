@@ -85,6 +85,23 @@ def camvid_css() -> TrainConfig:
     )
 
 
+def camvid_other_drive() -> TrainConfig:
+    """CSS (mix) as in `camvid_two_drives`, without any training image of the third drive, which is scored.
+
+    A gain of `camvid_two_drives` is one of adaptation, for its unlabelled images are of the drive that is scored.
+    """
+    return apply_overrides(camvid_two_drives(), {"data.train_from": "000*", "data.dev": 30})
+
+
+def camvid_other_drives() -> TrainConfig:
+    """CSS (mix) as in `camvid_other_drive`, the drives exchanged: the third is trained on, the other two are scored."""
+    return apply_overrides(
+        camvid_two_drives(),
+        {"data.train_from": "0016E5*", "data.labelled_from": "*", "data.val": "train", "data.val_from": "000*",
+         "data.dev": 30},
+    )  # fmt: skip
+
+
 def camvid_two_drives() -> TrainConfig:
     """CSS (mix) on CamVid with 40 labelled images of two of the three drives, and a network for a CPU.
 

@@ -37,6 +37,19 @@ def test_two_drives_are_labelled_and_the_third_is_that_of_the_validation_images(
     assert set(range(11)) <= set(labels.unique().tolist())
 
 
+@pytest.mark.parametrize(("name", "trained"), [
+    ("camvid_other_drive", {"0001TP", "0006R0"}), ("camvid_other_drives", {"0016E5"}),
+])  # fmt: skip
+def test_no_drive_that_is_scored_was_seen_in_training(name: str, trained: set[str]) -> None:
+    data = load_preset(name).data
+    assert isinstance(data, FolderData)
+    splits = open_splits(data)
+    assert {image[:6] for part in splits for image in part.names} == trained
+    assert {image[:6] for image in open_val(data).names} == {"0001TP", "0006R0", "0016E5"} - trained
+    assert (len(splits.labelled), len(splits.dev)) == (40, 30)
+    assert len(splits.unlabelled) > 40
+
+
 def test_camvid_reads_as_streets_under_skies(data: FolderData) -> None:
     images, labels, _ = open_val(data).fetch(range(0, 101, 10))
     assert (images.shape, labels.shape) == ((11, 3, 180, 240), (11, 180, 240))

@@ -52,6 +52,21 @@ def test_labelled_images_can_be_drawn_from_some_names_alone(root: Path, seed: in
     assert everywhere.digest == open_splits(config(root, seed=seed)).digest
 
 
+def test_images_that_the_patterns_leave_out_are_in_no_part(root: Path) -> None:
+    data = config(root, train_from="scene_1*", labelled=2, dev=3)
+    splits = open_splits(data)
+    names = [name for part in splits for name in part.names]
+    assert sorted(names) == [name for name in NAMES if name.startswith("scene_1")]
+    scored = data.model_copy(update={"val": "train", "val_from": "scene_2*"})
+    assert {name[:7] for name in open_val(scored).names} == {"scene_2"}
+
+
+@pytest.mark.parametrize("field", ["train_from", "val_from"])
+def test_patterns_that_leave_nothing_are_refused(root: Path, field: str) -> None:
+    with pytest.raises(DataError, match=rf"data.{field} must match names of images, 'drive_\*' matches none of"):
+        verify(config(root, **{field: "drive_*"}))
+
+
 def test_names_that_no_labelled_image_can_have_are_refused(root: Path) -> None:
     with pytest.raises(DataError, match=r"data.labelled_from must match .* 'drive_\*' matches none of 30"):
         open_splits(config(root, labelled_from="drive_*"))
