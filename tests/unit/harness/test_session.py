@@ -32,16 +32,20 @@ def task(tmp_path: Path, new_store: Callable[[Path], str]) -> Session:
     )  # fmt: skip
 
 
-def play(observers: Sequence[TrialObserver]) -> None:
-    space = load_space("css_quick")
-    trial = Trial(0, space.baseline_params, space.baseline, "h", TrainConfig().model_dump(mode="json"))
-    trial.metrics, trial.best = {"step": 900, "dev/miou": 0.5}, {"value": 0.5, "step": 900}
+def tell(observers: Sequence[TrialObserver], trial: Trial) -> None:
     for observer in observers:
         observer.on_start(trial)
         observer.on_report(trial)
     trial.state = TrialState.COMPLETE
     for observer in observers:
         observer.on_end(trial)
+
+
+def play(observers: Sequence[TrialObserver]) -> None:
+    space = load_space("css_quick")
+    trial = Trial(0, space.baseline_params, space.baseline, "h", TrainConfig().model_dump(mode="json"))
+    trial.metrics, trial.best = {"step": 900, "dev/miou": 0.5}, {"value": 0.5, "step": 900}
+    tell(observers, trial)
 
 
 def test_the_best_trial_is_compared_with_the_published_baseline_and_with_ours(task: Session) -> None:
@@ -53,12 +57,7 @@ def test_the_best_trial_is_compared_with_the_published_baseline_and_with_ours(ta
         for number, (params, value) in enumerate(zip(drawn, (0.5, 0.55, 0.6), strict=True)):
             trial = Trial(number, params, space.overrides(params), str(number))
             trial.metrics, trial.best = {"step": 900, "dev/miou": value}, {"value": value, "step": 900}
-            for observer in observers:
-                observer.on_start(trial)
-                observer.on_report(trial)
-            trial.state = TrialState.COMPLETE
-            for observer in observers:
-                observer.on_end(trial)
+            tell(observers, trial)
 
     record_session(replace(task, total=3, console=Console(RichConsole(file=out, width=200), None)), play_three)
     compared = "; the published baseline 0.5000 (+0.1000); ours 0.5500 (+0.0500), one seed each"
