@@ -24,6 +24,8 @@ AT_A_TIME = 2
 NICE = {"unit": 15, "browser": 15, "gloo": 15}
 """As Ray's workers have it by themselves: otherwise what runs beside them would have the processors first."""
 SLOWEST = 10
+TAIL = 12
+"""Lines of a failure that are shown again at the end, where a log that was cut still has them."""
 
 
 class Layer(NamedTuple):
@@ -34,8 +36,8 @@ class Layer(NamedTuple):
     seconds: float
     summary: str
     """Pytest's own last line."""
-    tests: list[tuple[float, str]]
-    """Seconds and name of each."""
+    tests: list[ElementTree.Element]
+    """Its cases in pytest's JUnit report."""
 
 
 def run(name: str, report: Path, options: Sequence[str]) -> Layer:
@@ -52,13 +54,24 @@ def run(name: str, report: Path, options: Sequence[str]) -> Layer:
         print(f"{name:8} {line}", end="", flush=True)
         summary = line.strip() or summary
     code = process.wait()
-    return Layer(name, code, time.monotonic() - begun, summary, tests_of(report) if report.exists() else [])
+    tests = list(ElementTree.parse(report).iter("testcase")) if report.exists() else []  # noqa: S314  # our own file
+    return Layer(name, code, time.monotonic() - begun, summary, tests)
 
 
-def tests_of(report: Path) -> list[tuple[float, str]]:
-    """Return seconds and name of each test of a JUnit report; a test that sets up for a whole file has that, too."""
-    cases = ElementTree.parse(report).iter("testcase")  # noqa: S314  # our own file
-    return [(float(case.get("time", 0)), f"{case.get('classname')}::{case.get('name')}") for case in cases]
+def label(test: ElementTree.Element) -> str:
+    """Return the name of a test with its file."""
+    return f"{test.get('classname')}::{test.get('name')}"
+
+
+def took(test: ElementTree.Element) -> float:
+    """Return the seconds of a test; one that sets up for a whole file has that, too."""
+    return float(test.get("time", 0))
+
+
+def failures(test: ElementTree.Element) -> list[str]:
+    """Return the last lines of what a test failed with; none where it passed."""
+    texts = [fault.text or fault.get("message", "") for kind in ("failure", "error") for fault in test.iter(kind)]
+    return ["\n".join(text.splitlines()[-TAIL:]) for text in texts]
 
 
 def main(options: Sequence[str]) -> int:
@@ -67,13 +80,17 @@ def main(options: Sequence[str]) -> int:
         reports = [Path(folder) / f"{name}.xml" for name in LAYERS]
         layers = list(pool.map(run, LAYERS, reports, [options] * len(LAYERS)))
     print("\nslowest tests")
-    for seconds, test in sorted((test for layer in layers for test in layer.tests), reverse=True)[:SLOWEST]:
-        print(f"{seconds:8.1f} s  {test}")
+    tests = [test for layer in layers for test in layer.tests]
+    for test in sorted(tests, key=took, reverse=True)[:SLOWEST]:
+        print(f"{took(test):8.1f} s  {label(test)}")
     print("layers")
     for layer in layers:
         print(f"{layer.seconds:8.1f} s  {layer.name}: {len(layer.tests)} tests")
     for layer in layers:
         print(f"{layer.name:8} {layer.summary}")
+    for test in tests:
+        for text in failures(test):
+            print(f"\nFAILED {label(test)}\n{text}")
     return int(any(layer.code for layer in layers))
 
 
