@@ -404,7 +404,7 @@ def ablate(
         only: variants that are to have the seeds, the base beside them; none: all.
         vary_data: whether the seed draws the data's splits, too.
         metric: what variants are judged by; default: `val/miou`, or the metric of an experiment without evaluation.
-        dry_run: return what would be trained, and train nothing.
+        dry_run: return what would be trained, and train nothing; of a new ablation no data are read.
 
     Raises:
         UsageError: it cannot be done as asked; nothing was started.
@@ -420,16 +420,20 @@ def ablate(
     if experiment is None and plan.preset is None:
         raise UsageError(f"an ablation must have a base config, plan {plan.name} names none: give --preset")
     chosen = _experiment(experiment or plan.preset or "", settings)
-    chosen.check(workers_per_gang)
+    if not dry_run:
+        chosen.check(workers_per_gang)
     judged = metric or ("val/miou" if chosen.trainer == "css" else chosen.metric)
     if not judged.startswith(("val/", "dev/")):
         raise UsageError(f"--metric must be one of an evaluation, val/... or dev/..., got {judged!r}: take val/miou")
     folder = named_folder(Path(storage), name or plan.name)
-    request = make_request(plan, RunInfo.of("ablation", chosen, chosen.metric, {}), chosen, seeds, vary_data, only)
+    counted = dry_run and not folder.exists()  # of which the data need not be here
+    info = RunInfo.of("ablation", chosen, chosen.metric, {}, digest="" if counted else None)
+    request = make_request(plan, info, chosen, seeds, vary_data, only)
     before = begun(folder, request)
     if before is not None:
         request = with_seeds(before, seeds, only)
-    request = with_digests(request, chosen)
+    if not counted:
+        request = with_digests(request, chosen)
     if dry_run:
         return gather(folder, request, judged, uri, {})
     return ablate_session(

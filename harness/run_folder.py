@@ -47,6 +47,8 @@ CONFIG, CONFUSION, OVERLAYS = "config.yaml", "confusion.png", "overlays.png"
 and the same images for every trial with truth, prediction, pseudo-labels of both spaces, confidence and similarity."""
 PICTURE = "predictions.png"
 """Image, truth, prediction and pseudo-labels; a single training leaves one in its folder."""
+REPRESENTATIONS = "representations.png"
+"""Pixels and prototypes in the representation space at some reports; beside each of these pictures, where known."""
 LATEST, PREVIOUS, NEXT = "latest.pt", "previous.pt", "next.pt"
 """A trial's checkpoint, the one before it, for the case that the newer cannot be read, and the one being written."""
 APART = "step-*.pt"
@@ -81,15 +83,18 @@ class RunInfo:
     """`css` for this project's trainer, whose checkpoints can be evaluated; else the class of the experiment."""
 
     @classmethod
-    def of(cls, kind: Kind, experiment: Experiment, metric: str, request: Mapping[str, Any]) -> RunInfo:
-        """Return what a run of an experiment begins with.
+    def of(
+        cls, kind: Kind, experiment: Experiment, metric: str, request: Mapping[str, Any], digest: str | None = None
+    ) -> RunInfo:
+        """Return what a run of an experiment begins with; the data are read for their hash, unless one is given.
 
         Raises:
             UsageError: the data cannot be read.
         """
         config, config_hash = experiment.resolve({})
         return cls(
-            kind, experiment.name, dict(experiment.settings), experiment.data_digest, metric, experiment.horizon,
+            kind, experiment.name, dict(experiment.settings),
+            experiment.data_digest if digest is None else digest, metric, experiment.horizon,
             experiment.report_every, config_hash, config, request, git_sha() or "", experiment.trainer,
         )  # fmt: skip
 

@@ -31,7 +31,7 @@ from harness.reporting.next_steps import next_commands, resume_command
 from harness.reporting.record import read_or_rebuild
 from harness.reporting.reports import report_on
 from harness.reporting.results import Collector, Results, summary, to_table, write_results
-from harness.run_folder import PICTURE, RunInfo, existing_folder, kind_of
+from harness.run_folder import PICTURE, REPRESENTATIONS, RunInfo, existing_folder, kind_of
 from harness.tables import Table
 from harness.tracking.node_metrics import NodeMetrics
 from harness.tracking.recorder import MlflowRecorder, recording, tags_of
@@ -351,5 +351,6 @@ def _record_outputs(recorder: MlflowRecorder, session: Session, results: Results
             recorder.artifact("best_overrides.yaml", yaml.safe_dump(overrides, sort_keys=False))
     for file in ("results.csv", "results.md"):
         recorder.artifact(file, (session.folder / file).read_text(encoding="utf-8"))
-    if (session.folder / PICTURE).exists():
-        recorder.file(session.folder / PICTURE)
+    for picture in (PICTURE, REPRESENTATIONS):
+        if (session.folder / picture).exists():
+            recorder.file(session.folder / picture)

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _train(config: TrainConfig, out: Path | None) -> int:
     # Imported here, so that a wrong option is answered before torch is loaded.
     from trainers.data.splits import open_splits, verify, write_splits
-    from trainers.figure import draw_predictions
+    from trainers.figure import draw_predictions, draw_representations
     from trainers.local_run import LocalRun, process_group
     from trainers.loop import train
 
@@ -56,6 +56,8 @@ def _train(config: TrainConfig, out: Path | None) -> int:
             return 1
         if out is not None and run.rank == 0:
             draw_predictions(state, open_splits(config.data).dev, config, out / "predictions.png")
+            if state.snapshots:
+                draw_representations(state.snapshots, config.data.classes, out / "representations.png")
     return 0
 
 

@@ -20,6 +20,7 @@ from trainers.quality import count_pseudo_labels, quality_metrics
 from trainers.run import Run
 from trainers.schedules import cross_warmup_steps
 from trainers.scores import count_pairs, iou_scores
+from trainers.snapshots import add_snapshot, take_snapshot
 from trainers.state import TrainState
 from trainers.windows import sliding_labels
 
@@ -71,9 +72,10 @@ def evaluate(model: nn.Module, source: ImageSource, config: TrainConfig, run: Ru
 def evaluate_state(state: TrainState, splits: Splits, config: TrainConfig, run: Run) -> dict[str, float]:
     """Return a report's metrics of a state: `dev/...` of the network that is scored, `quality/...` and `health/...`.
 
-    Costs a forward of every dev image and of `evaluation.quality_images` unlabelled ones, shared by the
-    ranks, and two collectives of counts. The metrics are the same on every rank; which there are depends on what
-    occurs (see `trainers.quality`, `trainers.health`).
+    Costs a forward of every dev image and of `evaluation.quality_images` unlabelled ones, shared by the ranks, and two
+    collectives of counts; and, on every rank, a forward of the few images of `trainers.snapshots`, which the state
+    keeps. The metrics are the same on every rank; which there are depends on what occurs (see `trainers.quality`,
+    `trainers.health`).
 
     Raises:
         DivergedError: a parameter of the student or the teacher, or a prototype, is not finite.
@@ -85,6 +87,9 @@ def evaluate_state(state: TrainState, splits: Splits, config: TrainConfig, run: 
     metrics["health/teacher_student_gap"] = teacher_student_gap(state.teacher, state.student)
     if config.uses_prototypes:
         metrics |= prototype_health(state.prototypes, state.prototypes_at_report)
+        if config.evaluation.representation_pixels:
+            snapshot = take_snapshot(state.teacher, state.prototypes, splits.dev, config, state.step)
+            state.snapshots = add_snapshot(state.snapshots, snapshot)
     if config.uses_unlabelled and config.evaluation.quality_images and len(splits.unlabelled):
         warmup = cross_warmup_steps(config.css, config.schedule, len(splits.labelled), len(splits.unlabelled))
         warming_up = state.step < warmup

@@ -1,13 +1,15 @@
-"""Picture of a trained model's output: image, truth, prediction, the pseudo-labels of both spaces and their maps."""
+"""Pictures of a training: what its model makes of images, and how its representation space came about."""
 
 from __future__ import annotations
 
 import colorsys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -21,6 +23,7 @@ from trainers.data.source import ImageSource
 from trainers.data.splits import open_splits
 from trainers.loader import to_images
 from trainers.local_run import LocalRun
+from trainers.snapshots import Snapshot
 from trainers.state import TrainState
 
 LABELS = ("truth", "prediction", "logit labels", "representation labels", "mix: both agree")
@@ -28,6 +31,8 @@ MAPS = ("confidence", "similarity")
 COLUMNS = ("image", *LABELS, *MAPS)
 PAPER, INK, IGNORED = (255, 255, 255), (30, 30, 30), (225, 225, 225)
 GAP, HEADER, STRIP = 6, 26, 40
+REPORTS, ACROSS = 6, 3
+"""Reports in the picture of the representation space, at most, and those in a row of it."""
 ANCHORS = (
     (68, 1, 84), (72, 40, 120), (62, 74, 137), (49, 104, 142), (38, 130, 142),
     (31, 158, 137), (53, 183, 121), (109, 205, 89), (180, 222, 44), (253, 231, 37),
@@ -107,12 +112,76 @@ def draw_predictions(state: TrainState, source: ImageSource, config: TrainConfig
 def draw_checkpoint(config: TrainConfig, checkpoint: Path, path: Path, count: int = 5) -> None:
     """Write the picture of a saved state on the first images of the dev split.
 
+    Where the state has snapshots, `representations.png` is written beside it.
+
     Raises:
         DataError: the checkpoint cannot be read or is another config's.
     """
     state = TrainState(config, LocalRun())
     state.load_state_dict(load_checkpoint(checkpoint))
     draw_predictions(state, open_splits(config.data).dev, config, path, count)
+    if state.snapshots:
+        draw_representations(state.snapshots, config.data.classes, path.with_name("representations.png"))
+
+
+def principal_axes(pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return mean [D], the first two principal axes [D, 2] of rows [P, D], and their shares of the variance [2].
+
+    An axis points to where its largest coordinate is positive.
+    """
+    mean = pixels.mean(dim=0)
+    _, scales, axes = torch.linalg.svd(pixels - mean, full_matrices=False)
+    axes, shares = axes[:2].T, scales.square() / scales.square().sum().clamp(min=1e-12)
+    largest = axes.gather(0, axes.abs().argmax(dim=0, keepdim=True))
+    return mean, axes * largest.sign(), shares[:2]
+
+
+def draw_representations(snapshots: Sequence[Snapshot], classes: Sequence[str], path: Path) -> None:
+    """Write a PNG: pixels as dots and prototypes as rings on the principal axes of the last report, at up to 6 reports.
+
+    All panels have the same axes and the same scale, so that a move from one to the next is a move in the space.
+    """
+    shown = [snapshots[place] for place in _with_ends(REPORTS, len(snapshots))]
+    mean, axes, shares = principal_axes(shown[-1].pixels.float())
+    colours = palette(len(classes)) / 255
+    places = [[(rows.float() - mean) @ axes for rows in (each.pixels, each.prototypes)] for each in shown]
+    span = torch.cat([pixels for pixels, _ in places]).aminmax(dim=0)
+    wide, high = (span.max - span.min).clamp(min=1e-6).tolist()
+    across, down = min(ACROSS, len(shown)), -(-len(shown) // ACROSS)
+    height = min(max(2.6 * high / wide, 1.0), 5.2)
+    canvas = Figure(figsize=(2.6 * across, (height + 0.4) * down + 1.1), layout="constrained")
+    panels = canvas.subplots(down, across, sharex=True, sharey=True, squeeze=False).flat
+    handles = {}
+    for panel, snapshot, (pixels, prototypes) in zip(panels, shown, places, strict=False):
+        panel.set_title(f"step {snapshot.step}", fontsize=9)
+        panel.set_aspect("equal")
+        panel.tick_params(labelsize=7)
+        seen = snapshot.prototypes.abs().sum(dim=1) > 0
+        for index in sorted(set(snapshot.labels.tolist())):
+            dots = pixels[snapshot.labels == index]
+            handles[index] = panel.scatter(*dots.T, s=6, color=colours[index], label=classes[index])
+            if seen[index]:
+                panel.scatter(
+                    *prototypes[index], s=70, color=colours[index], edgecolor="black", linewidth=1.2, zorder=3
+                )
+    for panel in [*panels][len(shown) :]:
+        panel.set_axis_off()
+    words = ", ".join(f"axis {place}: {share:.0%}" for place, share in enumerate(shares.tolist(), start=1))
+    canvas.suptitle(f"representations of dev pixels, principal axes of step {shown[-1].step} ({words})", fontsize=9)
+    canvas.legend(
+        handles=[handles[index] for index in sorted(handles)], loc="outside lower center", ncols=6, fontsize=8
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.part")
+    canvas.savefig(draft, dpi=120, format="png", metadata={"Software": None})
+    draft.replace(path)
+
+
+def _with_ends(count: int, total: int) -> list[int]:
+    """Return up to `count` of the places 0 to total - 1, evenly spaced, the first and the last among them."""
+    if total <= count:
+        return list(range(total))
+    return [round(place * (total - 1) / (count - 1)) for place in range(count)]
 
 
 def _panels(state: TrainState, image: Tensor, config: TrainConfig) -> _Panels:

@@ -16,6 +16,7 @@ from trainers.models.build import build_model
 from trainers.randomness import derive_seed
 from trainers.run import Run
 from trainers.schedules import learning_rate, teacher_momentum
+from trainers.snapshots import Snapshot
 
 
 class TrainState:
@@ -37,6 +38,8 @@ class TrainState:
         self.prototypes = Prototypes.empty(config.num_classes, config.model.representation_dim, run.device)
         self.prototypes_at_report = self.prototypes
         """As they were at the last report, from which drift is measured."""
+        self.snapshots: list[Snapshot] = []
+        """Representations at earlier reports; for pictures alone."""
         self.optimizer = make_optimizer(self.student, config.optimizer)
         self.wrapped: nn.Module = run.wrap(self.student)
         """The student as it is called in training, with gradients averaged over ranks."""
@@ -79,6 +82,7 @@ class TrainState:
             "prototypes": self.prototypes._asdict(),
             "prototypes_at_report": self.prototypes_at_report._asdict(),
             "optimizer": self.optimizer.state_dict(),
+            "snapshots": [snapshot._asdict() for snapshot in self.snapshots],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -102,6 +106,7 @@ class TrainState:
             for key in ("prototypes", "prototypes_at_report")
         )
         self.optimizer.load_state_dict(state["optimizer"])
+        self.snapshots = [Snapshot(**snapshot) for snapshot in state.get("snapshots", ())]
 
 
 def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:

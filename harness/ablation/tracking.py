@@ -7,7 +7,16 @@ from pathlib import Path
 from harness.ablation.request import Request
 from harness.ablation.results import Ablation, Outcome
 from harness.models.evaluation import classes_csv, confusion_csv
-from harness.run_folder import CONFIG, CONFUSION, LATEST, OVERLAYS, TRIALS, checkpoint_folder, evaluation_file
+from harness.run_folder import (
+    CONFIG,
+    CONFUSION,
+    LATEST,
+    OVERLAYS,
+    REPRESENTATIONS,
+    TRIALS,
+    checkpoint_folder,
+    evaluation_file,
+)  # fmt: skip
 from harness.tracking.recorder import MlflowRecorder
 from harness.tracking.stores import EXPERIMENT
 from harness.tracking.views import Chart
@@ -123,7 +132,7 @@ def aggregate_metrics(ablation: Ablation, variant: str) -> dict[str, float]:
 def _record_pictures(recorder: MlflowRecorder, folder: Path, number: int) -> None:
     """Keep a run's pictures, its IoU by class and its confusion matrices."""
     trial = checkpoint_folder(folder / TRIALS, number)
-    for picture in (OVERLAYS, CONFUSION):
+    for picture in (OVERLAYS, REPRESENTATIONS, CONFUSION):
         if (trial / picture).exists():
             recorder.file(trial / picture, trial=number)
     for split in ("dev", "val"):

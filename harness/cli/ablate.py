@@ -35,6 +35,9 @@ def ablate(
     step_seconds: Annotated[
         float | None, typer.Option(min=0, help="With --dry-run: seconds of a step, measured where it will train.")
     ] = None,
+    card: Annotated[
+        str | None, typer.Option(help="With --dry-run: GPU to estimate hours for: v100, a100, l40s, h100 or h200.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the ablation; default: that of the plan.")] = None,
     settings: Settings = None,
     address: Address = "local",
@@ -48,8 +51,11 @@ def ablate(
     are read once, at the end. The same command goes on where an interrupted one stopped; with more --seeds it trains
     only what is missing. --only gives further seeds to the variants that matter and to the base.
     """
-    if step_seconds is not None and not dry_run:
-        raise UsageError("--step-seconds must come with --dry-run, got it without: add --dry-run, or leave it out")
+    if (step_seconds is not None or card is not None) and not dry_run:
+        given = "--card" if step_seconds is None else "--step-seconds"
+        raise UsageError(f"{given} must come with --dry-run, got it without: add --dry-run, or leave it out")
+    if step_seconds is not None and card is not None:
+        raise UsageError("hours must come from --step-seconds or from --card, got both: leave one out")
     with open_console(as_json) as console:
         from harness import api, session
 
@@ -63,7 +69,7 @@ def ablate(
             from harness.planning import ablation_cost
 
             folder = storage.resolve() / ablation.name
-            cost = ablation_cost.plan_ablation(folder, ablation.request, workers_per_gang, step_seconds)
+            cost = ablation_cost.plan_ablation(folder, ablation.request, workers_per_gang, step_seconds, card)
             table, numbers = ablation_cost.to_table(cost), ablation_cost.to_json(cost)
             session.show_runs(ablation, storage, console, table, numbers)
             return

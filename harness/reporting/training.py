@@ -11,9 +11,8 @@ from harness.reporting.document import Block, Column, Data, Figure, Note, Pictur
 from harness.reporting.figures import Curve, best_star, paint_panels
 from harness.reporting.record import Record, Reports
 from harness.reporting.themes import Theme
+from harness.run_folder import PICTURE, REPRESENTATIONS
 
-PICTURE = "predictions.png"
-"""Image, truth, prediction and pseudo-labels; a training leaves one in its folder."""
 GROUPS = {
     "train/loss/": ("losses", "Losses of the training batches, unweighted, over the steps since the report before."),
     "train/share/": ("shares", "Shares of pixels that the losses use."),
@@ -55,13 +54,18 @@ def classes(record: Record) -> Section | None:
 
 
 def predictions(record: Record) -> Section | None:
-    """Return the section with the picture that the training left; none where it left none."""
-    path = record.folder / PICTURE
+    """Return the section with the pictures that the training left; none where it left none."""
+    path, space = record.folder / PICTURE, record.folder / REPRESENTATIONS
     if not path.exists():
         return None
     caption = ("Image, truth, prediction of the teacher, pseudo-labels of the logits and of the representations, and "
                "what both agree on; ignored pixels are light grey.")  # fmt: skip
-    return Section("Predictions", [Picture("predictions", caption, "Rows of dev images with maps of classes.", path)])
+    blocks: list[Block] = [Picture("predictions", caption, "Rows of dev images with maps of classes.", path)]
+    if space.exists():
+        caption = ("The teacher's representations of pixels of dev images (dots, by their true class) and the "
+                   "prototypes (rings) at some reports, on the two principal axes of the last of them.")  # fmt: skip
+        blocks.append(Picture("representations", caption, "Dots and rings of each class, a panel a report.", space))
+    return Section("Predictions", blocks)
 
 
 def _names(reports: Reports) -> list[str]:

@@ -77,6 +77,8 @@ class EvaluationConfig(Frozen):
     """Images (or windows) a forward, a rank."""
     quality_images: int = Field(64, ge=0)
     """Unlabelled images with known truth on which pseudo-labels are scored at each evaluation; 0: none."""
+    representation_pixels: int = added(16, ge=0)
+    """Pixels of each class whose representations a checkpoint keeps of each evaluation, to draw them; 0: none."""
 
     @model_validator(mode="after")
     def _window_is_no_speck(self) -> EvaluationConfig:

@@ -40,6 +40,8 @@ SHOWN = {
     "predictions": ("prediction", "What the teacher of each variant predicts"),
     "agreement": ("mix: both agree", "Where the pseudo-labels of logits and of representations agree, in each variant; "
                   "elsewhere light grey"),
+    "similarity": ("similarity", "Where the similarity indicator of the nearest prototype is low (dark) and high, in "
+                   "each variant on a scale of its own"),
 }  # fmt: skip
 """By the name of a grid, the column that it compares, and what that shows."""
 TOGETHER = 6

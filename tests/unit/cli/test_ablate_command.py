@@ -23,7 +23,9 @@ from harness.planning.search_cost import counted_bytes
 from harness.run_folder import LATEST, TRIALS, RunInfo, checkpoint_folder
 from harness.trials import Trial, TrialState
 from search_spaces.ablation import load_plan, parse_plan
+from trainers.cost import step_cost
 from trainers.errors import UsageError
+from trainers.methods import method_settings
 from trainers.overrides import parse_settings
 
 SETTINGS = parse_settings(["data.labelled=16", "data.unlabelled=32", "data.dev=16", "model.width=8"])
@@ -109,6 +111,32 @@ def test_a_dry_run_multiplies_given_seconds_by_steps_and_devices(
     cost, said = planned(tmp_path, capsys, "--step-seconds", "0.5", "--workers-per-gang", "2")
     assert cost["device_hours"] == pytest.approx(8 * 900 * 0.5 * 2 / 3600)
     assert "steps of 500 ms, as given, on 2 devices each" in said
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_dry_run_counts_operations_for_a_card(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], workers: int
+) -> None:
+    words = ["--seeds", "0,1", "--dry-run", "--card", "a100", "--workers-per-gang", str(workers), "--json"]
+    assert run(["ablate", "methods", *words, "--storage", str(tmp_path)]) == 0
+    out, said = capsys.readouterr()
+    cost = json.loads(out)["cost"]
+    methods = ("supervised", "mean_teacher", "cutmix", "contrastive", "css_cross", "css_mix")
+    experiment = CssExperiment.of("digits_css")
+    steps = [step_cost(experiment.configure(method_settings(name)), workers).flops.total for name in methods]
+    flops = 2 * 900 * workers * sum(steps)
+    assert len(set(steps)) > 1  # a step of each kind is counted, not one for all
+    assert cost["flops"] == flops
+    assert cost["device_hours"] == pytest.approx(flops / (0.2 * 156e12) / 3600)
+    assert "on an A100 at 156 TFLOP/s (float32), of which 20% are assumed to be reached" in " ".join(said.split())
+
+
+def test_a_dry_run_of_a_new_ablation_needs_no_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["ablate", "table1", "--dry-run", "--card", "h100", "--storage", str(tmp_path), "--json"]
+    assert run([*words, "--only", "92/css_mix", "--set", f"data.root={tmp_path / 'none'}"]) == 0
+    cost = json.loads(capsys.readouterr().out)["cost"]
+    assert (cost["trainings"], cost["steps"], cost["precision"]) == (6, 6 * 40_000, "bfloat16")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_dry_run_goes_by_the_trainings_that_are_complete_in_the_folder(
@@ -201,6 +229,9 @@ def test_who_leads_is_judged_by_pairs_where_seeds_differ() -> None:
         (["css_labels", "--set", "css.indicator=confidence"], "css.indicator is set by its variant 'logit'"),
         (["css_labels", "--set", "seed=3"], "--set must leave alone what --seeds decide, got seed"),
         (["css_labels", "--step-seconds", "1"], "--step-seconds must come with --dry-run"),
+        (["css_labels", "--card", "a100"], "--card must come with --dry-run"),
+        (["css_labels", "--dry-run", "--card", "gtx"], "--card must be one of v100, a100, l40s, h100, h200, got 'gtx'"),
+        (["css_labels", "--dry-run", "--card", "a100", "--step-seconds", "1"], "got both: leave one out"),
         (["css_labels", "--name", "a/b"], "a name must be letters"),
     ],
 )
