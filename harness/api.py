@@ -483,9 +483,10 @@ def confirm(
     console: Console | None = None,
     quiet: bool = False,
 ) -> Ablation:
-    """Train a search's best configurations and the published baseline again, with paired seeds, to the full horizon.
+    """Train a search's best configurations and those that it started from, with paired seeds, to the full horizon.
 
-    The one with the highest lower bound on dev, and the baseline, are then evaluated on the validation images, once.
+    It started from the published baseline and, where the space has them, values of its own. The configuration with the
+    highest lower bound on dev, and these two, are then evaluated on the validation images, once.
     The same call goes on where an interrupted one stopped.
 
     Args:
@@ -500,7 +501,9 @@ def confirm(
     source = existing_folder(place, search)
     before = read_run(source, "search")
     results = read_results(source)
-    rows = candidates(results, top)
+    rows, ours = candidates(results, top), results.starts.get("ours")
+    if ours is not None and ours.config_hash not in {row.config_hash for row in (results.baseline, *rows) if row}:
+        rows.append(ours)
     if not before.metric.startswith("dev/"):
         raise UsageError(
             f"a confirmed search must maximise a metric dev/..., {search} has {before.metric}: confirm another"
@@ -517,7 +520,9 @@ def confirm(
     info = RunInfo.of("confirm", chosen, before.metric, {})
     baseline = results.baseline.best if results.baseline else None
     trials = [(row.number, row.best, {**space.fixed, **row.values}) for row in rows]
-    request = confirmation(search, info, chosen, space, baseline, trials, seeds, vary_data)
+    request = confirmation(
+        search, info, chosen, space, baseline, trials, seeds, vary_data, None if ours is None else ours.number
+    )
     chosen.check(workers)
     if info.data_digest != before.data_digest:
         raise UsageError(

@@ -1,7 +1,8 @@
-"""Confirmation of a search: an ablation of its baseline and its best trials, with a rule of choice.
+"""Confirmation of a search: an ablation of its baseline, of the space's own values and of its best trials.
 
-The variant with the highest lower bound of the 95 % t-interval on dev is chosen; only then are the chosen variant and
-the baseline evaluated on the validation images. The difference on dev is optimistic, that on val decided nothing.
+The variant with the highest lower bound of the 95 % t-interval on dev is chosen; only then are the chosen variant, the
+baseline and the space's own values evaluated on the validation images. The difference on dev is optimistic, that on val
+decided nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from harness.ablation.request import Confirms, Request, make_request
-from harness.ablation.results import Ablation
+from harness.ablation.results import OURS, Ablation
 from harness.run_folder import RunInfo
 from harness.statistics.intervals import Interval, t_interval
 from harness.tables import Cell, Column, Table
@@ -33,19 +34,21 @@ def confirmation(
     trials: Trials,
     seeds: Sequence[int],
     vary_data: bool,
+    ours: int | None = None,
 ) -> Request:
     """Return the request of a confirmation: the published baseline, and the given trials.
 
     Args:
         info: of the confirmation.
         baseline: best value that the search saw of the baseline.
+        ours: number of the trial that has the space's own values (`Space.ours`), if it is among the given ones.
 
     Raises:
         UsageError: seeds are fewer than two, or one is there twice.
     """
     if len(seeds) < 2:
         raise UsageError(f"--seeds must be at least two, for an interval, got {seeds[0]}: for example --seeds 0,1,2")
-    names = {f"trial {number}": (number, best, overrides) for number, best, overrides in trials}
+    names = {OURS if trial[0] == ours else f"trial {trial[0]}": trial for trial in trials}
     variants = [Variant(BASELINE, space.baseline), *(Variant(name, found[2]) for name, found in names.items())]
     confirms = Confirms(
         search,
@@ -94,6 +97,12 @@ def verdict_lines(ablation: Ablation) -> list[str]:
     on_val = ablation.difference(chosen, ablation.metric)
     if on_val is not None:
         lines.append(f"on val, which decided nothing: {verdict(on_val, chosen, ablation.metric)}")
+    to_ours = ablation.difference(chosen, ablation.metric, OURS)
+    if to_ours is not None and chosen != OURS:
+        holds = ", which holds 0" if to_ours.low <= 0 <= to_ours.high else ""
+        lines.append(
+            f"on val, to this project's values: {chosen} - {OURS} is {ablation.metric} {_interval(to_ours)}{holds}"
+        )
     return lines
 
 

@@ -18,6 +18,8 @@ from harness.trials import Trial
 from trainers.errors import UsageError
 
 RESULTS = "ablation.json"
+OURS = "ours"
+"""Of a confirmation: the variant with the values that the search's space has beside the published ones."""
 
 
 @dataclass(frozen=True)
@@ -104,15 +106,16 @@ class Ablation:
 
     @property
     def to_evaluate(self) -> list[Outcome]:
-        """Complete runs to evaluate after training: all; of a confirmation the chosen variant's and the base's."""
+        """Complete runs to evaluate after training: all; of a confirmation of the chosen one, the base and ours."""
         wanted = {variant.name for variant in self.request.tried}
         if self.request.confirms is not None:
-            wanted = {name for name in (self.chosen, self.request.base) if self.chosen and name and self.is_whole(name)}
+            compared = {self.chosen, self.request.base, OURS} if self.chosen else set()
+            wanted = {name for name in compared & wanted if self.is_whole(name)}
         return [run for run in self.outcomes if run.state == "COMPLETE" and run.variant in wanted]
 
-    def difference(self, variant: str, metric: str) -> Interval | None:
-        """Return a variant's paired difference to its base with its interval; none where they share no two seeds."""
-        of_base = self.request.base_of(variant)
+    def difference(self, variant: str, metric: str, to: str | None = None) -> Interval | None:
+        """Return a variant's paired difference `to` another, by default its base; none without two shared seeds."""
+        of_base = to or self.request.base_of(variant)
         ours, base = self.scores(variant, metric), self.scores(of_base, metric)
         return paired(ours, base) if variant != of_base and len(ours.keys() & base.keys()) > 1 else None
 

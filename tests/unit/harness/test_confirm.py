@@ -24,12 +24,12 @@ STEADY, LUCKY, BASE = {0: 0.60, 1: 0.61, 2: 0.62}, {0: 0.90, 1: 0.50, 2: 0.60}, 
 Scores = Mapping[int, float]
 
 
-def request_of(seeds: Sequence[int] = SEEDS, vary_data: bool = False) -> Request:
+def request_of(seeds: Sequence[int] = SEEDS, vary_data: bool = False, ours: int | None = None) -> Request:
     info = RunInfo.of("confirm", EXPERIMENT, "dev/miou", {})
     trials = [
         (number, best, {**SPACE.baseline, "loss.lambda_u": u}) for number, best, u in ((9, 0.7, 2.0), (4, 0.6, 3.0))
     ]
-    return confirmation("a-search", info, EXPERIMENT, SPACE, 0.5, trials, seeds, vary_data)
+    return confirmation("a-search", info, EXPERIMENT, SPACE, 0.5, trials, seeds, vary_data, ours)
 
 
 def found(
@@ -38,7 +38,7 @@ def found(
 ) -> Ablation:  # fmt: skip
     """A confirmation of three variants; a run without a score on dev failed."""
     request = request or request_of()
-    dev, outcomes = {BASELINE: baseline, "trial 9": nine, "trial 4": four}, []
+    dev, outcomes = {BASELINE: baseline, "trial 9": nine, "trial 4": four, "ours": four}, []
     for number, run in enumerate(request.runs):
         score = dev[run.variant].get(run.seed)
         late = (on_val or {}).get(run.variant, {}).get(run.seed)
@@ -103,6 +103,20 @@ def test_the_validation_images_do_not_change_the_choice() -> None:
 
 def test_only_the_chosen_one_and_the_baseline_are_evaluated() -> None:
     assert {run.variant for run in found().to_evaluate} == {BASELINE, "trial 4"}
+
+
+def test_the_spaces_own_values_are_evaluated_and_compared_with_too() -> None:
+    on_val = {BASELINE: BASE, "trial 9": {0: 0.70, 1: 0.71, 2: 0.73}, "ours": {0: 0.60, 1: 0.61, 2: 0.62}}
+    result = found(nine={0: 0.7, 1: 0.71, 2: 0.72}, on_val=on_val, request=request_of(ours=4))
+    assert [variant.name for variant in result.request.variants] == [BASELINE, "trial 9", "ours"]
+    assert {run.variant for run in result.to_evaluate} == {BASELINE, "trial 9", "ours"}
+    assert "trial 9 - ours is val/miou +0.1033 [+0.0" in verdict_lines(result)[-1]
+
+
+def test_the_spaces_own_values_can_be_chosen_and_are_then_not_compared_with_themselves() -> None:
+    result = found(request=request_of(ours=4), on_val={BASELINE: BASE, "ours": STEADY})
+    assert (result.chosen, {run.variant for run in result.to_evaluate}) == ("ours", {BASELINE, "ours"})
+    assert not any("ours - ours" in line for line in verdict_lines(result))
 
 
 def test_a_seed_that_the_search_used_is_pointed_out() -> None:
