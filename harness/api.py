@@ -21,12 +21,12 @@ from typing import Any, Literal
 from optuna.trial import FrozenTrial
 
 from harness.ablation.confirm import confirmation
-from harness.ablation.request import begun, make_request, with_digests, with_seeds
+from harness.ablation.request import Request, begun, make_request, with_digests, with_seeds
 from harness.ablation.results import Ablation
 from harness.ablation.run import gather
 from harness.cluster import Allocation, Slots, allocate, cluster_slots, cores, local_slots, ray_session
 from harness.console import Console, make_console
-from harness.event_log import LEDGER, History, read_ledger
+from harness.event_log import LEDGER, History, is_closed, read_ledger
 from harness.experiment import CssExperiment
 from harness.gangs.jobs import Jobs, run_jobs
 from harness.models.evaluate_model import evaluate_model
@@ -38,8 +38,9 @@ from harness.run_folder import (
     RunInfo,
     check_same,
     existing_folder,
-    free_folder,
+    is_new,
     named_folder,
+    new_run,
     read_run,
     sole_driver,
     write_run,
@@ -48,7 +49,7 @@ from harness.scaling.report import Scaling
 from harness.scaling.session import make_request as make_scale_request
 from harness.scaling.session import run_scaling
 from harness.session import Session, ablate_session, go_on_with, going_on, record_session
-from harness.tracking.stores import absolute_uri
+from harness.tracking.stores import OUTBOX, absolute_uri
 from harness.trials import Experiment, TrialObserver, TrialState, Value
 from harness.tuning.config import LASTING, SearchConfig, check_space, rungs
 from harness.tuning.objectives import Objective
@@ -110,12 +111,23 @@ def search(
         options["space"] = str(space) if isinstance(space, str | Path) else space.name
     place, uri = Path(storage), absolute_uri(tracking_uri)
     if resume:
-        session, config = _resume_search(experiment, space, settings, name, place, uri, console, options)
-    else:
-        config = SearchConfig.of(**options)
-        chosen = _experiment(experiment or "digits_css", settings)
-        drawn = load_space(config.space) if space is None or isinstance(space, str | Path) else space
-        session = _search_session(chosen, drawn, config, free_folder(place, name, drawn.name), uri, console)
+        folder, _ = _resumed(place, name, "search")
+        with sole_driver(folder):
+            session, config = _resume_search(experiment, space, settings, folder, uri, console, options)
+            return _search(session, config, address, observers, report)
+    config = SearchConfig.of(**options)
+    chosen = _experiment(experiment or "digits_css", settings)
+    drawn = load_space(config.space) if space is None or isinstance(space, str | Path) else space
+    with new_run(place, name, drawn.name) as folder:
+        session = _search_session(chosen, drawn, config, folder, uri, console)
+        return _search(session, config, address, observers, report)
+
+
+def _search(
+    session: Session, config: SearchConfig, address: str, observers: Sequence[TrialObserver], report: bool
+) -> Results:
+    """Run a session of a search whose lock is held."""
+    console, uri = session.console, session.tracking_uri
     for line in session.experiment.describe():
         console.say(line)
     local = _plan_search(session, config, local_slots()) if address == "local" else None
@@ -172,38 +184,47 @@ def train(
     """
     console, place, uri = console or make_console(quiet), Path(storage), absolute_uri(tracking_uri)
     if resume:
-        folder, before = _resumed(place, name, "train")
+        kept, before = _resumed(place, name, "train")
         experiment = _again(experiment, before, settings, method)
     else:
         experiment = _experiment(experiment or "digits_css", settings, method)
-        folder = free_folder(place, name, experiment.name)
-    info = RunInfo.of("train", experiment, experiment.metric, {})
-    sizes = worker_sizes(workers, experiment)
-    earlier = History()
-    if resume:
-        check_same(before, info, "begin another training with another --name")
-        earlier = read_ledger(folder / LEDGER)
-        if 0 in earlier.trials and earlier.trials[0].state is TrialState.COMPLETE:
-            raise UsageError(f"a training that goes on must not be over, {name} is complete: s4 report {name} shows it")
-    for line in experiment.describe():
-        console.say(line)
-    session = Session(folder, info, experiment, uri, console, (Objective(experiment.metric, "max"),), earlier=earlier)
-    session.announce(
-        f"{folder.name}: {info.preset}, {info.horizon} steps, a report every {info.report_every}, {workers} workers"
-    )
-    again = go_on_with(folder, "train", uri)
+    with sole_driver(kept) if resume else new_run(place, name, experiment.name) as folder:
+        info = RunInfo.of("train", experiment, experiment.metric, {})
+        sizes = worker_sizes(workers, experiment)
+        earlier = History()
+        if resume:
+            check_same(before, info, "begin another training with another --name")
+            earlier = read_ledger(folder / LEDGER)
+            over = 0 in earlier.trials and earlier.trials[0].state is TrialState.COMPLETE
+            if over and is_closed(folder / OUTBOX):
+                must = "a training that goes on must not be over"
+                raise UsageError(f"{must}, {name} is complete: s4 report {name} shows it")
+        objective = Objective(experiment.metric, "max")
+        session = Session(folder, info, experiment, uri, console, (objective,), earlier=earlier)
+        for line in experiment.describe():
+            console.say(line)
+        session.announce(
+            f"{folder.name}: {info.preset}, {info.horizon} steps, a report every {info.report_every}, {workers} workers"
+        )
+        return _train(session, sizes, address, observers, report)
+
+
+def _train(
+    session: Session, sizes: tuple[int, ...], address: str, observers: Sequence[TrialObserver], report: bool
+) -> Results:
+    """Run a session of a training whose lock is held."""
+    folder, console, ends = session.folder, session.console, list[str | None]()
+    again = go_on_with(folder, "train", session.tracking_uri)
     with (
         going_on(console, again),
         ray_session(address, cpus=max(cores(), sizes[-1]) if address == "local" else None),
     ):
-        write_run(folder, info)
+        write_run(folder, session.info)
         allocation = Allocation(use_gpu=cluster_slots().unit == "GPU", workers_per_gang=sizes[0])
-
-        ends: list[str | None] = []
 
         def work(more: Sequence[TrialObserver]) -> None:
             jobs = Jobs(
-                folder, session.experiment, ({},), allocation, sizes, [*more, *observers], earlier, single=True,
+                folder, session.experiment, ({},), allocation, sizes, [*more, *observers], session.earlier, single=True,
                 save_interval_s=0.0, hang_timeout_s=None,
             )  # fmt: skip
             end = run_jobs(jobs)
@@ -293,8 +314,7 @@ def _resume_search(
     experiment: Experiment | str | None,
     space: Space | Path | str | None,
     settings: Settings | None,
-    name: str | None,
-    storage: Path,
+    folder: Path,
     uri: str,
     console: Console,
     options: Mapping[str, Any],
@@ -304,7 +324,7 @@ def _resume_search(
     Raises:
         UsageError: there is no such search, or it would be another one now.
     """
-    folder, before = _resumed(storage, name, "search")
+    before = read_run(folder, "search")
     config = SearchConfig.of(**before.request["options"]).replaced(**options)
     experiment = _again(experiment, before, settings)
     if space is None or isinstance(space, str | Path):
@@ -316,8 +336,7 @@ def _resume_search(
             space = parse_space(before.request["space"])  # its file is elsewhere, seen from here
     session = _search_session(experiment, space, config, folder, uri, console)
     _check_same_search(before, session.info, space.name, folder)
-    with sole_driver(folder):
-        return replace(session, earlier=reconcile(folder, folder.name, session.objectives[0])), config
+    return replace(session, earlier=reconcile(folder, folder.name, session.objectives[0])), config
 
 
 def _check_same_search(before: RunInfo, now: RunInfo, space: str, folder: Path) -> None:
@@ -426,20 +445,23 @@ def ablate(
     if not judged.startswith(("val/", "dev/")):
         raise UsageError(f"--metric must be one of an evaluation, val/... or dev/..., got {judged!r}: take val/miou")
     folder = named_folder(Path(storage), name or plan.name)
-    counted = dry_run and not folder.exists()  # of which the data need not be here
+    counted = dry_run and is_new(folder)  # of which the data need not be here
     info = RunInfo.of("ablation", chosen, chosen.metric, {}, digest="" if counted else None)
-    request = make_request(plan, info, chosen, seeds, vary_data, only)
-    before = begun(folder, request)
-    if before is not None:
-        request = with_seeds(before, seeds, only)
-    if not counted:
-        request = with_digests(request, chosen)
+    asked = make_request(plan, info, chosen, seeds, vary_data, only)
+
+    def with_what_began() -> Request:
+        before = begun(folder, asked)
+        request = asked if before is None else with_seeds(before, seeds, only)
+        return request if counted else with_digests(request, chosen)
+
+    request = with_what_began()  # refused before anything is written
     if dry_run:
         return gather(folder, request, judged, uri, {})
-    return ablate_session(
-        folder, request, chosen, judged, uri, console, workers=workers_per_gang, gangs=gangs, address=address,
-        observers=observers, report=report,
-    )  # fmt: skip
+    with sole_driver(folder):
+        return ablate_session(
+            folder, with_what_began(), chosen, judged, uri, console, workers=workers_per_gang, gangs=gangs,
+            address=address, observers=observers, report=report,
+        )  # fmt: skip
 
 
 def noise(
@@ -531,10 +553,11 @@ def confirm(
         )
     folder = named_folder(place, name or f"{search}-confirm")
     request = with_digests(begun(folder, request) or request, chosen)
-    return ablate_session(
-        folder, request, chosen, "val/" + before.metric.partition("/")[2], uri, console, workers=workers, gangs=gangs,
-        address=address, observers=observers, report=report,
-    )  # fmt: skip
+    with sole_driver(folder):
+        return ablate_session(
+            folder, request, chosen, "val/" + before.metric.partition("/")[2], uri, console, workers=workers,
+            gangs=gangs, address=address, observers=observers, report=report,
+        )  # fmt: skip
 
 
 def evaluate(

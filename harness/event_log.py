@@ -246,6 +246,14 @@ def pending(path: Path) -> int:
     return path.read_bytes().count(b"\n") - _done(path) if path.exists() else 0
 
 
+def is_closed(path: Path) -> bool:
+    """Return whether an outbox tells of everything to the end; so does a file that is missing: nothing was recorded."""
+    state = OutboxState()
+    for operation in json_lines(path):
+        state.follow(operation)
+    return state.closed or not path.exists()
+
+
 class Outbox:
     """A file of operations. Appending never raises: a full disk costs the record, not the search."""
 
@@ -321,6 +329,10 @@ class OutboxState:
     open_trials: set[int] = field(default_factory=set)
     """Started and not ended."""
     ended: int = 0
+    status: str | None = None
+    """MLflow's, of the trial that ended last."""
+    closed: bool = False
+    """Whether the parent, or the single run of a training, was ended after it was opened."""
     best: float | None = None
     """Best value of completed trials, as shown on the parent."""
     pending: list[tuple[Operation, int]] = field(default_factory=list)
@@ -340,10 +352,15 @@ class OutboxState:
     def follow(self, operation: Operation) -> None:
         """Take note of one operation."""
         match operation:
+            case {"op": "open"}:
+                self.closed = False
             case {"op": "start", "trial": number}:
                 self.open_trials.add(number)
-            case {"op": "end", "trial": number}:
+            case {"op": "end", "trial": int(number), "status": status}:
                 self.open_trials.discard(number)
                 self.ended += 1
+                self.status = status
+            case {"op": "end"}:
+                self.closed = True
             case {"op": "report", "best": value}:
                 self.best = value

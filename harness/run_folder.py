@@ -12,12 +12,13 @@ import re
 import shutil
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import yaml
 
@@ -215,21 +216,34 @@ def existing_folder(storage: Path, name: str) -> Path:
     )
 
 
-def free_folder(storage: Path, name: str | None, stem: str) -> Path:
-    """Return the absolute folder for something new: of this name, or of the first free `stem-001`, `stem-002`, ...
+def is_new(folder: Path) -> bool:
+    """Return whether nothing began in a folder: it is missing, or holds a lock alone, as a killed driver leaves it."""
+    return not folder.exists() or (folder.is_dir() and {path.name for path in folder.iterdir()} <= {LOCK})
+
+
+@contextmanager
+def new_run(storage: Path, name: str | None, stem: str) -> Iterator[Path]:
+    """Yield the absolute folder of a new run, locked: of this name, or of the first free `stem-001`, `stem-002`, ...
 
     Raises:
         UsageError: the name is not one, or it is taken.
     """
-    if name is None:
-        return _first_free(storage.resolve(), f"{stem}-")
-    folder = named_folder(storage, name)
-    if folder.exists():
-        raise UsageError(
-            f"a name must be free, {folder} exists: take another --name, or remove the folder to start again "
-            f"(s4 report {name} shows what it holds)"
-        )
-    return folder
+    place = storage.resolve()
+    numbered = (place / f"{stem}-{number:03d}" for number in count(1))
+    for folder in (named_folder(storage, name),) if name is not None else numbered:
+        with ExitStack() as held:
+            try:
+                if is_new(folder):
+                    held.enter_context(sole_driver(folder))
+            except UsageError:  # another process has just taken it
+                continue
+            if folder in _driving and is_new(folder):
+                yield folder
+                return
+    raise UsageError(
+        f"a name must be free, {place / str(name)} exists: take another --name, or remove the folder to start again "
+        f"(s4 report {name} shows what it holds)"
+    )
 
 
 def named_folder(storage: Path, name: str) -> Path:
@@ -293,24 +307,49 @@ class Lock:
 
         Raises:
             HeldError: another process holds it, or this one does already.
+            UsageError: the file system has no locks.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a+", encoding="utf-8")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            with self._file:
-                self._file.seek(0)
-                raise HeldError(self._file.read().strip() or "another process") from None
+        self._path = path
+        self._file = self._open()
+        while not self._is_there():  # its holder let go of it, and removed it, in between
+            self._file.close()
+            self._file = self._open()
         with suppress(OSError):  # a full disk: the name is for people
             self._file.truncate(0)
             self._file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
             self._file.flush()
 
     def release(self) -> None:
-        """Let go of it; twice is once."""
+        """Remove it and let go of it; twice is once."""
+        if self._file.closed:
+            return
+        with suppress(OSError):
+            self._path.unlink()
         with suppress(OSError):
             self._file.close()
+
+    def _open(self) -> TextIO:
+        file = self._path.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with file:
+                file.seek(0)
+                raise HeldError(file.read().strip() or "another process") from None
+        except OSError as error:
+            file.close()
+            raise UsageError(
+                f"--storage must be on a file system with locks (flock; NFS has them unless mounted with nolock), "
+                f"{self._path.parent} is not ({error.strerror}): choose another"
+            ) from None
+        return file
+
+    def _is_there(self) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self._file.fileno()), self._path.stat())
+        except FileNotFoundError:
+            return False
 
 
 LOCK = "driver.lock"
@@ -337,20 +376,33 @@ def git_sha(path: Path = Path(__file__)) -> str | None:
         return None
 
 
+_driving: dict[Path, int] = {}
+"""Folders of which this process holds the lock, and the thread that took it."""
+
+
 @contextmanager
-def sole_driver(folder: Path) -> Iterator[None]:
-    """Hold the lock of a run.
+def sole_driver(folder: Path) -> Iterator[Path]:
+    """Yield the folder of a run, locked. Within itself, in a thread, this does nothing. Folders left empty are removed.
 
     Raises:
-        UsageError: another process holds it.
+        UsageError: another process holds it, or the file system has no locks.
     """
+    if _driving.get(folder) == threading.get_ident():
+        yield folder
+        return
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         lock = Lock(folder / LOCK)
     except HeldError as error:
         raise UsageError(
             f"a run must have one driver, {folder.name} is being run by {error}: wait for it, or interrupt it"
         ) from None
+    _driving[folder] = threading.get_ident()
     try:
-        yield
+        yield folder
     finally:
+        del _driving[folder]
         lock.release()
+        with suppress(OSError):  # something began
+            for path in missing:
+                path.rmdir()

@@ -23,23 +23,27 @@ from harness.ablation.run import to_table as ablation_table
 from harness.ablation.tracking import record_outcomes, run_tags
 from harness.cluster import allocate, cluster_slots, cores, local_slots, ray_session
 from harness.console import Console, Tally, show_progress
-from harness.event_log import LEDGER, History, read_ledger
+from harness.event_log import LEDGER, History, is_closed, pending, read_ledger
 from harness.formats import counted
 from harness.gangs.jobs import Jobs, run_jobs
 from harness.reporting.ablation.record import read_ablation
 from harness.reporting.next_steps import next_commands, resume_command
 from harness.reporting.record import read_or_rebuild
 from harness.reporting.reports import report_on
-from harness.reporting.results import Collector, Results, summary, to_table, write_results
-from harness.run_folder import PICTURE, REPRESENTATIONS, RunInfo, existing_folder, kind_of
+from harness.reporting.results import FILES, Collector, Results, summary, to_table, write_results
+from harness.run_folder import PICTURE, REPRESENTATIONS, RunInfo, existing_folder, kind_of, read_run, sole_driver
 from harness.tables import Table
 from harness.tracking.node_metrics import NodeMetrics
-from harness.tracking.recorder import MlflowRecorder, recording, tags_of
+from harness.tracking.recorder import Delivery, MlflowRecorder, close_books, recording, replay, tags_of
+from harness.tracking.stores import OUTBOX
 from harness.tracking.views import Chart
 from harness.trials import Experiment, GangsBrokenError, TrialObserver, UnfinishedError
-from harness.tuning.objectives import Objective
+from harness.tuning.objectives import Objective, parse_objectives
 from search_spaces import Space
 from trainers.errors import UsageError
+
+SEND_S = 30.0
+"""How long a command that is not `s4 sync` waits for what an earlier one could not send."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,9 @@ def ablate_session(
         KeyboardInterrupt: it was interrupted.
     """
     ablation = _finished(folder, request, metric)
-    if ablation is not None:
+    if ablation is not None and is_closed(folder / OUTBOX):
+        if pending(folder / OUTBOX) and (note := replay(folder / OUTBOX, tracking_uri, SEND_S).note):
+            console.say(f"tracking: {note}")
         console.say(
             f"{folder.name} is finished: nothing to train{'' if request.confirms else '; more seeds can be asked for'}"
         )
@@ -257,6 +263,24 @@ def show_noise(ablation: Ablation, storage: Path, console: Console) -> None:
     folder, metrics = storage.resolve() / ablation.name, {noise.metric: noise.to_dict() for noise in spreads}
     base = ablation.request.base
     console.result({"name": ablation.name, "preset": base, "folder": str(folder), "metrics": metrics})
+
+
+def send_records(folder: Path, tracking_uri: str) -> Delivery:
+    """Send what MLflow lacks of a run, and end what a driver that was killed left open there.
+
+    Raises:
+        UsageError: a driver is at it, nothing was recorded, or a file of the run cannot be read.
+    """
+    if kind_of(folder) is None or is_closed(folder / OUTBOX):
+        return replay(folder / OUTBOX, tracking_uri)
+    info = read_run(folder)
+    with sole_driver(folder):
+        asked, results = info.request, FILES[0] if info.kind in ("search", "train") else RESULTS
+        options = asked.get("options", {})
+        trials = {"search": options.get("trials", 0), "train": 1}.get(info.kind, len(asked.get("runs", ())))
+        over = sum(trial.state.over for trial in read_ledger(folder / LEDGER).trials.values()) >= trials
+        objective = parse_objectives(options.get("objective") or [info.metric])[0]
+        return close_books(folder, tracking_uri, objective.maximise, over and (folder / results).exists())
 
 
 def go_on_with(folder: Path, command: str, tracking_uri: str) -> str:

@@ -1,5 +1,8 @@
 """All layers of tests, two at a time, and how long each layer and the slowest tests took.
 
+A test that failed is run once more when nothing runs beside it: many wait for processes, and a machine can be too busy
+for them. One that then passes is named at the end; one that fails again fails the whole.
+
 python tests/run_layers.py [OPTION OF PYTEST ...]
 """
 
@@ -24,6 +27,8 @@ AT_A_TIME = 2
 NICE = {"unit": 15, "browser": 15, "gloo": 15}
 """As Ray's workers have it by themselves: otherwise what runs beside them would have the processors first."""
 SLOWEST = 10
+MOST_AGAIN = 8
+"""More failures are no accident: they are not run again."""
 TAIL = 12
 """Lines of a failure that are shown again at the end, where a log that was cut still has them."""
 
@@ -63,6 +68,11 @@ def label(test: ElementTree.Element) -> str:
     return f"{test.get('classname')}::{test.get('name')}"
 
 
+def node(test: ElementTree.Element) -> str:
+    """Return the name of a test by which pytest runs it."""
+    return f"{str(test.get('classname')).replace('.', '/')}.py::{test.get('name')}"
+
+
 def took(test: ElementTree.Element) -> float:
     """Return the seconds of a test; one that sets up for a whole file has that, too."""
     return float(test.get("time", 0))
@@ -88,10 +98,15 @@ def main(options: Sequence[str]) -> int:
         print(f"{layer.seconds:8.1f} s  {layer.name}: {len(layer.tests)} tests")
     for layer in layers:
         print(f"{layer.name:8} {layer.summary}")
-    for test in tests:
-        for text in failures(test):
-            print(f"\nFAILED {label(test)}\n{text}")
-    return int(any(layer.code for layer in layers))
+    failed = [test for test in tests if failures(test)]
+    for test in failed:
+        print(f"\nFAILED {label(test)}\n{failures(test)[0]}")
+    broken = [layer.name for layer in layers if layer.code not in (0, 1)]  # not a test, but pytest itself
+    if broken or not failed or len(failed) > MOST_AGAIN:
+        return int(any(layer.code for layer in layers))
+    code = subprocess.run([sys.executable, "-m", "pytest", *map(node, failed), *options], cwd=TESTS.parent).returncode
+    print(f"\n{'passed' if code == 0 else 'failed again'} when run alone: {', '.join(map(label, failed))}")
+    return code
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from harness.run_folder import COMMANDS, RunInfo, check_same, kind_of, read_run, write_run
+from harness.run_folder import COMMANDS, RunInfo, check_same, is_new, kind_of, read_run, write_run
 from harness.trials import Experiment, Value
 from search_spaces.ablation import METHOD, AblationPlan, Overrides, Published, PublishedValue, Variant
 from trainers.config import TrainConfig
@@ -337,7 +337,7 @@ def begun(folder: Path, asked: Request) -> Request | None:
     Raises:
         UsageError: the folder holds something else, or what differs in more than its seeds.
     """
-    if not folder.exists():
+    if is_new(folder):
         return None
     what = "a confirmation" if asked.confirms else "an ablation"
     if kind_of(folder) != asked.info.kind:

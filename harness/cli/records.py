@@ -11,7 +11,7 @@ import typer
 from harness.cli.options import Json, Storage, TrackingUri
 from harness.console import open_console
 from harness.run_folder import named_folder
-from harness.tracking.stores import OUTBOX, absolute_uri
+from harness.tracking.stores import absolute_uri
 
 
 def report(
@@ -30,14 +30,17 @@ def report(
 
 
 def sync(
-    name: Annotated[str, typer.Argument(help="The name that s4 tune or s4 train gave or was given.")],
+    name: Annotated[str, typer.Argument(help="The name that s4 tune, train, ablate or confirm gave or was given.")],
     storage: Storage = Path("runs"),
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """Send what a tracking server that was down did not receive. Sending twice changes nothing."""
-    from harness.tracking.recorder import replay
+    """Send what a tracking server that was down did not receive, and end what a killed driver left RUNNING there.
 
-    delivery = replay(named_folder(storage, name) / OUTBOX, absolute_uri(tracking_uri))
+    Sending twice changes nothing.
+    """
+    from harness.session import send_records
+
+    delivery = send_records(named_folder(storage, name), absolute_uri(tracking_uri))
     sys.stdout.write(f"{delivery.applied} operations sent, {delivery.pending} left\n")
     if delivery.note:
         sys.stderr.write(f"s4: {delivery.note}\n")

@@ -24,7 +24,7 @@ from harness.console import Console
 from harness.experiment import CssExperiment
 from harness.formats import counted
 from harness.gangs.jobs import Jobs, run_jobs
-from harness.run_folder import GANGS, RunInfo, free_folder, write_run
+from harness.run_folder import GANGS, RunInfo, new_run, write_run
 from harness.scaling.measure import ScaleExperiment
 from harness.scaling.model import PREDICTED, Fit, Mode, NotIdentifiedError, Sample, fit_all, gather_points
 from harness.scaling.report import CURVE, FILES, Scaling, draw_curve, lines, to_json, to_table, write
@@ -169,11 +169,13 @@ def run_scaling(
     if address == "local":
         request = fit_to_slots(request, local_slots())
     experiment = CssExperiment(request.config, request.preset)
-    folder = free_folder(storage, name, f"scale-{request.preset}")
-    for line in experiment.describe():
-        console.say(line)
     uri = absolute_uri(tracking_uri)
-    with ray_session(address, cpus=cores() if address == "local" else None):
+    with (
+        new_run(storage, name, f"scale-{request.preset}") as folder,
+        ray_session(address, cpus=cores() if address == "local" else None),
+    ):
+        for line in experiment.describe():
+            console.say(line)
         slots = cluster_slots()
         request = fit_to_slots(request, slots)
         check_nodes(folder)

@@ -13,8 +13,8 @@ from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
 from harness.console import Console
-from harness.event_log import Operation, Outbox, OutboxState, stamped
-from harness.run_folder import RunInfo, git_sha
+from harness.event_log import LEDGER, Operation, Outbox, OutboxState, is_closed, read_ledger, stamped
+from harness.run_folder import RunInfo, git_sha, read_run
 from harness.tracking.limits import (
     NAME_LENGTH,
     TAG_LENGTH,
@@ -168,7 +168,11 @@ class MlflowRecorder(RunLogger):
             lost: Status = "FAILED" if self._kind == "train" and status == "FAILED" else "KILLED"
             for number in sorted(self._state.open_trials):
                 self._end(lost, {"s4.state": "INTERRUPTED", "s4.stop_reason": why}, trial=number)
-            if self._kind != "train" or not self._state.ended:
+            if self._kind == "train" and self._state.status is not None:
+                self._end(
+                    self._state.status, {}
+                )  # the training's own run has ended so; with what came later it is done
+            else:
                 self._end(status, {"s4.state": status, "s4.stop_reason": why})
             self._delivery = _finish(self._sender, self._outbox, timeout_s)
         return self._delivery
@@ -203,12 +207,32 @@ class MlflowRecorder(RunLogger):
             metrics = {f"best/{self._leaf}": value, "best/trial": float(trial.number)}
             self._log("report", None, step=self._state.ended, metrics=metrics, best=value)
 
-    def _end(self, status: Status, tags: Mapping[str, str], trial: int | None = None, **more: object) -> None:
+    def _end(self, status: str, tags: Mapping[str, str], trial: int | None = None, **more: object) -> None:
         self._log("end", trial, status=status, tags=dict(tags), **more)
 
     def _send(self, operation: Operation) -> None:
         self._state.follow(operation)
         self._sender.send(operation, self._outbox.append(operation))
+
+
+def close_books(folder: Path, tracking_uri: str, maximise: bool, over: bool) -> Delivery:
+    """Send what MLflow lacks of a run, and end what a driver that was killed left open there. The lock must be held.
+
+    Args:
+        maximise: whether the objective is maximised.
+        over: whether all is done: its end is FINISHED then, else KILLED.
+
+    Raises:
+        UsageError: nothing was recorded, or the ledger cannot be read.
+    """
+    if is_closed(folder / OUTBOX):
+        return replay(folder / OUTBOX, tracking_uri)
+    info = read_run(folder)
+    recorder = MlflowRecorder(
+        tracking_uri, EXPERIMENT, info.kind, folder.name, {}, folder / OUTBOX, metric=info.metric, maximise=maximise
+    )
+    recorder.close_finished(read_ledger(folder / LEDGER, maximise).trials.values())
+    return recorder.close("FINISHED") if over else recorder.close("KILLED", "its driver was killed")
 
 
 def replay(outbox: Path, tracking_uri: str, timeout_s: float = 600.0) -> Delivery:

@@ -13,7 +13,7 @@ from analytic import Analytic, Script, Witness, plan_of
 from optuna.trial import FrozenTrial
 from processes import left_of_a_search
 
-from harness.run_folder import sole_driver
+from harness.run_folder import LOCK, Lock
 from harness.trials import GangsBrokenError, Trial
 from harness.tuning.run import SearchEnd
 from harness.tuning.study import journal
@@ -179,5 +179,7 @@ def test_a_gang_is_started_anew_after_as_many_trials_as_one_may_train(tmp_path: 
 
 def test_a_search_has_one_driver(tmp_path: Path) -> None:
     plan = plan_of(tmp_path / "alone", trials=1, grace_steps=1)
-    with sole_driver(plan.folder), pytest.raises(UsageError, match="must have one driver"):
+    lock = Lock(plan.folder / LOCK)
+    with pytest.raises(UsageError, match="must have one driver"):
         plan.run(Analytic(tmp_path), Script([{}]))
+    lock.release()

@@ -18,7 +18,7 @@ from processes import left_of_a_search, pids_of
 from harness.cluster import Allocation
 from harness.event_log import LEDGER, Ledger, read_ledger, read_times
 from harness.gangs.jobs import Jobs, JobsEnd, run_jobs
-from harness.run_folder import checkpoint_folder, sole_driver
+from harness.run_folder import LOCK, Lock, checkpoint_folder
 from harness.trials import GangsBrokenError, Trial, TrialState, Value
 from trainers.errors import UsageError
 
@@ -233,8 +233,10 @@ def test_a_last_report_is_told_once_where_a_driver_died_before_the_end_was_writt
 
 
 def test_a_session_has_one_driver(tmp_path: Path) -> None:
-    with sole_driver(tmp_path / "run"), pytest.raises(UsageError, match="must have one driver"):
+    lock = Lock(tmp_path / "run" / LOCK)
+    with pytest.raises(UsageError, match="must have one driver"):
         run_jobs(Jobs(tmp_path / "run", Analytic(tmp_path), [{}]))
+    lock.release()
 
 
 def test_gangs_that_do_not_fit_are_refused_with_the_numbers(tmp_path: Path) -> None:

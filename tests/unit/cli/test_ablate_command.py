@@ -259,6 +259,7 @@ def test_another_ablation_under_the_same_name_is_refused(tmp_path: Path, capsys:
     assert "the vary data of css_labels differ now" in refusal(tmp_path, capsys, "css_labels", "--vary-data")
     assert "schedule.steps (900 then, 90 now)" in refusal(tmp_path, capsys, "css_labels", "--set", "schedule.steps=90")
     (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "a-file").touch()
     assert "is no ablation" in refusal(tmp_path, capsys, "css_labels", "--name", "taken")
 
 

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.cluster import Slots, gang_count
-from harness.run_folder import free_folder
 from harness.tracking.views import server_command
 from harness.tuning.config import grace, rungs
 from trainers.errors import UsageError
@@ -58,13 +57,6 @@ def test_settings_are_yaml_values() -> None:
     assert parse_settings(words) == {
         "a.x": 1e-3, "a.y": True, "a.z": [1, 2], "a.w": "mix", "a.v": None, "a.u": "a=b", "a.t": None,
     }  # fmt: skip
-
-
-def test_without_a_name_the_next_free_one_is_taken(tmp_path: Path) -> None:
-    assert free_folder(tmp_path, None, "css_quick") == tmp_path / "css_quick-001"
-    (tmp_path / "css_quick-001").mkdir()
-    assert free_folder(tmp_path, None, "css_quick") == tmp_path / "css_quick-002"
-    assert free_folder(tmp_path, "mine", "css_quick") == tmp_path / "mine"
 
 
 def test_the_pages_are_served_to_this_machine_only_with_the_artifacts_of_the_recorder(tmp_path: Path) -> None:
