@@ -15,7 +15,7 @@ import ray
 from ray.train import BackendConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-from harness.cluster import ClusterNodes, cluster_nodes, reachable
+from harness.cluster import ClusterNodes, RayLostError, check_ray, cluster_nodes, reachable
 from harness.gangs.client import call_with_retry
 from harness.gangs.network import NodeTorchConfig
 from harness.gangs.worker import GangSpec, gang_loop
@@ -123,9 +123,12 @@ class GangPool:
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self._closing.set()
-        if kind is not None and issubclass(kind, KeyboardInterrupt):  # the second Ctrl-C: Ray's end ends the gangs
+        if kind is not None and issubclass(kind, KeyboardInterrupt | RayLostError):
+            return  # at the second Ctrl-C Ray's end ends the gangs
+        try:
+            call_with_retry(self._dispatcher.close)
+        except RayLostError:  # all trials are over, and the gangs have ended with Ray
             return
-        call_with_retry(self._dispatcher.close)
         for thread in self._threads:
             thread.join(CLOSE_TIMEOUT_S)
 
@@ -144,7 +147,7 @@ class GangPool:
             try:
                 closed = call_with_retry(self._dispatcher.close_reason)
                 trials = call_with_retry(self._dispatcher.trials_of, spec.gang)
-            except Exception as error:
+            except (Exception, RayLostError) as error:
                 closed, trials = f"{name} cannot reach the search: {_in_a_line(error)}", before
             strikes, before = (0 if trials != before else strikes + 1), trials
             if closed is None and strikes >= MAX_STARTS:
@@ -183,7 +186,7 @@ class GangPool:
         )
 
 
-def _in_a_line(error: Exception) -> str:
+def _in_a_line(error: BaseException) -> str:
     return " ".join("".join(traceback.format_exception_only(error)).split())
 
 
@@ -199,11 +202,16 @@ class NodeMonitor:
         self._looked, self._last = time.monotonic(), list_nodes()
 
     def check(self) -> None:
-        """Take in what has changed, at most once a second."""
+        """Take in what has changed, at most once a second.
+
+        Raises:
+            RayLostError: nothing can be asked any more.
+        """
         now = time.monotonic()
         if now - self._looked < LOOK_S:
             return
         self._looked = now
+        check_ray()  # a question to a GCS that is gone would take a minute, and end this process
         before, self._last = self._last, self._list_nodes()
         lost = sorted(before.ids - self._last.ids)
         if lost:

@@ -73,6 +73,10 @@ class Monitor:
             self._deadline = now + self.config.patience_s
             call_with_retry(self.dispatcher.interrupt, self.reason)
 
+    def lose(self, loss: str) -> None:
+        """Take in that Ray is gone. One that was told to end, too, as by SIGTERM to all, is part of an interruption."""
+        self.reason, self.broken = (INTERRUPTED, False) if self.interrupted.is_set() else (loss, True)
+
     def close(self) -> None:
         """Write down what the session has cost."""
         self.ledger.spent(self.clock.elapsed_s, self.clock.device_s)

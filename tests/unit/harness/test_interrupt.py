@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from harness.cluster import SIGNALS, interruptible
+from harness.signals import SIGNALS, interruptible
 
 
 @pytest.mark.parametrize("number", SIGNALS)
