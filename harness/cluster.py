@@ -40,6 +40,8 @@ ENVIRONMENT: Mapping[str, str] = {
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
+    # Tune's look at the resources, which nothing here reads, would wait for a GCS that is gone.
+    "TUNE_STATE_REFRESH_PERIOD": "1000000",
     # A failed trial's result has no objective.
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     # Ctrl-C is handled by the search, which fails its trials in an orderly way.
@@ -111,10 +113,13 @@ class RayLostError(BaseException):
 
 
 def ray_loss() -> str | None:
-    """Return what died of the Ray that this process is connected to; none where its GCS and raylet answer."""
+    """Return what died of the Ray that this driver is connected to; none where its GCS and raylet answer.
+
+    Workers are not drivers: they end with their raylet.
+    """
     node = ray._private.worker._global_node
-    if node is None:
-        return "Ray was shut down"
+    if node is None or ray._private.worker.global_worker.mode != ray.SCRIPT_MODE:
+        return None
     places = {"GCS": node.gcs_address, "raylet": f"{node.node_ip_address}:{node.node_manager_port}"}
     for name, place in places.items():
         host, _, port = place.rpartition(":")

@@ -49,7 +49,10 @@ def call_with_retry(method: Any, *arguments: Any) -> Any:
     deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
-            return ray.get(method.remote(*arguments))
+            answer = method.remote(*arguments)
+            while not ray.wait([answer], timeout=PAUSE_S)[0]:
+                check_ray()
+            return ray.get(answer)
         except RayActorError:
             check_ray()
             if time.monotonic() > deadline:

@@ -190,7 +190,7 @@ def _in_a_line(error: BaseException) -> str:
     return " ".join("".join(traceback.format_exception_only(error)).split())
 
 
-LOOK_S = 1.0
+LOOK_S = 0.5
 """Time between two looks at the cluster."""
 
 
@@ -202,7 +202,7 @@ class NodeMonitor:
         self._looked, self._last = time.monotonic(), list_nodes()
 
     def check(self) -> None:
-        """Take in what has changed, at most once a second.
+        """Take in what has changed, at most twice a second.
 
         Raises:
             RayLostError: nothing can be asked any more.

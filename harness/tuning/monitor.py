@@ -55,8 +55,13 @@ class Monitor:
         self._deadline = float("inf")
 
     def check(self) -> None:
-        """End the search once there is a reason to; every open trial then ends through the usual path."""
+        """End the search once there is a reason to; every open trial then ends through the usual path.
+
+        Raises:
+            RayLostError: Ray is gone.
+        """
         now = time.monotonic()
+        self._nodes.check()
         if self.reason is not None:
             if now > self._deadline:
                 self._deadline = float("inf")
@@ -88,7 +93,6 @@ class Monitor:
 
     def _limits(self, now: float) -> str | None:
         self._looked = now
-        self._nodes.check()
         self.limiter.max_concurrent = self.pool.gangs
         self.clock.hold(min(self.pool.workers, self._nodes.slots))
         if now - self._wrote >= SPENT_S:
