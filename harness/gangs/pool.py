@@ -7,12 +7,16 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray._raylet import RAY_NODE_ID_KEY  # type: ignore[attr-defined]
 from ray.train import BackendConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.v2._internal.constants import get_env_vars_to_propagate
+from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from harness.cluster import ClusterNodes, RayLostError, check_ray, cluster_nodes, reachable
@@ -26,6 +30,8 @@ CLOSE_TIMEOUT_S = 30.0
 ends with the Ray session."""
 MOVE_PAUSE_S = 30.0
 """Least time between two moves of an elastic gang to another size."""
+LOOK_S = 0.5
+"""Time between two looks at the cluster."""
 MAX_STARTS = 3
 """How often in a row a gang's Ray Train run may end without having taken a trial, before the search is given up."""
 
@@ -44,6 +50,24 @@ class GangTrainer(DataParallelTrainer):  # type: ignore[misc]  # ray is untyped
     def _create_default_callbacks(self) -> list[Any]:
         callbacks = super()._create_default_callbacks()
         return [callback for callback in callbacks if type(callback).__name__ not in self.UNUSED]
+
+    def _initialize_and_run_controller(self, **options: Any) -> Any:
+        """Run as Ray does, but look now and then whether Ray lives: a thread that waits in it for ever bars its end.
+
+        Raises:
+            RayLostError: Ray is gone.
+        """
+        controller_class = ray.remote(
+            num_cpus=0,
+            label_selector={RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()},
+            runtime_env={"env_vars": get_env_vars_to_propagate()},
+        )(TrainController)
+        controller = controller_class.remote(**options)
+        ended = controller.run.remote()
+        while not ray.wait([ended], timeout=LOOK_S)[0]:
+            check_ray()
+        ray.get(ended)
+        return ray.get(controller.get_result.remote())
 
 
 class GangPool:
@@ -123,12 +147,10 @@ class GangPool:
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self._closing.set()
-        if kind is not None and issubclass(kind, KeyboardInterrupt | RayLostError):
-            return  # at the second Ctrl-C Ray's end ends the gangs
-        try:
-            call_with_retry(self._dispatcher.close)
-        except RayLostError:  # all trials are over, and the gangs have ended with Ray
+        if kind is not None and issubclass(kind, KeyboardInterrupt):  # the second Ctrl-C: Ray's end ends the gangs
             return
+        with suppress(RayLostError):  # the gangs have ended with Ray, and their threads see it
+            call_with_retry(self._dispatcher.close)
         for thread in self._threads:
             thread.join(CLOSE_TIMEOUT_S)
 
@@ -167,7 +189,7 @@ class GangPool:
             self._moved = time.monotonic()
         try:
             self._trainer(spec, name).fit()
-        except Exception as error:
+        except (Exception, RayLostError) as error:
             return _in_a_line(error)
         return "in order"
 
@@ -188,10 +210,6 @@ class GangPool:
 
 def _in_a_line(error: BaseException) -> str:
     return " ".join("".join(traceback.format_exception_only(error)).split())
-
-
-LOOK_S = 0.5
-"""Time between two looks at the cluster."""
 
 
 class NodeMonitor:

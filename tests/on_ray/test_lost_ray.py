@@ -44,7 +44,9 @@ def end(ray_here: None, request: pytest.FixtureRequest, tmp_path_factory: pytest
         os.close(theirs)
     deadline = time.monotonic() + 240
     while not (steps := storage / "trial-0.steps").exists() or len(steps.read_text().split()) < 3:
-        assert (driver.poll(), time.monotonic() < deadline) == (None, True), (storage / "driver.log").read_text()[-3000:]
+        assert (driver.poll(), time.monotonic() < deadline) == (None, True), (storage / "driver.log").read_text()[
+            -3000:
+        ]
         time.sleep(0.1)
     began = time.monotonic()
     cause(fault, driver, ours)
