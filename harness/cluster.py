@@ -1,28 +1,29 @@
-"""A Ray session: started here or joined, its nodes, the slots for workers, and the signals that end it."""
+"""A Ray session: started here or joined, its life and its loss, its nodes, the slots for workers."""
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import logging
 import os
 import platform
-import signal
 import socket
-import threading
+import sys
 import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple
 
 import ray
 import ray.exceptions
+from ray._private import auto_init_hook, services
 from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from harness.signals import as_ctrl_c, handling
 from trainers.errors import UsageError
 
 ENVIRONMENT: Mapping[str, str] = {
@@ -39,6 +40,8 @@ ENVIRONMENT: Mapping[str, str] = {
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
+    # Tune's look at the resources, which nothing here reads, would wait for a GCS that is gone.
+    "TUNE_STATE_REFRESH_PERIOD": "1000000",
     # A failed trial's result has no objective.
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     # Ctrl-C is handled by the search, which fails its trials in an orderly way.
@@ -54,7 +57,8 @@ JOIN_TIMEOUT_S = 5.0
 def ray_session(address: str = "local", *, cpus: int | None = None) -> Iterator[None]:
     """Start Ray here, or join a cluster; on leaving, shut down only what was started here.
 
-    Within a session that is active already this does nothing.
+    Meanwhile SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does, and Ray is not started by itself a second
+    time. Within a session that is active already only the signals are changed.
 
     Args:
         address: `local` starts Ray on this machine; `HOST:PORT` joins that cluster; `auto` joins the cluster that this
@@ -67,19 +71,76 @@ def ray_session(address: str = "local", *, cpus: int | None = None) -> Iterator[
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if ray.is_initialized():
-        yield
+        with handling(as_ctrl_c):
+            yield
         return
     cluster = _find_cluster() if address == "auto" else address
-    if cluster == "local":
-        # No dashboard: it takes seconds of a start. Ray Train asks it only to clean up after a controller that died,
-        # and a search whose controller died ends at once.
-        ray.init(address="local", num_cpus=cpus or os.cpu_count(), include_dashboard=False, **_QUIET)
-    else:
-        _join(cluster)
+    starts_by_itself = auto_init_hook.enable_auto_connect
+    with handling(as_ctrl_c):  # puts back what `ray.init` changes
+        if cluster == "local":
+            # No dashboard: it takes seconds of a start. Ray Train asks it only to clean up after a controller that
+            # died, and a search whose controller died ends at once.
+            with _apart():
+                ray.init(address="local", num_cpus=cpus or os.cpu_count(), include_dashboard=False, **_QUIET)
+        else:
+            _join(cluster)
+        auto_init_hook.enable_auto_connect = False
+        try:
+            with handling(as_ctrl_c):
+                yield
+        finally:
+            ray.shutdown()
+            auto_init_hook.enable_auto_connect = starts_by_itself
+
+
+@contextmanager
+def _apart() -> Iterator[None]:
+    """Let Ray's processes be started in sessions of their own: what ends the driver's group does not end them first.
+
+    They end with the driver all the same, by the kernel's word; where Ray has none (macOS) they stay in its group.
+    """
+    popen = services.ConsolePopen
+    if sys.platform.startswith("linux"):
+        services.ConsolePopen = functools.partial(popen, start_new_session=True)
     try:
         yield
     finally:
-        ray.shutdown()
+        services.ConsolePopen = popen
+
+
+class RayLostError(BaseException):
+    """Ray is gone, and with it every gang. No `Exception`: what Tune does about those would wait for Ray."""
+
+
+def ray_loss() -> str | None:
+    """Return what died of the Ray that this driver is connected to; none where its GCS and raylet answer.
+
+    Workers are not drivers: they end with their raylet.
+    """
+    node = ray._private.worker._global_node
+    if node is None or ray._private.worker.global_worker.mode != ray.SCRIPT_MODE:
+        return None
+    places = {"GCS": node.gcs_address, "raylet": f"{node.node_ip_address}:{node.node_manager_port}"}
+    for name, place in places.items():
+        host, _, port = place.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_TIMEOUT_S).close()
+        except ConnectionRefusedError:
+            return f"Ray's {name} at {place} died, its last words are in {node.get_logs_dir_path()}"
+        except OSError:  # a network that is slow or cut off may come back
+            continue
+    return None
+
+
+def check_ray() -> None:
+    """Raise where Ray is gone.
+
+    Raises:
+        RayLostError: what died.
+    """
+    loss = ray_loss()
+    if loss is not None:
+        raise RayLostError(loss)
 
 
 def check_fit(gangs: int, workers_per_gang: int, use_gpu: bool, resources: Mapping[str, float] | None = None) -> None:
@@ -278,35 +339,6 @@ def _refuse_silent(answers: Mapping[str, Any]) -> None:
 
 def _listed(addresses: list[str]) -> str:
     return ", ".join(sorted(addresses))
-
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-"""Ctrl-C, and what Slurm, Kubernetes and systemd send before they kill. (Tune takes SIGUSR1 for itself.)"""
-
-
-@contextmanager
-def interruptible() -> Iterator[threading.Event]:
-    """Turn the first interruption into an event; the next one acts as usual."""
-    interrupted = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield interrupted
-        return
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def on_interrupt(number: int, frame: FrameType | None) -> None:
-        interrupted.set()
-        restore()
-
-    for number in SIGNALS:
-        signal.signal(number, on_interrupt)
-    try:
-        yield interrupted
-    finally:
-        restore()
 
 
 @dataclass(frozen=True)

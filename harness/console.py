@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import operator
+import os
+import select
 import sys
 import threading
 import time
@@ -26,6 +28,17 @@ FILE_WIDTH = 500
 """Columns of a table that goes into a file or a pipe."""
 
 
+def drop_lost_output() -> None:
+    """Let stdout and stderr lead nowhere where their reader is gone, a closed terminal or pipe: no run ends by that."""
+    poll = select.poll()
+    for output in (1, 2):
+        poll.register(output, 0)
+    for output, event in poll.poll(0):
+        if event & (select.POLLERR | select.POLLHUP):
+            with open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), output)
+
+
 @dataclass
 class Console:
     """A command's output."""
@@ -36,16 +49,19 @@ class Console:
 
     def say(self, line: str) -> None:
         """Write a line for people."""
+        drop_lost_output()
         self.rich.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def table(self, table: Table) -> None:
         """Write a table below its caption, if it has one."""
         if table.caption:
             self.say(table.caption)
+        drop_lost_output()
         self.rich.print(table_terminal(table))
 
     def result(self, data: Mapping[str, Any]) -> None:
         """Write the JSON object, if it was asked for."""
+        drop_lost_output()
         if self.out is not None:
             self.out.write(json.dumps(data) + "\n")
             self.out.flush()

@@ -10,6 +10,7 @@ import ray
 from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from harness.cluster import check_ray, ray_loss
 from harness.gangs.dispatcher import Dispatcher
 
 PATIENCE_S = 60.0
@@ -30,17 +31,30 @@ def kill_worker(worker: Any) -> None:
         ray.kill(worker, no_restart=True)
 
 
+def end_dispatcher(dispatcher: Any) -> None:
+    """End the actor. Where Ray is gone the connection is closed instead: Ray would end this process soon."""
+    if ray_loss() is None:
+        ray.kill(dispatcher)
+    else:
+        ray.shutdown()
+
+
 def call_with_retry(method: Any, *arguments: Any) -> Any:
     """Call a method of the Dispatcher that may be called twice; where the actor dies, call its successor.
 
     Raises:
         RayActorError: it did not come back.
+        RayLostError: nor will it, Ray is gone.
     """
     deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
-            return ray.get(method.remote(*arguments))
+            answer = method.remote(*arguments)
+            while not ray.wait([answer], timeout=PAUSE_S)[0]:
+                check_ray()
+            return ray.get(answer)
         except RayActorError:
+            check_ray()
             if time.monotonic() > deadline:
                 raise
             time.sleep(PAUSE_S)

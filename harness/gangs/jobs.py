@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 import ray
 from ray.exceptions import RayActorError
 
-from harness.cluster import Allocation, check_fit, check_nodes, interruptible
+from harness.cluster import Allocation, RayLostError, check_fit, check_nodes
 from harness.event_log import LEDGER, Clock, History, Ledger, read_ledger
-from harness.gangs.client import call_with_retry, start_dispatcher
+from harness.gangs.client import call_with_retry, end_dispatcher, start_dispatcher
 from harness.gangs.messages import Job, Report
 from harness.gangs.pool import GangPool, NodeMonitor
 from harness.run_folder import APART, GANGS, PREVIOUS, TRIALS, checkpoint_folder, fresh_folder, sole_driver
+from harness.signals import interruptible
 from harness.trials import INTERRUPTED, Experiment, GangsBrokenError, Trial, TrialObserver, TrialState, Value
 from trainers.errors import UsageError
 
@@ -142,11 +143,13 @@ class _Session:
                     call_with_retry(self._dispatcher.abort, self.reason)
                     if not full:
                         raise
+        except RayLostError as error:
+            self.reason, self.broken = (INTERRUPTED, False) if interrupted.is_set() else (str(error), True)
         finally:
             for number in sorted(self._running):
                 _write_down(self._end, number, TrialState.INTERRUPTED, self.reason or INTERRUPTED)
             _write_down(ledger.spent, clock.elapsed_s, clock.device_s)
-            ray.kill(self._dispatcher)
+            end_dispatcher(self._dispatcher)
 
     def _train(self, pool: GangPool, clock: Clock, ledger: Ledger, interrupted: threading.Event) -> None:
         nodes, wrote, deadline = NodeMonitor(self._dispatcher, pool), time.monotonic(), float("inf")

@@ -7,15 +7,19 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray._raylet import RAY_NODE_ID_KEY  # type: ignore[attr-defined]
 from ray.train import BackendConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.v2._internal.constants import get_env_vars_to_propagate
+from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-from harness.cluster import ClusterNodes, cluster_nodes, reachable
+from harness.cluster import ClusterNodes, RayLostError, check_ray, cluster_nodes, reachable
 from harness.gangs.client import call_with_retry
 from harness.gangs.network import NodeTorchConfig
 from harness.gangs.worker import GangSpec, gang_loop
@@ -26,6 +30,8 @@ CLOSE_TIMEOUT_S = 30.0
 ends with the Ray session."""
 MOVE_PAUSE_S = 30.0
 """Least time between two moves of an elastic gang to another size."""
+LOOK_S = 0.5
+"""Time between two looks at the cluster."""
 MAX_STARTS = 3
 """How often in a row a gang's Ray Train run may end without having taken a trial, before the search is given up."""
 
@@ -44,6 +50,24 @@ class GangTrainer(DataParallelTrainer):  # type: ignore[misc]  # ray is untyped
     def _create_default_callbacks(self) -> list[Any]:
         callbacks = super()._create_default_callbacks()
         return [callback for callback in callbacks if type(callback).__name__ not in self.UNUSED]
+
+    def _initialize_and_run_controller(self, **options: Any) -> Any:
+        """Run as Ray does, but look now and then whether Ray lives: a thread that waits in it for ever bars its end.
+
+        Raises:
+            RayLostError: Ray is gone.
+        """
+        controller_class = ray.remote(
+            num_cpus=0,
+            label_selector={RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()},
+            runtime_env={"env_vars": get_env_vars_to_propagate()},
+        )(TrainController)
+        controller = controller_class.remote(**options)
+        ended = controller.run.remote()
+        while not ray.wait([ended], timeout=LOOK_S)[0]:
+            check_ray()
+        ray.get(ended)
+        return ray.get(controller.get_result.remote())
 
 
 class GangPool:
@@ -125,7 +149,8 @@ class GangPool:
         self._closing.set()
         if kind is not None and issubclass(kind, KeyboardInterrupt):  # the second Ctrl-C: Ray's end ends the gangs
             return
-        call_with_retry(self._dispatcher.close)
+        with suppress(RayLostError):  # the gangs have ended with Ray, and their threads see it
+            call_with_retry(self._dispatcher.close)
         for thread in self._threads:
             thread.join(CLOSE_TIMEOUT_S)
 
@@ -144,7 +169,7 @@ class GangPool:
             try:
                 closed = call_with_retry(self._dispatcher.close_reason)
                 trials = call_with_retry(self._dispatcher.trials_of, spec.gang)
-            except Exception as error:
+            except (Exception, RayLostError) as error:
                 closed, trials = f"{name} cannot reach the search: {_in_a_line(error)}", before
             strikes, before = (0 if trials != before else strikes + 1), trials
             if closed is None and strikes >= MAX_STARTS:
@@ -164,7 +189,7 @@ class GangPool:
             self._moved = time.monotonic()
         try:
             self._trainer(spec, name).fit()
-        except Exception as error:
+        except (Exception, RayLostError) as error:
             return _in_a_line(error)
         return "in order"
 
@@ -183,12 +208,8 @@ class GangPool:
         )
 
 
-def _in_a_line(error: Exception) -> str:
+def _in_a_line(error: BaseException) -> str:
     return " ".join("".join(traceback.format_exception_only(error)).split())
-
-
-LOOK_S = 1.0
-"""Time between two looks at the cluster."""
 
 
 class NodeMonitor:
@@ -199,11 +220,16 @@ class NodeMonitor:
         self._looked, self._last = time.monotonic(), list_nodes()
 
     def check(self) -> None:
-        """Take in what has changed, at most once a second."""
+        """Take in what has changed, at most twice a second.
+
+        Raises:
+            RayLostError: nothing can be asked any more.
+        """
         now = time.monotonic()
         if now - self._looked < LOOK_S:
             return
         self._looked = now
+        check_ray()  # a question to a GCS that is gone would take a minute, and end this process
         before, self._last = self._last, self._list_nodes()
         lost = sorted(before.ids - self._last.ids)
         if lost:

@@ -18,6 +18,8 @@ import psutil
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from harness.cluster import ray_loss
+
 EVERY_S, FIRST_S = 10.0, 1.0
 PATIENCE_S = 5.0
 """How long the end of a search waits for a sample that is being taken."""
@@ -97,6 +99,8 @@ class RayNodes:
 
     def sample(self) -> Iterator[tuple[str, Reading]]:
         """Yield what was asked for at the last sample and has been answered, and this node's own reading."""
+        if ray_loss() is not None:  # a GCS that is gone would be waited for
+            return
         alive = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
         for node in self._actors.keys() - alive.keys():
             self._forget(node)
@@ -107,7 +111,9 @@ class RayNodes:
                 yield self._names[node], reading
 
     def close(self) -> None:
-        """End the actors."""
+        """End the actors; where Ray is gone they have ended."""
+        if ray_loss() is not None:
+            return
         for actor in self._actors.values():
             ray.kill(actor)
 

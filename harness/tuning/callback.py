@@ -35,6 +35,8 @@ class TuneCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
     """Told of params that were changed while a trial ran."""
     sick: Callable[[str], str | None] = lambda trial_id: None
     """Why one of Tune's trials was stopped for its health; none where it was not."""
+    ending: Callable[[], str | None] = lambda: None
+    """Why the session ends; none while it does not. A proxy that dies then fails no trial."""
     idle: bool = field(default=False, init=False)
     """Whether Tune has no trial at work."""
     _trials: dict[str, Trial] = field(default_factory=dict, init=False)
@@ -92,6 +94,9 @@ class TuneCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Close the record of a trial whose proxy raised or died."""
         self._open(trial)
+        reason = self.ending()
+        if reason is not None:
+            return self._end(trial.trial_id, TrialState.INTERRUPTED, reason)
         self._end(trial.trial_id, TrialState.FAIL, str(trial.get_pickled_error() or "the trial's proxy was lost"))
 
     def _change(self, ours: Trial, trial: Any) -> None:

@@ -55,8 +55,13 @@ class Monitor:
         self._deadline = float("inf")
 
     def check(self) -> None:
-        """End the search once there is a reason to; every open trial then ends through the usual path."""
+        """End the search once there is a reason to; every open trial then ends through the usual path.
+
+        Raises:
+            RayLostError: Ray is gone.
+        """
         now = time.monotonic()
+        self._nodes.check()
         if self.reason is not None:
             if now > self._deadline:
                 self._deadline = float("inf")
@@ -73,6 +78,10 @@ class Monitor:
             self._deadline = now + self.config.patience_s
             call_with_retry(self.dispatcher.interrupt, self.reason)
 
+    def lose(self, loss: str) -> None:
+        """Take in that Ray is gone. One that was told to end, too, as by SIGTERM to all, is part of an interruption."""
+        self.reason, self.broken = (INTERRUPTED, False) if self.interrupted.is_set() else (loss, True)
+
     def close(self) -> None:
         """Write down what the session has cost."""
         self.ledger.spent(self.clock.elapsed_s, self.clock.device_s)
@@ -84,7 +93,6 @@ class Monitor:
 
     def _limits(self, now: float) -> str | None:
         self._looked = now
-        self._nodes.check()
         self.limiter.max_concurrent = self.pool.gangs
         self.clock.hold(min(self.pool.workers, self._nodes.slots))
         if now - self._wrote >= SPENT_S:

@@ -18,12 +18,13 @@ from ray import tune
 from ray.tune.error import TuneError
 from ray.tune.search import ConcurrencyLimiter
 
-from harness.cluster import Allocation, check_fit, check_nodes, interruptible
+from harness.cluster import Allocation, RayLostError, check_fit, check_nodes
 from harness.event_log import LEDGER, Clock, History, Ledger
-from harness.gangs.client import start_dispatcher
+from harness.gangs.client import end_dispatcher, start_dispatcher
 from harness.gangs.pool import GangPool
 from harness.gangs.tune_trial import ERROR, METRICS, GangTrial
 from harness.run_folder import GANGS, TRIALS, fresh_folder, sole_driver
+from harness.signals import interruptible
 from harness.trials import INTERRUPTED, Experiment, GangsBrokenError, SearchSpace, Trial, TrialObserver
 from harness.tuning.callback import TuneCallback
 from harness.tuning.config import SearchConfig
@@ -127,7 +128,7 @@ def _session(search: Search, history: History, ledger: Ledger, trials: int) -> t
             )  # fmt: skip
             callback = TuneCallback(
                 dispatcher, search.experiment.resolve, [ledger, *search.observers, retention], monitor.check,
-                history.trials, objective.maximise, searcher.note_params, health.reason,
+                history.trials, objective.maximise, searcher.note_params, health.reason, lambda: monitor.reason,
             )  # fmt: skip
             stopper = Stopper(health, lambda: monitor.reason is not None and callback.idle)
             try:
@@ -137,10 +138,12 @@ def _session(search: Search, history: History, ledger: Ledger, trials: int) -> t
                 if not any(f"[Errno {code}]" in str(error) for code in (errno.ENOSPC, errno.EDQUOT)):
                     raise  # Tune hands on what an observer raised as text, in an error of its own
                 monitor.reason = f"the disk of {search.folder} is full: free some and resume"
+            except RayLostError as error:
+                monitor.lose(str(error))
             finally:
                 _close(searcher, callback, monitor)
     finally:
-        ray.kill(dispatcher)
+        end_dispatcher(dispatcher)
     return callback, monitor
 
 

@@ -15,6 +15,7 @@ from optuna.trial import TrialState as OptunaState
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
+from harness.cluster import check_ray
 from harness.gangs.messages import Job
 from harness.gangs.tune_trial import ERROR, FINISHED, INTERRUPTED, METRICS, OBJECTIVE, STEP
 from harness.run_folder import checkpoint_folder
@@ -131,11 +132,17 @@ class TruthfulOptunaSearch(OptunaSearch):  # type: ignore[misc]  # ray is untype
         self._report(self._ot_trials[trial_id], result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tell how the trial ended; a trial that is stopped while it pauses comes without its last result."""
+        """Tell how the trial ended; a trial that is stopped while it pauses comes without its last result.
+
+        Raises:
+            RayLostError: it ended because Ray is gone.
+        """
+        if error:
+            check_ray()
         trial = self._ot_trials.pop(trial_id)
         told = result or self._last.get(trial_id)
         self._last.pop(trial_id, None)
-        state = outcome(told, error)
+        state = TrialState.INTERRUPTED if error and self._finished else outcome(told, error)
         if state is TrialState.INTERRUPTED:
             requeue(self.study, trial)
         elif state is TrialState.FAIL:

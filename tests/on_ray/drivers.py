@@ -1,10 +1,12 @@
-"""Starts drivers as processes of their own, on this test session's Ray."""
+"""Starts drivers as processes of their own, on this test session's Ray or on one of their own."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import ray
@@ -20,20 +22,26 @@ def start_driver(
     min_free_gib: float = 0.0,
     log: Path | None = None,
     marks: Path | None = None,
+    address: str | None = None,
+    terminal: int | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a driver.
+    """Start a driver in a session and a process group of its own.
 
     Args:
         log: where its words go; none: `driver.log` in `storage`.
         marks: where the stand-in for training leaves its notes; none: `storage`.
+        address: of Ray; none: that of this test session.
+        terminal: descriptor of the terminal that the driver has; none: it has no terminal, and writes into its log.
     """
-    address = ray.get_runtime_context().gcs_address
+    address = address or ray.get_runtime_context().gcs_address
     environment = {**os.environ, "RAY_AUTH_MODE": "token"}  # PYTHONPATH is that of the session's Ray
     words = [address, storage, marks or storage, name, trials, step_s, min_free_gib]
     with (log or storage / "driver.log").open("ab") as file:
         return subprocess.Popen(
             [sys.executable, str(PROGRAM), *map(str, words)],
             env=environment,
-            stdout=file,
+            stdout=file if terminal is None else terminal,
             stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=None if terminal is None else lambda: fcntl.ioctl(terminal, termios.TIOCSCTTY, 0),
         )

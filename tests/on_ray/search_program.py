@@ -12,18 +12,26 @@ from analytic import Analytic, Script
 
 from harness import api
 from harness.cluster import ray_session
+from harness.reporting.results import Results
 
 
 def main(address: str, storage: Path, marks: Path, name: str, trials: int, step_s: float, min_free_gib: float) -> None:
+    with ray_session(address):
+        results = search(storage, marks, name, trials, step_s, min_free_gib)
+    sys.stdout.write(f"ended: {results.reason}\n")
+
+
+def search(
+    storage: Path, marks: Path, name: str, trials: int, step_s: float = 0.0, min_free_gib: float = 0.0
+) -> Results:
+    """Begin or go on with a search in the active Ray session."""
     script = Script([{"quality": 0.1 + 0.8 * (n * 7 % trials) / trials, "name": f"trial-{n}"} for n in range(trials)])
     searches = storage / "searches"
-    with ray_session(address):
-        results = api.search(
-            Analytic(marks, step_s=step_s), space=script, trials=trials, gangs=1, grace_steps=3, save_interval_s=0,
-            min_free_gib=min_free_gib, patience_s=10, name=name, resume=(searches / name / "run.yaml").exists(),
-            storage=searches, tracking_uri=f"sqlite:///{storage}/mlflow.db", report=False, quiet=True,
-        )  # fmt: skip
-    sys.stdout.write(f"ended: {results.reason}\n")
+    return api.search(
+        Analytic(marks, step_s=step_s), space=script, trials=trials, gangs=1, grace_steps=3, save_interval_s=0,
+        min_free_gib=min_free_gib, patience_s=10, name=name, resume=(searches / name / "run.yaml").exists(),
+        storage=searches, tracking_uri=f"sqlite:///{storage}/mlflow.db", report=False,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A second Ctrl-C ends a driver that still waits for its trials; the search can be resumed all the same."""
+"""A second Ctrl-C or SIGTERM ends a driver that still waits for its trials; the search can be resumed all the same."""
 
 from __future__ import annotations
 
@@ -14,13 +14,25 @@ pytestmark = pytest.mark.timeout(600)
 TRIALS = 3
 
 
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(signal.SIGTERM, id="SIGTERM"),
+        pytest.param(signal.SIGINT, id="Ctrl-C", marks=pytest.mark.long),
+    ],
+)
+def number(request: pytest.FixtureRequest) -> signal.Signals:
+    chosen: signal.Signals = request.param
+    return chosen
+
+
 @pytest.fixture(scope="module")
-def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def storage(number: signal.Signals, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("twice")
 
 
 @pytest.fixture(scope="module")
-def waited_s(ray_here: None, storage: Path) -> float:
+def waited_s(ray_here: None, number: signal.Signals, storage: Path) -> float:
     """Interrupt twice while a step of a minute is under way; return how long the driver took to end."""
     log = storage / "driver.log"
     driver = start_driver(storage, "twice", TRIALS, step_s=60.0)
@@ -32,10 +44,10 @@ def waited_s(ray_here: None, storage: Path) -> float:
         assert time.monotonic() < deadline, log.read_text()[-3000:]
         time.sleep(0.1)
     time.sleep(8.0)  # the gang has begun its first step
-    driver.send_signal(signal.SIGINT)
+    driver.send_signal(number)
     time.sleep(1.0)
-    assert driver.poll() is None, "one Ctrl-C waits for the step"
-    driver.send_signal(signal.SIGINT)
+    assert driver.poll() is None, "one signal waits for the step"
+    driver.send_signal(number)
     began = time.monotonic()
     driver.wait(timeout=60)
     return time.monotonic() - began
@@ -48,7 +60,7 @@ def books(waited_s: float, storage: Path) -> Books:
     return read_books(storage / "searches" / "twice", storage, f"sqlite:///{storage}/mlflow.db")
 
 
-def test_the_second_ctrl_c_does_not_wait_for_the_step(waited_s: float) -> None:
+def test_the_second_signal_does_not_wait_for_the_step(waited_s: float) -> None:
     assert waited_s < 45.0  # the step takes 60
 
 

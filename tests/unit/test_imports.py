@@ -12,7 +12,7 @@ OURS = {"harness", "trainers", "search_spaces"}
 
 
 ROOMS = (
-    "formats", "tables", "statistics", "trials", "run_folder", "event_log", "console", "cluster", "gangs",
+    "formats", "tables", "statistics", "trials", "run_folder", "event_log", "console", "signals", "cluster", "gangs",
     "tracking", "tuning", "models", "experiment", "ablation", "planning", "scaling", "reporting", "session", "api",
     "__init__", "cli",
 )  # fmt: skip

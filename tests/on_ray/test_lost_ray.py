@@ -1,0 +1,96 @@
+"""A driver is told to end, or its Ray is killed under it: the books are closed, and the search can be resumed."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+import pytest
+from books import Books, read_books
+from drivers import start_driver
+from search_program import search
+
+pytestmark = pytest.mark.timeout(600)
+
+INTERRUPTIONS = {"terminal closed", "SIGTERM to the group", "SIGTERM to all"}
+LOSSES = {"raylet killed": "raylet", "gcs_server killed": "GCS"}
+"""Faults of Ray, and what the driver calls what died."""
+
+
+class End(NamedTuple):
+    """How a driver ended."""
+
+    fault: str
+    code: int
+    waited_s: float
+    """From the fault to its end."""
+    log: str
+    books: Books
+    storage: Path
+
+
+@pytest.fixture(scope="module", params=sorted(INTERRUPTIONS | LOSSES.keys()))
+def end(ray_here: None, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> End:
+    fault, storage = request.param, tmp_path_factory.mktemp("lost")
+    ours, theirs = pty.openpty() if fault == "terminal closed" else (None, None)
+    driver = start_driver(storage, "lost", 1, step_s=0.5, address="local", terminal=theirs)
+    if theirs is not None:
+        os.close(theirs)
+    deadline = time.monotonic() + 240
+    while not (steps := storage / "trial-0.steps").exists() or len(steps.read_text().split()) < 3:
+        assert (driver.poll(), time.monotonic() < deadline) == (None, True), (storage / "driver.log").read_text()[
+            -3000:
+        ]
+        time.sleep(0.1)
+    began = time.monotonic()
+    cause(fault, driver, ours)
+    code = driver.wait(timeout=90)
+    waited_s = time.monotonic() - began
+    books = read_books(storage / "searches" / "lost", storage, f"sqlite:///{storage}/mlflow.db")
+    return End(fault, code, waited_s, (storage / "driver.log").read_text(), books, storage)
+
+
+def cause(fault: str, driver: subprocess.Popen[bytes], terminal: int | None) -> None:
+    everyone = [psutil.Process(driver.pid), *psutil.Process(driver.pid).children(recursive=True)]
+    if terminal is not None:
+        os.close(terminal)
+    elif fault == "SIGTERM to the group":
+        os.killpg(driver.pid, signal.SIGTERM)
+    elif fault == "SIGTERM to all":
+        for process in everyone:
+            process.terminate()
+    else:
+        [victim] = [process for process in everyone if Path(process.exe()).name == fault.split()[0]]
+        victim.kill()
+
+
+def test_the_driver_ends_by_itself_as_by_ctrl_c_or_as_a_failure(end: End) -> None:
+    assert end.code == (-signal.SIGINT if end.fault in INTERRUPTIONS else 1)
+    assert end.waited_s < 45.0  # Ray ends a driver without a GCS after 60
+
+
+def test_nothing_is_left_running_and_no_trial_is_lost(end: End) -> None:
+    assert (end.books.ledger, end.books.optuna, end.books.mlflow) == (["INTERRUPTED"], ["WAITING"], ["KILLED"])
+    assert end.books.mlflow_parents == ["KILLED" if end.fault in INTERRUPTIONS else "FAILED"]
+
+
+def test_one_line_says_what_died_and_one_how_to_go_on(end: End) -> None:
+    lines = [line for line in end.log.splitlines() if line.startswith(("failed: ", "once that is mended, go on with "))]
+    what = LOSSES.get(end.fault)
+    assert (len(lines), what is None or lines[0].startswith(f"failed: Ray's {what} at ")) == (2 if what else 0, True)
+
+
+def test_the_search_goes_on_at_most_two_steps_earlier(end: End) -> None:
+    """That is one interval, here one step, and the step that was under way."""
+    search(end.storage, end.storage, "lost", 1)
+    books = read_books(end.storage / "searches" / "lost", end.storage, f"sqlite:///{end.storage}/mlflow.db")
+    assert (books.ledger, books.optuna, books.mlflow) == (["COMPLETE"], ["COMPLETE"], ["FINISHED"])
+    assert books.mlflow_parents == ["FINISHED"]
+    saved = end.fault in INTERRUPTIONS - {"SIGTERM to all"}
+    assert books.repeated("trial-0") <= (0 if saved else 2)
