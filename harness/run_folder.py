@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import yaml
 
+from trainers.drafts import draft_of
 from trainers.errors import UsageError
 
 if TYPE_CHECKING:
@@ -277,10 +278,8 @@ def apart(folder: Path, step: int) -> Path:
 
 def write_whole(path: Path, text: str) -> None:
     """Write a text file, whole or not at all: a reader sees the old one or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    with draft_of(path) as draft:
+        draft.write_text(text, encoding="utf-8")
 
 
 def fresh_folder(folder: Path) -> Path:

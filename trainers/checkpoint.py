@@ -8,25 +8,20 @@ from typing import Any
 
 import torch
 
+from trainers.drafts import draft_of
 from trainers.errors import DataError
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write the state to `path`, atomically: a reader sees the old file or the new one, never a part.
 
-    The temporary file lies beside the target, so that the rename stays on one file system; it is synced before it is
-    renamed, so that a power loss leaves no empty file.
+    The draft lies beside the target, so that the rename stays on one file system; it is synced before it is renamed, so
+    that a power loss leaves no empty file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with draft_of(path) as draft, draft.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

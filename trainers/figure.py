@@ -21,6 +21,7 @@ from trainers.css.prototypes import own_class
 from trainers.css.pseudo_labels import pseudo_labels, upsample
 from trainers.data.source import ImageSource
 from trainers.data.splits import open_splits
+from trainers.drafts import draft_of
 from trainers.loader import to_images
 from trainers.local_run import LocalRun
 from trainers.snapshots import Snapshot
@@ -103,10 +104,8 @@ def draw_predictions(state: TrainState, source: ImageSource, config: TrainConfig
     ends = [_end(max(float(panel.maps[column].max()) for panel in panels)) for column in range(len(MAPS))]
     for row, panel in zip(rows, panels, strict=True):
         row += [colormap(values.cpu().numpy() / end) for values, end in zip(panel.maps, ends, strict=True)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.part")
-    _compose(rows, ends).save(draft, format="PNG")
-    draft.replace(path)
+    with draft_of(path) as draft:
+        _compose(rows, ends).save(draft, format="PNG")
 
 
 def draw_checkpoint(config: TrainConfig, checkpoint: Path, path: Path, count: int = 5) -> None:
@@ -171,10 +170,8 @@ def draw_representations(snapshots: Sequence[Snapshot], classes: Sequence[str], 
     canvas.legend(
         handles=[handles[index] for index in sorted(handles)], loc="outside lower center", ncols=6, fontsize=8
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.part")
-    canvas.savefig(draft, dpi=120, format="png", metadata={"Software": None})
-    draft.replace(path)
+    with draft_of(path) as draft:
+        canvas.savefig(draft, dpi=120, format="png", metadata={"Software": None})
 
 
 def _with_ends(count: int, total: int) -> list[int]:

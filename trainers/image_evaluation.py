@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from trainers.config import FolderData, TrainConfig
 from trainers.data.files import FileSource, require_masks
 from trainers.data.folder import FolderReader, list_pairs
 from trainers.data.source import ImageSource
+from trainers.drafts import draft_of
 from trainers.errors import DataError
 from trainers.evaluate import predictions
 from trainers.loader import numbered_groups
@@ -121,10 +121,8 @@ def save_image_evaluation(path: Path, evaluation: ImageEvaluation) -> None:
         names=np.array(evaluation.names, str),
         classes=np.array(evaluation.classes, str),
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_bytes(content.getvalue())
-    draft.replace(path)
+    with draft_of(path) as draft:
+        draft.write_bytes(content.getvalue())
 
 
 def load_image_evaluation(path: Path) -> ImageEvaluation:

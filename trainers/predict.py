@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from trainers.compute import forward
 from trainers.css.pseudo_labels import upsample
 from trainers.data.files import in_threads, open_image
 from trainers.data.folder import IMAGE_SUFFIXES
+from trainers.drafts import draft_of
 from trainers.errors import DataError, UsageError
 from trainers.figure import overlay, palette
 from trainers.loader import to_images
@@ -156,13 +156,8 @@ def mask_image(label: Mask, num_classes: int) -> Image.Image:
 
 def write_png(path: Path, picture: Image.Image) -> None:
     """Write a PNG whole or not at all, into a folder that is made where it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with draft_of(path) as draft:
         picture.save(draft, format="PNG")
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _as_mask(label: Tensor) -> Mask:

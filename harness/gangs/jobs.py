@@ -24,6 +24,7 @@ from harness.gangs.pool import GangPool, NodeMonitor
 from harness.run_folder import APART, GANGS, PREVIOUS, TRIALS, checkpoint_folder, fresh_folder, sole_driver
 from harness.signals import interruptible
 from harness.trials import INTERRUPTED, Experiment, GangsBrokenError, Trial, TrialObserver, TrialState, Value
+from trainers.drafts import sweep
 from trainers.errors import UsageError
 
 POLL_S = 0.5
@@ -93,6 +94,7 @@ def run_jobs(jobs: Jobs) -> JobsEnd:
     sizes = jobs.sizes or (jobs.allocation.workers_per_gang,)
     check_fit(jobs.allocation.gangs, sizes[0], jobs.allocation.use_gpu)
     with sole_driver(jobs.folder):
+        sweep(jobs.folder)
         check_nodes(jobs.folder)
         history = jobs.earlier or read_ledger(jobs.folder / LEDGER)
         session = _Session(jobs, history)

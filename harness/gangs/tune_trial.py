@@ -20,6 +20,7 @@ from ray.exceptions import RayActorError
 from harness.gangs.client import call_with_retry
 from harness.gangs.messages import Job, Report
 from harness.run_folder import LATEST, PREVIOUS
+from trainers.drafts import draft_name
 
 OBJECTIVE = "objective"
 """Key of a result: the maximised value. Missing where the trial failed."""
@@ -86,10 +87,9 @@ class GangTrial(tune.Trainable):  # type: ignore[misc]  # ray is untyped
             return
         folder = Path(self._job.checkpoint_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        part = folder / "adopted.pt"
-        part.unlink(missing_ok=True)
-        os.link(pointer["file"], part)
-        os.replace(part, folder / LATEST)
+        draft = draft_name(folder / LATEST)
+        os.link(pointer["file"], draft)
+        os.replace(draft, folder / LATEST)
         (folder / PREVIOUS).unlink(missing_ok=True)
         self._job = replace(self._job, last_step=pointer["step"])
 

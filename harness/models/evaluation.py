@@ -17,6 +17,7 @@ from PIL import Image
 from harness.run_folder import write_whole
 from harness.tables import Column, Data, Table, table_csv
 from trainers.data.source import ImageSource
+from trainers.drafts import draft_of
 from trainers.evaluate import predictions
 from trainers.figure import overlay
 from trainers.image_evaluation import ImageEvaluation, save_image_evaluation
@@ -144,10 +145,8 @@ def draw_confusion(images: ImageEvaluation, path: Path, title: str) -> None:
             axes.text(column, row, f"{value:.2f}"[1:] if value < 0.995 else "1", ha="center", va="center",
                       color=colour, fontsize=8)  # fmt: skip
     figure.colorbar(image, ax=axes, label="share of the class's pixels", shrink=0.85)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.part")
-    figure.savefig(draft, dpi=110, format="png")
-    draft.replace(path)
+    with draft_of(path) as draft:
+        figure.savefig(draft, dpi=110, format="png")
 
 
 def draw_images(segmenter: Segmenter, source: ImageSource, folder: Path, count: int) -> None:

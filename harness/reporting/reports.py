@@ -6,7 +6,6 @@ import base64
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +27,7 @@ from harness.reporting.themes import DARK, LIGHT
 from harness.reporting.training import classes, curves, predictions
 from harness.run_folder import kind_of
 from harness.tables import Cell, markdown_inline, markdown_text, spans, table_csv, table_latex, table_markdown
+from trainers.drafts import draft_name, held
 
 FOLDER = "report"
 """Of a report, in the folder of what it reports on."""
@@ -75,11 +75,12 @@ def write_report(document: Document, folder: Path, foot: str = "") -> list[Path]
         OSError: it cannot be written.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    new = draft_name(folder)
+    new.mkdir()
     try:
-        new.chmod(0o755)
-        _fill(new, document, foot)
-        _swap(new, folder)
+        with held(new):
+            _fill(new, document, foot)
+            _swap(new, folder)
     finally:
         shutil.rmtree(new, ignore_errors=True)
     files = (path for path in folder.rglob("*") if path.is_file())
@@ -110,7 +111,7 @@ def _fill(folder: Path, document: Document, foot: str) -> None:
 
 
 def _swap(new: Path, folder: Path) -> None:
-    old = new.with_name(f"{new.name}-old")
+    old = draft_name(folder)
     if folder.exists():
         os.replace(folder, old)
     try:

@@ -37,6 +37,7 @@ from harness.tuning.schedulers import SCHEDULERS, Past, make_scheduler, replay
 from harness.tuning.searcher import TruthfulOptunaSearch
 from harness.tuning.stopping import Health
 from harness.tuning.study import JOURNAL, journal, open_study, own_trials, reconcile
+from trainers.drafts import sweep
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +96,7 @@ def run_search(search: Search) -> SearchEnd:
     folder, objective, gangs = search.folder, search.objectives[0], search.allocation
     check_fit(gangs.gangs, gangs.workers_per_gang, gangs.use_gpu)
     with sole_driver(folder):
+        sweep(folder)
         check_nodes(folder)
         history = search.earlier or reconcile(folder, folder.name, objective)
         left = search.config.trials - sum(trial.state.over for trial in history.trials.values())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -29,6 +28,7 @@ from trainers.data.folder import FolderReader
 from trainers.data.reader import Reader
 from trainers.data.source import ImageSource
 from trainers.data.voc import VocReader
+from trainers.drafts import draft_of
 from trainers.errors import DataError
 
 DIGEST = "digest.txt"
@@ -141,9 +141,8 @@ def write_splits(splits: Splits, folder: Path) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
+    with draft_of(path) as draft:
+        draft.write_text(text, encoding="utf-8")
 
 
 @lru_cache(maxsize=4)
