@@ -26,12 +26,12 @@ from harness.ablation.results import Ablation
 from harness.ablation.run import gather
 from harness.cluster import Allocation, Slots, allocate, cluster_slots, cores, local_slots, ray_session
 from harness.console import Console, make_console
-from harness.event_log import LEDGER, History, is_closed, read_ledger
+from harness.event_log import LEDGER, History, how_closed, read_ledger
 from harness.experiment import CssExperiment
 from harness.gangs.jobs import Jobs, run_jobs
 from harness.models.evaluate_model import evaluate_model
 from harness.models.evaluation import Evaluation
-from harness.reporting.results import Results, candidates, read_results
+from harness.reporting.results import FILES, Results, candidates, read_results
 from harness.run_folder import (
     COMMANDS,
     Kind,
@@ -48,7 +48,7 @@ from harness.run_folder import (
 from harness.scaling.report import Scaling
 from harness.scaling.session import make_request as make_scale_request
 from harness.scaling.session import run_scaling
-from harness.session import Session, ablate_session, go_on_with, going_on, record_session
+from harness.session import Session, ablate_session, go_on_with, going_on, record_session, send_left
 from harness.tracking.stores import OUTBOX, absolute_uri
 from harness.trials import Experiment, TrialObserver, TrialState, Value
 from harness.tuning.config import LASTING, SearchConfig, check_space, rungs
@@ -196,7 +196,8 @@ def train(
             check_same(before, info, "begin another training with another --name")
             earlier = read_ledger(folder / LEDGER)
             over = 0 in earlier.trials and earlier.trials[0].state is TrialState.COMPLETE
-            if over and is_closed(folder / OUTBOX):
+            if over and (folder / FILES[0]).exists() and how_closed(folder / OUTBOX) == "FINISHED":
+                send_left(folder, uri, console)
                 must = "a training that goes on must not be over"
                 raise UsageError(f"{must}, {name} is complete: s4 report {name} shows it")
         objective = Objective(experiment.metric, "max")

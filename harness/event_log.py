@@ -246,12 +246,15 @@ def pending(path: Path) -> int:
     return path.read_bytes().count(b"\n") - _done(path) if path.exists() else 0
 
 
-def is_closed(path: Path) -> bool:
-    """Return whether an outbox tells of everything to the end; so does a file that is missing: nothing was recorded."""
+def how_closed(path: Path) -> str | None:
+    """Return MLflow's status with which a run's own record was closed; none where it is open, or nothing was recorded.
+
+    `s4 sync` closes what a killed driver left open as KILLED, so only a session that came to its end leaves FINISHED.
+    """
     state = OutboxState()
     for operation in json_lines(path):
         state.follow(operation)
-    return state.closed or not path.exists()
+    return state.closed
 
 
 class Outbox:
@@ -328,11 +331,14 @@ class OutboxState:
     """The first operation, which names the search."""
     open_trials: set[int] = field(default_factory=set)
     """Started and not ended."""
-    ended: int = 0
+    steps: dict[int, float] = field(default_factory=dict)
+    """Of each trial's last report."""
+    ended: set[int] = field(default_factory=set)
+    """Ended, and not started again since."""
     status: str | None = None
     """MLflow's, of the trial that ended last."""
-    closed: bool = False
-    """Whether the parent, or the single run of a training, was ended after it was opened."""
+    closed: str | None = None
+    """MLflow's status with which the parent, or the single run of a training, was ended after it was opened."""
     best: float | None = None
     """Best value of completed trials, as shown on the parent."""
     pending: list[tuple[Operation, int]] = field(default_factory=list)
@@ -353,14 +359,17 @@ class OutboxState:
         """Take note of one operation."""
         match operation:
             case {"op": "open"}:
-                self.closed = False
+                self.closed = None
             case {"op": "start", "trial": number}:
                 self.open_trials.add(number)
+                self.ended.discard(number)
             case {"op": "end", "trial": int(number), "status": status}:
                 self.open_trials.discard(number)
-                self.ended += 1
+                self.ended.add(number)
                 self.status = status
-            case {"op": "end"}:
-                self.closed = True
+            case {"op": "end", "status": status}:
+                self.closed = status
             case {"op": "report", "best": value}:
                 self.best = value
+            case {"op": "report", "trial": int(number), "step": step}:
+                self.steps[number] = step

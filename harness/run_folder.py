@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import yaml
 
-from trainers.drafts import draft_of
+from trainers.drafts import draft_of, is_draft
 from trainers.errors import UsageError
 
 if TYPE_CHECKING:
@@ -218,8 +218,10 @@ def existing_folder(storage: Path, name: str) -> Path:
 
 
 def is_new(folder: Path) -> bool:
-    """Return whether nothing began in a folder: it is missing, or holds a lock alone, as a killed driver leaves it."""
-    return not folder.exists() or (folder.is_dir() and {path.name for path in folder.iterdir()} <= {LOCK})
+    """Return whether nothing began in a folder: it is missing, or a killed driver left its lock and drafts."""
+    if not folder.is_dir():
+        return not folder.exists()
+    return all(path.name == LOCK or is_draft(path) for path in folder.iterdir())
 
 
 @contextmanager

@@ -23,14 +23,14 @@ from harness.ablation.run import to_table as ablation_table
 from harness.ablation.tracking import record_outcomes, run_tags
 from harness.cluster import allocate, cluster_slots, cores, local_slots, ray_session
 from harness.console import Console, Tally, show_progress
-from harness.event_log import LEDGER, History, is_closed, pending, read_ledger
+from harness.event_log import LEDGER, History, how_closed, pending, read_ledger
 from harness.formats import counted
 from harness.gangs.jobs import Jobs, run_jobs
 from harness.reporting.ablation.record import read_ablation
 from harness.reporting.next_steps import next_commands, resume_command
 from harness.reporting.record import read_or_rebuild
 from harness.reporting.reports import report_on
-from harness.reporting.results import FILES, Collector, Results, summary, to_table, write_results
+from harness.reporting.results import Collector, Results, summary, to_table, write_results
 from harness.run_folder import PICTURE, REPRESENTATIONS, RunInfo, existing_folder, kind_of, read_run, sole_driver
 from harness.tables import Table
 from harness.tracking.node_metrics import NodeMetrics
@@ -93,7 +93,7 @@ def record_session(session: Session, work: Callable[[Sequence[TrialObserver]], o
         folder, info, session.tracking_uri, tags, console, metric=objective.metric, maximise=objective.maximise
     ) as recorder:
         _record_inputs(recorder, session)
-        recorder.close_finished(earlier)
+        recorder.catch_up(earlier)
         try:
             with watching(recorder, tally, console) as progress:
                 work([recorder, collector, progress])
@@ -141,9 +141,9 @@ def ablate_session(
         KeyboardInterrupt: it was interrupted.
     """
     ablation = _finished(folder, request, metric)
-    if ablation is not None and is_closed(folder / OUTBOX):
-        if pending(folder / OUTBOX) and (note := replay(folder / OUTBOX, tracking_uri, SEND_S).note):
-            console.say(f"tracking: {note}")
+    recorded = (folder / OUTBOX).exists()  # a copy of a folder may lack it
+    if ablation is not None and (not recorded or how_closed(folder / OUTBOX) == "FINISHED"):
+        send_left(folder, tracking_uri, console)
         console.say(
             f"{folder.name} is finished: nothing to train{'' if request.confirms else '; more seeds can be asked for'}"
         )
@@ -176,7 +176,7 @@ def ablate_session(
                 f"trainings of {info.horizon} steps, {left} to train; {allocation.gangs} gangs x {workers} workers"
             )
             console.say(f"results in {folder}, records at {tracking_uri}")
-            recorder.close_finished(earlier)
+            recorder.catch_up(earlier)
             tally = Tally(
                 len(request.runs), info.horizon, request.watched, earlier=earlier,
                 label=lambda number: request.runs[number].label,
@@ -265,22 +265,24 @@ def show_noise(ablation: Ablation, storage: Path, console: Console) -> None:
     console.result({"name": ablation.name, "preset": base, "folder": str(folder), "metrics": metrics})
 
 
+def send_left(folder: Path, tracking_uri: str, console: Console) -> None:
+    """Send what the driver of a run that is over did not get to send."""
+    if pending(folder / OUTBOX) and (note := replay(folder / OUTBOX, tracking_uri, SEND_S).note):
+        console.say(f"tracking: {note}")
+
+
 def send_records(folder: Path, tracking_uri: str) -> Delivery:
     """Send what MLflow lacks of a run, and end what a driver that was killed left open there.
 
     Raises:
         UsageError: a driver is at it, nothing was recorded, or a file of the run cannot be read.
     """
-    if kind_of(folder) is None or is_closed(folder / OUTBOX):
+    if kind_of(folder) is None or not (folder / OUTBOX).exists() or how_closed(folder / OUTBOX) is not None:
         return replay(folder / OUTBOX, tracking_uri)
     info = read_run(folder)
     with sole_driver(folder):
-        asked, results = info.request, FILES[0] if info.kind in ("search", "train") else RESULTS
-        options = asked.get("options", {})
-        trials = {"search": options.get("trials", 0), "train": 1}.get(info.kind, len(asked.get("runs", ())))
-        over = sum(trial.state.over for trial in read_ledger(folder / LEDGER).trials.values()) >= trials
-        objective = parse_objectives(options.get("objective") or [info.metric])[0]
-        return close_books(folder, tracking_uri, objective.maximise, over and (folder / results).exists())
+        objective = parse_objectives(info.request.get("options", {}).get("objective") or [info.metric])[0]
+        return close_books(folder, tracking_uri, objective.maximise)
 
 
 def go_on_with(folder: Path, command: str, tracking_uri: str) -> str:

@@ -22,6 +22,11 @@ def draft_name(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
 
 
+def is_draft(path: Path) -> bool:
+    """Return whether a file or folder has the name of a draft."""
+    return NAME.fullmatch(path.name) is not None
+
+
 @contextmanager
 def draft_of(path: Path) -> Iterator[Path]:
     """Yield an empty file that becomes `path`, whole, when the block ends; where the block raises it is removed."""
@@ -47,7 +52,7 @@ def held(draft: Path) -> Iterator[None]:
 
 def left_over(folder: Path) -> list[Path]:
     """Return the drafts below a folder whose writers were killed, by name."""
-    return sorted(path for path in folder.rglob(".*.tmp") if NAME.fullmatch(path.name) and not _is_held(path))
+    return sorted(path for path in folder.rglob(".*.tmp") if is_draft(path) and not _is_held(path))
 
 
 def sweep(folder: Path) -> None:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
 from harness.console import Console
-from harness.event_log import LEDGER, Operation, Outbox, OutboxState, is_closed, read_ledger, stamped
+from harness.event_log import LEDGER, Operation, Outbox, OutboxState, read_ledger, stamped
 from harness.run_folder import RunInfo, git_sha, read_run
 from harness.tracking.limits import (
     NAME_LENGTH,
@@ -150,11 +150,15 @@ class MlflowRecorder(RunLogger):
         self._end(status, tags, trial=trial.number, step=clean_step(trial.step), metrics=finite(metrics)[0])
         self._show_best(trial)
 
-    def close_finished(self, trials: Iterable[Trial]) -> None:
-        """End the runs of trials that are over, but that an earlier driver left open."""
+    def catch_up(self, trials: Iterable[Trial]) -> None:
+        """Log what the ledger knows of trials and an earlier driver did not get to record: a last report, an end."""
         for trial in trials:
-            if trial.state.over and trial.number in self._state.open_trials:
-                self.on_end(trial)
+            if trial.number in self._state.open_trials:
+                if trial.metrics and trial.step > self._state.steps.get(trial.number, -1):
+                    self.on_report(trial)
+                if trial.state.over:
+                    self.on_end(trial)
+            self._show_best(trial)
 
     def system(self, node: str, reading: Mapping[str, float]) -> None:
         """Log what a node is busy with on the search's run (its page *System metrics*); steps are ten seconds each."""
@@ -205,7 +209,7 @@ class MlflowRecorder(RunLogger):
         best = self._state.best
         if best is None or (value > best if self._maximise else value < best):
             metrics = {f"best/{self._leaf}": value, "best/trial": float(trial.number)}
-            self._log("report", None, step=self._state.ended, metrics=metrics, best=value)
+            self._log("report", None, step=len(self._state.ended), metrics=metrics, best=value)
 
     def _end(self, status: str, tags: Mapping[str, str], trial: int | None = None, **more: object) -> None:
         self._log("end", trial, status=status, tags=dict(tags), **more)
@@ -215,24 +219,18 @@ class MlflowRecorder(RunLogger):
         self._sender.send(operation, self._outbox.append(operation))
 
 
-def close_books(folder: Path, tracking_uri: str, maximise: bool, over: bool) -> Delivery:
+def close_books(folder: Path, tracking_uri: str, maximise: bool) -> Delivery:
     """Send what MLflow lacks of a run, and end what a driver that was killed left open there. The lock must be held.
-
-    Args:
-        maximise: whether the objective is maximised.
-        over: whether all is done: its end is FINISHED then, else KILLED.
 
     Raises:
         UsageError: nothing was recorded, or the ledger cannot be read.
     """
-    if is_closed(folder / OUTBOX):
-        return replay(folder / OUTBOX, tracking_uri)
     info = read_run(folder)
     recorder = MlflowRecorder(
         tracking_uri, EXPERIMENT, info.kind, folder.name, {}, folder / OUTBOX, metric=info.metric, maximise=maximise
     )
-    recorder.close_finished(read_ledger(folder / LEDGER, maximise).trials.values())
-    return recorder.close("FINISHED") if over else recorder.close("KILLED", "its driver was killed")
+    recorder.catch_up(read_ledger(folder / LEDGER, maximise).trials.values())
+    return recorder.close("KILLED", "its driver was killed")
 
 
 def replay(outbox: Path, tracking_uri: str, timeout_s: float = 600.0) -> Delivery:
