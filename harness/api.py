@@ -26,7 +26,7 @@ from harness.ablation.results import Ablation
 from harness.ablation.run import gather
 from harness.cluster import Allocation, Slots, allocate, cluster_slots, cores, local_slots, ray_session
 from harness.console import Console, make_console
-from harness.event_log import LEDGER, History, operations, read_ledger
+from harness.event_log import LEDGER, History, read_ledger, require_operations
 from harness.experiment import CssExperiment
 from harness.gangs.jobs import Jobs, run_jobs
 from harness.models.evaluate_model import evaluate_model
@@ -249,8 +249,7 @@ def _resumed(storage: Path, name: str | None, kind: Kind) -> tuple[Path, RunInfo
         raise UsageError(f"--resume must come with the --name of {what}, got none: it is that of its folder")
     folder = named_folder(storage, name)
     info = read_run(folder, kind)
-    for _ in operations(folder / OUTBOX):  # one that cannot be read is refused before anything starts
-        pass
+    require_operations(folder / OUTBOX)
     return folder, info
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.console import Console
-from harness.event_log import LEDGER, History, mend_outbox, operations, pending, read_ledger
+from harness.event_log import LEDGER, History, mend_outbox, pending, read_ledger, require_operations
 from harness.experiment import CssExperiment
 from harness.formats import counted, one_line
 from harness.run_folder import (
@@ -269,9 +269,7 @@ def check_outbox(records: Records) -> Iterator[Finding]:
     """Look for records that did not reach MLflow."""
     outbox = records.folder / OUTBOX
     try:
-        opened = any([True for _ in operations(outbox)])  # all are read
-        if opened and search_id_of(records.folder) is None:
-            raise UsageError(f"{OUTBOX} does not begin with the names of the runs in MLflow")
+        require_operations(outbox)
     except UsageError as error:
         yield Finding(None, str(error), partial(mend_outbox, outbox))
         return

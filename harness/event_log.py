@@ -276,28 +276,36 @@ def operations(path: Path) -> Iterator[Operation]:
     """Yield the operations of an outbox, without opening it; none where there is no file.
 
     Raises:
-        UsageError: a line is no operation.
+        UsageError: a line is no operation, or the first one names no runs.
     """
     try:
         for number, operation in enumerate(json_lines(path), start=1):
             if not isinstance(operation.get("op"), str):
                 raise ValueError(f"line {number} has another shape: {json.dumps(operation)[:100]}")
+            if number == 1 and not is_opening(operation):
+                raise ValueError("its first line names no runs")
             yield operation
     except ValueError as error:
-        raise _no_outbox(path, error) from None
-
-
-def _no_outbox(path: Path, error: object) -> UsageError:
-    return UsageError(
-        f"{path} must hold operations, it does not: {error}; the ledger and what MLflow received are as they were: "
-        f"s4 doctor {path.parent.name} --fix takes out what cannot be read"
-    )
+        raise UsageError(
+            f"{path} must hold operations, it does not: {error}; the ledger and what MLflow received are as they were: "
+            f"s4 doctor {path.parent.name} --fix takes out what cannot be read"
+        ) from None
 
 
 def is_opening(operation: Operation) -> bool:
     """Return whether an operation is one that an outbox begins with: it names the runs in MLflow."""
     texts, tags = ("experiment", "kind", "name", "search_id"), operation.get("tags")
     return all(isinstance(operation.get(key), str) for key in texts) and isinstance(tags, dict)
+
+
+def require_operations(path: Path) -> None:
+    """Read an outbox without opening it.
+
+    Raises:
+        UsageError: a line is no operation, or the first one names no runs.
+    """
+    for _ in operations(path):
+        pass
 
 
 def mend_outbox(path: Path) -> None:
@@ -363,12 +371,8 @@ class Outbox:
         return self.count
 
     def operations(self) -> Iterator[Operation]:
-        """Yield all operations, oldest first; the n-th is line n.
-
-        Raises:
-            UsageError: a line is no operation.
-        """
-        yield from operations(self.path)
+        """Yield all operations, oldest first; the n-th is line n."""
+        yield from json_lines(self.path)
 
     def done(self) -> int:
         """Return how many operations have been applied."""
@@ -421,9 +425,7 @@ class OutboxState:
         """
         history, done = cls(), outbox.done()
         try:
-            for line, operation in enumerate(outbox.operations(), start=1):
-                if history.opening is None and not is_opening(operation):
-                    raise _no_outbox(outbox.path, "its first line names no runs")
+            for line, operation in enumerate(operations(outbox.path), start=1):
                 history.opening = history.opening or operation
                 if line > done:
                     history.pending.append((operation, line))

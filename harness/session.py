@@ -23,7 +23,7 @@ from harness.ablation.run import to_table as ablation_table
 from harness.ablation.tracking import record_outcomes, run_tags
 from harness.cluster import allocate, cluster_slots, cores, local_slots, ray_session
 from harness.console import Console, Tally, show_progress
-from harness.event_log import LEDGER, History, read_ledger
+from harness.event_log import LEDGER, History, read_ledger, require_operations
 from harness.formats import counted
 from harness.gangs.jobs import Jobs, run_jobs
 from harness.reporting.ablation.record import read_ablation
@@ -35,6 +35,7 @@ from harness.run_folder import PICTURE, REPRESENTATIONS, RunInfo, existing_folde
 from harness.tables import Table
 from harness.tracking.node_metrics import NodeMetrics
 from harness.tracking.recorder import MlflowRecorder, recording, tags_of
+from harness.tracking.stores import OUTBOX
 from harness.tracking.views import Chart
 from harness.trials import Experiment, GangsBrokenError, TrialObserver, UnfinishedError
 from harness.tuning.objectives import Objective
@@ -142,6 +143,7 @@ def ablate_session(
             f"{folder.name} is finished: nothing to train{'' if request.confirms else '; more seeds can be asked for'}"
         )
         return ablation
+    require_operations(folder / OUTBOX)
     for line in experiment.describe():
         console.say(line)
     local = allocate(local_slots(), workers, gangs, len(request.runs)) if address == "local" else None
