@@ -26,7 +26,7 @@ from harness.ablation.results import Ablation
 from harness.ablation.run import gather
 from harness.cluster import Allocation, Slots, allocate, cluster_slots, cores, local_slots, ray_session
 from harness.console import Console, make_console
-from harness.event_log import LEDGER, History, how_closed, read_ledger
+from harness.event_log import LEDGER, History, read_ledger, require_operations
 from harness.experiment import CssExperiment
 from harness.gangs.jobs import Jobs, run_jobs
 from harness.models.evaluate_model import evaluate_model
@@ -48,13 +48,21 @@ from harness.run_folder import (
 from harness.scaling.report import Scaling
 from harness.scaling.session import make_request as make_scale_request
 from harness.scaling.session import run_scaling
-from harness.session import Session, ablate_session, go_on_with, going_on, record_session, send_left
+from harness.session import (
+    Session,
+    ablate_session,
+    go_on_with,
+    going_on,
+    record_session,
+    recorded_to_the_end,
+    send_left,
+)
 from harness.tracking.stores import OUTBOX, absolute_uri
 from harness.trials import Experiment, TrialObserver, TrialState, Value
 from harness.tuning.config import LASTING, SearchConfig, check_space, rungs
 from harness.tuning.objectives import Objective
 from harness.tuning.run import Search, run_search
-from harness.tuning.study import reconcile
+from harness.tuning.study import fault_of, rebuild, reconcile
 from harness.tuning.warm_start import earlier_trials
 from search_spaces import Space, SpaceError, load_space
 from search_spaces.ablation import AblationPlan, Variant, load_plan
@@ -196,7 +204,7 @@ def train(
             check_same(before, info, "begin another training with another --name")
             earlier = read_ledger(folder / LEDGER)
             over = 0 in earlier.trials and earlier.trials[0].state is TrialState.COMPLETE
-            if over and (folder / FILES[0]).exists() and how_closed(folder / OUTBOX) == "FINISHED":
+            if over and (folder / FILES[0]).exists() and recorded_to_the_end(folder):
                 send_left(folder, uri, console)
                 must = "a training that goes on must not be over"
                 raise UsageError(f"{must}, {name} is complete: s4 report {name} shows it")
@@ -270,7 +278,9 @@ def _resumed(storage: Path, name: str | None, kind: Kind) -> tuple[Path, RunInfo
         what = COMMANDS[kind][0]
         raise UsageError(f"--resume must come with the --name of {what}, got none: it is that of its folder")
     folder = named_folder(storage, name)
-    return folder, read_run(folder, kind)
+    info = read_run(folder, kind)
+    require_operations(folder / OUTBOX)
+    return folder, info
 
 
 def _again(
@@ -337,6 +347,10 @@ def _resume_search(
             space = parse_space(before.request["space"])  # its file is elsewhere, seen from here
     session = _search_session(experiment, space, config, folder, uri, console)
     _check_same_search(before, session.info, space.name, folder)
+    fault = fault_of(folder, folder.name, read_ledger(folder / LEDGER))
+    if fault is not None:
+        rebuilt = rebuild(folder, folder.name, space, session.objectives, config.constraints)
+        console.say(f"{fault}: {rebuilt}")
     return replace(session, earlier=reconcile(folder, folder.name, session.objectives[0])), config
 
 

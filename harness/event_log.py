@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Self
 
-from harness.run_folder import HeldError, Lock, write_whole
+from harness.run_folder import HeldError, Lock, put_aside, write_whole
 from harness.trials import Trial, TrialState
 from trainers.errors import UsageError
 
@@ -31,15 +31,21 @@ def json_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the objects of an append-only file, one a line; half a line that a killed driver left is passed over.
 
     Raises:
-        ValueError: a whole line is no JSON.
+        ValueError: a whole line is no JSON object; with its number.
         OSError: the file cannot be read; one that does not exist has no lines.
     """
     if not path.exists():
         return
     with path.open("rb") as lines:
-        for line in lines:
+        for number, line in enumerate(lines, start=1):
             if line.endswith(b"\n"):
-                yield json.loads(line)
+                try:
+                    data = json.loads(line)
+                except ValueError as error:
+                    raise ValueError(f"line {number} is no JSON: {error}") from None
+                if not isinstance(data, dict):
+                    raise ValueError(f"line {number} is {type(data).__name__}, no object")
+                yield data
 
 
 LEDGER = "trials.jsonl"
@@ -126,26 +132,46 @@ def read_ledger(path: Path, maximise: bool = True) -> History:
         for event in json_lines(path):
             _follow(history, event, maximise)
     except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} must be the ledger of a run, it is not: {error}") from None
+        raise _no_ledger(path, error) from None
     for trial in history.unfinished():
         trial.state = TrialState.INTERRUPTED
     return history
 
 
+def _no_ledger(path: Path, error: Exception) -> UsageError:
+    return UsageError(
+        f"{path} must be the ledger of a run, it is not: {error}: take that line out, or put a copy of the file back; "
+        "checkpoints and MLflow's records are as they were"
+    )
+
+
 def _follow(history: History, event: Mapping[str, Any], maximise: bool) -> None:
-    number = event["trial"]
-    if event["event"] == "spent":
-        history.elapsed_s, history.device_s = event["elapsed_s"], event["device_s"]
-    elif event["event"] == "start":
-        if number not in history.trials:
-            history.trials[number] = Trial(number, event["params"], event["overrides"], event["config_hash"])
-        trial = history.trials[number]
-        trial.params, trial.overrides, trial.config_hash = event["params"], event["overrides"], event["config_hash"]
-        trial.state, trial.error = TrialState.RUNNING, None
-    elif event["event"] == "report":
-        history.trials[number].take_in(event["metrics"], event["value"], maximise)
-    elif event["event"] == "end":
-        history.trials[number].state, history.trials[number].error = TrialState(event["state"]), event["error"]
+    trials = history.trials
+    match event:
+        case {"event": "session"}:
+            pass
+        case {"event": "spent", "elapsed_s": int() | float() as elapsed_s, "device_s": int() | float() as device_s}:
+            history.elapsed_s, history.device_s = elapsed_s, device_s
+        case {
+            "event": "start", "trial": int(number), "params": dict(params), "overrides": dict(overrides),
+            "config_hash": str(config_hash),
+        }:  # fmt: skip
+            trial = trials.setdefault(number, Trial(number, params, overrides, config_hash))
+            trial.params, trial.overrides, trial.config_hash = params, overrides, config_hash
+            trial.state, trial.error = TrialState.RUNNING, None
+        case {
+            "event": "report",
+            "trial": int(number),
+            "metrics": dict(metrics),
+            "value": int() | float() | None as value,
+        } if number in trials and all(isinstance(metric, int | float) for metric in metrics.values()):
+            trials[number].take_in(metrics, value, maximise)
+        case {"event": "end", "trial": int(number), "state": str(state), "error": str() | None as error} if (
+            number in trials
+        ):
+            trials[number].state, trials[number].error = TrialState(state), error
+        case _:
+            raise ValueError(f"an event has another shape: {json.dumps(event)[:100]}")
 
 
 class Span(NamedTuple):
@@ -200,7 +226,7 @@ def read_times(path: Path) -> Times:
             elif kind == "end" and number in running:
                 spans.append(Span(number, running.pop(number)[0], now, event["state"]))
     except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} must be the ledger of a run, it is not: {error}") from None
+        raise _no_ledger(path, error) from None
     spans += [Span(trial, start, end, "INTERRUPTED") for trial, (start, end) in running.items()]
     return Times(sorted(spans, key=lambda span: (span.start_s, span.trial)), sessions, first or None)
 
@@ -246,13 +272,77 @@ def pending(path: Path) -> int:
     return path.read_bytes().count(b"\n") - _done(path) if path.exists() else 0
 
 
+def operations(path: Path) -> Iterator[Operation]:
+    """Yield the operations of an outbox, without opening it; none where there is no file.
+
+    Raises:
+        UsageError: a line is no operation, or the first one names no runs.
+    """
+    try:
+        for number, operation in enumerate(json_lines(path), start=1):
+            if not isinstance(operation.get("op"), str):
+                raise ValueError(f"line {number} has another shape: {json.dumps(operation)[:100]}")
+            if number == 1 and not is_opening(operation):
+                raise ValueError("its first line names no runs")
+            yield operation
+    except ValueError as error:
+        raise UsageError(
+            f"{path} must hold operations, it does not: {error}; the ledger and what MLflow received are as they were: "
+            f"s4 doctor {path.parent.name} --fix takes out what cannot be read"
+        ) from None
+
+
+def is_opening(operation: Operation) -> bool:
+    """Return whether an operation is one that an outbox begins with: it names the runs in MLflow."""
+    texts, tags = ("experiment", "kind", "name", "search_id"), operation.get("tags")
+    return all(isinstance(operation.get(key), str) for key in texts) and isinstance(tags, dict)
+
+
+def require_operations(path: Path) -> None:
+    """Read an outbox without opening it.
+
+    Raises:
+        UsageError: a line is no operation, or the first one names no runs.
+    """
+    for _ in operations(path):
+        pass
+
+
+def mend_outbox(path: Path) -> None:
+    """Take out of an outbox that nobody sends what cannot be read, and keep a copy of it aside.
+
+    Where its first operation is lost, which names the runs in MLflow, nothing is kept: the run goes on in new ones.
+    """
+    lines = path.read_bytes().splitlines(keepends=True)
+    read = {number: _operation_in(line) for number, line in enumerate(lines, start=1)}
+    begun = read[1] is not None and is_opening(read[1])
+    good = [number for number, operation in read.items() if begun and operation is not None]
+    done = sum(number <= _done(path) for number in good)
+    kept = b"".join(lines[number - 1] for number in good).decode()
+    write_whole(_done_file(path), str(done))  # first: what is sent twice changes nothing, what is passed over is lost
+    put_aside(path)
+    if good:
+        write_whole(path, kept)
+
+
+def _operation_in(line: bytes) -> Operation | None:
+    try:
+        data = json.loads(line)
+    except ValueError:
+        return None
+    return data if line.endswith(b"\n") and isinstance(data, dict) and isinstance(data.get("op"), str) else None
+
+
 def how_closed(path: Path) -> str | None:
     """Return MLflow's status with which a run's own record was closed; none where it is open, or nothing was recorded.
 
     `s4 sync` closes what a killed driver left open as KILLED, so only a session that came to its end leaves FINISHED.
+
+    Raises:
+        UsageError: the outbox cannot be read.
     """
     state = OutboxState()
-    for operation in json_lines(path):
+    for operation in operations(path):
         state.follow(operation)
     return state.closed
 
@@ -296,8 +386,7 @@ class Outbox:
 
     def operations(self) -> Iterator[Operation]:
         """Yield all operations, oldest first; the n-th is line n."""
-        with self.path.open(encoding="utf-8") as lines:
-            yield from map(json.loads, lines)
+        yield from json_lines(self.path)
 
     def done(self) -> int:
         """Return how many operations have been applied."""
@@ -306,7 +395,7 @@ class Outbox:
     def mark_done(self, count: int) -> None:
         """Note that the first `count` operations have been applied."""
         try:
-            write_whole(self.path.with_name(f"{self.path.name}.done"), str(count))
+            write_whole(_done_file(self.path), str(count))
         except OSError as error:
             log.debug("cannot write what was sent of %s: %s", self.path, error)
 
@@ -316,9 +405,13 @@ class Outbox:
         self._lock.release()
 
 
+def _done_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.done")
+
+
 def _done(path: Path) -> int:
     try:
-        return int(path.with_name(f"{path.name}.done").read_text(encoding="utf-8"))
+        return int(_done_file(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return 0
 
@@ -346,13 +439,21 @@ class OutboxState:
 
     @classmethod
     def read(cls, outbox: Outbox) -> Self:
-        """Return the history in an outbox; empty where it is new."""
+        """Return the history in an outbox; empty where it is new.
+
+        Raises:
+            UsageError: a line is no operation; the outbox is closed then.
+        """
         history, done = cls(), outbox.done()
-        for line, operation in enumerate(outbox.operations(), start=1):
-            history.opening = history.opening or operation
-            if line > done:
-                history.pending.append((operation, line))
-            history.follow(operation)
+        try:
+            for line, operation in enumerate(operations(outbox.path), start=1):
+                history.opening = history.opening or operation
+                if line > done:
+                    history.pending.append((operation, line))
+                history.follow(operation)
+        except UsageError:
+            outbox.close()
+            raise
         return history
 
     def follow(self, operation: Operation) -> None:

@@ -284,6 +284,11 @@ def write_whole(path: Path, text: str) -> None:
         draft.write_text(text, encoding="utf-8")
 
 
+def put_aside(path: Path) -> Path:
+    """Give a file that cannot be read a name beside it, `NAME.broken-001` or the next free one, and return that."""
+    return path.rename(_first_free(path.parent, f"{path.name}.broken-"))
+
+
 def fresh_folder(folder: Path) -> Path:
     """Make and return a numbered folder below this one: Ray goes on with what it finds under a name it knows."""
     fresh = _first_free(folder)

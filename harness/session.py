@@ -23,7 +23,7 @@ from harness.ablation.run import to_table as ablation_table
 from harness.ablation.tracking import record_outcomes, run_tags
 from harness.cluster import allocate, cluster_slots, cores, local_slots, ray_session
 from harness.console import Console, Tally, show_progress
-from harness.event_log import LEDGER, History, how_closed, pending, read_ledger
+from harness.event_log import LEDGER, History, how_closed, pending, read_ledger, require_operations
 from harness.formats import counted
 from harness.gangs.jobs import Jobs, run_jobs
 from harness.reporting.ablation.record import read_ablation
@@ -141,13 +141,13 @@ def ablate_session(
         KeyboardInterrupt: it was interrupted.
     """
     ablation = _finished(folder, request, metric)
-    recorded = (folder / OUTBOX).exists()  # a copy of a folder may lack it
-    if ablation is not None and (not recorded or how_closed(folder / OUTBOX) == "FINISHED"):
+    if ablation is not None and recorded_to_the_end(folder):
         send_left(folder, tracking_uri, console)
         console.say(
             f"{folder.name} is finished: nothing to train{'' if request.confirms else '; more seeds can be asked for'}"
         )
         return ablation
+    require_operations(folder / OUTBOX)
     for line in experiment.describe():
         console.say(line)
     local = allocate(local_slots(), workers, gangs, len(request.runs)) if address == "local" else None
@@ -263,6 +263,11 @@ def show_noise(ablation: Ablation, storage: Path, console: Console) -> None:
     folder, metrics = storage.resolve() / ablation.name, {noise.metric: noise.to_dict() for noise in spreads}
     base = ablation.request.base
     console.result({"name": ablation.name, "preset": base, "folder": str(folder), "metrics": metrics})
+
+
+def recorded_to_the_end(folder: Path) -> bool:
+    """Return whether the session that ended a run came to its own end, or left no outbox, as in a copy of its folder."""
+    return not (folder / OUTBOX).exists() or how_closed(folder / OUTBOX) == "FINISHED"
 
 
 def send_left(folder: Path, tracking_uri: str, console: Console) -> None:

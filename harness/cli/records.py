@@ -12,6 +12,7 @@ from harness.cli.options import Json, Storage, TrackingUri
 from harness.console import open_console
 from harness.run_folder import named_folder
 from harness.tracking.stores import absolute_uri
+from trainers.errors import UsageError
 
 
 def report(
@@ -48,17 +49,24 @@ def sync(
 
 
 def doctor(
-    name: Annotated[str, typer.Argument(help="The name of a search.")],
+    name: Annotated[str | None, typer.Argument(help="The name of a run of any kind.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Check every run of the storage.")] = False,
     fix: Annotated[bool, typer.Option("--fix", help="Repair what can be repaired.")] = False,
     storage: Storage = Path("runs"),
     tracking_uri: TrackingUri = None,
     as_json: Json = False,
 ) -> None:
-    """Compare what the ledger, Optuna, MLflow and the checkpoints say of a search; exit code 1 if they disagree."""
-    from harness.tuning.doctor import check_and_repair
+    """Compare what run.yaml, ledger, Optuna, MLflow and files say of a run; exit code 1 if they disagree.
+
+    A run that is in progress is not touched.
+    """
+    if (name is None) != every:
+        given = "none" if name is None else "both"
+        raise UsageError(f"s4 doctor must be given the name of a run or --all, got {given}: s4 doctor --all checks all")
+    from harness.doctor import check_and_repair
 
     with open_console(as_json) as console:
-        agree = check_and_repair(named_folder(storage, name), absolute_uri(tracking_uri), fix, console)
+        agree = check_and_repair(storage, name, absolute_uri(tracking_uri), fix, console)
     if not agree:
         raise typer.Exit(1)
 

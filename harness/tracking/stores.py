@@ -26,6 +26,8 @@ OUTBOX = "outbox.jsonl"
 """In the folder of each run."""
 PARENT = "mlflow.parentRunId"
 """Tag of a run that stands below another one."""
+SQLITE = b"SQLite format 3\0"
+"""What every SQLite database begins with."""
 WITH_PASSWORD = re.compile(r"[\w+.-]+://[^:/@]*:[^@]*@")
 """A database's URI as SQLAlchemy reads it, USER:PASSWORD@ in it."""
 
@@ -42,7 +44,7 @@ def absolute_uri(tracking_uri: str | None) -> str:
 
     Raises:
         UsageError: it holds a password, which would be shown and written down with it; or it is a folder, and MLflow
-            was not told to take one.
+            was not told to take one; or it is a file that is no SQLite database.
     """
     if tracking_uri is None:
         return default_tracking_uri()
@@ -66,9 +68,22 @@ def absolute_uri(tracking_uri: str | None) -> str:
             )
         return tracking_uri if ":" in tracking_uri else Path(tracking_uri).resolve().as_uri()
     scheme, separator, path = tracking_uri.partition(":///")
-    if scheme != "sqlite" or not separator or Path(path).is_absolute():
+    if scheme != "sqlite" or not separator:
         return tracking_uri
+    _check_database(Path(path))
     return f"sqlite:///{Path(path).resolve()}"
+
+
+def _check_database(path: Path) -> None:
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        begins = file.read(len(SQLITE))
+    if begins not in (b"", SQLITE):
+        raise UsageError(
+            f"records must go to a SQLite database, {path} is none: move it away; runs are safe in their folders, and "
+            f"where {OUTBOX}.done is removed from one, s4 sync NAME sends all its records to a new database"
+        )
 
 
 def is_server(tracking_uri: str) -> bool:
@@ -167,19 +182,25 @@ def run_names(tracking_uri: str) -> set[str]:
 
 def run_of(tracking_uri: str, folder: Path, trial: int) -> str | None:
     """Return the id of the MLflow run of a trial, found by the first operation of the outbox in its folder, or none."""
-    try:
-        with (folder / OUTBOX).open(encoding="utf-8") as lines:
-            header = json.loads(next(lines))
-        name, search_id = header["experiment"], header["search_id"]
-    except (OSError, ValueError, StopIteration, KeyError, TypeError):
-        return None
-    client = open_store(tracking_uri)
-    experiment = client.get_experiment_by_name(name) if client is not None else None
-    if client is None or experiment is None:
+    search_id, client = search_id_of(folder), open_store(tracking_uri)
+    experiment = client.get_experiment_by_name(EXPERIMENT) if client is not None else None
+    if client is None or experiment is None or search_id is None:
         return None
     condition = f"tags.`s4.search_id` = '{search_id}' and tags.`s4.trial` = '{trial}'"
     runs = client.search_runs([experiment.experiment_id], condition, max_results=1)
     return str(runs[0].info.run_id) if runs else None
+
+
+def search_id_of(folder: Path) -> str | None:
+    """Return what tags all runs of a run in MLflow, by the first operation of its outbox; none where that is not known.
+
+    Names can be given again once a folder is removed; this cannot.
+    """
+    try:
+        with (folder / OUTBOX).open(encoding="utf-8") as lines:
+            return str(json.loads(next(lines))["search_id"])
+    except (OSError, ValueError, StopIteration, KeyError, TypeError):
+        return None
 
 
 def _experiments(client: MlflowClient) -> list[str]:

@@ -23,7 +23,7 @@ from harness.trials import SearchSpace, Trial, TrialState, Value
 from harness.tuning.objectives import Constraint, Objective, values_of
 from harness.tuning.population import Config
 from harness.tuning.samplers import CellSampler
-from harness.tuning.study import num_imported, own_trials, requeue
+from harness.tuning.study import enqueue_starts, num_imported, own_trials, requeue, set_metric_names
 from trainers.errors import UsageError
 
 Resolve = Callable[[Mapping[str, Value]], tuple[Mapping[str, Any], str]]
@@ -84,13 +84,10 @@ class TruthfulOptunaSearch(OptunaSearch):  # type: ignore[misc]  # ray is untype
         for zombie in self.study.get_trials(deepcopy=False, states=(OptunaState.RUNNING,)):
             requeue(self.study, zombie)
         if not self.study.get_trials(deepcopy=False):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                self.study.set_metric_names([objective.metric for objective in self._objectives])
+            set_metric_names(self.study, self._objectives)
             self.study.add_trials(warm)
         if not own_trials(self.study):
-            for params in filter(None, (space.baseline_params, space.ours_params)):
-                self.study.enqueue_trial(dict(params))
+            enqueue_starts(self.study, space)
         self._first = num_imported(self.study)
 
     @property

@@ -6,20 +6,29 @@ event apart at most. A trial that either of them knows to be over is over; every
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
-from harness.event_log import LEDGER, History, Ledger, end_with_a_whole_line, read_ledger
-from harness.trials import Trial, TrialState
-from harness.tuning.objectives import Objective
+from harness.event_log import LEDGER, History, Ledger, end_with_a_whole_line, json_lines, read_ledger
+from harness.formats import one_line
+from harness.run_folder import put_aside
+from harness.trials import SearchSpace, Trial, TrialState
+from harness.tuning.objectives import Constraint, Objective
+from trainers.drafts import draft_of
 
 JOURNAL = "optuna.journal"
 """File of a study in a search's folder."""
+LOCK = f"{JOURNAL}.lock"
+"""Optuna's own lock of that file, held for the time of a write."""
 MARK = "s4.warm_start"
 """User attribute of a trial that was taken from elsewhere: its source."""
 
@@ -72,6 +81,7 @@ def reconcile(folder: Path, name: str, objective: Objective) -> History:
         UsageError: the ledger cannot be read.
     """
     history = read_ledger(folder / LEDGER, objective.maximise)
+    break_lock(folder)
     end_with_a_whole_line(folder / JOURNAL)
     study = open_study(folder, name)
     if study is None:
@@ -85,6 +95,100 @@ def reconcile(folder: Path, name: str, objective: Objective) -> History:
             if theirs.state is OptunaState.RUNNING and (ours is None or not ours.state.over):
                 requeue(study, theirs)
     return history
+
+
+def break_lock(folder: Path) -> None:
+    """Take away the lock of a driver that was killed in a write, for which Optuna would wait 30 s.
+
+    The caller is the folder's sole driver, so nobody else writes.
+    """
+    (folder / LOCK).unlink(missing_ok=True)
+
+
+def fault_of(folder: Path, name: str, history: History) -> str | None:
+    """Return why a search cannot go on with its study, which must know all trials of the ledger; none where it can."""
+    if not (folder / JOURNAL).exists():
+        return f"{JOURNAL} is missing" if history.trials else None
+    try:
+        for _ in json_lines(folder / JOURNAL):
+            pass
+        study = open_study(folder, name)
+        known = 0 if study is None else len(own_trials(study))
+    except Exception as error:  # whatever a file that is none makes Optuna raise
+        return f"{JOURNAL} cannot be read ({one_line(error)})"
+    lacking = sum(number >= known for number in history.trials)
+    return f"{JOURNAL} lacks {lacking} of the ledger's {len(history.trials)} trials" if lacking else None
+
+
+def rebuild(
+    folder: Path, name: str, space: SearchSpace, objectives: Sequence[Objective], constraints: Sequence[Constraint]
+) -> str:
+    """Make the study anew from the ledger, keep what there was aside, and return what that means, a line.
+
+    Trials that were taken from elsewhere are not in the ledger, nor are params that PBT changed later.
+
+    Raises:
+        UsageError: the ledger cannot be read; nothing was changed.
+    """
+    history = read_ledger(folder / LEDGER, objectives[0].maximise)
+    break_lock(folder)
+    with draft_of(folder / JOURNAL) as draft:
+        if history.trials:
+            _fill(draft, name, space, objectives, constraints, history)
+        kept = f", the old one is kept as {put_aside(folder / JOURNAL).name}" if (folder / JOURNAL).exists() else ""
+    return f"{JOURNAL} was rebuilt from the ledger, with {len(history.trials)} trials{kept}"
+
+
+def _fill(
+    path: Path, name: str, space: SearchSpace, objectives: Sequence[Objective], constraints: Sequence[Constraint],
+    history: History,
+) -> None:  # fmt: skip
+    directions = [objective.direction for objective in objectives]
+    study = optuna.create_study(storage=journal(path), sampler=_Known(history), study_name=name, directions=directions)
+    set_metric_names(study, objectives)
+    enqueue_starts(study, space)
+    for number in range(max(history.trials) + 1):
+        drawn, ours = study.ask(), history.trials.get(number)
+        if ours is None:  # its driver died before it started: it is drawn again
+            continue
+        space.suggest(drawn)
+        if ours.state in (TrialState.COMPLETE, TrialState.PRUNED):
+            for constraint in constraints:
+                drawn.set_constraint(str(constraint), constraint.violation(ours.metrics))
+    for theirs in study.get_trials(deepcopy=False, states=(OptunaState.RUNNING,)):
+        ours = history.trials.get(theirs.number)
+        if ours is not None and ours.state.over:
+            tell(study, theirs, ours)
+        else:
+            if ours is not None:
+                _report_missing(study, theirs, ours)
+            requeue(study, theirs)
+
+
+class _Known(optuna.samplers.RandomSampler):  # type: ignore[misc]  # optuna is skipped by mypy
+    """Draws what a ledger says was drawn."""
+
+    def __init__(self, history: History) -> None:
+        super().__init__()
+        self._trials = history.trials
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        return self._trials[trial.number].params[param_name]
+
+
+def enqueue_starts(study: optuna.Study, space: SearchSpace) -> None:
+    """Have the baseline and, where the space has them, values of its own drawn first."""
+    for params in filter(None, (space.baseline_params, space.ours_params)):
+        study.enqueue_trial(dict(params))
+
+
+def set_metric_names(study: optuna.Study, objectives: Sequence[Objective]) -> None:
+    """Note which value of a trial is which objective."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names([objective.metric for objective in objectives])
 
 
 def _settle(study: optuna.Study, ledger: Ledger, theirs: FrozenTrial, ours: Trial) -> None:
@@ -107,9 +211,10 @@ def tell(study: optuna.Study, theirs: FrozenTrial, ours: Trial) -> None:
         storage.set_trial_state_values(theirs._trial_id, OptunaState.RUNNING)
     _report_missing(study, theirs, ours)
     values: list[float] | None = None
-    if ours.state is TrialState.COMPLETE:
-        several = study.metric_names or []
-        values = [ours.values[-1][1]] if single else [ours.metrics[metric] for metric in several]
+    if single and ours.values and ours.state is not TrialState.FAIL:
+        values = [ours.values[-1][1]]  # of a PRUNED trial, too, as `study.tell` keeps it
+    elif ours.state is TrialState.COMPLETE:
+        values = [ours.metrics[metric] for metric in study.metric_names or []]
     storage.set_trial_state_values(theirs._trial_id, TO_OPTUNA[ours.state], values)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -19,6 +20,7 @@ from harness.reporting.ablation.record import read_ablation
 from harness.tracking.stores import OUTBOX
 from harness.trials import Experiment, Trial, TrialState, Value
 from search_spaces.ablation import AblationPlan, parse_plan
+from trainers.errors import UsageError
 from trainers.run import Run
 
 PLAIN_AND_MORE = {"plain": {}, "more": {"x": 2.0}}
@@ -93,6 +95,17 @@ def test_one_that_was_interrupted_while_it_was_evaluated_is_evaluated_and_not_tr
     assert ablation.scores("more", "val/miou") == {0: 0.5, 1: 0.5}
     assert [len(trial.values) for trial in read_ledger(tmp_path / "a" / LEDGER).trials.values()] == [1] * 4
     assert ablate(interrupted).scores("more", "dev/miou") == {0: 2.0, 1: 2.0}
+
+
+def test_one_whose_outbox_cannot_be_read_does_not_go_on_before_anything_starts(
+    ablate: Callable[..., Ablation], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        ablate(interrupted)
+    (tmp_path / "a" / OUTBOX).write_text("garbage\n")
+    monkeypatch.setattr("harness.session.ray_session", MagicMock(side_effect=AssertionError))
+    with pytest.raises(UsageError, match="must hold operations"):
+        ablate(interrupted)
 
 
 def test_a_crossing_plan_is_trained_recorded_and_gone_on_with_by_its_groups(

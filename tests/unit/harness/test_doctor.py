@@ -1,25 +1,27 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+from invented.searches import made_info, params_of
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from optuna.trial import TrialState as OptunaState
 
 from harness.cli.main import run
-from harness.event_log import LEDGER, Ledger
-from harness.experiment import CssExperiment
-from harness.run_folder import RunInfo, checkpoint_folder, write_run
+from harness.doctor import Finding, diagnose
+from harness.event_log import LEDGER, Ledger, mend_outbox
+from harness.run_folder import checkpoint_folder, read_run, write_run
 from harness.tracking.recorder import MlflowRecorder
+from harness.tracking.stores import OUTBOX
 from harness.trials import Trial, TrialState
-from harness.tuning.doctor import Finding, diagnose
-from harness.tuning.objectives import Objective
 from harness.tuning.study import JOURNAL, journal
+from search_spaces import load_space
 from trainers.checkpoint import save_checkpoint
 
 STATES = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.INTERRUPTED]
@@ -33,7 +35,7 @@ class Search:
     uri: str
 
     def diagnose(self) -> list[Finding]:
-        return diagnose(self.folder, Objective("dev/miou", "max"), self.uri)
+        return diagnose(self.folder, read_run(self.folder), self.uri)
 
     @property
     def client(self) -> MlflowClient:
@@ -55,14 +57,15 @@ class Search:
 def search(tmp_path: Path, new_store: Callable[[Path], str]) -> Search:
     import optuna
 
-    folder, uri = tmp_path / "search", new_store(tmp_path)
+    folder, uri, space = tmp_path / "search", new_store(tmp_path), load_space("css_quick")
+    write_run(folder, made_info("search", {}, {"options": {}, "space": space.text}))
     study = optuna.create_study(study_name="search", storage=journal(folder / JOURNAL), direction="maximize")
     ledger = Ledger(folder / LEDGER, "dev/miou")
     with MlflowRecorder(uri, "s4", "search", "search", {}, folder / "outbox.jsonl") as recorder:
         for number, state in enumerate(STATES):
             drawn = study.ask()
             drawn.suggest_float("x", 0, 1)
-            trial = Trial(number, {"x": 0.5}, {}, config={"seed": 0})
+            trial = Trial(number, params_of(space, number), {}, config={"seed": 0})
             for observer in (ledger, recorder):
                 observer.on_start(trial)
             trial.take_in({"step": 10.0, "dev/miou": 0.4}, 0.4)
@@ -123,6 +126,46 @@ def an_end_that_only_the_ledger_knows(search: Search) -> None:
     ledger.close()
 
 
+def a_journal_with_garbage_in_it(search: Search) -> None:
+    first, *others = (search.folder / JOURNAL).read_bytes().splitlines(keepends=True)
+    (search.folder / JOURNAL).write_bytes(b"".join([first, b"\xff garbage\n", *others]))
+
+
+def a_journal_of_another_shape(search: Search) -> None:
+    (search.folder / JOURNAL).write_text('{"something": "else"}\n')
+
+
+def no_journal(search: Search) -> None:
+    (search.folder / JOURNAL).unlink()
+
+
+def a_journal_that_lost_its_end(search: Search) -> None:
+    lines = (search.folder / JOURNAL).read_bytes().splitlines(keepends=True)
+    (search.folder / JOURNAL).write_bytes(b"".join(lines[:-4]))
+
+
+def a_lock_of_a_killed_driver(search: Search) -> None:
+    (search.folder / f"{JOURNAL}.lock").symlink_to(search.folder / JOURNAL)
+
+
+def garbage_in_the_outbox(search: Search) -> None:
+    with (search.folder / OUTBOX).open("ab") as file:
+        file.write(b"\xff garbage\n")
+
+
+def a_text_in_the_outbox(search: Search) -> None:
+    with (search.folder / OUTBOX).open("a") as file:
+        file.write('"text"\n')
+
+
+def records_that_were_not_sent(search: Search) -> None:
+    (search.folder / f"{OUTBOX}.done").write_text("3")
+
+
+def a_draft(search: Search) -> None:
+    (search.folder / ".results.json.0123abcd.tmp").touch()
+
+
 AILMENTS = [
     (a_zombie_in_optuna, [(2, "RUNNING in Optuna")]),
     (another_end_in_mlflow, [(1, "PRUNED in the ledger, FINISHED in MLflow, where KILLED is meant")]),
@@ -132,6 +175,15 @@ AILMENTS = [
     (a_checkpoint_of_a_pruned_trial, [(1, "PRUNED, and its checkpoint is still there")]),
     (a_checkpoint_that_cannot_be_read, [(2, "a checkpoint must be readable")]),
     (a_checkpoint_of_nobody, [(7, "has a checkpoint, unknown to the ledger")]),
+    (a_journal_with_garbage_in_it, [(None, "optuna.journal cannot be read (line 2 is no JSON")]),
+    (a_journal_of_another_shape, [(None, "optuna.journal cannot be read")]),
+    (no_journal, [(None, "optuna.journal is missing")]),
+    (a_journal_that_lost_its_end, [(None, "optuna.journal lacks 1 of the ledger's 3 trials")]),
+    (a_lock_of_a_killed_driver, [(None, "optuna.journal.lock was left by a killed driver")]),
+    (garbage_in_the_outbox, [(None, "is no JSON")]),
+    (a_text_in_the_outbox, [(None, "is str, no object")]),
+    (records_that_were_not_sent, [(None, "records did not reach MLflow")]),
+    (a_draft, [(None, "1 draft of killed writers, .results.json.0123abcd.tmp")]),
     (
         an_end_that_only_the_ledger_knows,
         [
@@ -166,6 +218,49 @@ def test_what_is_repaired_is_not_found_again(search: Search, fall_ill: Callable[
     assert [finding.what for finding in search.diagnose() if "without a checkpoint" not in finding.what] == []
 
 
+def test_a_run_of_another_search_of_that_name_is_left_alone(search: Search) -> None:
+    run = search.run(0)
+    tags = {**run.data.tags, "s4.search_id": "another"}
+    search.client.create_run(run.info.experiment_id, tags=tags)
+    assert search.diagnose() == []
+
+
+def test_what_the_outbox_still_holds_decides_how_runs_end(search: Search) -> None:
+    parent = search.run(0).data.tags["mlflow.parentRunId"]
+    records_that_were_not_sent(search)
+    a_parent_left_running(search)
+    diagnose(search.folder, read_run(search.folder), search.uri, fix=True)
+    assert search.client.get_run(parent).info.status == "FINISHED"
+
+
+@pytest.mark.parametrize("lines", [b"garbage\n", b'{"op":"tag","time":1}\n'])
+def test_an_outbox_without_its_beginning_is_put_aside(search: Search, lines: bytes) -> None:
+    kept = (search.folder / OUTBOX).read_bytes().split(b"\n", 1)[1]
+    (search.folder / OUTBOX).write_bytes(lines + kept)
+    (finding,) = search.diagnose()
+    assert finding.repair is not None
+    finding.repair()
+    assert not (search.folder / OUTBOX).exists()
+    assert (search.folder / f"{OUTBOX}.broken-001").read_bytes() == lines + kept
+
+
+def test_an_outbox_that_is_mended_forgets_no_operation_that_was_not_sent(search: Search) -> None:
+    whole = (search.folder / OUTBOX).read_bytes().splitlines(keepends=True)
+    (search.folder / OUTBOX).write_bytes(b"".join([*whole[:2], b"garbage\n", *whole[2:]]))
+    (search.folder / f"{OUTBOX}.done").write_text("5")
+    mend_outbox(search.folder / OUTBOX)
+    assert (search.folder / OUTBOX).read_bytes() == b"".join(whole)
+    assert (search.folder / f"{OUTBOX}.done").read_text() == "4"
+
+
+def test_a_store_that_cannot_be_asked_is_a_finding(search: Search) -> None:
+    database = Path(search.uri.removeprefix("sqlite:///"))
+    database.write_bytes(database.read_bytes()[:100] + b"x" * 10_000)
+    copy = f"sqlite:///{shutil.copy(database, database.with_name('broken.db'))}"
+    (finding,) = diagnose(search.folder, read_run(search.folder), copy)
+    assert f"{copy} cannot be asked: " in finding.what
+
+
 def test_a_run_that_is_missing_is_found(search: Search) -> None:
     search.client.delete_run(search.run(0).info.run_id)
     assert [finding.what for finding in search.diagnose()] == ["COMPLETE in the ledger, without a run in MLflow"]
@@ -174,8 +269,6 @@ def test_a_run_that_is_missing_is_found(search: Search) -> None:
 def test_the_command_repairs_what_it_can_and_ends_with_1_while_something_disagrees(
     search: Search, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    experiment = CssExperiment.of("digits_css")
-    write_run(search.folder, RunInfo.of("search", experiment, "dev/miou", {"options": {}, "space": ""}))
     command = ["doctor", "search", "--storage", str(search.folder.parent), "--tracking-uri", search.uri, "--json"]
     a_run_left_running(search)
     what = "INTERRUPTED in the ledger, RUNNING in MLflow, where KILLED is meant"
@@ -186,4 +279,4 @@ def test_the_command_repairs_what_it_can_and_ends_with_1_while_something_disagre
     assert run([*command, "--fix"]) == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out)["repaired"] == [f"trial 2: {what}"]
-    assert "ledger, Optuna, MLflow and checkpoints agree on 3 trials" in captured.err
+    assert "search: all records agree, 3 trials" in captured.err

@@ -83,7 +83,27 @@ def test_no_ledger_is_an_empty_history(tmp_path: Path) -> None:
     assert read_ledger(tmp_path / "none").trials == {}
 
 
-def test_another_file_is_refused_in_one_line(tmp_path: Path) -> None:
-    (tmp_path / "l").write_text('{"something": "else"}\n')
-    with pytest.raises(UsageError, match="must be the ledger of a run"):
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"something": "else"}', b"garbage", b"\xff\xfe", b"5", b'"text"', b"[]", b"null",
+        b'{"event":"start","trial":"3","params":{},"overrides":{},"config_hash":""}',
+        b'{"event":"start","trial":4,"params":[],"overrides":{},"config_hash":""}',
+        b'{"event":"report","trial":3,"metrics":[1],"value":0.5}',
+        b'{"event":"report","trial":3,"metrics":{"step":"ten"},"value":0.5}',
+        b'{"event":"report","trial":3,"metrics":{"step":30},"value":"high"}',
+        b'{"event":"report","trial":9,"metrics":{"step":30},"value":0.5}',
+        b'{"event":"end","trial":"3","state":"COMPLETE","error":null}',
+        b'{"event":"end","trial":3,"state":"ELSEWHERE","error":null}',
+        b'{"event":"end","trial":3,"state":"FAIL","error":{}}',
+        b'{"event":"spent","trial":null,"elapsed_s":"long","device_s":1}',
+        b'{"event":7,"trial":3}',
+    ],
+)  # fmt: skip
+def test_a_ledger_with_a_line_that_is_no_event_is_refused_in_one_line(line: bytes, tmp_path: Path) -> None:
+    written(tmp_path / "l")
+    with (tmp_path / "l").open("ab") as file:
+        file.write(line + b"\n")
+    with pytest.raises(UsageError, match=r"must be the ledger of a run, it is not: .*take that line out") as refused:
         read_ledger(tmp_path / "l")
+    assert "\n" not in str(refused.value)

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,9 +25,10 @@ from harness.gangs.messages import Report
 from harness.gangs.tune_trial import as_result
 from harness.trials import Trial, TrialState, Value
 from harness.tuning.callback import TuneCallback
-from harness.tuning.objectives import Objective
+from harness.tuning.objectives import Constraint, Objective
 from harness.tuning.searcher import TruthfulOptunaSearch
-from harness.tuning.study import JOURNAL, journal, reconcile
+from harness.tuning.study import JOURNAL, LOCK, fault_of, journal, rebuild, reconcile
+from trainers.errors import UsageError
 
 MIOU = Objective("dev/miou", "max")
 
@@ -73,6 +75,12 @@ def test_optuna_is_told_the_value_of_a_complete_trial(tmp_path: Path, study: opt
     assert reopened(tmp_path).value == 0.2
 
 
+def test_optuna_is_told_the_last_value_of_a_pruned_trial(tmp_path: Path, study: optuna.Study) -> None:
+    ledger(tmp_path, TrialState.PRUNED)
+    reconcile(tmp_path, "s", MIOU)
+    assert reopened(tmp_path).value == 0.2
+
+
 def test_a_trial_that_waits_can_be_told_too(tmp_path: Path, study: optuna.Study) -> None:
     study._storage.set_trial_state_values(study.trials[0]._trial_id, OptunaState.WAITING)
     ledger(tmp_path, TrialState.PRUNED)
@@ -103,6 +111,15 @@ def test_a_journal_that_ends_in_half_a_line_can_be_opened(tmp_path: Path, study:
         file.write('{"op_code": 5, "work')
     reconcile(tmp_path, "s", MIOU)
     assert reopened(tmp_path).intermediate_values == {10: 0.1, 20: 0.2}
+
+
+def test_a_lock_of_a_killed_driver_is_not_waited_for(tmp_path: Path, study: optuna.Study) -> None:
+    ledger(tmp_path)
+    (tmp_path / LOCK).symlink_to(tmp_path / JOURNAL)
+    began = time.monotonic()
+    reconcile(tmp_path, "s", MIOU)
+    assert time.monotonic() - began < 5  # Optuna alone waits 30 s
+    assert reopened(tmp_path).state is OptunaState.WAITING
 
 
 def test_a_new_folder_has_no_history(tmp_path: Path) -> None:
@@ -306,6 +323,63 @@ def test_wherever_the_driver_died_the_search_goes_on_to_its_end_with_nothing_los
             {(number, step): 1 for number, values in ledger.values.items() for step in values}
         ), cut
         assert all(list(values) == list(range(EVERY, max(values) + 1, EVERY)) for values in ledger.values.values()), cut
+
+
+BREAK: dict[str, Callable[[Path], object]] = {
+    "garbage": lambda path: path.write_bytes(b"\xff\n" + path.read_bytes()),
+    "another shape": lambda path: path.write_bytes(b"[]\n" + path.read_bytes()),
+    "gone": lambda path: path.unlink(missing_ok=True),
+}
+
+
+@pytest.mark.parametrize("breaks", BREAK.values(), ids=BREAK)
+def test_a_search_goes_on_with_a_study_that_was_rebuilt_from_the_ledger(
+    breaks: Callable[[Path], object], recorded: Recorded, tmp_path: Path
+) -> None:
+    for index, cut in enumerate(recorded.cuts[:: len(recorded.cuts) // 10]):
+        folder = tmp_path / str(index)
+        recorded.cut(cut, folder)
+        before, drawn = (folder / JOURNAL).read_bytes(), by_ledger(folder)
+        breaks(folder / JOURNAL)
+        history = read_ledger(folder / LEDGER)
+        assert (fault_of(folder, SEARCH, history) is None) == (not (folder / JOURNAL).exists() and not history.trials)
+        said = rebuild(folder, SEARCH, Line(), [MIOU], [])
+        assert f"rebuilt from the ledger, with {len(history.trials)} trials" in said
+        assert [path.read_bytes().endswith(before) for path in folder.glob(f"{JOURNAL}.broken-*")] in ([], [True])
+        assert fault_of(folder, SEARCH, history) is None
+        assert over(by_study(folder)) == over(drawn), cut
+        Session(folder).run()
+        ledger, study = by_ledger(folder), by_study(folder)
+        assert ledger.states.keys() == set(range(TRIALS)), cut
+        assert ledger == study, cut
+        assert over(drawn).items() <= over(ledger).items(), cut
+
+
+def test_a_rebuilt_study_is_the_one_that_it_stands_for(recorded: Recorded, tmp_path: Path) -> None:
+    recorded.cut(recorded.cuts[-1], tmp_path / "search")
+
+    def told(folder: Path) -> list[Any]:
+        study = optuna.load_study(study_name=SEARCH, storage=journal(folder / JOURNAL))
+        return [
+            (trial.state, trial.values, trial.distributions, "fixed_params" in trial.system_attrs, trial.constraints)
+            for trial in study.trials
+        ]
+
+    before, bound = told(tmp_path / "search"), Constraint(MIOU.metric, ">=", 0.5)
+    (tmp_path / "search" / JOURNAL).write_text("")
+    rebuild(tmp_path / "search", SEARCH, Line(), [MIOU], [bound])
+    after = told(tmp_path / "search")
+    assert [trial[:4] for trial in after] == [trial[:4] for trial in before]
+    assert [bool(trial[4]) for trial in after] == [trial[0].name in ("COMPLETE", "PRUNED") for trial in after]
+
+
+def test_nothing_is_changed_where_the_ledger_is_broken_too(recorded: Recorded, tmp_path: Path) -> None:
+    recorded.cut(recorded.cuts[-1], tmp_path / "search")
+    for name in (JOURNAL, LEDGER):
+        (tmp_path / "search" / name).write_text("garbage\n")
+    with pytest.raises(UsageError, match="must be the ledger of a run, it is not: line 1 is no JSON"):
+        rebuild(tmp_path / "search", SEARCH, Line(), [MIOU], [])
+    assert sorted(path.name for path in (tmp_path / "search").iterdir()) == [JOURNAL, LEDGER]
 
 
 def reports_of(folder: Path) -> Counter[tuple[int, int]]:
