@@ -425,7 +425,7 @@ def ablate(
     judged = metric or ("val/miou" if chosen.trainer == "css" else chosen.metric)
     if not judged.startswith(("val/", "dev/")):
         raise UsageError(f"--metric must be one of an evaluation, val/... or dev/..., got {judged!r}: take val/miou")
-    folder = named_folder(Path(storage), name or plan.name)
+    folder = named_folder(Path(storage), plan.name if name is None else name)
     counted = dry_run and not folder.exists()  # of which the data need not be here
     info = RunInfo.of("ablation", chosen, chosen.metric, {}, digest="" if counted else None)
     request = make_request(plan, info, chosen, seeds, vary_data, only)
@@ -462,7 +462,9 @@ def noise(
     plan = AblationPlan(
         f"noise of {chosen.name}", "the config as it is", chosen.name, chosen.name, (Variant(chosen.name, {}),), ""
     )
-    return ablate(chosen, plan=plan, seeds=range(seeds), name=name or f"noise-{chosen.name}", **options)
+    return ablate(
+        chosen, plan=plan, seeds=range(seeds), name=f"noise-{chosen.name}" if name is None else name, **options
+    )
 
 
 def confirm(
@@ -529,7 +531,7 @@ def confirm(
             f"the data must be that of {search}, its splits had digest {before.data_digest} and now have "
             f"{info.data_digest}: put the files back"
         )
-    folder = named_folder(place, name or f"{search}-confirm")
+    folder = named_folder(place, f"{search}-confirm" if name is None else name)
     request = with_digests(begun(folder, request) or request, chosen)
     return ablate_session(
         folder, request, chosen, "val/" + before.metric.partition("/")[2], uri, console, workers=workers, gangs=gangs,

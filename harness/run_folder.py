@@ -219,10 +219,10 @@ def free_folder(storage: Path, name: str | None, stem: str) -> Path:
     """Return the absolute folder for something new: of this name, or of the first free `stem-001`, `stem-002`, ...
 
     Raises:
-        UsageError: the name is not one, or it is taken.
+        UsageError: the name, or what a file or an experiment makes of it, is not one, or it is taken.
     """
     if name is None:
-        return _first_free(storage.resolve(), f"{stem}-")
+        return _first_free(named_folder(storage, f"{stem}-000").parent, f"{stem}-")
     folder = named_folder(storage, name)
     if folder.exists():
         raise UsageError(
@@ -240,8 +240,8 @@ def named_folder(storage: Path, name: str) -> Path:
     """
     if not NAME.fullmatch(name):
         raise UsageError(
-            f"a name must be letters, digits, '.', '_' and '-', up to 64, the first a letter or digit; got {name!r}: "
-            "choose another"
+            f"a name must be letters, digits, '.', '_' and '-', up to 64, the first a letter or digit; got "
+            f"{name[:80]!r}: choose another, with --name where it is a file's"
         )
     return storage.resolve() / name
 
