@@ -27,7 +27,7 @@ from harness.tracking.limits import (
 )
 from harness.tracking.run_logger import RunLogger
 from harness.tracking.sender import Apply, Sender
-from harness.tracking.stores import EXPERIMENT, OUTBOX, absolute_uri, artifact_location, connect_client
+from harness.tracking.stores import EXPERIMENT, OUTBOX, absolute_uri, artifact_location, connect_client, silence
 from harness.trials import INTERRUPTED, Experiment, Trial, TrialState, Value
 from trainers.errors import UsageError
 
@@ -271,9 +271,14 @@ def recording(
 ) -> Iterator[MlflowRecorder]:
     """Yield the recorder of a run; what was begun is continued. At the end nothing is left RUNNING.
 
+    A server that does not answer is said at once, and the run goes on: the outbox keeps its records.
+
     Args:
         options: of `MlflowRecorder`.
     """
+    if (why := silence(tracking_uri)) is not None:
+        console.say(f"warning: {tracking_uri} does not answer ({why}): records are kept, s4 sync {folder.name} sends "
+                    "what does not get there")  # fmt: skip
     recorder = MlflowRecorder(tracking_uri, EXPERIMENT, info.kind, folder.name, tags, folder / OUTBOX, **options)
     try:
         with recorder:

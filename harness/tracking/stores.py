@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import logging
 import os
 import re
+import threading
 from collections.abc import Iterator
+from http.client import HTTPException
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 from trainers.errors import UsageError
 
@@ -26,6 +32,12 @@ OUTBOX = "outbox.jsonl"
 """In the folder of each run."""
 PARENT = "mlflow.parentRunId"
 """Tag of a run that stands below another one."""
+SCHEMES = (
+    "http", "https", "sqlite", "postgresql", "mysql", "mssql", "file", "databricks", "databricks-uc", "uc",
+)  # fmt: skip
+"""Of the stores that MLflow 3.17 has."""
+ANSWER_S = 3.0
+"""How long a server may take to answer before it is said that it does not."""
 WITH_PASSWORD = re.compile(r"[\w+.-]+://[^:/@]*:[^@]*@")
 """A database's URI as SQLAlchemy reads it, USER:PASSWORD@ in it."""
 
@@ -41,11 +53,12 @@ def absolute_uri(tracking_uri: str | None) -> str:
     None means the SQLite store in the working directory.
 
     Raises:
-        UsageError: it holds a password, which would be shown and written down with it; or it is a folder, and MLflow
-            was not told to take one.
+        UsageError: MLflow has no such store; it holds a password, which would be shown and written down with it; or it
+            is a folder, and MLflow was not told to take one.
     """
     if tracking_uri is None:
         return default_tracking_uri()
+    _check_scheme(tracking_uri)
     if is_server(tracking_uri):
         if urlsplit(tracking_uri).password is not None:
             raise UsageError(
@@ -69,6 +82,59 @@ def absolute_uri(tracking_uri: str | None) -> str:
     if scheme != "sqlite" or not separator or Path(path).is_absolute():
         return tracking_uri
     return f"sqlite:///{Path(path).resolve()}"
+
+
+def _check_scheme(tracking_uri: str) -> None:
+    """Refuse a store that MLflow does not have: all of a run would be recorded nowhere."""
+    scheme, colon, rest = tracking_uri.partition(":")
+    scheme, _, driver = scheme.partition("+")
+    known = (*SCHEMES, *(plugin.name for plugin in entry_points(group="mlflow.tracking_store")))
+    near = difflib.get_close_matches(scheme.lower(), known, n=1)
+    if not tracking_uri.strip():
+        wrong, hint = "it is empty", "leave it out for mlflow.db here"
+    elif colon and scheme not in known:
+        wrong = f"its scheme is none of {', '.join(known)}"
+        hint = f"did you mean {near[0]}?" if near else "did you mean http://?" if rest[:1].isdigit() else "take one"
+    elif scheme in ("http", "https") and not (rest.startswith("//") and _host_of(tracking_uri)):
+        wrong, hint = "it names no server", f"write {scheme}://HOST:PORT"
+    elif scheme == "sqlite" and not driver and not re.match("///.", rest):
+        wrong, hint = "it names no file", "write sqlite:///FILE"
+    else:
+        return
+    # What may hold a password is not shown.
+    given = repr(tracking_uri) if "@" not in tracking_uri else f"one that begins with {scheme!r}"
+    raise UsageError(f"a tracking URI must be one of MLflow's, got {given}, {wrong}: {hint}")
+
+
+def _host_of(uri: str) -> str | None:
+    try:
+        parts = urlsplit(uri)
+        return parts.hostname if parts.port is None or parts.port else None
+    except ValueError:  # a port that is no number, or half an IPv6 address
+        return None
+
+
+def silence(tracking_uri: str) -> str | None:
+    """Return why a tracking server takes no records now, in words; none where it answers, or is no HTTP server."""
+    if not tracking_uri.startswith(("http://", "https://")):
+        return None
+    why: list[str | None] = [f"no answer within {ANSWER_S:g} s"]
+
+    def ask() -> None:
+        try:
+            urlopen(f"{tracking_uri.rstrip('/')}/health", timeout=ANSWER_S).close()  # noqa: S310  # http or https
+        except HTTPError as error:
+            why.append(f"answer {error.code}" if error.code >= 500 else None)
+        except (OSError, HTTPException) as error:
+            reason = str(getattr(error, "reason", error))
+            why.append(None if "CERTIFICATE" in reason else reason)  # one that MLflow was told to take, maybe
+        else:
+            why.append(None)
+
+    asking = threading.Thread(target=ask, daemon=True)  # to look a name up has no limit of its own
+    asking.start()
+    asking.join(ANSWER_S)
+    return why[-1]
 
 
 def is_server(tracking_uri: str) -> bool:

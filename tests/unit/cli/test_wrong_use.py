@@ -39,6 +39,21 @@ WRONG = {
     "report taken": "run.yaml must be what s4 wrote",
     "sync taken": "an outbox must lie at",
     "report ../x": "a name must be letters, digits",
+    **{
+        f"{command} --tracking-uri htp://foo:5000": "a tracking URI must be one of MLflow's, got 'htp://foo:5000'"
+        for command in (
+            "train",
+            "tune",
+            "ablate",
+            "confirm taken",
+            "noise",
+            "scale",
+            "sync taken",
+            "doctor taken",
+            "evaluate taken",
+            "ui",
+        )
+    },
 }
 
 
