@@ -9,6 +9,7 @@ import os
 import re
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.client import HTTPException
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -17,6 +18,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
+from harness.formats import one_line
 from trainers.errors import UsageError
 
 if TYPE_CHECKING:
@@ -99,11 +101,23 @@ def _check_scheme(tracking_uri: str) -> None:
         wrong, hint = "it names no server", f"write {scheme}://HOST:PORT"
     elif scheme == "sqlite" and not driver and not re.match("///.", rest):
         wrong, hint = "it names no file", "write sqlite:///FILE"
+    elif scheme == "sqlite" and not _may_be_sqlite(Path(rest.removeprefix("///"))):
+        wrong, hint = "that is no SQLite file", "name another file"
     else:
         return
     # What may hold a password is not shown.
     given = repr(tracking_uri) if "@" not in tracking_uri else f"one that begins with {scheme!r}"
     raise UsageError(f"a tracking URI must be one of MLflow's, got {given}, {wrong}: {hint}")
+
+
+def _may_be_sqlite(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(16) in (b"", b"SQLite format 3\0")
+    except IsADirectoryError:
+        return False
+    except OSError:  # it is not there yet
+        return True
 
 
 def _host_of(uri: str) -> str | None:
@@ -115,7 +129,14 @@ def _host_of(uri: str) -> str | None:
 
 
 def silence(tracking_uri: str) -> str | None:
-    """Return why a tracking server takes no records now, in words; none where it answers, or is no HTTP server."""
+    """Return why a store takes no records now, in words; none where a server answers. Databases are not asked."""
+    if tracking_uri.partition("+")[0].startswith(("postgresql", "mysql", "mssql")):
+        from sqlalchemy import create_engine
+
+        try:
+            create_engine(tracking_uri)
+        except Exception as error:  # its driver is not installed, or it is no URI of that driver
+            return one_line(error, 200)
     if not tracking_uri.startswith(("http://", "https://")):
         return None
     why: list[str | None] = [f"no answer within {ANSWER_S:g} s"]
@@ -135,6 +156,26 @@ def silence(tracking_uri: str) -> str | None:
     asking.start()
     asking.join(ANSWER_S)
     return why[-1]
+
+
+@contextmanager
+def asking(tracking_uri: str) -> Iterator[None]:
+    """Turn what MLflow raises within into one line.
+
+    Raises:
+        UsageError: MLflow cannot be reached, or its store cannot be read.
+    """
+    try:
+        yield
+    except UsageError:
+        raise
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in ("mlflow", "sqlalchemy"):
+            raise
+        reason = one_line(error, 200)
+        raise UsageError(
+            f"MLflow must be reachable at {tracking_uri}, it is not ({reason}): check --tracking-uri"
+        ) from None
 
 
 def is_server(tracking_uri: str) -> bool:

@@ -17,8 +17,16 @@ import zlib
 from typing import TYPE_CHECKING, Literal, NamedTuple
 from urllib.parse import quote
 
-from harness.formats import one_line
-from harness.tracking.stores import EXPERIMENT, NO_JOBS, PARENT, artifact_location, connect_client, is_server, may_exist
+from harness.tracking.stores import (
+    EXPERIMENT,
+    NO_JOBS,
+    PARENT,
+    artifact_location,
+    asking,
+    connect_client,
+    is_server,
+    may_exist,
+)
 from trainers.errors import UsageError
 
 if TYPE_CHECKING:
@@ -191,14 +199,9 @@ def server_command(uri: str, port: int) -> list[str]:
 def _read_links(uri: str, name: str | None) -> Links:
     if not may_exist(uri):
         raise UsageError(f"records must be there to be shown, there is no {uri}: give --tracking-uri")
-    from mlflow.exceptions import MlflowException
-
-    try:
+    with asking(uri):
         client = connect_client(uri)
         return search_links(client, EXPERIMENT, name) if name else experiment_link(client, EXPERIMENT)
-    except MlflowException as error:
-        reason = one_line(error, 200)
-        raise UsageError(f"MLflow must be reachable at {uri}, it is not ({reason}): check --tracking-uri") from None
 
 
 def _addresses(server: str, links: Links | None) -> str:

@@ -18,7 +18,7 @@ from harness.event_log import LEDGER, History, pending, read_ledger
 from harness.run_folder import LATEST, checkpoint_folder, read_run, sole_driver
 from harness.tables import Cell, Column, Table
 from harness.tracking.recorder import STATUS, STOP_REASON, replay
-from harness.tracking.stores import EXPERIMENT, OUTBOX, connect_client, find_runs
+from harness.tracking.stores import EXPERIMENT, OUTBOX, asking, connect_client, find_runs
 from harness.trials import Trial, TrialState
 from harness.tuning.objectives import Objective, parse_objectives
 from harness.tuning.study import JOURNAL, OF_OPTUNA, num_imported, open_study, reconcile
@@ -102,10 +102,11 @@ def diagnose(folder: Path, objective: Objective, tracking_uri: str) -> list[Find
     """Return everything that disagrees about a search that no driver runs.
 
     Raises:
-        UsageError: the ledger cannot be read.
+        UsageError: the ledger cannot be read, or MLflow cannot be reached.
     """
     records = Records(folder, objective, tracking_uri, read_ledger(folder / LEDGER))
-    findings = [finding for check in CHECKS for finding in check(records)]
+    with asking(tracking_uri):
+        findings = [finding for check in CHECKS for finding in check(records)]
     return sorted(findings, key=lambda finding: (finding.trial is not None, finding.trial or 0))
 
 

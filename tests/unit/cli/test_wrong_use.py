@@ -40,6 +40,10 @@ WRONG = {
     "sync taken": "an outbox must lie at",
     "report ../x": "a name must be letters, digits",
     **{
+        f"{command} --tracking-uri http://127.0.0.1:9": "MLflow must be reachable at http://127.0.0.1:9, it is not"
+        for command in ("evaluate nothing", "evaluate models:/nothing/1", "ui taken")
+    },
+    **{
         f"{command} --tracking-uri htp://foo:5000": "a tracking URI must be one of MLflow's, got 'htp://foo:5000'"
         for command in (
             "train",

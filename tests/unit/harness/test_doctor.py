@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ from harness.tuning.doctor import Finding, diagnose
 from harness.tuning.objectives import Objective
 from harness.tuning.study import JOURNAL, journal
 from trainers.checkpoint import save_checkpoint
+from trainers.errors import UsageError
 
 STATES = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.INTERRUPTED]
 
@@ -187,3 +188,8 @@ def test_the_command_repairs_what_it_can_and_ends_with_1_while_something_disagre
     captured = capsys.readouterr()
     assert json.loads(captured.out)["repaired"] == [f"trial 2: {what}"]
     assert "ledger, Optuna, MLflow and checkpoints agree on 3 trials" in captured.err
+
+
+def test_a_server_that_is_down_is_one_line(search: Search) -> None:
+    with pytest.raises(UsageError, match=r"^MLflow must be reachable at http://127.0.0.1:9, it is not[^\n]*$"):
+        replace(search, uri="http://127.0.0.1:9").diagnose()

@@ -179,6 +179,18 @@ def test_a_store_that_mlflow_does_not_have_is_refused_in_one_line(uri: str, hint
     assert hint in str(refused.value)
 
 
+@pytest.mark.parametrize("content", [None, b"name: s"])
+def test_a_folder_or_another_file_is_no_sqlite_store(content: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    path.mkdir() if content is None else path.write_bytes(content)
+    with pytest.raises(UsageError, match="that is no SQLite file: name another file"):
+        absolute_uri(f"sqlite:///{path}")
+
+
+def test_a_database_whose_driver_is_not_installed_is_said() -> None:
+    assert "postgresql.nodriver" in str(silence("postgresql+nodriver://me@host/db"))
+
+
 def test_every_store_that_mlflow_has_is_taken() -> None:
     from mlflow.tracking._tracking_service.utils import _tracking_store_registry
 
