@@ -21,6 +21,7 @@ from typing import Any, Literal
 from optuna.trial import FrozenTrial
 
 from harness.ablation.confirm import confirmation
+from harness.ablation.request import Run as PlannedRun
 from harness.ablation.request import begun, make_request, with_digests, with_seeds
 from harness.ablation.results import Ablation
 from harness.ablation.run import gather
@@ -51,7 +52,7 @@ from harness.session import Session, ablate_session, go_on_with, going_on, recor
 from harness.tracking.stores import absolute_uri
 from harness.trials import Experiment, TrialObserver, TrialState, Value
 from harness.tuning.config import LASTING, SearchConfig, check_space, rungs
-from harness.tuning.objectives import Objective
+from harness.tuning.objectives import Objective, check_metrics
 from harness.tuning.run import Search, run_search
 from harness.tuning.study import reconcile
 from harness.tuning.warm_start import earlier_trials
@@ -284,6 +285,9 @@ def _search_session(
     config.grace(experiment)
     experiment.check(config.workers_per_gang)
     objectives = config.objectives(experiment.metric)
+    known = experiment.metric_names([*space.extremes()])
+    check_metrics("--objective", [objective.metric for objective in objectives], known)
+    check_metrics("--constraint", [constraint.metric for constraint in config.constraints], known)
     request = {"options": config.model_dump(mode="json"), "space": space.text}
     info = RunInfo.of("search", experiment, objectives[0].metric, request)
     return Session(folder, info, experiment, uri, console, objectives, config.trials, space)
@@ -429,6 +433,9 @@ def ablate(
     counted = dry_run and not folder.exists()  # of which the data need not be here
     info = RunInfo.of("ablation", chosen, chosen.metric, {}, digest="" if counted else None)
     request = make_request(plan, info, chosen, seeds, vary_data, only)
+    overrides = [request.overrides(PlannedRun(variant.name, request.seeds[0])) for variant in request.tried]
+    known = [name for name in chosen.metric_names(overrides, late=True) if name.startswith(("val/", "dev/"))]
+    check_metrics("--metric", [judged], known)
     before = begun(folder, request)
     if before is not None:
         request = with_seeds(before, seeds, only)

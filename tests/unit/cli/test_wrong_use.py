@@ -39,6 +39,12 @@ WRONG = {
     "report taken": "run.yaml must be what s4 wrote",
     "sync taken": "an outbox must lie at",
     "report ../x": "a name must be letters, digits",
+    "tune --objective dev/miuo": "got 'dev/miuo': did you mean dev/miou",
+    "tune --objective dev/miou --objective other/miou": "got 'other/miou': did you mean dev/miou?",
+    "tune --objective val/miou": "got 'val/miou': did you mean dev/miou? There are dev/miou, train/loss/total,",
+    "tune --constraint train/foo<=0.5": "--constraint must name a metric that there will be, got 'train/foo'",
+    "ablate --metric val/foo": "got 'val/foo': did you mean val/miou? There are dev/miou, dev/iou/..., val/miou",
+    "ablate --metric dev/iou/11": "--metric must name a metric that there will be, got 'dev/iou/11'",
     **{
         f"{command} --tracking-uri http://127.0.0.1:9": "MLflow must be reachable at http://127.0.0.1:9, it is not"
         for command in ("evaluate nothing", "evaluate models:/nothing/1", "ui taken")
