@@ -8,11 +8,12 @@ import os
 import platform
 import signal
 import socket
+import tempfile
 import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -46,6 +47,10 @@ ENVIRONMENT: Mapping[str, str] = {
 }
 """Settings of Ray, for the driver and for its workers. What the user has set stays."""
 _QUIET: Mapping[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+SOCKETS_FOLDER_BYTES = 38
+"""How long the path of the folder may be in which Ray 2.60 makes `ray/session_.../sockets/plasma_store`: 107 in all."""
+SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108  # a folder of a name that nobody can guess is made there
+"""Where the session of a Ray lies that cannot lie where TMPDIR says, in this order."""
 JOIN_TIMEOUT_S = 5.0
 """How long a cluster's address may take to answer."""
 
@@ -62,7 +67,7 @@ def ray_session(address: str = "local", *, cpus: int | None = None) -> Iterator[
         cpus: CPUs that a local Ray believes in; none: as many as there are.
 
     Raises:
-        UsageError: there is no cluster at the address, or it does not let us in.
+        UsageError: there is no cluster at the address, it does not let us in, or there is no folder for a Ray here.
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -70,16 +75,47 @@ def ray_session(address: str = "local", *, cpus: int | None = None) -> Iterator[
         yield
         return
     cluster = _find_cluster() if address == "auto" else address
-    if cluster == "local":
-        # No dashboard: it takes seconds of a start. Ray Train asks it only to clean up after a controller that died,
-        # and a search whose controller died ends at once.
-        ray.init(address="local", num_cpus=cpus or os.cpu_count(), include_dashboard=False, **_QUIET)
-    else:
-        _join(cluster)
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    with _session_folder() if cluster == "local" else nullcontext() as folder:
+        if cluster == "local":
+            # No dashboard: it takes seconds of a start. Ray Train asks it only to clean up after a controller that
+            # died, and a search whose controller died ends at once.
+            options = {"num_cpus": cpus or os.cpu_count(), "include_dashboard": False, "_temp_dir": folder}
+            ray.init(address="local", **options, **_QUIET)
+        else:
+            _join(cluster)
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _session_folder() -> AbstractContextManager[str | None]:
+    """Return where a Ray that is started here keeps its session and its sockets; none: where it does by itself.
+
+    A scratch folder of a cluster's job may be too long for sockets, gone or somebody else's. Then it is a folder of our
+    own, which goes with the session.
+
+    Raises:
+        UsageError: there is no folder for it.
+    """
+    named = os.environ.get("RAY_TMPDIR", os.environ.get("TMPDIR", SHORT_FOLDERS[0]))
+    if len(os.fsencode(os.path.abspath(named))) <= SOCKETS_FOLDER_BYTES and named:
+        try:
+            os.makedirs(os.path.join(named, "ray"), exist_ok=True)
+            tempfile.TemporaryFile(dir=os.path.join(named, "ray")).close()
+        except OSError:
+            pass
+        else:
+            return nullcontext()
+    for parent in SHORT_FOLDERS:
+        try:
+            return tempfile.TemporaryDirectory(prefix="s4-", dir=parent, ignore_cleanup_errors=True)
+        except OSError:
+            continue
+    raise UsageError(
+        f"Ray must have a folder that can be written, of at most {SOCKETS_FOLDER_BYTES} letters, for its sockets; got "
+        f"{named!r}, and none of {', '.join(SHORT_FOLDERS)} can be written: set RAY_TMPDIR to one"
+    )
 
 
 def check_fit(gangs: int, workers_per_gang: int, use_gpu: bool, resources: Mapping[str, float] | None = None) -> None:
