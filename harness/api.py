@@ -49,7 +49,7 @@ from harness.scaling.report import Scaling
 from harness.scaling.session import make_request as make_scale_request
 from harness.scaling.session import run_scaling
 from harness.session import Session, ablate_session, go_on_with, going_on, record_session
-from harness.tracking.stores import absolute_uri
+from harness.tracking.stores import absolute_uri, check_places
 from harness.trials import Experiment, TrialObserver, TrialState, Value
 from harness.tuning.config import LASTING, SearchConfig, check_space, rungs
 from harness.tuning.objectives import Objective, check_metrics
@@ -178,6 +178,7 @@ def train(
     else:
         experiment = _experiment(experiment or "digits_css", settings, method)
         folder = free_folder(place, name, experiment.name)
+    check_places(folder, uri)
     info = RunInfo.of("train", experiment, experiment.metric, {})
     sizes = worker_sizes(workers, experiment)
     earlier = History()
@@ -283,6 +284,7 @@ def _search_session(
     """Check everything that can be checked before anything starts."""
     check_space(space, experiment)
     config.grace(experiment)
+    check_places(folder, uri)
     experiment.check(config.workers_per_gang)
     objectives = config.objectives(experiment.metric)
     known = experiment.metric_names([*space.extremes()])
@@ -371,7 +373,7 @@ def _warm_start(session: Session, space: Space, config: SearchConfig) -> Sequenc
         return ()
     named = session.folder.parent / source
     if "/" not in source and not source.startswith("mlflow:") and named.is_dir():
-        source = str(named)
+        source = str(named_folder(named.parent, source))
     earlier = earlier_trials(source, space, session.objectives, config.constraints, tracking_uri=session.tracking_uri)
     session.console.say(f"warm start from {config.warm_start}: {earlier.words()}")
     return earlier.trials

@@ -6,6 +6,7 @@ import importlib.metadata
 import logging
 import os
 import platform
+import secrets
 import signal
 import socket
 import tempfile
@@ -77,6 +78,7 @@ def ray_session(address: str = "local", *, cpus: int | None = None) -> Iterator[
     cluster = _find_cluster() if address == "auto" else address
     with _session_folder() if cluster == "local" else nullcontext() as folder:
         if cluster == "local":
+            _provide_token()
             # No dashboard: it takes seconds of a start. Ray Train asks it only to clean up after a controller that
             # died, and a search whose controller died ends at once.
             options = {"num_cpus": cpus or os.cpu_count(), "include_dashboard": False, "_temp_dir": folder}
@@ -87,6 +89,18 @@ def ray_session(address: str = "local", *, cpus: int | None = None) -> Iterator[
             yield
         finally:
             ray.shutdown()
+
+
+def _provide_token() -> None:
+    """Give a Ray that is started here its token, where it would fail to write one into the home folder."""
+    try:
+        folder = Path.home() / ".ray"
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = (folder / "auth_token").is_file() or os.access(folder, os.W_OK)
+    except (OSError, RuntimeError):  # RuntimeError: nobody knows where the home is
+        kept = False
+    if not kept:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 def _session_folder() -> AbstractContextManager[str | None]:

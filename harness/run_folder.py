@@ -236,14 +236,42 @@ def named_folder(storage: Path, name: str) -> Path:
     """Return the absolute folder of this name.
 
     Raises:
-        UsageError: it is not a name.
+        UsageError: it is not a name, or what lies there cannot be read.
     """
     if not NAME.fullmatch(name):
         raise UsageError(
             f"a name must be letters, digits, '.', '_' and '-', up to 64, the first a letter or digit; got "
             f"{name[:80]!r}: choose another, with --name where it is a file's"
         )
-    return storage.resolve() / name
+    root = storage.resolve()
+    closed = next((path for path in (root, root / name) if os.path.isdir(path) and not os.access(path, READ)), None)
+    if closed is not None:
+        raise UsageError(f"the folder of a run must be readable, {closed} is not: ask its owner, or give --storage")
+    return root / name
+
+
+READ = os.R_OK | os.X_OK
+"""Of a folder: to list it and to open what it holds."""
+
+
+def check_writable(path: Path, option: str, whole: bool = False) -> None:
+    """Refuse a file or folder that cannot be written or made.
+
+    Args:
+        path: absolute.
+        option: names another place.
+        whole: whether what a folder holds must be writable, too: that of another user's run is not.
+
+    Raises:
+        UsageError: which path cannot be written.
+    """
+    there = next(place for place in (path, *path.parents) if os.path.exists(place))
+    held = [there, *(there.iterdir() if whole and there == path and os.access(path, READ) else ())]
+    blocked = next((place for place in held if not os.access(place, os.W_OK)), None)
+    if blocked is None and (there == path or os.path.isdir(there)):
+        return
+    reason = "is no folder" if blocked is None else "cannot be written"
+    raise UsageError(f"{path} must be a place that can be written, {blocked or there} {reason}: give another {option}")
 
 
 def checkpoint_folder(root: Path, number: int) -> Path:

@@ -35,6 +35,7 @@ from harness.run_folder import PICTURE, REPRESENTATIONS, RunInfo, existing_folde
 from harness.tables import Table
 from harness.tracking.node_metrics import NodeMetrics
 from harness.tracking.recorder import MlflowRecorder, recording, tags_of
+from harness.tracking.stores import check_places
 from harness.tracking.views import Chart
 from harness.trials import Experiment, GangsBrokenError, TrialObserver, UnfinishedError
 from harness.tuning.objectives import Objective
@@ -142,6 +143,7 @@ def ablate_session(
             f"{folder.name} is finished: nothing to train{'' if request.confirms else '; more seeds can be asked for'}"
         )
         return ablation
+    check_places(folder, tracking_uri)
     for line in experiment.describe():
         console.say(line)
     local = allocate(local_slots(), workers, gangs, len(request.runs)) if address == "local" else None

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from harness.event_log import LEDGER, read_ledger
-from harness.run_folder import EVALUATION, LATEST, RunInfo, checkpoint_folder, read_run
+from harness.run_folder import EVALUATION, LATEST, RunInfo, checkpoint_folder, named_folder, read_run
 from harness.run_folder import run_names as folder_names
 from harness.tracking.stores import RecordedRun, asking, find_record, run_names
 from harness.trials import Trial, TrialState
@@ -69,8 +69,8 @@ def find_run(word: str, storage: Path, tracking_uri: str) -> TrainedRun:
     if word.startswith("models:/"):
         return _registered(word, storage, tracking_uri)
     local = LOCAL.fullmatch(word)
-    if local is not None and (storage / local["name"]).is_dir():
-        return local_run(storage.resolve() / local["name"], None if local["trial"] is None else int(local["trial"]))
+    if local is not None and (folder := named_folder(storage, local["name"])).is_dir():
+        return local_run(folder, None if local["trial"] is None else int(local["trial"]))
     with asking(tracking_uri):
         record = find_record(tracking_uri, word)
         if record is None:

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from harness.formats import one_line
+from harness.run_folder import check_writable
 from trainers.errors import UsageError
 
 if TYPE_CHECKING:
@@ -181,6 +182,28 @@ def asking(tracking_uri: str) -> Iterator[None]:
 def is_server(tracking_uri: str) -> bool:
     """Return whether the URI is that of a tracking server, which keeps artifacts its own way."""
     return tracking_uri.startswith(("http://", "https://", "databricks"))
+
+
+def check_places(folder: Path, tracking_uri: str) -> None:
+    """Refuse the folder of a run, or a SQLite file for its records and artifacts, that cannot be written or made.
+
+    Raises:
+        UsageError: which one cannot.
+    """
+    check_writable(folder, "--storage", whole=True)
+    check_store(tracking_uri)
+
+
+def check_store(tracking_uri: str) -> None:
+    """Refuse a SQLite file for records and artifacts that cannot be written or made.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    scheme, _, path = tracking_uri.partition(":///")
+    if scheme == "sqlite":
+        for place in (Path(path), Path(path).parent, Path(path).parent / ARTIFACTS):
+            check_writable(place, "--tracking-uri")
 
 
 def artifact_location(tracking_uri: str) -> str | None:

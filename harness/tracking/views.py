@@ -23,6 +23,7 @@ from harness.tracking.stores import (
     PARENT,
     artifact_location,
     asking,
+    check_store,
     connect_client,
     is_server,
     may_exist,
@@ -182,7 +183,9 @@ def serve(tracking_uri: str, name: str | None, port: int) -> None:
             probe.bind((HOST, port))
         except OSError:
             raise UsageError(f"a port must be free, {port} on {HOST} is taken: choose another with --port") from None
-    links = _read_links(tracking_uri, name) if name or may_exist(tracking_uri) else None
+    if not (there := may_exist(tracking_uri)):
+        check_store(tracking_uri)
+    links = _read_links(tracking_uri, name) if name or there else None
     sys.stdout.write(f"serving {tracking_uri}\n{_addresses(f'http://{HOST}:{port}', links)}(Ctrl-C ends)\n")
     sys.stdout.flush()
     # In our place, so that Ctrl-C reaches it and nothing is left.

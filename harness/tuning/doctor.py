@@ -18,7 +18,7 @@ from harness.event_log import LEDGER, History, pending, read_ledger
 from harness.run_folder import LATEST, checkpoint_folder, read_run, sole_driver
 from harness.tables import Cell, Column, Table
 from harness.tracking.recorder import STATUS, STOP_REASON, replay
-from harness.tracking.stores import EXPERIMENT, OUTBOX, asking, connect_client, find_runs
+from harness.tracking.stores import EXPERIMENT, OUTBOX, asking, check_places, connect_client, find_runs
 from harness.trials import Trial, TrialState
 from harness.tuning.objectives import Objective, parse_objectives
 from harness.tuning.study import JOURNAL, OF_OPTUNA, num_imported, open_study, reconcile
@@ -65,6 +65,7 @@ def check_and_repair(folder: Path, tracking_uri: str, fix: bool, console: Consol
         UsageError: there is no such search, a driver runs it, or its ledger cannot be read.
     """
     name, info = folder.name, read_run(folder, "search")
+    check_places(folder, tracking_uri)
     objective = parse_objectives(info.request["options"].get("objective") or [info.metric])[0]
     with sole_driver(folder):
         findings, repaired = diagnose(folder, objective, tracking_uri), list[str]()

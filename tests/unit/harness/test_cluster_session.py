@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -114,3 +115,16 @@ def test_without_any_folder_for_sockets_nothing_is_started(
     with pytest.raises(UsageError, match=r"^Ray must have a folder that can be written[^\n]*set RAY_TMPDIR to one$"):
         ray_session("local").__enter__()
     assert not started
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_a_home_that_takes_no_token_is_none_that_ray_needs(
+    writable: bool, started: list[str | None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "")
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HOME", str(tmp_path if writable else tmp_path / "file"))
+    with ray_session("local"):
+        assert started
+        assert ("RAY_AUTH_TOKEN" in os.environ) is not writable
