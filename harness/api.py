@@ -22,6 +22,7 @@ from optuna.trial import FrozenTrial
 
 from harness.ablation.confirm import confirmation
 from harness.ablation.request import Request, begun, make_request, with_digests, with_seeds
+from harness.ablation.request import Run as PlannedRun
 from harness.ablation.results import Ablation
 from harness.ablation.run import gather
 from harness.cluster import Allocation, Slots, allocate, cluster_slots, cores, local_slots, ray_session
@@ -57,10 +58,10 @@ from harness.session import (
     recorded_to_the_end,
     send_left,
 )
-from harness.tracking.stores import OUTBOX, absolute_uri
+from harness.tracking.stores import OUTBOX, absolute_uri, check_places
 from harness.trials import Experiment, TrialObserver, TrialState, Value
 from harness.tuning.config import LASTING, SearchConfig, check_space, rungs
-from harness.tuning.objectives import Objective
+from harness.tuning.objectives import Objective, check_metrics
 from harness.tuning.run import Search, run_search
 from harness.tuning.study import fault_of, rebuild, reconcile
 from harness.tuning.warm_start import earlier_trials
@@ -197,6 +198,7 @@ def train(
     else:
         experiment = _experiment(experiment or "digits_css", settings, method)
     with sole_driver(kept) if resume else new_run(place, name, experiment.name) as folder:
+        check_places(folder, uri)
         info = RunInfo.of("train", experiment, experiment.metric, {})
         sizes = worker_sizes(workers, experiment)
         earlier = History()
@@ -314,8 +316,12 @@ def _search_session(
     """Check everything that can be checked before anything starts."""
     check_space(space, experiment)
     config.grace(experiment)
+    check_places(folder, uri)
     experiment.check(config.workers_per_gang)
     objectives = config.objectives(experiment.metric)
+    known = experiment.metric_names([*space.extremes()])
+    check_metrics("--objective", [objective.metric for objective in objectives], known)
+    check_metrics("--constraint", [constraint.metric for constraint in config.constraints], known)
     request = {"options": config.model_dump(mode="json"), "space": space.text}
     info = RunInfo.of("search", experiment, objectives[0].metric, request)
     return Session(folder, info, experiment, uri, console, objectives, config.trials, space)
@@ -401,7 +407,7 @@ def _warm_start(session: Session, space: Space, config: SearchConfig) -> Sequenc
         return ()
     named = session.folder.parent / source
     if "/" not in source and not source.startswith("mlflow:") and named.is_dir():
-        source = str(named)
+        source = str(named_folder(named.parent, source))
     earlier = earlier_trials(source, space, session.objectives, config.constraints, tracking_uri=session.tracking_uri)
     session.console.say(f"warm start from {config.warm_start}: {earlier.words()}")
     return earlier.trials
@@ -459,10 +465,13 @@ def ablate(
     judged = metric or ("val/miou" if chosen.trainer == "css" else chosen.metric)
     if not judged.startswith(("val/", "dev/")):
         raise UsageError(f"--metric must be one of an evaluation, val/... or dev/..., got {judged!r}: take val/miou")
-    folder = named_folder(Path(storage), name or plan.name)
+    folder = named_folder(Path(storage), plan.name if name is None else name)
     counted = dry_run and is_new(folder)  # of which the data need not be here
     info = RunInfo.of("ablation", chosen, chosen.metric, {}, digest="" if counted else None)
     asked = make_request(plan, info, chosen, seeds, vary_data, only)
+    overrides = [asked.overrides(PlannedRun(variant.name, asked.seeds[0])) for variant in asked.tried]
+    known = [name for name in chosen.metric_names(overrides, late=True) if name.startswith(("val/", "dev/"))]
+    check_metrics("--metric", [judged], known)
 
     def with_what_began() -> Request:
         before = begun(folder, asked)
@@ -472,6 +481,7 @@ def ablate(
     request = with_what_began()  # refused before anything is written
     if dry_run:
         return gather(folder, request, judged, uri, {})
+    check_places(folder, uri)
     with sole_driver(folder):
         return ablate_session(
             folder, with_what_began(), chosen, judged, uri, console, workers=workers_per_gang, gangs=gangs,
@@ -499,7 +509,9 @@ def noise(
     plan = AblationPlan(
         f"noise of {chosen.name}", "the config as it is", chosen.name, chosen.name, (Variant(chosen.name, {}),), ""
     )
-    return ablate(chosen, plan=plan, seeds=range(seeds), name=name or f"noise-{chosen.name}", **options)
+    return ablate(
+        chosen, plan=plan, seeds=range(seeds), name=f"noise-{chosen.name}" if name is None else name, **options
+    )
 
 
 def confirm(
@@ -566,8 +578,9 @@ def confirm(
             f"the data must be that of {search}, its splits had digest {before.data_digest} and now have "
             f"{info.data_digest}: put the files back"
         )
-    folder = named_folder(place, name or f"{search}-confirm")
+    folder = named_folder(place, f"{search}-confirm" if name is None else name)
     request = with_digests(begun(folder, request) or request, chosen)
+    check_places(folder, uri)
     with sole_driver(folder):
         return ablate_session(
             folder, request, chosen, "val/" + before.metric.partition("/")[2], uri, console, workers=workers,

@@ -7,12 +7,14 @@ import importlib.metadata
 import logging
 import os
 import platform
+import secrets
 import socket
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,6 +51,10 @@ ENVIRONMENT: Mapping[str, str] = {
 }
 """Settings of Ray, for the driver and for its workers. What the user has set stays."""
 _QUIET: Mapping[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+SOCKETS_FOLDER_BYTES = 38
+"""How long the path of the folder may be in which Ray 2.60 makes `ray/session_.../sockets/plasma_store`: 107 in all."""
+SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108  # a folder of a name that nobody can guess is made there
+"""Where the session of a Ray lies that cannot lie where TMPDIR says, in this order."""
 JOIN_TIMEOUT_S = 5.0
 """How long a cluster's address may take to answer."""
 
@@ -66,7 +72,7 @@ def ray_session(address: str = "local", *, cpus: int | None = None) -> Iterator[
         cpus: CPUs that a local Ray believes in; none: as many as there are.
 
     Raises:
-        UsageError: there is no cluster at the address, or it does not let us in.
+        UsageError: there is no cluster at the address, it does not let us in, or there is no folder for a Ray here.
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -76,12 +82,15 @@ def ray_session(address: str = "local", *, cpus: int | None = None) -> Iterator[
         return
     cluster = _find_cluster() if address == "auto" else address
     starts_by_itself = auto_init_hook.enable_auto_connect
-    with handling(as_ctrl_c):  # puts back what `ray.init` changes
+    place = _session_folder() if cluster == "local" else nullcontext()
+    with place as folder, handling(as_ctrl_c):  # puts back what `ray.init` changes
         if cluster == "local":
+            _provide_token()
             # No dashboard: it takes seconds of a start. Ray Train asks it only to clean up after a controller that
             # died, and a search whose controller died ends at once.
+            options = {"num_cpus": cpus or os.cpu_count(), "include_dashboard": False, "_temp_dir": folder}
             with _apart():
-                ray.init(address="local", num_cpus=cpus or os.cpu_count(), include_dashboard=False, **_QUIET)
+                ray.init(address="local", **options, **_QUIET)
         else:
             _join(cluster)
         auto_init_hook.enable_auto_connect = False
@@ -141,6 +150,47 @@ def check_ray() -> None:
     loss = ray_loss()
     if loss is not None:
         raise RayLostError(loss)
+
+
+def _provide_token() -> None:
+    """Give a Ray that is started here its token, where it would fail to write one into the home folder."""
+    try:
+        folder = Path.home() / ".ray"
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = (folder / "auth_token").is_file() or os.access(folder, os.W_OK)
+    except (OSError, RuntimeError):  # RuntimeError: nobody knows where the home is
+        kept = False
+    if not kept:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
+def _session_folder() -> AbstractContextManager[str | None]:
+    """Return where a Ray that is started here keeps its session and its sockets; none: where it does by itself.
+
+    A scratch folder of a cluster's job may be too long for sockets, gone or somebody else's. Then it is a folder of our
+    own, which goes with the session.
+
+    Raises:
+        UsageError: there is no folder for it.
+    """
+    named = os.environ.get("RAY_TMPDIR", os.environ.get("TMPDIR", SHORT_FOLDERS[0]))
+    if len(os.fsencode(os.path.abspath(named))) <= SOCKETS_FOLDER_BYTES and named:
+        try:
+            os.makedirs(os.path.join(named, "ray"), exist_ok=True)
+            tempfile.TemporaryFile(dir=os.path.join(named, "ray")).close()
+        except OSError:
+            pass
+        else:
+            return nullcontext()
+    for parent in SHORT_FOLDERS:
+        try:
+            return tempfile.TemporaryDirectory(prefix="s4-", dir=parent, ignore_cleanup_errors=True)
+        except OSError:
+            continue
+    raise UsageError(
+        f"Ray must have a folder that can be written, of at most {SOCKETS_FOLDER_BYTES} letters, for its sockets; got "
+        f"{named!r}, and none of {', '.join(SHORT_FOLDERS)} can be written: set RAY_TMPDIR to one"
+    )
 
 
 def check_fit(gangs: int, workers_per_gang: int, use_gpu: bool, resources: Mapping[str, float] | None = None) -> None:

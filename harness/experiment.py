@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from harness.run_folder import CONFIG, CONFUSION, LATEST, OVERLAYS, PICTURE, SPLITS, evaluation_file, write_whole
-from harness.trials import Experiment, Value
+from harness.trials import OVERHEADS, Experiment, Value
 from trainers.config import TrainConfig
 from trainers.errors import DataError
 from trainers.methods import method_settings
+from trainers.metrics import late_metric_names, metric_names
 from trainers.overrides import apply_overrides
 from trainers.presets import load_preset
 
@@ -89,6 +91,15 @@ class CssExperiment(Experiment):
         """
         config = self.configure(overrides)
         return config.model_dump(mode="json"), config.hash
+
+    def metric_names(self, overrides: Sequence[Mapping[str, Value]], late: bool = False) -> Collection[str]:
+        """Return the names of all metrics that reports, and with `late` the evaluation, can hold."""
+        if type(self).train is not CssExperiment.train:
+            return ()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # said where the config is checked
+            configs = [self.configure(changes) for changes in overrides]
+        return [*metric_names(configs), *OVERHEADS, *(late_metric_names(configs) if late else ())]
 
     def train(self, overrides: Mapping[str, Value], run: Run) -> str:
         """Train one configuration; return the hash of the config that was used."""

@@ -229,16 +229,16 @@ def new_run(storage: Path, name: str | None, stem: str) -> Iterator[Path]:
     """Yield the absolute folder of a new run, locked: of this name, or of the first free `stem-001`, `stem-002`, ...
 
     Raises:
-        UsageError: the name is not one, or it is taken.
+        UsageError: the name, or what a file or an experiment makes of it, is not one, or it is taken.
     """
-    place = storage.resolve()
+    place = named_folder(storage, f"{stem}-000" if name is None else name).parent
     numbered = (place / f"{stem}-{number:03d}" for number in count(1))
     for folder in (named_folder(storage, name),) if name is not None else numbered:
         with ExitStack() as held:
             try:
                 if is_new(folder):
                     held.enter_context(sole_driver(folder))
-            except UsageError:  # another process has just taken it
+            except TakenError:  # a moment ago
                 continue
             if folder in _driving and is_new(folder):
                 yield folder
@@ -253,14 +253,42 @@ def named_folder(storage: Path, name: str) -> Path:
     """Return the absolute folder of this name.
 
     Raises:
-        UsageError: it is not a name.
+        UsageError: it is not a name, or what lies there cannot be read.
     """
     if not NAME.fullmatch(name):
         raise UsageError(
-            f"a name must be letters, digits, '.', '_' and '-', up to 64, the first a letter or digit; got {name!r}: "
-            "choose another"
+            f"a name must be letters, digits, '.', '_' and '-', up to 64, the first a letter or digit; got "
+            f"{name[:80]!r}: choose another, with --name where it is a file's"
         )
-    return storage.resolve() / name
+    root = storage.resolve()
+    closed = next((path for path in (root, root / name) if os.path.isdir(path) and not os.access(path, READ)), None)
+    if closed is not None:
+        raise UsageError(f"the folder of a run must be readable, {closed} is not: ask its owner, or give --storage")
+    return root / name
+
+
+READ = os.R_OK | os.X_OK
+"""Of a folder: to list it and to open what it holds."""
+
+
+def check_writable(path: Path, option: str, whole: bool = False) -> None:
+    """Refuse a file or folder that cannot be written or made.
+
+    Args:
+        path: absolute.
+        option: names another place.
+        whole: whether what a folder holds must be writable, too: that of another user's run is not.
+
+    Raises:
+        UsageError: which path cannot be written.
+    """
+    there = next(place for place in (path, *path.parents) if os.path.exists(place))
+    held = [there, *(there.iterdir() if whole and there == path and os.access(path, READ) else ())]
+    blocked = next((place for place in held if not os.access(place, os.W_OK)), None)
+    if blocked is None and (there == path or os.path.isdir(there)):
+        return
+    reason = "is no folder" if blocked is None else "cannot be written"
+    raise UsageError(f"{path} must be a place that can be written, {blocked or there} {reason}: give another {option}")
 
 
 def checkpoint_folder(root: Path, number: int) -> Path:
@@ -299,6 +327,10 @@ def fresh_folder(folder: Path) -> Path:
 def _first_free(folder: Path, stem: str = "") -> Path:
     numbered = (folder / f"{stem}{number:03d}" for number in count(1))
     return next(path for path in numbered if not path.exists())
+
+
+class TakenError(UsageError):
+    """Another process drives the run."""
 
 
 class HeldError(Exception):
@@ -396,11 +428,12 @@ def sole_driver(folder: Path) -> Iterator[Path]:
     if _driving.get(folder) == threading.get_ident():
         yield folder
         return
+    check_writable(folder, "--storage")
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         lock = Lock(folder / LOCK)
     except HeldError as error:
-        raise UsageError(
+        raise TakenError(
             f"a run must have one driver, {folder.name} is being run by {error}: wait for it, or interrupt it"
         ) from None
     _driving[folder] = threading.get_ident()

@@ -266,7 +266,7 @@ def show_noise(ablation: Ablation, storage: Path, console: Console) -> None:
 
 
 def recorded_to_the_end(folder: Path) -> bool:
-    """Return whether the session that ended a run came to its own end, or left no outbox, as in a copy of its folder."""
+    """Return whether the last session of a run came to its own end, or left no outbox, as in a copy of its folder."""
     return not (folder / OUTBOX).exists() or how_closed(folder / OUTBOX) == "FINISHED"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 INTERRUPTED = "interrupted"
 """Error of the trials that Ctrl-C ended."""
+
+OVERHEADS = ("overhead/start_s", "overhead/report_s", "overhead/save_s", "overhead/unsaved")
+"""Metrics that a gang adds to a report."""
 
 Value = float | int | str | bool | None
 """A scalar that a search can set."""
@@ -154,6 +157,16 @@ class Experiment(ABC):
                 raise UsageError(f"a config path must exist, got {path!r}: {self.name} has {', '.join(config)}")
             section[leaf] = value
         return config, hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
+
+    def metric_names(self, overrides: Sequence[Mapping[str, Value]], late: bool = False) -> Collection[str]:
+        """Return the names of all metrics that reports of trainings with these overrides, or between them, can hold.
+
+        None where they are not known, as here: then no metric is refused before it is missing in a report.
+
+        Args:
+            late: whether those of `evaluate` count, too.
+        """
+        return ()
 
     @abstractmethod
     def train(self, overrides: Mapping[str, Value], run: Run) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Callable, Hashable
 from pathlib import Path
@@ -15,8 +16,27 @@ from search_spaces.parameters import SpaceError
 Parsed = TypeVar("Parsed")
 
 
+MOST_NODES = 100_000
+"""Values and keys in a file, those that an alias repeats counted again."""
+
+
 class StrictLoader(yaml.SafeLoader):
-    """PyYAML's safe loader, which would let the last of two equal keys win and read 1e-4 as text."""
+    """PyYAML's safe loader, which would let the last of two equal keys win and read 1e-4 as text.
+
+    A file whose aliases stand for more than `MOST_NODES`, or for themselves, is refused.
+    """
+
+    def get_single_node(self) -> yaml.Node | None:
+        """Return the document.
+
+        Raises:
+            yaml.YAMLError: it is too large once aliases are followed.
+        """
+        node = super().get_single_node()
+        sizes: dict[int, float] = {}
+        if node is not None and _size(node, sizes) > MOST_NODES:
+            raise yaml.constructor.ConstructorError(None, None, f"aliases stand for more than {MOST_NODES} values")
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """Build a mapping.
@@ -34,6 +54,16 @@ class StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def _size(node: yaml.Node, sizes: dict[int, float]) -> float:
+    """Return the number of values and keys of a node with all aliases followed; infinite within itself."""
+    if id(node) not in sizes:
+        sizes[id(node)] = math.inf  # until it is known
+        children = node.value if isinstance(node, yaml.CollectionNode) else ()
+        parts = (part for child in children for part in (child if isinstance(child, tuple) else (child,)))
+        sizes[id(node)] = 1 + sum(_size(part, sizes) for part in parts)
+    return sizes[id(node)]
+
+
 StrictLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
 )
@@ -47,7 +77,7 @@ def read_yaml(text: str) -> Any:
     """
     try:
         return yaml.load(text, Loader=StrictLoader)  # noqa: S506  # a SafeLoader
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # also no date, too many digits, too deep
         raise SpaceError(f"must be YAML, got an error: {' '.join(str(error).split())}") from None
 
 

@@ -7,7 +7,7 @@ the config gets, at its `path`. They differ for momenta (drawn as 1 - m) and for
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -154,7 +154,7 @@ class Parameter:
 
 def is_number(value: object) -> bool:
     """Return whether a value is a finite number; truth values are not."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _number(value: Value) -> float:

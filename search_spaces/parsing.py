@@ -8,6 +8,8 @@ from typing import Literal
 
 from search_spaces.parameters import Parameter, SpaceError, Value, is_number
 
+LARGEST = 2**53
+"""Whole numbers up to here are exact as floats, which samplers draw."""
 KINDS: tuple[Literal["float", "int", "categorical"], ...] = ("float", "int", "categorical")
 
 
@@ -79,6 +81,8 @@ def _range(spec: object, where: str, kind: Literal["float", "int"]) -> tuple[flo
             number = "a whole number" if kind == "int" else "a number"
             raise SpaceError(f"{where}.{key} must be {number}, got {spec[key]!r}: write one")
     low, high = spec["low"], spec["high"]
+    if kind == "int" and max(abs(low), abs(high)) > LARGEST:
+        raise SpaceError(f"{where} must have bounds of at most {LARGEST}, got low={low}, high={high}: narrow it")
     if not low < high:
         raise SpaceError(f"{where} must have low < high, got low={low}, high={high}: exchange or widen them")
     log = _flag(spec.get("log", False), f"{where}.log")

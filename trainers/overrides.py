@@ -59,7 +59,7 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
             raise ConfigError(f"--set must name a path once, got {path} twice: remove one")
         try:
             overrides[path] = yaml.safe_load(text)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError, RecursionError):  # also no date, too many digits, too deep
             raise ConfigError(f"--set must have a YAML value, got {setting!r}: put it in quotes") from None
     return overrides
 
@@ -92,14 +92,16 @@ def _leaves(overrides: Mapping[str, Any]) -> set[str]:
 
 def _at(values: Mapping[str, Any], path: str) -> Any:
     for key in path.split("."):
-        values = values.get(key, {})
+        values = values.get(key, {}) if isinstance(values, Mapping) else {}
     return values
 
 
 def _set(values: dict[str, Any], path: str, value: object) -> None:
     *parents, leaf = path.split(".")
     for key in parents:
-        values = values[key]
+        values = values.get(key, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"a config path must exist, got {path!r}: {key} is a value, and nothing is below it")
     values[leaf] = value
 
 

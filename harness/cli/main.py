@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 failed, 2 wrong use (one line, no traceback), 130 interrup
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 import warnings
@@ -50,6 +51,12 @@ def run(arguments: Sequence[str]) -> int:
     except (UsageError, SpaceError, UnfinishedError) as error:
         sys.stderr.write(f"s4: {error}\n")
         return FAILED if isinstance(error, UnfinishedError) else WRONG_USE
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT):
+            traceback.print_exc()
+        else:
+            sys.stderr.write(f"s4: failed: {error}\n")
+        return FAILED
     except Exception:
         traceback.print_exc()
         return FAILED

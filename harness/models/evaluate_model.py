@@ -20,6 +20,7 @@ from harness.models.evaluation import (
     write_evaluation,
 )
 from harness.models.find import TrainedRun, find_run
+from harness.run_folder import check_writable
 from harness.tracking.stores import absolute_uri, run_of
 from harness.tracking.writer import record_evaluation
 from trainers.data.source import ImageSource
@@ -66,6 +67,7 @@ def evaluate_model(
     out = out or model.out / label
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out must be a folder, got the file {out}: choose another")
+    check_writable(out.absolute(), "--out")
     segmenter = model.load(default_device())
     with Progress(console=console.rich, transient=True, disable=not console.rich.is_terminal) as progress:
         task = progress.add_task(f"{model.title} on {label}", total=len(source))
@@ -121,6 +123,7 @@ def predict_masks(
     """
     files = find_images(images)
     check_out(files, out)
+    check_writable(out.absolute(), "--out")
     model = find_run(run, storage, absolute_uri(tracking_uri))
     check_images(files)
     segmenter = model.load(default_device())

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 
 from harness.event_log import LEDGER, read_ledger
-from harness.run_folder import EVALUATION, LATEST, RunInfo, checkpoint_folder, read_run
+from harness.run_folder import EVALUATION, LATEST, RunInfo, checkpoint_folder, named_folder, read_run
 from harness.run_folder import run_names as folder_names
-from harness.tracking.stores import RecordedRun, find_record, run_names
+from harness.tracking.stores import RecordedRun, asking, find_record, run_names
 from harness.trials import Trial, TrialState
 from harness.tuning.objectives import parse_objectives
 from trainers.config import TrainConfig
@@ -69,11 +69,12 @@ def find_run(word: str, storage: Path, tracking_uri: str) -> TrainedRun:
     if word.startswith("models:/"):
         return _registered(word, storage, tracking_uri)
     local = LOCAL.fullmatch(word)
-    if local is not None and (storage / local["name"]).is_dir():
-        return local_run(storage.resolve() / local["name"], None if local["trial"] is None else int(local["trial"]))
-    record = find_record(tracking_uri, word)
-    if record is None:
-        raise UsageError(_unknown(word, storage, tracking_uri))
+    if local is not None and (folder := named_folder(storage, local["name"])).is_dir():
+        return local_run(folder, None if local["trial"] is None else int(local["trial"]))
+    with asking(tracking_uri):
+        record = find_record(tracking_uri, word)
+        if record is None:
+            raise UsageError(_unknown(word, storage, tracking_uri))
     return _recorded(record, storage)
 
 
@@ -151,7 +152,8 @@ def _recorded(run: RecordedRun, storage: Path) -> TrainedRun:
 def _registered(uri: str, storage: Path, tracking_uri: str) -> TrainedRun:
     from harness.tracking.models import read_registered  # imports MLflow
 
-    model = read_registered(tracking_uri, uri)
+    with asking(tracking_uri):
+        model = read_registered(tracking_uri, uri)
     out = storage.resolve() / "models" / model.name / f"v{model.version}"
     title = f"models:/{model.name}/{model.version}"
     return TrainedRun(title, model.segmenter.config, out, segmenter=model.segmenter, run_id=model.run_id)

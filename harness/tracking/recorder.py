@@ -27,7 +27,15 @@ from harness.tracking.limits import (
 )
 from harness.tracking.run_logger import RunLogger
 from harness.tracking.sender import Apply, Sender
-from harness.tracking.stores import EXPERIMENT, OUTBOX, absolute_uri, artifact_location, connect_client
+from harness.tracking.stores import (
+    EXPERIMENT,
+    OUTBOX,
+    absolute_uri,
+    artifact_location,
+    check_places,
+    connect_client,
+    silence,
+)
 from harness.trials import INTERRUPTED, Experiment, Trial, TrialState, Value
 from trainers.errors import UsageError
 
@@ -241,7 +249,9 @@ def replay(outbox: Path, tracking_uri: str, timeout_s: float = 600.0) -> Deliver
     """
     if not outbox.is_file():
         raise UsageError(f"an outbox must lie at {outbox}, there is none: was anything recorded under this name?")
-    box, uri = Outbox(outbox), absolute_uri(tracking_uri)
+    uri = absolute_uri(tracking_uri)
+    check_places(outbox.parent, uri)
+    box = Outbox(outbox)
     state = OutboxState.read(box)
     if state.opening is None:
         box.close()
@@ -293,9 +303,14 @@ def recording(
 ) -> Iterator[MlflowRecorder]:
     """Yield the recorder of a run; what was begun is continued. At the end nothing is left RUNNING.
 
+    A server that does not answer is said at once, and the run goes on: the outbox keeps its records.
+
     Args:
         options: of `MlflowRecorder`.
     """
+    if (why := silence(tracking_uri)) is not None:
+        console.say(f"warning: {tracking_uri} does not answer ({why}): records are kept, s4 sync {folder.name} sends "
+                    "what does not get there")  # fmt: skip
     recorder = MlflowRecorder(tracking_uri, EXPERIMENT, info.kind, folder.name, tags, folder / OUTBOX, **options)
     try:
         with recorder:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import logging
 import os
 import re
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPException
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
+from harness.formats import one_line
+from harness.run_folder import check_writable
 from trainers.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,6 +37,12 @@ PARENT = "mlflow.parentRunId"
 """Tag of a run that stands below another one."""
 SQLITE = b"SQLite format 3\0"
 """What every SQLite database begins with."""
+SCHEMES = (
+    "http", "https", "sqlite", "postgresql", "mysql", "mssql", "file", "databricks", "databricks-uc", "uc",
+)  # fmt: skip
+"""Of the stores that MLflow 3.17 has."""
+ANSWER_S = 3.0
+"""How long a server may take to answer before it is said that it does not."""
 WITH_PASSWORD = re.compile(r"[\w+.-]+://[^:/@]*:[^@]*@")
 """A database's URI as SQLAlchemy reads it, USER:PASSWORD@ in it."""
 
@@ -43,11 +58,12 @@ def absolute_uri(tracking_uri: str | None) -> str:
     None means the SQLite store in the working directory.
 
     Raises:
-        UsageError: it holds a password, which would be shown and written down with it; or it is a folder, and MLflow
-            was not told to take one; or it is a file that is no SQLite database.
+        UsageError: MLflow has no such store; it holds a password, which would be shown and written down with it; it is
+            a folder, and MLflow was not told to take one; or it is a file that is no SQLite database.
     """
     if tracking_uri is None:
         return default_tracking_uri()
+    _check_scheme(tracking_uri)
     if is_server(tracking_uri):
         if urlsplit(tracking_uri).password is not None:
             raise UsageError(
@@ -86,9 +102,111 @@ def _check_database(path: Path) -> None:
         )
 
 
+def _check_scheme(tracking_uri: str) -> None:
+    """Refuse a store that MLflow does not have: all of a run would be recorded nowhere."""
+    scheme, colon, rest = tracking_uri.partition(":")
+    scheme, _, driver = scheme.partition("+")
+    known = (*SCHEMES, *(plugin.name for plugin in entry_points(group="mlflow.tracking_store")))
+    near = difflib.get_close_matches(scheme.lower(), known, n=1)
+    if not tracking_uri.strip():
+        wrong, hint = "it is empty", "leave it out for mlflow.db here"
+    elif colon and scheme not in known:
+        wrong = f"its scheme is none of {', '.join(known)}"
+        hint = f"did you mean {near[0]}?" if near else "did you mean http://?" if rest[:1].isdigit() else "take one"
+    elif scheme in ("http", "https") and not (rest.startswith("//") and _host_of(tracking_uri)):
+        wrong, hint = "it names no server", f"write {scheme}://HOST:PORT"
+    elif scheme == "sqlite" and not driver and not re.match("///.", rest):
+        wrong, hint = "it names no file", "write sqlite:///FILE"
+    else:
+        return
+    # What may hold a password is not shown.
+    given = repr(tracking_uri) if "@" not in tracking_uri else f"one that begins with {scheme!r}"
+    raise UsageError(f"a tracking URI must be one of MLflow's, got {given}, {wrong}: {hint}")
+
+
+def _host_of(uri: str) -> str | None:
+    try:
+        parts = urlsplit(uri)
+        return parts.hostname if parts.port is None or parts.port else None
+    except ValueError:  # a port that is no number, or half an IPv6 address
+        return None
+
+
+def silence(tracking_uri: str) -> str | None:
+    """Return why a store takes no records now, in words; none where a server answers. Databases are not asked."""
+    if tracking_uri.partition("+")[0].startswith(("postgresql", "mysql", "mssql")):
+        from sqlalchemy import create_engine
+
+        try:
+            create_engine(tracking_uri)
+        except Exception as error:  # its driver is not installed, or it is no URI of that driver
+            return one_line(error, 200)
+    if not tracking_uri.startswith(("http://", "https://")):
+        return None
+    why: list[str | None] = [f"no answer within {ANSWER_S:g} s"]
+
+    def ask() -> None:
+        try:
+            urlopen(f"{tracking_uri.rstrip('/')}/health", timeout=ANSWER_S).close()  # noqa: S310  # http or https
+        except HTTPError as error:
+            why.append(f"answer {error.code}" if error.code >= 500 else None)
+        except (OSError, HTTPException) as error:
+            reason = str(getattr(error, "reason", error))
+            why.append(None if "CERTIFICATE" in reason else reason)  # one that MLflow was told to take, maybe
+        else:
+            why.append(None)
+
+    asking = threading.Thread(target=ask, daemon=True)  # to look a name up has no limit of its own
+    asking.start()
+    asking.join(ANSWER_S)
+    return why[-1]
+
+
+@contextmanager
+def asking(tracking_uri: str) -> Iterator[None]:
+    """Turn what MLflow raises within into one line.
+
+    Raises:
+        UsageError: MLflow cannot be reached, or its store cannot be read.
+    """
+    try:
+        yield
+    except UsageError:
+        raise
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in ("mlflow", "sqlalchemy"):
+            raise
+        reason = one_line(error, 200)
+        raise UsageError(
+            f"MLflow must be reachable at {tracking_uri}, it is not ({reason}): check --tracking-uri"
+        ) from None
+
+
 def is_server(tracking_uri: str) -> bool:
     """Return whether the URI is that of a tracking server, which keeps artifacts its own way."""
     return tracking_uri.startswith(("http://", "https://", "databricks"))
+
+
+def check_places(folder: Path, tracking_uri: str) -> None:
+    """Refuse the folder of a run, or a SQLite file for its records and artifacts, that cannot be written or made.
+
+    Raises:
+        UsageError: which one cannot.
+    """
+    check_writable(folder, "--storage", whole=True)
+    check_store(tracking_uri)
+
+
+def check_store(tracking_uri: str) -> None:
+    """Refuse a SQLite file for records and artifacts that cannot be written or made.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    scheme, _, path = tracking_uri.partition(":///")
+    if scheme == "sqlite":
+        for place in (Path(path), Path(path).parent, Path(path).parent / ARTIFACTS):
+            check_writable(place, "--tracking-uri")
 
 
 def artifact_location(tracking_uri: str) -> str | None:

@@ -17,8 +17,17 @@ import zlib
 from typing import TYPE_CHECKING, Literal, NamedTuple
 from urllib.parse import quote
 
-from harness.formats import one_line
-from harness.tracking.stores import EXPERIMENT, NO_JOBS, PARENT, artifact_location, connect_client, is_server, may_exist
+from harness.tracking.stores import (
+    EXPERIMENT,
+    NO_JOBS,
+    PARENT,
+    artifact_location,
+    asking,
+    check_store,
+    connect_client,
+    is_server,
+    may_exist,
+)
 from trainers.errors import UsageError
 
 if TYPE_CHECKING:
@@ -174,7 +183,9 @@ def serve(tracking_uri: str, name: str | None, port: int) -> None:
             probe.bind((HOST, port))
         except OSError:
             raise UsageError(f"a port must be free, {port} on {HOST} is taken: choose another with --port") from None
-    links = _read_links(tracking_uri, name) if name or may_exist(tracking_uri) else None
+    if not (there := may_exist(tracking_uri)):
+        check_store(tracking_uri)
+    links = _read_links(tracking_uri, name) if name or there else None
     sys.stdout.write(f"serving {tracking_uri}\n{_addresses(f'http://{HOST}:{port}', links)}(Ctrl-C ends)\n")
     sys.stdout.flush()
     # In our place, so that Ctrl-C reaches it and nothing is left.
@@ -191,14 +202,9 @@ def server_command(uri: str, port: int) -> list[str]:
 def _read_links(uri: str, name: str | None) -> Links:
     if not may_exist(uri):
         raise UsageError(f"records must be there to be shown, there is no {uri}: give --tracking-uri")
-    from mlflow.exceptions import MlflowException
-
-    try:
+    with asking(uri):
         client = connect_client(uri)
         return search_links(client, EXPERIMENT, name) if name else experiment_link(client, EXPERIMENT)
-    except MlflowException as error:
-        reason = one_line(error, 200)
-        raise UsageError(f"MLflow must be reachable at {uri}, it is not ({reason}): check --tracking-uri") from None
 
 
 def _addresses(server: str, links: Links | None) -> str:

@@ -225,8 +225,8 @@ def check_space(space: Space, experiment: Experiment) -> None:
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for params in (space.baseline_params, *filter(None, [space.ours_params]), *space.edges()):
+        for overrides in space.extremes():
             try:
-                experiment.resolve(space.overrides(params))
+                experiment.resolve(overrides)
             except UsageError as error:
                 raise ConfigError(f"space {space.name} must fit the config: {error}") from None

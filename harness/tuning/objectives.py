@@ -5,9 +5,11 @@ The first objective is the primary one: schedulers follow it, and tables are sor
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, cast
@@ -116,9 +118,32 @@ def parse_constraint(text: str) -> Constraint:
             bound = float(match[3])
     if not match or not math.isfinite(bound):
         raise UsageError(
-            f"a constraint must be METRIC<=NUMBER or METRIC>=NUMBER, got {text!r}: write it like memory/peak_gib<=20"
+            f"a constraint must be METRIC<=NUMBER or METRIC>=NUMBER, got {text!r}: write it like time/step_s<=2"
         )
     return Constraint(match[1].strip(), cast("Literal['<=', '>=']", match[2]), bound)
+
+
+SHOWN = 8
+"""Most metrics below one prefix that a refusal lists."""
+
+
+def check_metrics(option: str, wanted: Iterable[str], known: Collection[str]) -> None:
+    """Refuse metrics that no report will hold; where none is known, nothing is refused.
+
+    Raises:
+        UsageError: names the option, the nearest metric, and what there is.
+    """
+    unknown = next((metric for metric in wanted if metric not in known), None)
+    if unknown is None or not known:
+        return
+    near = difflib.get_close_matches(unknown, known, n=1, cutoff=0.5)
+    beside = Counter(name.rpartition("/")[0] for name in known)
+    parents = ((name, name.rpartition("/")[0]) for name in known)
+    listed = dict.fromkeys(name if beside[parent] <= SHOWN else f"{parent}/..." for name, parent in parents)
+    raise UsageError(
+        f"{option} must name a metric that there will be, got {unknown!r}: "
+        f"{f'did you mean {near[0]}? ' if near else ''}There are {', '.join(listed)}"
+    )
 
 
 def values_of(metrics: Mapping[str, float], objectives: Sequence[Objective]) -> list[float] | None:

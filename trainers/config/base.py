@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 IGNORE = 255
 """The one label of pixels that take no part in anything."""
 
 SMALLEST_VIEW = 16
 """Least height and width, in pixels, of what a network sees: a cell of the coarsest map of features."""
+
+LARGEST = 2**53
+"""Whole numbers up to here are exact as floats, as which they are reported."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
@@ -21,6 +24,13 @@ class Frozen(BaseModel):
     """Base of all configuration: immutable, and no unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    @model_validator(mode="after")
+    def _whole_numbers_are_exact(self) -> Self:
+        for name, value in self:
+            if isinstance(value, int) and value > LARGEST:
+                raise ValueError(f"{name} must be at most {LARGEST}, got {value}: lower it")
+        return self
 
 
 def added(default: Any, **limits: Any) -> Any:

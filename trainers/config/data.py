@@ -10,6 +10,9 @@ from pydantic import Field, model_validator
 from trainers.config.base import IGNORE, Frozen, Share, added
 from trainers.config.class_names import ADE20K_CLASSES, CITYSCAPES_CLASSES, COCO_STUFF_CLASSES, VOC_CLASSES
 
+MOST_SCENES = 1_000_000
+"""Of one split of the digits, which is held in memory: 3 GB of 32 x 32 pixels."""
+
 
 class DigitsData(Frozen):
     """Scenes composed from scikit-learn's real handwritten digits; 10 digits and the background, K = 11.
@@ -29,13 +32,13 @@ class DigitsData(Frozen):
     """Smallest and largest side of a digit, in pixels; at most a cell."""
     clutter: Share = 0.2
     """Brightest value of the smooth background, in [0, 1]; digits reach 1."""
-    labelled: int = Field(80, ge=1)
+    labelled: int = Field(80, ge=1, le=MOST_SCENES)
     """Labelled scenes."""
-    unlabelled: int = Field(2048, ge=1)
+    unlabelled: int = Field(2048, ge=1, le=MOST_SCENES)
     """Unlabelled scenes, apart from the labelled ones."""
-    dev: int = Field(256, ge=1)
+    dev: int = Field(256, ge=1, le=MOST_SCENES)
     """Scenes that the objective is measured on, from digits of the training part."""
-    val: int = Field(256, ge=1)
+    val: int = Field(256, ge=1, le=MOST_SCENES)
     """Scenes for the final evaluation."""
     seed: int = Field(0, ge=0)
     """Draws the splits and the scenes; apart from the training seed, so that seeds of training share their data."""

@@ -27,6 +27,19 @@ WRONG = {
     "tune --set optimizer.lr=-1": "optimizer.lr: Input should be greater than 0, got -1",
     "tune --set schedule.steps": "--set must be PATH=VALUE, got 'schedule.steps'",
     "tune --set optimizer.lr=[": "--set must have a YAML value, got 'optimizer.lr=['",
+    "tune --set seed=2020-99-99": "--set must have a YAML value, got 'seed=2020-99-99'",
+    f"tune --set seed={'1' * 5000}": "--set must have a YAML value, got 'seed=111",
+    f"tune --set seed={'[' * 3000}": "--set must have a YAML value, got 'seed=[[[",
+    "tune --set =1": "--set must be PATH=VALUE, got '=1'",
+    "tune --set .=1": "a config path must exist, got '.'",
+    "tune --set loss.lambda_c.x=1": "a config path must exist, got 'loss.lambda_c.x'",
+    "tune --set loss.lambda_c.x=null": "a config path must exist, got 'loss.lambda_c.x'",
+    "tune --set data.name=folder --set data.name.x=1": "got 'data.name.x': name is a value, and nothing is below it",
+    "tune --set loss.lambda_c=.nan": "loss.lambda_c: Input should be a finite number, got nan",
+    "tune --set loss.lambda_c=1e400": "loss.lambda_c: Input should be a finite number, got '1e400'",
+    f"tune --set loss.lambda_c={'1' * 400}": "loss.lambda_c: Input should be a valid number, got 111",
+    f"tune --set schedule.steps={'1' * 400}": "schedule: steps must be at most 9007199254740992, got 111",
+    "tune --set data.labelled=9007199254740992": "data.labelled: Input should be less than or equal to 1000000",
     "tune --set seed=1 --set seed=2": "--set must name a path once, got seed twice",
     "tune --set loss.lambda_u=2": "loss.lambda_u is searched there",
     "tune --space css --set thresholds.unit=probability": "thresholds.unit is fixed there",
@@ -39,6 +52,31 @@ WRONG = {
     "report taken": "run.yaml must be what s4 wrote",
     "sync taken": "an outbox must lie at",
     "report ../x": "a name must be letters, digits",
+    "tune --objective dev/miuo": "got 'dev/miuo': did you mean dev/miou",
+    "tune --objective dev/miou --objective other/miou": "got 'other/miou': did you mean dev/miou?",
+    "tune --objective val/miou": "got 'val/miou': did you mean dev/miou? There are dev/miou, train/loss/total,",
+    "tune --constraint train/foo<=0.5": "--constraint must name a metric that there will be, got 'train/foo'",
+    "ablate --metric val/foo": "got 'val/foo': did you mean val/miou? There are dev/miou, dev/iou/..., val/miou",
+    "ablate --metric dev/iou/11": "--metric must name a metric that there will be, got 'dev/iou/11'",
+    **{
+        f"{command} --tracking-uri http://127.0.0.1:9": "MLflow must be reachable at http://127.0.0.1:9, it is not"
+        for command in ("evaluate nothing", "evaluate models:/nothing/1", "ui taken")
+    },
+    **{
+        f"{command} --tracking-uri htp://foo:5000": "a tracking URI must be one of MLflow's, got 'htp://foo:5000'"
+        for command in (
+            "train",
+            "tune",
+            "ablate",
+            "confirm taken",
+            "noise",
+            "scale",
+            "sync taken",
+            "doctor taken",
+            "evaluate taken",
+            "ui",
+        )
+    },
 }
 
 

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from harness.cluster import _find_cluster, check_fit, ray_session
+from harness.cluster import SOCKETS_FOLDER_BYTES, _find_cluster, check_fit, ray_session
 from trainers.errors import UsageError
 
 
@@ -64,3 +66,65 @@ def test_auto_passes_over_the_record_of_a_cluster_that_is_gone(tmp_path: Path, m
 def test_auto_takes_the_cluster_that_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "head:6379")
     assert _find_cluster() == "head:6379"
+
+
+@pytest.fixture
+def started(no_session: None, monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
+    """The folders that Ray was started with, without starting it."""
+    folders: list[str | None] = []
+    monkeypatch.setattr("ray.init", lambda *_, **options: folders.append(options["_temp_dir"]))
+    monkeypatch.setattr("ray.shutdown", lambda: None)
+    return folders
+
+
+@pytest.mark.parametrize("variable", ["TMPDIR", "RAY_TMPDIR"])
+@pytest.mark.parametrize("problem", ["long", "longer in bytes", "a file", "below a file", "empty"])
+def test_a_scratch_folder_that_cannot_hold_sockets_is_replaced_for_the_session(
+    variable: str, problem: str, started: list[str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        file = Path(short) / "f"
+        file.touch()
+        folder = {
+            "long": f"{short}/{'d' * 80}", "longer in bytes": f"{short}/{'ü' * (36 - len(short))}", "a file": str(file),
+            "below a file": f"{file}/d", "empty": "",
+        }[problem]  # fmt: skip
+        monkeypatch.setenv(variable, folder)
+        with ray_session("local"):
+            (own,) = started
+            assert own is not None
+            assert len(own) <= SOCKETS_FOLDER_BYTES
+            assert Path(own).is_dir()
+        assert not Path(own).exists()
+
+
+def test_a_short_scratch_folder_stays_rays(started: list[str | None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        monkeypatch.setenv("TMPDIR", short)
+        with ray_session("local"):
+            assert started == [None]
+
+
+def test_without_any_folder_for_sockets_nothing_is_started(
+    started: list[str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", "/dev/null")
+    monkeypatch.setattr("harness.cluster.SHORT_FOLDERS", ("/dev/null",))
+    with pytest.raises(UsageError, match=r"^Ray must have a folder that can be written[^\n]*set RAY_TMPDIR to one$"):
+        ray_session("local").__enter__()
+    assert not started
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_a_home_that_takes_no_token_is_none_that_ray_needs(
+    writable: bool, started: list[str | None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "")
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HOME", str(tmp_path if writable else tmp_path / "file"))
+    with ray_session("local"):
+        assert started
+        assert ("RAY_AUTH_TOKEN" in os.environ) is not writable

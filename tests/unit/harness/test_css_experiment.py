@@ -1,6 +1,7 @@
 """This project's experiment: its look at the validation images, of the teacher in the checkpoint, at the horizon."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,6 +29,7 @@ def test_the_scores_are_those_of_the_teacher_that_was_trained(tmp_path: Path) ->
     scores = EXPERIMENT.evaluate({}, tmp_path)
     assert scores["val/miou"] == expected["val/miou"]
     assert scores.items() >= {name: value for name, value in expected.items() if name.startswith("val/iou/")}.items()
+    assert scores.keys() <= {*EXPERIMENT.metric_names([{}], late=True)} - {*EXPERIMENT.metric_names([{}])}
     assert {file.name for file in tmp_path.iterdir()} >= {"dev.npz", "val.npz", "overlays.png", "confusion.png"}
 
 
@@ -41,3 +43,12 @@ def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> Non
     train(EXPERIMENT.base, LocalRun(tmp_path))
     with pytest.raises(DataError, match="a checkpoint must come from the same config"):
         EXPERIMENT.evaluate({"seed": 1}, tmp_path)
+
+
+def test_of_a_trainer_of_ones_own_no_metric_is_refused() -> None:
+    class Other(CssExperiment):
+        def train(self, overrides: Any, run: Any) -> str:
+            return ""
+
+    assert "dev/miou" in EXPERIMENT.metric_names([{}])
+    assert not Other(EXPERIMENT.base).metric_names([{}])

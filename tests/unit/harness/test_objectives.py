@@ -11,6 +11,7 @@ from harness.tuning.objectives import (
     UNKNOWN,
     Constraint,
     Objective,
+    check_metrics,
     pareto_front,
     parse_constraint,
     parse_objective,
@@ -170,3 +171,20 @@ def test_a_constraint_comes_too_late_once_a_trial_was_told() -> None:
 def test_a_trial_of_several_objectives_takes_no_intermediate_values() -> None:
     with pytest.raises(NotImplementedError):
         optuna.create_study(directions=["maximize", "minimize"]).ask().report(0.5, 1)
+
+
+KNOWN = ["dev/miou", "time/step_s", *(f"dev/iou/{name}" for name in range(20))]
+
+
+def test_a_metric_that_there_is_or_of_which_nothing_is_known_is_taken() -> None:
+    check_metrics("--objective", ["time/step_s", "dev/iou/19"], KNOWN)
+    check_metrics("--objective", ["anything"], ())
+
+
+def test_a_metric_that_there_is_not_is_refused_with_the_nearest_one_and_a_short_list() -> None:
+    with pytest.raises(UsageError) as refused:
+        check_metrics("--constraint", ["dev/miou", "dev/iou/20"], KNOWN)
+    assert str(refused.value) == (
+        "--constraint must name a metric that there will be, got 'dev/iou/20': did you mean dev/iou/2? "
+        "There are dev/miou, time/step_s, dev/iou/..."
+    )

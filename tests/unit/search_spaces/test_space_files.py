@@ -1,5 +1,6 @@
 """Reading a space: what the format means, and what is said about a file that does not follow it."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -68,7 +69,28 @@ def test_params_that_were_not_drawn_from_the_space_are_refused(
     assert message in str(refused.value)
 
 
+LAUGHS = "\n".join(
+    ["  a: &a [0, 0, 0]", *(f"  {b}: &{b} [{', '.join(['*' + a] * 9)}]" for a, b in pairwise("abcdefghij"))]
+)
+
 WRONG = {
+    "aliases that explode": (f"{HEAD}fixed:\n{LAUGHS}\n", "aliases stand for more than 100000 values"),
+    "an alias of itself": (ONE + "&a {categorical: [1, *a]}", "aliases stand for more than 100000 values"),
+    "an alias in place of text": (f"name: &a s\nsource: &b [*a, *b]\n{LAUGHS}\n", "must be YAML, got an error"),
+    "a Python object": (
+        ONE + "!!python/object/apply:os.system [exit]",
+        "could not determine a constructor for the tag",
+    ),
+    "no date": (ONE + "float: {low: 2020-99-99, high: 1}", "must be YAML, got an error: month must be in 1..12"),
+    "too many digits": (ONE + f"int: {{low: 0, high: {'1' * 5000}}}", "must be YAML, got an error: Exceeds the limit"),
+    "too deep": (ONE + "[" * 3000 + "]" * 3000, "must be YAML, got an error: maximum recursion depth"),
+    "larger than a float": (ONE + f"float: {{low: 0, high: {'1' * 500}}}", "a.x.float.high must be a number, got 111"),
+    "larger than a float by its exponent": (ONE + "float: {low: 0, high: 1e400}", "must be a number, got inf"),
+    "not a number": (ONE + "float: {low: .nan, high: 1}", "a.x.float.low must be a number, got nan"),
+    "larger than is exact": (
+        ONE + f"int: {{low: 0, high: {2**53 + 1}}}",
+        "must have bounds of at most 9007199254740992",
+    ),
     "not YAML": ("name: [", "must be YAML"),
     "not a mapping": ("- a", "the file must be a mapping with name, source"),
     "unknown key": (

@@ -1,7 +1,9 @@
 """The same record in every kind of store that MLflow has, and what is said where it does not let us in."""
 
 import importlib
+import io
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -9,11 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rich.console
 from recorded import Store, picture, play, wait_until_refused
 
 from harness import tracking
-from harness.tracking.recorder import MlflowRecorder, replay
-from harness.tracking.stores import absolute_uri, artifact_location
+from harness.console import Console
+from harness.run_folder import RunInfo
+from harness.tracking import stores
+from harness.tracking.recorder import MlflowRecorder, recording, replay
+from harness.tracking.stores import SCHEMES, absolute_uri, artifact_location, silence
 from harness.trials import TrialState
 from trainers.errors import UsageError
 
@@ -150,6 +156,69 @@ def test_a_password_in_a_tracking_uri_is_refused_without_being_shown(uri: str, i
 )
 def test_what_only_looks_like_a_password_is_taken(uri: str) -> None:
     assert absolute_uri(uri) == uri
+
+
+@pytest.mark.parametrize(
+    ("uri", "hint"),
+    [
+        ("htp://foo:5000", "did you mean http?"),
+        ("localhost:5000", "did you mean http://?"),
+        ("postgres://host/db", "did you mean postgresql?"),
+        ("HTTP://host", "did you mean http?"),
+        ("http:/host", "write http://HOST:PORT"),
+        ("http://host:x", "write http://HOST:PORT"),
+        ("https://host:99999", "write https://HOST:PORT"),
+        ("sqlite://mlflow.db", "write sqlite:///FILE"),
+        ("sqlite:///", "write sqlite:///FILE"),
+        ("", "leave it out"),
+    ],
+)
+def test_a_store_that_mlflow_does_not_have_is_refused_in_one_line(uri: str, hint: str) -> None:
+    with pytest.raises(UsageError, match=r"^a tracking URI must be one of MLflow's[^\n]*$") as refused:
+        absolute_uri(uri)
+    assert hint in str(refused.value)
+
+
+@pytest.mark.parametrize("content", [None, b"name: s"])
+def test_a_folder_or_another_file_is_no_sqlite_store(content: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    path.mkdir() if content is None else path.write_bytes(content)
+    with pytest.raises(UsageError, match="that is no SQLite file: name another file"):
+        absolute_uri(f"sqlite:///{path}")
+
+
+def test_a_database_whose_driver_is_not_installed_is_said() -> None:
+    assert "postgresql.nodriver" in str(silence("postgresql+nodriver://me@host/db"))
+
+
+def test_every_store_that_mlflow_has_is_taken() -> None:
+    from mlflow.tracking._tracking_service.utils import _tracking_store_registry
+
+    assert set(SCHEMES) | {""} == set(_tracking_store_registry._registry)
+
+
+@pytest.mark.parametrize("silent", [True, False])
+def test_a_server_that_does_not_answer_is_said_at_the_start_and_the_run_goes_on(
+    silent: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stores, "ANSWER_S", 0.2)
+    info = RunInfo("train", "digits_css", {}, "", "dev/miou", 1, 1, "", {})
+    out, close = io.StringIO(), MlflowRecorder.close
+    with socket.socket() as there:  # takes connections and says nothing, or refuses them
+        there.bind(("127.0.0.1", 0))
+        if silent:
+            there.listen()
+        uri = f"http://127.0.0.1:{there.getsockname()[1]}"
+        monkeypatch.setattr(MlflowRecorder, "close", lambda self, *_: close(self, timeout_s=0))
+        with recording(tmp_path, info, uri, {}, Console(rich.console.Console(file=out, width=500), None)):
+            said = out.getvalue()
+    assert said.startswith(f"warning: {uri} does not answer (")
+    assert said.count("\n") == 1
+
+
+def test_a_server_that_answers_is_not_spoken_of(server: Server) -> None:
+    assert silence(server.uri) is None
+    assert silence(f"{server.uri}/elsewhere") is None
 
 
 def test_a_relative_folder_means_the_same_folder_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:

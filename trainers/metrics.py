@@ -1,0 +1,52 @@
+"""Names of the metrics that a report can hold, from the config alone: what a search or an ablation may ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from trainers.config import TrainConfig
+
+ALWAYS = (
+    "dev/miou", "train/loss/total", "train/loss/supervised", "train/share/labelled", "health/teacher_student_gap",
+    "time/step_s", "time/first_step_unix", "step", "finished",
+)  # fmt: skip
+
+
+def metric_names(configs: Iterable[TrainConfig]) -> list[str]:
+    """Return the names of all metrics that a report of one of these configs, or of one between them, can hold.
+
+    Which of them a report holds depends on what occurs: on classes, pixels of known truth, prototypes
+    (`trainers.evaluate`, `trainers.quality`, `trainers.health`).
+    """
+    configs = list(configs)
+    unlabelled = any(config.uses_unlabelled for config in configs)
+    contrast = any(config.loss.lambda_c > 0 for config in configs)
+    prototypes = unlabelled and (contrast or any(config.css.label_strategy != "logit" for config in configs))
+    classes = list(dict.fromkeys(name for config in configs for name in config.data.classes))
+    names = [*ALWAYS, *_by_class("dev/iou", classes)]
+    if any(config.evaluation.both for config in configs):
+        names += ["other/miou", *_by_class("other/iou", classes)]
+    if unlabelled:
+        names += ["train/loss/unsupervised", "train/share/unsupervised"]
+    if contrast:
+        names += ["train/loss/contrast"]
+    if prototypes:
+        names += [f"train/share/{pixels}" for pixels in ("valid", "hard")]
+        names += [f"health/{name}" for name in ("classes_without_prototype", "prototype_drift", "prototype_angle_min")]
+    if unlabelled and any(config.evaluation.quality_images for config in configs):
+        kinds = ("logit", "confident", *(("representation", "mix") if prototypes else ()))
+        names += ["health/predicted_entropy", "quality/confident/share", *_by_class("predicted", classes)]
+        names += [f"quality/{kind}/{score}" for kind in kinds for score in ("miou", "accuracy")]
+        names += ["quality/mix/share", "quality/agreement"] if prototypes else []
+        names += _by_class("kept", classes) if any(config.loss.lambda_u > 0 for config in configs) else []
+    return names
+
+
+def late_metric_names(configs: Iterable[TrainConfig]) -> list[str]:
+    """Return the names of all metrics of the validation images, which are read once, at the end."""
+    classes = dict.fromkeys(name for config in configs for name in config.data.classes)
+    return ["val/miou", "val/accuracy", *_by_class("val/iou", list(classes))]
+
+
+def _by_class(prefix: str, classes: Sequence[str]) -> list[str]:
+    return [f"{prefix}/{name}" for name in classes]
