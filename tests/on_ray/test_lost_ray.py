@@ -35,7 +35,17 @@ class End(NamedTuple):
     storage: Path
 
 
-@pytest.fixture(scope="module", params=sorted(INTERRUPTIONS | LOSSES.keys()))
+ALIKE = {"SIGTERM to the group": "terminal closed", "gcs_server killed": "raylet killed"}
+"""Faults that take the way of another one."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(fault, marks=pytest.mark.long) if fault in ALIKE else fault
+        for fault in sorted(INTERRUPTIONS | LOSSES.keys())
+    ],
+)
 def end(ray_here: None, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> End:
     fault, storage = request.param, tmp_path_factory.mktemp("lost")
     ours, theirs = pty.openpty() if fault == "terminal closed" else (None, None)
