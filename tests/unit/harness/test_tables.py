@@ -14,6 +14,7 @@ from harness.tables import (
     Data,
     Table,
     latex_number,
+    markdown_inline,
     markdown_text,
     spans,
     table_csv,
@@ -43,6 +44,38 @@ def test_csv_has_full_precision_under_full_names() -> None:
     assert rows[0] == ["name", "a.long.path", "flag", "n"]
     assert rows[1] == [NASTY, "0.123456789", "True", "3"]
     assert rows[2] == ["b", "", "False", ""]
+
+
+FORMULAS = [
+    "=1+1",
+    '=HYPERLINK("http://x")',
+    "+cmd|' /C calc'!A0",
+    "-2+cmd",
+    "@SUM(A1)",
+    "\t=1",
+    "\r=1",
+    "+ contrast",
+    "-",
+]
+NO_FORMULAS = ["-0.5", "+0.25", "-1e-05", "-0.0123 [-0.5000, +0.2500]", "a=b", "", "a", "1.0"]
+
+
+@pytest.mark.parametrize("text", [*FORMULAS, *NO_FORMULAS])
+def test_no_text_of_a_csv_is_a_formula_and_numbers_stay_numbers(text: str) -> None:
+    table = Table("t", "", [Column(text)], [[text], [-0.5]])
+    title, cell, number = (row[0] for row in csv.reader(io.StringIO(table_csv(table), newline="")))
+    assert title == cell == (f"'{text}" if text in FORMULAS else text)
+    assert number == "-0.5"
+
+
+@pytest.mark.parametrize("text", ["[2em]", "*"])
+def test_the_first_cell_is_no_option_of_the_line_before(text: str) -> None:
+    lines = table_latex(Table("t", "", [Column(text)], [[text], [text]])).splitlines()
+    assert [line for line in lines if text in line] == [rf"{{}}{text} \\"] * 3
+
+
+def test_code_of_several_lines_stays_code_in_markdown() -> None:
+    assert markdown_inline("a `b\n\n<script>` c") == "a `b <script>` c"
 
 
 def test_latex_has_booktabs_rules_and_as_many_cells_a_row_as_columns() -> None:
