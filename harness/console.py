@@ -67,17 +67,26 @@ class Console:
             self.out.flush()
 
 
+class _Terminal(rich.console.Console):
+    """Rich's console, but a run goes on where its reader has left, as `head` does; Rich would end the process."""
+
+    def on_broken_pipe(self) -> None:
+        """Write nothing from now on."""
+        with contextlib.suppress(SystemExit):
+            super().on_broken_pipe()
+
+
 @contextlib.contextmanager
 def open_console(as_json: bool) -> Iterator[Console]:
     """Yield the console of a command. With JSON, whatever libraries print goes to stderr, too."""
     out, stream = (sys.stdout, sys.stderr) if as_json else (None, sys.stdout)
     with contextlib.redirect_stdout(stream):
-        yield Console(rich.console.Console(file=stream, width=None if stream.isatty() else FILE_WIDTH), out)
+        yield Console(_Terminal(file=stream, width=None if stream.isatty() else FILE_WIDTH), out)
 
 
 def make_console(quiet: bool = False) -> Console:
     """Return a console on stdout, or one that writes nowhere."""
-    return Console(rich.console.Console(quiet=quiet, width=None if sys.stdout.isatty() else FILE_WIDTH), None)
+    return Console(_Terminal(quiet=quiet, width=None if sys.stdout.isatty() else FILE_WIDTH), None)
 
 
 HEARTBEAT_S = 10.0

@@ -29,6 +29,8 @@ LATEX_SPECIAL = {
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", '"': r"\textquotedbl{}", NOTHING: "--", "±": r"$\pm$", "≥": r"$\geq$", "≤": r"$\leq$",
 }  # fmt: skip
+FORMULA = ("=", "+", "-", "@", "\t")
+"""What a cell begins with that a spreadsheet computes."""
 NUMBERS = re.compile(r"[-+\d.e,;±\[\] ]*\d[-+\d.e,;±\[\] ]*")
 """Cells of numbers and what holds them together."""
 SIGN = re.compile(r"(?<![\w.])-(?=[\d.])")
@@ -144,14 +146,24 @@ def table_terminal(table: Table) -> rich.table.Table:
 
 
 def table_csv(table: Table | Data) -> str:
-    """Return all rows with full precision under the names of their columns; empty where there is no value."""
+    """Return all rows with full precision under the names of their columns; empty where there is no value.
+
+    A text that a spreadsheet would take for a formula stands behind an apostrophe.
+    """
     if isinstance(table, Table) and table.exact is not None:
         return table_csv(table.exact)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([column if isinstance(column, str) else column.name or column.title for column in table.columns])
-    writer.writerows(["" if cell is None else cell for cell in row] for row in table.rows)
+    titles = [column if isinstance(column, str) else column.name or column.title for column in table.columns]
+    for row in (titles, *table.rows):
+        writer.writerow(["" if cell is None else csv_text(cell) if isinstance(cell, str) else cell for cell in row])
     return text.getvalue()
+
+
+def csv_text(text: str) -> str:
+    """Return a text that a spreadsheet shows as it is; one that is a number stays that number."""
+    text = text.replace("\r", " ")  # which ends a line, and the csv module does not quote
+    return f"'{text}" if text.startswith(FORMULA) and not NUMBERS.fullmatch(text) else text
 
 
 def table_markdown(table: Table) -> str:
@@ -188,8 +200,8 @@ def markdown_text(text: str) -> str:
 
 def markdown_inline(text: str) -> str:
     """Return a text with its code, on one line."""
-    return "".join(f"`{piece}`" if code else re.sub(r"\s+", " ", MARKDOWN_SPECIAL.sub(r"\\\1", piece))
-                   for code, piece in spans(text))  # fmt: skip
+    return "".join(f"`{piece}`" if code else MARKDOWN_SPECIAL.sub(r"\\\1", piece)
+                   for code, piece in spans(" ".join(text.split())))  # fmt: skip
 
 
 def latex_text(text: str) -> str:
@@ -236,4 +248,5 @@ def _markdown_line(cells: Iterable[str]) -> str:
 
 
 def _latex_line(cells: Iterable[str]) -> str:
-    return rf"{' & '.join(cells)} \\"
+    line = rf"{' & '.join(cells)} \\"
+    return f"{{}}{line}" if line.startswith(("[", "*")) else line  # else an option of the command of the line before

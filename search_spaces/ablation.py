@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from search_spaces.files import load_named, names_in, read_yaml
 from search_spaces.parameters import SpaceError, Value, is_number
-from search_spaces.parsing import keys_of, scalar_of
+from search_spaces.parsing import check_printable, keys_of, scalar_of
 
 SHIPPED = Path(__file__).parent / "ablations"
 """Where the plans that come with the package lie."""
@@ -111,6 +111,7 @@ def parse_plan(text: str) -> AblationPlan:
     for key in ("name", "source", *(key for key in ("preset", "base", "published_of") if key in data)):
         if not isinstance(data[key], str) or not data[key].strip():
             raise SpaceError(f"{key} must be text, got {data[key]!r}: write it")
+    check_printable(data["name"], "name")
     forms = [form for form in FORMS if form in data]
     if len(forms) != 1:
         raise SpaceError(f"the file must hold one of {', '.join(FORMS)}, got {', '.join(forms) or 'none'}: keep one")
@@ -290,6 +291,8 @@ _MAKE: Mapping[str, Callable[[object, str], dict[str, Overrides]]] = {
 def _mapping(data: object, where: str, least: int) -> dict[str, Any]:
     if not isinstance(data, dict) or len(data) < least or not all(isinstance(name, str) for name in data):
         raise SpaceError(f"{where} must map at least {least} names to what they set, got {data!r}: write them")
+    for name in data:
+        check_printable(name, where)
     return data
 
 

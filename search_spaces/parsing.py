@@ -32,6 +32,16 @@ def keys_of(data: object, where: str, required: Sequence[str], optional: Sequenc
             raise SpaceError(f"{where} must hold {key}, it is missing: add it")
 
 
+def check_printable(name: str, where: str) -> None:
+    """Refuse a name that a terminal would obey and not show.
+
+    Raises:
+        SpaceError: it holds control characters.
+    """
+    if not name.isprintable():
+        raise SpaceError(f"{where} must hold printable names, got {name!r}: write one on one line")
+
+
 def scalar_of(value: object, where: str) -> Value:
     """Return the value as a scalar that a config can take.
 

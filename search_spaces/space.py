@@ -12,7 +12,7 @@ from typing import Any
 
 from search_spaces.files import load_named, names_in, read_yaml
 from search_spaces.parameters import Parameter, SpaceError, Suggests, Value
-from search_spaces.parsing import keys_of, parse_parameter, scalar_of
+from search_spaces.parsing import check_printable, keys_of, parse_parameter, scalar_of
 
 SHIPPED = Path(__file__).parent
 """Where the spaces that come with the package lie."""
@@ -138,6 +138,7 @@ def parse_space(text: str) -> Space:
     for key in ("name", "source"):
         if not isinstance(data[key], str) or not data[key].strip():
             raise SpaceError(f"{key} must be text, got {data[key]!r}: write it")
+    check_printable(data["name"], "name")
     parameters: list[Parameter] = []
     for path, spec in _mapping(data, "parameters").items():
         parameters.append(parse_parameter(path, spec, parameters))

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed, 2 wrong use (one line, no traceback), 130 interrup
 from __future__ import annotations
 
 import errno
+import os
 import sys
 import traceback
 import warnings
@@ -64,8 +65,19 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def main() -> None:
-    """Run the command line of this process."""
-    sys.exit(run(sys.argv[1:]))
+    """Run the command line of this process, whatever its output goes to."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # it was closed before we began
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # as long as the process
+        else:
+            stream.reconfigure(errors="replace")  # a terminal may not have every letter
+    code = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # nobody reads any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
 
 
 def _one_line(

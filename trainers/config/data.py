@@ -115,6 +115,13 @@ class FolderData(_Drawn):
         return self.height, self.width
 
     @model_validator(mode="after")
+    def _classes_are_names(self) -> FolderData:
+        for name in self.classes:
+            if not name.strip() or not name.isprintable() or self.classes.count(name) > 1:
+                raise ValueError(f"classes must be different names of printable letters, got {name!r}: change it")
+        return self
+
+    @model_validator(mode="after")
     def _values_mean_one_thing(self) -> FolderData:
         clash = sorted(set(self.ignore_values) & set(range(len(self.classes))))
         if clash:

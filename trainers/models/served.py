@@ -92,7 +92,7 @@ def load_segmenter(config: TrainConfig, checkpoint: Path, device: torch.device |
         segmenter.network.load_state_dict(state[config.evaluation.network])
         for name in ("values", "seen"):
             getattr(segmenter, name).copy_(state["prototypes"][name])
-    except (KeyError, TypeError, RuntimeError) as error:  # torch's answer to other tensors runs over many lines
+    except Exception as error:  # torch's answer to other tensors runs over many lines
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"a checkpoint must be one of this version, got {checkpoint} ({reason}): use another") from None
     return segmenter.to(device or torch.device("cpu"))

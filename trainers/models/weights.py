@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import pickle
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -197,7 +196,7 @@ def _read_file(path: Path) -> Weights:
         raise DataError(
             f"model.backbone_weights must be a file that can be read, got {path}: {error.strerror}"
         ) from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # torch raises whatever a broken or a hostile file leads it into
         raise DataError(
             f"model.backbone_weights must be a state dict of tensors, as torch.save writes it, got {path} "
             f"({_first_line(error)}): save the state_dict() alone"

@@ -19,7 +19,7 @@ SPACE = {
     "parameters": {"loss.lambda_u": {"float": {"low": 0.5, "high": 2.0}}},
 }
 PLAN = {"source": "a test", "preset": "digits_css", "variants": {"a": {}, "b": {"loss.lambda_u": 0.5}}}
-NO_NAMES = ["../../evil", "a/b", "n" * 300, "-n", "..", "/tmp/evil", " a", "a\nb", "a\x1b[31m", "ü"]  # noqa: S108  # refused
+NO_NAMES = ["../../evil", "a/b", "n" * 300, "-n", "..", "/tmp/evil", " a", "ü"]  # noqa: S108  # refused
 
 
 class Own(harness.Experiment):

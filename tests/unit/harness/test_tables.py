@@ -14,6 +14,7 @@ from harness.tables import (
     Data,
     Table,
     latex_number,
+    markdown_inline,
     markdown_text,
     spans,
     table_csv,
@@ -45,6 +46,42 @@ def test_csv_has_full_precision_under_full_names() -> None:
     assert rows[2] == ["b", "", "False", ""]
 
 
+FORMULAS = [
+    "=1+1",
+    '=HYPERLINK("http://x")',
+    "+cmd|' /C calc'!A0",
+    "-2+cmd",
+    "@SUM(A1)",
+    "\t=1",
+    "+ contrast",
+    "-",
+]
+NO_FORMULAS = ["-0.5", "+0.25", "-1e-05", "-0.0123 [-0.5000, +0.2500]", "a=b", "", "a", "1.0"]
+
+
+@pytest.mark.parametrize("text", [*FORMULAS, *NO_FORMULAS])
+def test_no_text_of_a_csv_is_a_formula_and_numbers_stay_numbers(text: str) -> None:
+    table = Table("t", "", [Column(text)], [[text], [-0.5]])
+    title, cell, number = (row[0] for row in csv.reader(io.StringIO(table_csv(table), newline="")))
+    assert title == cell == (f"'{text}" if text in FORMULAS else text)
+    assert number == "-0.5"
+
+
+def test_no_text_of_a_csv_ends_its_line() -> None:
+    text = table_csv(Table("t", "", [Column("a")], [["b\r=1"], ["c\n=1"]]))
+    assert list(csv.reader(io.StringIO(text, newline=""))) == [["a"], ["b =1"], ["c\n=1"]]
+
+
+@pytest.mark.parametrize("text", ["[2em]", "*"])
+def test_the_first_cell_is_no_option_of_the_line_before(text: str) -> None:
+    lines = table_latex(Table("t", "", [Column(text)], [[text], [text]])).splitlines()
+    assert [line for line in lines if text in line] == [rf"{{}}{text} \\"] * 3
+
+
+def test_code_of_several_lines_stays_code_in_markdown() -> None:
+    assert markdown_inline("a `b\n\n<script>` c") == "a `b <script>` c"
+
+
 def test_latex_has_booktabs_rules_and_as_many_cells_a_row_as_columns() -> None:
     text = table_latex(some_table())
     lines = text.splitlines()
@@ -65,6 +102,7 @@ def test_latex_prints_a_minus_and_dashes_where_nothing_is() -> None:
 @given(st.text())
 def test_latex_leaves_no_special_character_alone(given_text: str) -> None:
     body = table_latex(Table("t", "c", [Column("a")], [[given_text + "x"]])).split("\\midrule\n")[1].split(" \\\\\n")[0]
+    body = body.removeprefix("{}")
     known = re.sub(r"\\text[a-z]+\{\}|\\[&%$#_{}]|\$(-|\\pm|\\geq|\\leq)\$", "", body)
     assert not re.search(r"[\\&%$#_{}~^]", known)
 

@@ -81,6 +81,10 @@ WRONG = {
         ONE + "!!python/object/apply:os.system [exit]",
         "could not determine a constructor for the tag",
     ),
+    "a name that a terminal obeys": (
+        'name: "a\\e[31m"\nsource: t\nbaseline: {}\nparameters: {}\n',
+        "name must hold printable",
+    ),
     "no date": (ONE + "float: {low: 2020-99-99, high: 1}", "must be YAML, got an error: month must be in 1..12"),
     "too many digits": (ONE + f"int: {{low: 0, high: {'1' * 5000}}}", "must be YAML, got an error: Exceeds the limit"),
     "too deep": (ONE + "[" * 3000 + "]" * 3000, "must be YAML, got an error: maximum recursion depth"),

@@ -92,7 +92,11 @@ def test_a_config_cannot_be_changed() -> None:
         tiny_config().loss.lambda_u = 2.0
 
 
+NAMES = {"data.name": "folder", "data.root": "x", "data.height": 32, "data.width": 32}
 WRONG = {
+    "a class twice": ({**NAMES, "data.classes": ["a", "b", "a"]}, ["classes must be different names", "got 'a'"]),
+    "a class without a name": ({**NAMES, "data.classes": ["a", " "]}, ["classes must be different names", "got ' '"]),
+    "a class that a terminal obeys": ({**NAMES, "data.classes": ["a", "\x1b[2J"]}, ["of printable letters, got"]),
     "delta_w above delta_s": (
         {"thresholds.delta_w": 0.98, "thresholds.delta_s": 0.9},
         ["delta_w must be below delta_s", "got delta_w=0.98, delta_s=0.9", "lower delta_w or raise delta_s"],
