@@ -21,6 +21,7 @@ from search_spaces import load_space
 from trainers.config import TrainConfig
 from trainers.cost import step_cost
 from trainers.errors import UsageError
+from trainers.snapshots import KEPT
 
 
 class Disk(NamedTuple):
@@ -111,9 +112,12 @@ def slots_at(address: str) -> Slots:
 
 
 def counted_bytes(config: TrainConfig) -> int:
-    """Return about what a checkpoint takes, counted: student, teacher, momentum and prototypes."""
-    memory = step_cost(config, 1).memory
-    return memory.weights + memory.optimizer + 8 * config.num_classes * config.model.representation_dim
+    """Return about what a checkpoint takes, counted: student, teacher, momentum, prototypes and snapshots of them."""
+    memory, schedule = step_cost(config, 1).memory, config.schedule
+    numbers = config.num_classes * config.model.representation_dim
+    reports = min(KEPT, -(-schedule.steps // schedule.evaluate_every)) if config.uses_prototypes else 0
+    snapshots = reports * 2 * numbers * (config.evaluation.representation_pixels + 1)
+    return memory.weights + memory.optimizer + 8 * numbers + snapshots
 
 
 def check_disk(cost: SearchCost, storage: Path) -> None:

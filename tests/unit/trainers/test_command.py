@@ -36,7 +36,12 @@ def test_training_prints_a_line_a_report_and_leaves_a_checkpoint_and_a_picture(
     assert main([*TINY, "--out", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines] == [["step", "2"], ["step", "4"]]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest.pt", "predictions.png", "splits"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "latest.pt",
+        "predictions.png",
+        "representations.png",
+        "splits",
+    ]
 
 
 def test_a_finished_run_that_is_started_again_trains_no_more(
