@@ -32,7 +32,7 @@ from harness.experiment import CssExperiment
 from harness.gangs.jobs import Jobs, run_jobs
 from harness.models.evaluate_model import evaluate_model
 from harness.models.evaluation import Evaluation
-from harness.reporting.results import FILES, Results, candidates, read_results
+from harness.reporting.results import Results, candidates, read_results
 from harness.run_folder import (
     COMMANDS,
     Kind,
@@ -206,7 +206,7 @@ def train(
             check_same(before, info, "begin another training with another --name")
             earlier = read_ledger(folder / LEDGER)
             over = 0 in earlier.trials and earlier.trials[0].state is TrialState.COMPLETE
-            if over and (folder / FILES[0]).exists() and recorded_to_the_end(folder):
+            if over and recorded_to_the_end(folder):
                 send_left(folder, uri, console)
                 must = "a training that goes on must not be over"
                 raise UsageError(f"{must}, {name} is complete: s4 report {name} shows it")

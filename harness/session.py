@@ -30,12 +30,12 @@ from harness.reporting.ablation.record import read_ablation
 from harness.reporting.next_steps import next_commands, resume_command
 from harness.reporting.record import read_or_rebuild
 from harness.reporting.reports import report_on
-from harness.reporting.results import Collector, Results, summary, to_table, write_results
+from harness.reporting.results import FILES, Collector, Results, summary, to_table, write_results
 from harness.run_folder import PICTURE, REPRESENTATIONS, RunInfo, existing_folder, kind_of, read_run, sole_driver
 from harness.tables import Table
 from harness.tracking.node_metrics import NodeMetrics
 from harness.tracking.recorder import Delivery, MlflowRecorder, close_books, recording, replay, tags_of
-from harness.tracking.stores import OUTBOX
+from harness.tracking.stores import OUTBOX, check_places
 from harness.tracking.views import Chart
 from harness.trials import Experiment, GangsBrokenError, TrialObserver, UnfinishedError
 from harness.tuning.objectives import Objective, parse_objectives
@@ -267,7 +267,10 @@ def show_noise(ablation: Ablation, storage: Path, console: Console) -> None:
 
 def recorded_to_the_end(folder: Path) -> bool:
     """Return whether the last session of a run came to its own end, or left no outbox, as in a copy of its folder."""
-    return not (folder / OUTBOX).exists() or how_closed(folder / OUTBOX) == "FINISHED"
+    if not (folder / OUTBOX).exists():
+        return True
+    results = any((folder / name).exists() for name in (FILES[0], RESULTS))
+    return results and how_closed(folder / OUTBOX) == "FINISHED"
 
 
 def send_left(folder: Path, tracking_uri: str, console: Console) -> None:
@@ -282,8 +285,11 @@ def send_records(folder: Path, tracking_uri: str) -> Delivery:
     Raises:
         UsageError: a driver is at it, nothing was recorded, or a file of the run cannot be read.
     """
-    if kind_of(folder) is None or not (folder / OUTBOX).exists() or how_closed(folder / OUTBOX) is not None:
-        return replay(folder / OUTBOX, tracking_uri)
+    outbox = folder / OUTBOX
+    if outbox.exists():
+        check_places(folder, tracking_uri)
+    if not outbox.exists() or how_closed(outbox) is not None or kind_of(folder) is None:
+        return replay(outbox, tracking_uri)
     info = read_run(folder)
     with sole_driver(folder):
         objective = parse_objectives(info.request.get("options", {}).get("objective") or [info.metric])[0]

@@ -29,7 +29,7 @@ from harness.scaling.measure import ScaleExperiment
 from harness.scaling.model import PREDICTED, Fit, Mode, NotIdentifiedError, Sample, fit_all, gather_points
 from harness.scaling.report import CURVE, FILES, Scaling, draw_curve, lines, to_json, to_table, write
 from harness.tracking.recorder import MlflowRecorder, recording, tags_of
-from harness.tracking.stores import absolute_uri, check_places
+from harness.tracking.stores import absolute_uri, check_store
 from harness.trials import GangsBrokenError, Trial, TrialState
 from trainers.config import TrainConfig
 from trainers.errors import ConfigError, UsageError
@@ -170,11 +170,11 @@ def run_scaling(
         request = fit_to_slots(request, local_slots())
     experiment = CssExperiment(request.config, request.preset)
     uri = absolute_uri(tracking_uri)
+    check_store(uri)
     with (
         new_run(storage, name, f"scale-{request.preset}") as folder,
         ray_session(address, cpus=cores() if address == "local" else None),
     ):
-        check_places(folder, uri)
         for line in experiment.describe():
             console.say(line)
         slots = cluster_slots()
