@@ -91,11 +91,12 @@ def absolute_uri(tracking_uri: str | None) -> str:
 
 
 def _check_database(path: Path) -> None:
-    if not path.is_file():
-        return
-    with path.open("rb") as file:
-        begins = file.read(len(SQLITE))
-    if begins not in (b"", SQLITE):
+    try:
+        with path.open("rb") as file:
+            good = file.read(len(SQLITE)) in (b"", SQLITE)
+    except OSError:  # it is not there yet, or a folder
+        good = not path.is_dir()
+    if not good:
         raise UsageError(
             f"records must go to a SQLite database, {path} is none: move it away; runs are safe in their folders, and "
             f"where {OUTBOX}.done is removed from one, s4 sync NAME sends all its records to a new database"

@@ -69,6 +69,7 @@ def measured(mode: Mode = "weak", counts: tuple[int, ...] = (1, 2), name: str = 
 @pytest.mark.parametrize("line", WRONG)
 def test_a_mistake_is_answered_in_one_line(line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "runs" / "taken").mkdir(parents=True)
+    (tmp_path / "runs" / "taken" / "a-file").touch()
     write_search(tmp_path / "runs" / "search")
     write(tmp_path / "runs" / "weak", measured(counts=(1, 4)))
     before = sorted(tmp_path.rglob("*"))

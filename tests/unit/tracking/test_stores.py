@@ -183,7 +183,7 @@ def test_a_store_that_mlflow_does_not_have_is_refused_in_one_line(uri: str, hint
 def test_a_folder_or_another_file_is_no_sqlite_store(content: bytes | None, tmp_path: Path) -> None:
     path = tmp_path / "mlflow.db"
     path.mkdir() if content is None else path.write_bytes(content)
-    with pytest.raises(UsageError, match="that is no SQLite file: name another file"):
+    with pytest.raises(UsageError, match=r"records must go to a SQLite database, .*mlflow\.db is none"):
         absolute_uri(f"sqlite:///{path}")
 
 
