@@ -115,6 +115,7 @@ OURS: dict[str, str] = {
     "evaluation.overlap": "read with sliding windows only",
     "evaluation.batch": "changes no score",
     "evaluation.quality_images": "measures, changes nothing",
+    "evaluation.representation_pixels": "drawn, changes nothing",
     "compute.precision": "bfloat16: twice the speed on GPUs that have it; the published code trains in float32",
     "compute.compile": "changes no result",
 }
