@@ -131,7 +131,7 @@ def test_complete_trainings_keep_their_last_checkpoint_alone(session: Session) -
 
 
 def test_there_is_no_study_and_no_session_of_tune(session: Session) -> None:
-    assert {path.name for path in session.folder.iterdir()} == {LEDGER, "driver.lock", "gangs", "trials"}
+    assert {path.name for path in session.folder.iterdir()} == {LEDGER, "gangs", "trials"}
 
 
 def test_no_process_is_left(session: Session) -> None:
