@@ -60,7 +60,7 @@ from harness.session import (
 )
 from harness.tracking.stores import OUTBOX, absolute_uri, check_places
 from harness.trials import Experiment, TrialObserver, TrialState, Value
-from harness.tuning.config import LASTING, SearchConfig, check_space, rungs
+from harness.tuning.config import LASTING, SearchConfig, check_space, extremes, rungs
 from harness.tuning.objectives import Objective, check_metrics
 from harness.tuning.run import Search, run_search
 from harness.tuning.study import fault_of, rebuild, reconcile
@@ -319,7 +319,7 @@ def _search_session(
     check_places(folder, uri)
     experiment.check(config.workers_per_gang)
     objectives = config.objectives(experiment.metric)
-    known = experiment.metric_names([*space.extremes()])
+    known = experiment.metric_names([*extremes(space)])
     check_metrics("--objective", [objective.metric for objective in objectives], known)
     check_metrics("--constraint", [constraint.metric for constraint in config.constraints], known)
     request = {"options": config.model_dump(mode="json"), "space": space.text}

@@ -76,11 +76,6 @@ class Space:
             for end in parameter.ends:
                 yield {**lowest, **self.baseline_params, **conditions, parameter.name: end}
 
-    def extremes(self) -> Iterator[dict[str, Value]]:
-        """Yield the overrides of the configurations to start from and of all edges."""
-        for params in (self.baseline_params, *filter(None, [self.ours_params]), *self.edges()):
-            yield self.overrides(params)
-
     def suggest(self, trial: Suggests) -> dict[str, Value]:
         """Return raw params drawn by an Optuna trial; conditional parameters only where they apply."""
         params: dict[str, Value] = {}

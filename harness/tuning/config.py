@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -210,6 +210,12 @@ def rungs(steps: int, grace_steps: int, reduction_factor: int) -> list[int]:
     return rungs
 
 
+def extremes(space: Space) -> Iterator[dict[str, Value]]:
+    """Yield the overrides of the configurations that a search starts from, and of all edges of its space."""
+    for params in (space.baseline_params, *filter(None, [space.ours_params]), *space.edges()):
+        yield space.overrides(params)
+
+
 def check_space(space: Space, experiment: Experiment) -> None:
     """Make sure that the config takes everything that the space can draw.
 
@@ -225,7 +231,7 @@ def check_space(space: Space, experiment: Experiment) -> None:
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for overrides in space.extremes():
+        for overrides in extremes(space):
             try:
                 experiment.resolve(overrides)
             except UsageError as error:
