@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from harness.trials import Experiment
+from harness.trials import Experiment, Value
 from harness.tuning.objectives import Constraint, Objective, parse_constraint, parse_objectives
 from search_spaces import Space
 from trainers.errors import ConfigError, UsageError
