@@ -10,7 +10,7 @@ import yaml
 
 import harness
 from harness.cli.main import run
-from harness.run_folder import free_folder
+from harness.run_folder import new_run
 from trainers.errors import UsageError
 
 SPACE = {
@@ -74,4 +74,6 @@ def test_an_empty_name_is_no_name(command: str, below: Path, capsys: pytest.Capt
 
 def test_a_stem_is_numbered_within_the_storage(tmp_path: Path) -> None:
     (tmp_path / "css-001").mkdir()
-    assert free_folder(tmp_path, None, "css") == tmp_path / "css-002"
+    (tmp_path / "css-001" / "run.yaml").touch()
+    with new_run(tmp_path, None, "css") as folder:
+        assert folder == tmp_path / "css-002"
