@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import importlib.metadata
 import logging
@@ -57,6 +58,9 @@ SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108  # a folder of a 
 """Where the session of a Ray lies that cannot lie where TMPDIR says, in this order."""
 JOIN_TIMEOUT_S = 5.0
 """How long a cluster's address may take to answer."""
+GCS_PATIENCE_S = 45.0
+"""How long the GCS of a cluster may be away before it counts as dead; Ray ends a driver after 60."""
+_away_since: float | None = None
 
 
 @contextmanager
@@ -98,7 +102,7 @@ def ray_session(address: str = "local", *, cpus: int | None = None) -> Iterator[
             with handling(as_ctrl_c):
                 yield
         finally:
-            ray.shutdown()
+            leave_ray()
             auto_init_hook.enable_auto_connect = starts_by_itself
 
 
@@ -121,8 +125,8 @@ class RayLostError(BaseException):
     """Ray is gone, and with it every gang. No `Exception`: what Tune does about those would wait for Ray."""
 
 
-def ray_loss() -> str | None:
-    """Return what died of the Ray that this driver is connected to; none where its GCS and raylet answer.
+def ray_away() -> str | None:
+    """Return what of the Ray that this driver is connected to refuses to answer; none where GCS and raylet answer.
 
     Workers are not drivers: they end with their raylet.
     """
@@ -141,15 +145,34 @@ def ray_loss() -> str | None:
     return None
 
 
-def check_ray() -> None:
-    """Raise where Ray is gone.
+def check_ray() -> bool:
+    """Return whether Ray answers. The GCS of a cluster that was joined may be started anew: it is given time.
 
     Raises:
         RayLostError: what died.
     """
-    loss = ray_loss()
-    if loss is not None:
-        raise RayLostError(loss)
+    global _away_since
+    away = ray_away()
+    if away is None:
+        _away_since = None
+        return True
+    _away_since = _away_since or time.monotonic()
+    started_here = ray._private.worker._global_node.head
+    if started_here or "raylet" in away or time.monotonic() - _away_since > GCS_PATIENCE_S:
+        raise RayLostError(away)
+    return False
+
+
+def leave_ray() -> None:
+    """Disconnect from Ray, and end what was started here.
+
+    Ray 2.60 ends a driver whose parent is process 1, as in a container, at its next word to a raylet that is gone.
+    Such a driver keeps its connection for as long as it has something to say.
+    """
+    if os.getppid() == 1 and "raylet" in (ray_away() or ""):
+        atexit.register(lambda: (sys.stdout.flush(), sys.stderr.flush()))
+    else:
+        ray.shutdown()
 
 
 def _provide_token() -> None:

@@ -10,7 +10,7 @@ import ray
 from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from harness.cluster import check_ray, ray_loss
+from harness.cluster import check_ray, leave_ray, ray_away
 from harness.gangs.dispatcher import Dispatcher
 
 PATIENCE_S = 60.0
@@ -33,10 +33,10 @@ def kill_worker(worker: Any) -> None:
 
 def end_dispatcher(dispatcher: Any) -> None:
     """End the actor. Where Ray is gone the connection is closed instead: Ray would end this process soon."""
-    if ray_loss() is None:
+    if ray_away() is None:
         ray.kill(dispatcher)
     else:
-        ray.shutdown()
+        leave_ray()
 
 
 def call_with_retry(method: Any, *arguments: Any) -> Any:

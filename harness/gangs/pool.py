@@ -229,7 +229,8 @@ class NodeMonitor:
         if now - self._looked < LOOK_S:
             return
         self._looked = now
-        check_ray()  # a question to a GCS that is gone would take a minute, and end this process
+        if not check_ray():  # a question to a GCS that is gone would take a minute, and end this process
+            return
         before, self._last = self._last, self._list_nodes()
         lost = sorted(before.ids - self._last.ids)
         if lost:

@@ -18,7 +18,7 @@ import psutil
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from harness.cluster import ray_loss
+from harness.cluster import ray_away
 
 EVERY_S, FIRST_S = 10.0, 1.0
 PATIENCE_S = 5.0
@@ -99,7 +99,7 @@ class RayNodes:
 
     def sample(self) -> Iterator[tuple[str, Reading]]:
         """Yield what was asked for at the last sample and has been answered, and this node's own reading."""
-        if ray_loss() is not None:  # a GCS that is gone would be waited for
+        if ray_away() is not None:  # a GCS that is gone would be waited for
             return
         alive = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
         for node in self._actors.keys() - alive.keys():
@@ -112,7 +112,7 @@ class RayNodes:
 
     def close(self) -> None:
         """End the actors; where Ray is gone they have ended."""
-        if ray_loss() is not None:
+        if ray_away() is not None:
             return
         for actor in self._actors.values():
             ray.kill(actor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import time
@@ -19,8 +20,11 @@ from search_program import search
 pytestmark = pytest.mark.timeout(600)
 
 INTERRUPTIONS = {"terminal closed", "SIGTERM to the group", "SIGTERM to all"}
-LOSSES = {"raylet killed": "raylet", "gcs_server killed": "GCS"}
+IN_A_CONTAINER = "raylet killed in a container"
+LOSSES = {"raylet killed": "raylet", IN_A_CONTAINER: "raylet", "gcs_server killed": "GCS"}
 """Faults of Ray, and what the driver calls what died."""
+CONTAINER = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", '"$@"; exit $?', "sh")
+"""Makes the driver a child of process 1, and its shell that process."""
 
 
 class End(NamedTuple):
@@ -37,6 +41,10 @@ class End(NamedTuple):
 
 ALIKE = {"SIGTERM to the group": "terminal closed", "gcs_server killed": "raylet killed"}
 """Faults that take the way of another one."""
+if os.geteuid() == 0 and shutil.which("unshare"):
+    ALIKE["raylet killed"] = IN_A_CONTAINER
+else:
+    del LOSSES[IN_A_CONTAINER]
 
 
 @pytest.fixture(
@@ -49,7 +57,8 @@ ALIKE = {"SIGTERM to the group": "terminal closed", "gcs_server killed": "raylet
 def end(ray_here: None, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> End:
     fault, storage = request.param, tmp_path_factory.mktemp("lost")
     ours, theirs = pty.openpty() if fault == "terminal closed" else (None, None)
-    driver = start_driver(storage, "lost", 1, step_s=0.5, address="local", terminal=theirs)
+    driver = start_driver(storage, "lost", 1, step_s=0.5, address="local", terminal=theirs,
+                          within=CONTAINER if fault == IN_A_CONTAINER else ())  # fmt: skip
     if theirs is not None:
         os.close(theirs)
     deadline = time.monotonic() + 240
@@ -93,6 +102,7 @@ def test_nothing_is_left_running_and_no_trial_is_lost(end: End) -> None:
 def test_one_line_says_what_died_and_one_how_to_go_on(end: End) -> None:
     lines = [line for line in end.log.splitlines() if line.startswith(("failed: ", "once that is mended, go on with "))]
     what = LOSSES.get(end.fault)
+    assert what is None or lines, end.log[-3000:]
     assert (len(lines), what is None or lines[0].startswith(f"failed: Ray's {what} at ")) == (2 if what else 0, True)
 
 
