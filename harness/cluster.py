@@ -15,14 +15,14 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import ray
 import ray.exceptions
-from ray._private import auto_init_hook, services
+from ray._private import auto_init_hook, ray_constants, services
 from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -108,17 +108,20 @@ def ray_session(address: str = "local", *, cpus: int | None = None) -> Iterator[
 
 @contextmanager
 def _apart() -> Iterator[None]:
-    """Let Ray's processes be started in sessions of their own: what ends the driver's group does not end them first.
+    """Let the Ray that is started here be this driver's alone.
 
-    They end with the driver all the same, by the kernel's word; where Ray has none (macOS) they stay in its group.
+    Its servers listen on the loopback interface, as Ray's do by themselves on macOS. Its processes are in sessions of
+    their own: what ends the driver's group does not end them first. They end with the driver all the same, by the
+    kernel's word; where Ray has none (macOS) they stay in its group.
     """
-    popen = services.ConsolePopen
+    popen, open_to_others = services.ConsolePopen, ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
     if sys.platform.startswith("linux"):
         services.ConsolePopen = functools.partial(popen, start_new_session=True)
     try:
         yield
     finally:
-        services.ConsolePopen = popen
+        services.ConsolePopen, ray_constants.ENABLE_RAY_CLUSTER = popen, open_to_others
 
 
 class RayLostError(BaseException):
@@ -176,14 +179,22 @@ def leave_ray() -> None:
 
 
 def _provide_token() -> None:
-    """Give a Ray that is started here its token, where it would fail to write one into the home folder."""
+    """Give a Ray that is started here its token, in a file that nobody else can read; Ray's own would be open to all.
+
+    Where the home cannot be written the token is in the environment, for this session.
+    """
     try:
-        folder = Path.home() / ".ray"
-        folder.mkdir(parents=True, exist_ok=True)
-        kept = (folder / "auth_token").is_file() or os.access(folder, os.W_OK)
+        file = Path.home() / ".ray" / "auth_token"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if not file.exists():
+            with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new:
+                new.write(secrets.token_hex(32))
+        elif os.access(file, os.R_OK) and file.stat().st_uid == os.getuid():
+            with suppress(PermissionError):  # of a read-only file system
+                file.chmod(0o600)
+    except FileExistsError:  # by another driver, a moment ago
+        pass
     except (OSError, RuntimeError):  # RuntimeError: nobody knows where the home is
-        kept = False
-    if not kept:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 

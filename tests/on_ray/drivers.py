@@ -7,9 +7,11 @@ import os
 import subprocess
 import sys
 import termios
+from collections.abc import Sequence
 from pathlib import Path
 
 import ray
+from deadly import DIE_AT
 
 PROGRAM = Path(__file__).with_name("search_program.py")
 
@@ -24,6 +26,8 @@ def start_driver(
     marks: Path | None = None,
     address: str | None = None,
     terminal: int | None = None,
+    within: Sequence[str] = (),
+    dies_at: str | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start a driver in a session and a process group of its own.
 
@@ -32,13 +36,17 @@ def start_driver(
         marks: where the stand-in for training leaves its notes; none: `storage`.
         address: of Ray; none: that of this test session.
         terminal: descriptor of the terminal that the driver has; none: it has no terminal, and writes into its log.
+        within: words of a command that runs the driver.
+        dies_at: write at which the driver ends itself by SIGKILL, FILE:NUMBER.
     """
     address = address or ray.get_runtime_context().gcs_address
     environment = {**os.environ, "RAY_AUTH_MODE": "token"}  # PYTHONPATH is that of the session's Ray
+    if dies_at is not None:
+        environment[DIE_AT] = dies_at
     words = [address, storage, marks or storage, name, trials, step_s, min_free_gib]
     with (log or storage / "driver.log").open("ab") as file:
         return subprocess.Popen(
-            [sys.executable, str(PROGRAM), *map(str, words)],
+            [*within, sys.executable, str(PROGRAM), *map(str, words)],
             env=environment,
             stdout=file if terminal is None else terminal,
             stderr=subprocess.STDOUT,

@@ -5,10 +5,12 @@ python search_program.py ADDRESS STORAGE NAME TRIALS STEP_S MIN_FREE_GIB
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 from analytic import Analytic, Script
+from deadly import DIE_AT, Death
 
 from harness import api
 from harness.cluster import ray_session
@@ -36,4 +38,6 @@ def search(
 
 if __name__ == "__main__":
     address, storage, marks, name, trials, step_s, min_free_gib = sys.argv[1:]
+    if DIE_AT in os.environ:
+        Death(os.environ.pop(DIE_AT)).lie_in_wait()
     main(address, Path(storage), Path(marks), name, int(trials), float(step_s), float(min_free_gib))
