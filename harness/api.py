@@ -25,7 +25,8 @@ from harness.ablation.request import Request, begun, make_request, with_digests,
 from harness.ablation.request import Run as PlannedRun
 from harness.ablation.results import Ablation
 from harness.ablation.run import gather
-from harness.cluster import Allocation, Slots, allocate, cluster_slots, cores, local_slots, ray_session
+from harness.cluster import Allocation, Slots, allocate, cluster_slots, cores, local_slots
+from harness.connection import ray_session
 from harness.console import Console, make_console
 from harness.event_log import LEDGER, History, read_ledger, require_operations
 from harness.experiment import CssExperiment

@@ -21,7 +21,8 @@ from harness.ablation.run import evaluate_runs, gather, runs_table
 from harness.ablation.run import lines as ablation_lines
 from harness.ablation.run import to_table as ablation_table
 from harness.ablation.tracking import record_outcomes, run_tags
-from harness.cluster import allocate, cluster_slots, cores, local_slots, ray_session
+from harness.cluster import allocate, cluster_slots, cores, local_slots
+from harness.connection import ray_session
 from harness.console import Console, Tally, show_progress
 from harness.event_log import LEDGER, History, how_closed, pending, read_ledger, require_operations
 from harness.formats import counted

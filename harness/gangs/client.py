@@ -10,7 +10,7 @@ import ray
 from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from harness.cluster import check_ray, leave_ray, ray_away
+from harness.connection import check_ray, leave_ray, ray_away
 from harness.gangs.dispatcher import Dispatcher
 
 PATIENCE_S = 60.0

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import ray
 from ray.exceptions import RayActorError
 
-from harness.cluster import Allocation, RayLostError, check_fit, check_nodes
+from harness.cluster import Allocation, check_fit, check_nodes
+from harness.connection import RayLostError
 from harness.event_log import LEDGER, Clock, History, Ledger, read_ledger
 from harness.gangs.client import call_with_retry, end_dispatcher, start_dispatcher
 from harness.gangs.messages import Job, Report

@@ -19,7 +19,8 @@ from ray.train.v2._internal.constants import get_env_vars_to_propagate
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-from harness.cluster import ClusterNodes, RayLostError, check_ray, cluster_nodes, reachable
+from harness.cluster import ClusterNodes, cluster_nodes, reachable
+from harness.connection import RayLostError, check_ray
 from harness.gangs.client import call_with_retry
 from harness.gangs.network import NodeTorchConfig
 from harness.gangs.worker import GangSpec, gang_loop

@@ -8,7 +8,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.cluster import Slots, cluster_slots, gang_count, local_slots, ray_session
+from harness.cluster import Slots, cluster_slots, gang_count, local_slots
+from harness.connection import ray_session
 from harness.experiment import CssExperiment
 from harness.formats import HOUR_S, byte_size, duration
 from harness.planning import arithmetic as budget

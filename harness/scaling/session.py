@@ -10,16 +10,8 @@ from typing import Any
 
 import yaml
 
-from harness.cluster import (
-    Allocation,
-    Slots,
-    check_nodes,
-    cluster_nodes,
-    cluster_slots,
-    cores,
-    local_slots,
-    ray_session,
-)
+from harness.cluster import Allocation, Slots, check_nodes, cluster_nodes, cluster_slots, cores, local_slots
+from harness.connection import ray_session
 from harness.console import Console
 from harness.experiment import CssExperiment
 from harness.formats import counted

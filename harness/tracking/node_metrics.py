@@ -18,7 +18,7 @@ import psutil
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from harness.cluster import ray_away
+from harness.connection import ray_away
 
 EVERY_S, FIRST_S = 10.0, 1.0
 PATIENCE_S = 5.0

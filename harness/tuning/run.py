@@ -18,7 +18,8 @@ from ray import tune
 from ray.tune.error import TuneError
 from ray.tune.search import ConcurrencyLimiter
 
-from harness.cluster import Allocation, RayLostError, check_fit, check_nodes
+from harness.cluster import Allocation, check_fit, check_nodes
+from harness.connection import RayLostError
 from harness.event_log import LEDGER, Clock, History, Ledger
 from harness.gangs.client import end_dispatcher, start_dispatcher
 from harness.gangs.pool import GangPool

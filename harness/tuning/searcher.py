@@ -15,7 +15,7 @@ from optuna.trial import TrialState as OptunaState
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from harness.cluster import check_ray
+from harness.connection import check_own_node
 from harness.gangs.messages import Job
 from harness.gangs.tune_trial import ERROR, FINISHED, INTERRUPTED, METRICS, OBJECTIVE, STEP
 from harness.run_folder import checkpoint_folder
@@ -135,7 +135,7 @@ class TruthfulOptunaSearch(OptunaSearch):  # type: ignore[misc]  # ray is untype
             RayLostError: it ended because Ray is gone.
         """
         if error:
-            check_ray()
+            check_own_node()
         trial = self._ot_trials.pop(trial_id)
         told = result or self._last.get(trial_id)
         self._last.pop(trial_id, None)

@@ -8,7 +8,8 @@ from pathlib import Path
 from search_timeline import EventLog
 from search_workload import GRACE, HORIZON, PLACES, REDUCTION, SEED, experiment, space
 
-from harness.cluster import allocate, local_slots, ray_session
+from harness.cluster import allocate, local_slots
+from harness.connection import ray_session
 from harness.trials import Trial, TrialState
 from harness.tuning.config import SearchConfig
 from harness.tuning.run import Search, run_search

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from search_workload import space, timed_config
 
-from harness.cluster import ray_session
+from harness.connection import ray_session
 from harness.experiment import CssExperiment
 from harness.trials import Trial, TrialState, Value
 from harness.tuning.config import SearchConfig

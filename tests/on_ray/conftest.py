@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cluster import ray_session
+from harness.connection import ray_session
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from analytic import Analytic, Script
 from deadly import DIE_AT, Death
 
 from harness import api
-from harness.cluster import ray_session
+from harness.connection import ray_session
 from harness.reporting.results import Results
 
 

@@ -27,7 +27,7 @@ SECOND = {
 LOOPBACK = {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
 STRANGER = """
 import sys
-from harness.cluster import ray_session
+from harness.connection import ray_session
 with ray_session(sys.argv[1]):
     print("let in")
 """

@@ -2,11 +2,15 @@ from __future__ import annotations
 
 import os
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from ray._private.utils import check_version_info
 
-from harness.cluster import SOCKETS_FOLDER_BYTES, _find_cluster, check_fit, ray_session
+from harness.cluster import check_fit
+from harness.connection import SOCKETS_FOLDER_BYTES, RayLostError, _find_cluster, check_own_node, check_ray, ray_session
 from trainers.errors import UsageError
 
 
@@ -47,6 +51,17 @@ def test_an_address_where_nothing_answers_is_refused() -> None:
 def test_an_address_of_another_form_is_refused() -> None:
     with pytest.raises(UsageError, match="must be local, auto or HOST:PORT, got 'somewhere'"), ray_session("somewhere"):
         pass
+
+
+@pytest.mark.usefixtures("no_session")
+def test_a_cluster_of_another_version_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = {"ray_version": "2.9.0", "python_version": "3.10.1"}
+    monkeypatch.setattr("harness.connection._check_reachable", lambda _: None)
+    monkeypatch.setattr("harness.connection.GcsClient", lambda address: None)
+    monkeypatch.setattr("ray.init", lambda *_, **__: check_version_info(theirs, "here", raise_on_mismatch=True))
+    with pytest.raises(UsageError, match=r"Ray: 2\.9\.0 Python: 3\.10\.1 This process") as refusal, ray_session("h:1"):
+        pass
+    assert "\n" not in str(refusal.value)
 
 
 def test_auto_is_local_where_no_cluster_was_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +126,7 @@ def test_without_any_folder_for_sockets_nothing_is_started(
     started: list[str | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_TMPDIR", "/dev/null")
-    monkeypatch.setattr("harness.cluster.SHORT_FOLDERS", ("/dev/null",))
+    monkeypatch.setattr("harness.connection.SHORT_FOLDERS", ("/dev/null",))
     with pytest.raises(UsageError, match=r"^Ray must have a folder that can be written[^\n]*set RAY_TMPDIR to one$"):
         ray_session("local").__enter__()
     assert not started
@@ -128,3 +143,34 @@ def test_a_home_that_takes_no_token_is_none_that_ray_needs(
     with ray_session("local"):
         assert started
         assert ("RAY_AUTH_TOKEN" in os.environ) is not writable
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_what_dies_beside_a_raylet_that_ends_has_died_with_it(alive: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = SimpleNamespace(head=True, node_ip_address="10.0.0.1", get_logs_dir_path=lambda: "/logs")
+    monkeypatch.setattr("ray._private.worker._global_node", node)
+    monkeypatch.setattr("ray.get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "here"))
+    monkeypatch.setattr("ray.nodes", lambda: [{"NodeID": "here", "Alive": alive}, {"NodeID": "there", "Alive": True}])
+    monkeypatch.setattr("harness.connection.ray_away", lambda: None)
+    monkeypatch.setattr("harness.connection.RAYLET_ENDS_S", 0.15)
+    with nullcontext() if alive else pytest.raises(RayLostError, match="raylet at 10.0.0.1 ended"):
+        check_own_node()
+
+
+@pytest.mark.parametrize(
+    ("what", "head", "waits"), [("GCS", False, True), ("GCS", True, False), ("raylet", False, False)]
+)
+def test_the_gcs_of_a_cluster_that_was_joined_is_waited_for(
+    what: str, head: bool, waits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ray._private.worker._global_node", SimpleNamespace(head=head))
+    away: list[str | None] = [f"Ray's {what} died"]
+    monkeypatch.setattr("harness.connection.ray_away", lambda: away[0])
+    with nullcontext() if waits else pytest.raises(RayLostError):
+        assert not check_ray()
+    if waits:
+        monkeypatch.setattr("harness.connection.GCS_PATIENCE_S", -1.0)
+        with pytest.raises(RayLostError):
+            check_ray()
+    away[0] = None
+    assert check_ray()
