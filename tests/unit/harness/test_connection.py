@@ -153,7 +153,7 @@ def test_what_dies_beside_a_raylet_that_ends_has_died_with_it(alive: bool, monke
     monkeypatch.setattr("ray.nodes", lambda: [{"NodeID": "here", "Alive": alive}, {"NodeID": "there", "Alive": True}])
     monkeypatch.setattr("harness.connection.ray_away", lambda: None)
     monkeypatch.setattr("harness.connection.RAYLET_ENDS_S", 0.15)
-    with nullcontext() if alive else pytest.raises(RayLostError, match="raylet at .* ended"):
+    with nullcontext() if alive else pytest.raises(RayLostError, match=r"raylet at .* ended"):
         check_own_node()
 
 
