@@ -25,7 +25,7 @@ def ablate(
     preset: Annotated[str | None, typer.Option(help="Base config; default: that of the plan.")] = None,
     seeds: Seeds = "0,1,2",
     only: Annotated[
-        str | None, typer.Option(help="Variants that are to have the seeds, with commas; the base has them, too.")
+        list[str] | None, typer.Option(help="Variants that are to have the seeds, with commas; the base has them, too.")
     ] = None,
     vary_data: VaryData = False,
     metric: Annotated[str, typer.Option(help="What variants are judged by: val/... or dev/...")] = "val/miou",
@@ -61,7 +61,7 @@ def ablate(
 
         ablation = api.ablate(
             preset, plan=plan, seeds=parse_seeds(seeds),
-            only=[word.strip() for word in only.split(",")] if only is not None else (), vary_data=vary_data,
+            only=[word.strip() for words in only or () for word in words.split(",")], vary_data=vary_data,
             metric=metric, settings=parse_settings(settings or []), name=name, workers_per_gang=workers_per_gang,
             gangs=gangs, storage=storage, tracking_uri=tracking_uri, address=address, dry_run=dry_run, console=console,
         )  # fmt: skip

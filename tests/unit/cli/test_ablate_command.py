@@ -133,7 +133,9 @@ def test_a_dry_run_counts_operations_for_a_card(
 
 def test_a_dry_run_of_a_new_ablation_needs_no_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["ablate", "table1", "--dry-run", "--card", "h100", "--storage", str(tmp_path), "--json"]
-    assert run([*words, "--only", "92/css_mix", "--set", f"data.root={tmp_path / 'none'}"]) == 0
+    assert (
+        run([*words, "--only", "92/css_mix", "--only", "92/supervised", "--set", f"data.root={tmp_path / 'none'}"]) == 0
+    )
     cost = json.loads(capsys.readouterr().out)["cost"]
     assert (cost["trainings"], cost["steps"], cost["precision"]) == (6, 6 * 40_000, "bfloat16")
     assert list(tmp_path.iterdir()) == []
