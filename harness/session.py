@@ -6,7 +6,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from harness.event_log import LEDGER, History, how_closed, pending, read_ledger,
 from harness.formats import counted
 from harness.gangs.jobs import Jobs, run_jobs
 from harness.reporting.ablation.record import read_ablation
-from harness.reporting.next_steps import next_commands, resume_command
+from harness.reporting.next_steps import next_commands, resume_command, storage_option
 from harness.reporting.record import read_or_rebuild
 from harness.reporting.reports import report_on
 from harness.reporting.results import FILES, Collector, Results, summary, to_table, write_results
@@ -274,6 +274,15 @@ def recorded_to_the_end(folder: Path) -> bool:
     return results and how_closed(folder / OUTBOX) == "FINISHED"
 
 
+def left_open(folder: Path) -> bool:
+    """Return whether a driver that was killed left the records of a run open."""
+    if not (folder / OUTBOX).exists() or how_closed(folder / OUTBOX) is not None:
+        return False
+    with suppress(UsageError, OSError), sole_driver(folder):
+        return True
+    return False
+
+
 def send_left(folder: Path, tracking_uri: str, console: Console) -> None:
     """Send what the driver of a run that is over did not get to send."""
     if pending(folder / OUTBOX) and (note := replay(folder / OUTBOX, tracking_uri, SEND_S).note):
@@ -367,6 +376,9 @@ def report_again(storage: Path, name: str, console: Console) -> Path:
     except OSError as error:
         raise UnfinishedError(f"failed: the report cannot be written into {folder}: {error}") from None
     console.say(f"report: {page}")
+    if left_open(folder):
+        console.say(f"its driver was killed: go on with it, or {program()} sync {name}{storage_option(folder)} closes "
+                    "its records")  # fmt: skip
     console.result({**data, "report": str(page)})
     return page
 

@@ -16,7 +16,7 @@ from harness.ablation.request import Confirms, make_request
 from harness.console import make_console
 from harness.event_log import LEDGER, how_closed, pending, read_ledger
 from harness.run_folder import RUN, RunInfo, sole_driver
-from harness.session import ablate_session, send_records
+from harness.session import ablate_session, left_open, send_records
 from harness.tracking.stores import OUTBOX
 from harness.trials import TrialState
 from search_spaces.ablation import AblationPlan, Variant
@@ -103,7 +103,10 @@ def test_a_run_ends_as_if_its_driver_had_never_been_killed(
             begin(world.storage)
         if point % 2 and (world.storage / NAME / OUTBOX).exists() and (world.storage / NAME / OUTBOX).stat().st_size:
             with world.driver():
+                assert left_open(world.storage / NAME) == (how_closed(world.storage / NAME / OUTBOX) is None)
+            with world.driver():
                 send_records(world.storage / NAME, URI)
+                assert not left_open(world.storage / NAME)
             assert "RUNNING" not in {run.info.status for run in world.server.runs.values()}, point
         with world.driver():
             begin(world.storage)
