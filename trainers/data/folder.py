@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence, Set
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from trainers.config import IGNORE, FolderData
@@ -20,7 +23,9 @@ from trainers.errors import DataError
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
 """Files in `images` that are images, in any case; others are passed over."""
 NAMED = 3
-"""Files that a refusal names, at most."""
+"""Files or classes that a refusal names, at most."""
+SHOWN = 12
+"""Mask values that a refusal names, at most."""
 
 
 class FolderReader:
@@ -126,32 +131,66 @@ def _label_of(data: FolderData) -> dict[str, int]:
     return {NO_LABEL: IGNORE} | {name: label for label, name in enumerate(data.classes)}
 
 
-def require_classes(data: FolderData, pixels: NDArray[np.int64]) -> None:
-    """Refuse classes that no training mask holds.
+class Content(NamedTuple):
+    """What masks hold of a class, of no label or of a value that means nothing."""
+
+    name: str
+    """Of the class, or `ignored` or `unknown`."""
+    values: tuple[int, ...]
+    """Mask values that mean it; labels, where masks are read by their colours."""
+    pixels: int
+    share: float
+    """Of all pixels of the masks."""
+
+
+IGNORED, UNKNOWN = "(ignored)", "(unknown)"
+"""In `Content`, beside the names of classes."""
+
+
+def content_of(coding: Coding, classes: Sequence[str], pixels: NDArray[np.int64]) -> tuple[Content, ...]:
+    """Return what masks hold: every class, in the order of the labels, then what is ignored and what means nothing.
 
     Args:
-        data: Says what values mean, and whether classes may be missing.
-        pixels: Of each value in the training masks, int64 [65536].
+        coding: Says what values mean.
+        classes: Names of the K classes.
+        pixels: Of each value, int64 [65536].
+    """
+    total = max(1, int(pixels.sum()))
+    values: dict[str, list[int]] = {name: [] for name in (*classes, IGNORED, UNKNOWN)}
+    for value in np.flatnonzero(pixels).tolist():
+        label = int(coding.labels[value]) if value < len(coding.labels) and coding.allowed[value] else None
+        values[UNKNOWN if label is None else IGNORED if label == IGNORE else classes[label]].append(value)
+    counts = {name: int(pixels[found].sum()) for name, found in values.items()}
+    return tuple(
+        Content(name, tuple(found), counts[name], counts[name] / total)
+        for name, found in values.items()
+        if found or name not in (IGNORED, UNKNOWN)
+    )
+
+
+def require_classes(data: FolderData, content: Sequence[Content]) -> None:
+    """Refuse values in training masks that mean nothing, and classes that no training mask holds.
 
     Raises:
         DataError: names the classes and the values that were found.
     """
-    table = label_table(data)
-    found = np.flatnonzero(pixels).tolist()
-    absent = [name for label, name in enumerate(data.classes) if label not in {table.get(value) for value in found}]
-    if not absent or data.allow_missing:
+    absent = [part.name for part in content if not part.values and part.name in data.classes]
+    unknown = any(part.name == UNKNOWN for part in content)
+    if not unknown and (not absent or data.allow_missing):
         return
-    total = pixels.sum()
-    meant = {value: "ignored" if table.get(value) == IGNORE else "" for value in found}
+    meant = sorted((value, part.name) for part in content for value in part.values)
+    found = f"found {', '.join(f'{value} {name}' for value, name in meant[:SHOWN])}" + (
+        f" and {len(meant) - SHOWN} more" if len(meant) > SHOWN else ""
+    )
+    way = f"set {propose_values(data, [value for value, _ in meant])}"
     if data.palette is not None:
-        meant = {value: meant[value] or data.classes[value] for value in found}
-    shares = [
-        f"{value} ({pixels[value] / total:.1%}{', ' + meant[value] if meant[value] else ''})" for value in found[:20]
-    ]
-    way = "correct data.palette" if data.palette is not None else f"set {propose_values(data, found)}"
+        found = f"found {', '.join(part.name for part in content if part.values)}"
+        way = "correct data.palette"
+    if unknown:
+        raise DataError(f"values of training masks must mean something, got (unknown) ones, {found}: {way}")
     raise DataError(
-        f"every class must be held by a training mask, got none with {', '.join(absent[:NAMED])}; values found: "
-        f"{', '.join(shares)}: {way}, or, if that is right, data.allow_missing=true"
+        f"every class must be held by a training mask, got none with {', '.join(absent[:NAMED])}, {found}: {way}, or, "
+        "if that is right, data.allow_missing=true"
     )
 
 
@@ -161,7 +200,8 @@ def propose_values(data: FolderData, found: Sequence[int]) -> str:
     values = next((values for values in (found, kept) if len(values) == len(data.classes)), None)
     if values is None:
         return "data.values={VALUE: CLASS, ...}"
-    return f"data.values={{{', '.join(f'{value}: {name}' for value, name in zip(values, data.classes, strict=True))}}}"
+    named = dict(zip(values, data.classes, strict=True))
+    return f"data.values={yaml.safe_dump(named, default_flow_style=True, sort_keys=False, width=math.inf).strip()}"
 
 
 def list_pairs(data: FolderData, part: str) -> tuple[Pair, ...]:
@@ -202,5 +242,5 @@ def _require_no_orphans(data: FolderData, masks: Path, others: Set[str], names: 
     raise DataError(
         f"every mask must be named after its image as data.mask_pattern says ({data.mask_pattern}), got "
         f"{len(orphans)} in {masks} that belong to no image, such as {', '.join(orphans[:NAMED])}: rename or remove "
-        f"them, or set data.mask_pattern, for example to '{proposed}'"
+        f'them, or set for example data.mask_pattern="{proposed}"'
     )

@@ -118,7 +118,7 @@ def _opaque(mask: Image.Image, path: Path) -> Image.Image:
 
 def _words(colours: NDArray[np.uint8]) -> str:
     named = ", ".join(map(str, colours[:SHOWN].tolist()))
-    return f"{named} and {len(colours) - SHOWN} more colours" if len(colours) > SHOWN else named
+    return f"{named} and {len(colours) - SHOWN} more" if len(colours) > SHOWN else named
 
 
 def _differ(path: Path, first: Path, what: str) -> DataError:

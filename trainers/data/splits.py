@@ -23,7 +23,7 @@ from trainers.data.coco_stuff import CocoStuffReader
 from trainers.data.digits import DigitsSource
 from trainers.data.draw import draw_parts
 from trainers.data.files import FileSource, Tally, require_masks
-from trainers.data.folder import FolderReader, require_classes
+from trainers.data.folder import FolderReader, content_of, require_classes
 from trainers.data.reader import Reader
 from trainers.data.source import ImageSource
 from trainers.data.voc import VocReader
@@ -117,7 +117,7 @@ def verify(data: DigitsData | FileData, *, needs_unlabelled: bool = False) -> No
     val = [FileSource(reader.coding, reader.validation())] if reader.has_validation else []
     if isinstance(data, FolderData):
         check_files(sources, tally)
-        require_classes(data, tally.pixels)
+        require_classes(data, content_of(reader.coding, data.classes, tally.pixels))
         check_files(val)
 
 
