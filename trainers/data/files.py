@@ -121,6 +121,17 @@ class FileSource:
         in_threads(self._write, sorted({index for index in indices if not self._decoded[index]}))
         return uniform_samples(*self._block, indices)
 
+    def count_labels(self) -> NDArray[np.int64]:
+        """Return how many pixels of all masks, as they are stored, have each label, int64 [256]; no image is read.
+
+        Raises:
+            DataError: a mask cannot be read.
+        """
+        pixels = count_values(self._coding, self._pairs).pixels[: len(self._coding.labels)]
+        counts: NDArray[np.int64] = np.zeros(IGNORE + 1, np.int64)
+        np.add.at(counts, self._coding.labels, pixels)
+        return counts
+
     def check(self, tally: Tally | None = None) -> None:
         """Decode everything and keep nothing; the mask values are counted in `tally`.
 
