@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from pydantic import ValidationError
+from reference.tiny import tiny_config
 
 from trainers.config import FolderData, TrainConfig
 from trainers.data.files import FileSource
@@ -15,6 +16,8 @@ from trainers.data.folder import FolderReader
 from trainers.data.splits import open_splits, open_val, verify
 from trainers.errors import DataError
 from trainers.image_evaluation import folder_source
+from trainers.local_run import LocalRun
+from trainers.loop import train
 from trainers.overrides import apply_overrides, parse_settings
 
 SIZE = (16, 24)  # height, width
@@ -310,3 +313,20 @@ def test_mappings_in_any_order_are_one_config_and_come_back_from_a_file(root: Pa
     assert one.hash == other.hash != base.hash
     assert TrainConfig.model_validate_json(one.model_dump_json()) == one
     assert apply_overrides(one, {"data.seed": 1}).data.values == ((0, "a"), (9, "b"), (30, "c"))
+
+
+def test_images_of_several_aspect_ratios_are_trained_on_with_padding(root: Path) -> None:
+    turned = Image.open(root / "train/images/n3.png").rotate(90, expand=True)
+    turned.save(root / "train/images/n3.png")
+    Image.open(root / "train/masks/n3.png").rotate(90, expand=True).save(root / "train/masks/n3.png")
+    names = {"name": "folder", "root": root, "classes": CLASSES, "height": 32, "width": 32, "fit": "pad"}
+    data = {f"data.{name}": value for name, value in (names | {"labelled": 2, "dev": 1}).items()}
+    batches = {"schedule.labelled_batch": 2, "schedule.unlabelled_batch": 2, "schedule.steps": 2}
+    settings = tiny_config({**data, **batches})
+    reported: list[float] = []
+    train(settings, LocalRun(listener=lambda metrics: reported.append(metrics["train/loss/total"])))
+    assert len(reported) == 1
+    images, labels = read(config(root, height=32, width=32, fit="pad"))
+    assert images.shape == (4, 3, 32, 32)
+    assert (labels[3, :, 21:] == 255).all()
+    assert (labels[0, 21:] == 255).all()
