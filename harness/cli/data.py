@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -61,6 +62,29 @@ def check(
         })  # fmt: skip
     if inventory.missing:
         raise typer.Exit(INCOMPLETE)
+
+
+@data.command()
+def convert(
+    annotations: Annotated[Path, typer.Argument(metavar="JSON", help="COCO annotations of instances.")],
+    out: Annotated[Path, typer.Option(help="A new folder of the masks, for example data/train/masks.")],
+    as_json: Json = False,
+) -> None:
+    """Write a mask NAME.png of class indices for each annotated image of a COCO file, and say what data.classes are."""
+    from trainers.data.coco_json import read_coco
+    from trainers.errors import UsageError
+    from trainers.predict import mask_image, write_png
+
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"--out must be a new or an empty folder, got {out}: choose another")
+    with open_console(as_json) as console:
+        classes, draw, count, without = read_coco(annotations)
+        for name, label in draw():
+            write_png(out / f"{name}.png", mask_image(label, len(classes)))
+        setting = f"data.classes={json.dumps(classes, ensure_ascii=False)}"
+        console.say(f"{count} masks in {out}; {without} images without annotations count as not labelled")
+        console.say(f"set {setting}")
+        console.result({"folder": str(out), "masks": count, "without": without, "classes": classes})
 
 
 def lines(preset: str, inventory: Inventory, data: DigitsData | FileData) -> Iterator[str]:
