@@ -26,7 +26,7 @@ class CocoMasks(NamedTuple):
     """Background, then the categories in the order of their ids."""
     draw: Callable[[], Iterator[tuple[str, NDArray[np.uint8]]]]
     """Yields the name of each annotated image, without its extension, and its labels [H, W], one at a time."""
-    count: int
+    annotated: int
     """Annotated images."""
     without: int
     """Images without annotations, of which there is no mask: they count as not labelled."""
