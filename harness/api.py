@@ -463,6 +463,7 @@ def ablate(
     chosen = _experiment(experiment or plan.preset or "", settings)
     if not dry_run:
         chosen.check(workers_per_gang)
+        chosen.check_evaluation()
     judged = metric or ("val/miou" if chosen.trainer == "css" else chosen.metric)
     if not judged.startswith(("val/", "dev/")):
         raise UsageError(f"--metric must be one of an evaluation, val/... or dev/..., got {judged!r}: take val/miou")
@@ -574,6 +575,7 @@ def confirm(
         search, info, chosen, space, baseline, trials, seeds, vary_data, None if ours is None else ours.number
     )
     chosen.check(workers)
+    chosen.check_evaluation()
     if info.data_digest != before.data_digest:
         raise UsageError(
             f"the data must be that of {search}, its splits had digest {before.data_digest} and now have "

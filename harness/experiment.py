@@ -121,6 +121,16 @@ class CssExperiment(Experiment):
         check_batches(self.base, workers)
         verify(self.base.data, needs_unlabelled=self.base.uses_unlabelled)
 
+    def check_evaluation(self) -> None:
+        """Make sure that there are validation images.
+
+        Raises:
+            DataError: their folder is missing or empty, or one has no mask.
+        """
+        from trainers.data.splits import open_val
+
+        open_val(self.base.data)
+
     def describe(self) -> Sequence[str]:
         """Say what of a file of encoder weights fits, where the config names one.
 

@@ -186,6 +186,13 @@ class Experiment(ABC):
             UsageError: one line that says what must hold.
         """
 
+    def check_evaluation(self) -> None:
+        """Refuse what `evaluate` could not read, before anything starts.
+
+        Raises:
+            UsageError: one line that says what must hold.
+        """
+
     def describe(self) -> Sequence[str]:
         """Return lines for people, written before anything starts."""
         return ()

@@ -24,6 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from trainers.class_weights import with_even_weights
 from trainers.config import TrainConfig
 from trainers.css.prototypes import Prototypes
 from trainers.loader import check_batches
@@ -179,7 +180,7 @@ def profile_step(
     profiler.add("weights", [tensor for net in (student, teacher) for tensor in (*net.parameters(), *net.buffers())])
     profiler.add("optimizer", tree_leaves([list(optimizer.state.values()), [p.grad for p in student.parameters()]]))
     profiler.add("batch", [*prototypes, *batch])
-    context = StepContext(config.seed, 1)
+    config, context = with_even_weights(config), StepContext(config.seed, 1)
     weights = loss_weights(config.loss, 1, config.schedule.steps)
     with profiler:
         for part in css_step(

@@ -96,15 +96,15 @@ def evaluate_images(
 def folder_source(config: TrainConfig, folder: Path) -> FileSource:
     """Return the images of FOLDER/images with their masks in FOLDER/masks, as the config's own images would be read.
 
-    Masks hold the config's classes, one byte a pixel, or 255 (in a `folder` config: its `ignore_values`). Images are
-    resized where the config stores one size.
+    Masks hold the config's classes or 255, or what a `folder` config says of values, colours and names of masks. Images
+    are resized where the config stores one size.
 
     Raises:
         DataError: a folder is missing or empty, two images share a name, or one has no mask.
     """
     shape = config.data.image_shape
     height, width = shape or (16, 16)
-    data = FolderData(root=folder, classes=config.data.classes, height=height, width=width)
+    data = FolderData(root=folder, classes=config.data.classes, height=height, width=width, fit="stretch")
     if isinstance(config.data, FolderData):
         data = config.data.model_copy(update={"root": folder})
     pairs = list_pairs(data, ".")

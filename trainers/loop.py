@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from trainers.checkpoint import load_checkpoint
+from trainers.class_weights import with_counted_weights
 from trainers.config import TrainConfig
 from trainers.data.splits import open_splits
 from trainers.distributed import sum_over_ranks
@@ -40,6 +41,7 @@ def train(config: TrainConfig, run: Run) -> TrainState:
         state.load_state_dict(load_checkpoint(checkpoint))
     steps = config.schedule.steps
     warmup = cross_warmup_steps(config.css, config.schedule, len(splits.labelled), len(splits.unlabelled))
+    counted = with_counted_weights(config)
     meter = Meter(run)
     if state.step == steps:  # interrupted between the last step and its report
         run.report(meter.read(state) | evaluate_state(state, splits, config, run), state)
@@ -49,7 +51,7 @@ def train(config: TrainConfig, run: Run) -> TrainState:
             context = StepContext(config.seed, state.step, run.rank, run.world_size, warming_up=state.step < warmup)
             batch = loader.load(state.step)
             weights = loss_weights(config.loss, state.step, steps)
-            for part in css_step(state.wrapped, state.teacher, state.prototypes, batch, config, context):
+            for part in css_step(state.wrapped, state.teacher, state.prototypes, batch, counted, context):
                 loss = part.weighted(weights)
                 # Gradients are averaged over the ranks, losses are parts of a sum.
                 state.accumulate(loss * run.world_size)
@@ -78,7 +80,8 @@ def warm_up(config: TrainConfig, run: Run) -> None:
     context = StepContext(config.seed, 0, run.rank, run.world_size)
     batch = load_batch(splits, config, context, run.device)
     weights = loss_weights(config.loss, 0, config.schedule.steps)
-    for part in css_step(state.wrapped, state.teacher, state.prototypes, batch, config, context):
+    counted = with_counted_weights(config)
+    for part in css_step(state.wrapped, state.teacher, state.prototypes, batch, counted, context):
         state.accumulate(part.weighted(weights))
     state.advance(part.prototypes)
 

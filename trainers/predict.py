@@ -12,8 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from trainers.compute import forward
+from trainers.config import FolderData
 from trainers.css.pseudo_labels import upsample
-from trainers.data.files import in_threads, open_image
+from trainers.data.files import fit_within, in_threads, open_image
 from trainers.data.folder import IMAGE_SUFFIXES
 from trainers.drafts import draft_of
 from trainers.errors import DataError, UsageError
@@ -65,7 +66,7 @@ def check_images(images: Sequence[Path]) -> None:
     Raises:
         DataError: names the first that cannot be decoded.
     """
-    in_threads(lambda index: open_image(images[index]), range(len(images)))
+    in_threads(lambda index: open_image(images[index], oriented=True), range(len(images)))
 
 
 def check_out(images: Sequence[Path], out: Path) -> None:
@@ -87,11 +88,13 @@ def predict_labels(segmenter: Segmenter, image: Image.Image) -> Mask:
 
     The network sees the image as it sees stored ones: resized where the config stores one size, in windows where it
     says so. Logits of a whole image are brought to the size of the image, then the largest is taken; labels from
-    windows are resized to the nearest pixel where the image was. Pixels are those of the file: an orientation in EXIF
-    is not applied, here as in training.
+    windows are resized to the nearest pixel where the image was. With `data.fit=pad` the image keeps its aspect ratio,
+    else it may be squashed.
     """
     config, image = segmenter.config, image.convert("RGB")
     shape = config.data.image_shape or (image.height, image.width)
+    if isinstance(config.data, FolderData) and config.data.fit == "pad":
+        shape = fit_within((image.height, image.width), shape)
     sized = image if image.size == shape[::-1] else image.resize(shape[::-1], Image.Resampling.BILINEAR)
     stored = torch.from_numpy(np.array(sized)).permute(2, 0, 1).unsqueeze(0)
     inputs = to_images(stored, segmenter.device)
@@ -128,6 +131,8 @@ def write_predictions(
 ) -> Iterator[Path]:
     """Write OUT/NAME.png for each image, a mask of class indices with the palette of the figures; yield its path.
 
+    Images are turned as their EXIF orientation says, so masks fit what viewers show.
+
     With `overlays`, OUT/overlays/NAME.png is the image with the colours of the classes over it. Each file is written
     whole or not at all; masks of an earlier call are replaced.
 
@@ -137,7 +142,7 @@ def write_predictions(
     """
     check_out(images, out)
     for path in images:
-        image = open_image(path).convert("RGB")
+        image = open_image(path, oriented=True).convert("RGB")
         label = predict_labels(segmenter, image)
         target = out / f"{path.stem}.png"
         write_png(target, mask_image(label, len(segmenter.classes)))

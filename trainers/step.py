@@ -203,8 +203,8 @@ def _supervised(logits: Tensor, labels: Tensor, config: TrainConfig) -> LossSum:
     loss = config.loss
     if loss.supervised == "ohem":
         ohem_loss = as_configured(hard_example_loss, config)
-        return ohem_loss(logits, labels, loss.ohem_threshold, loss.ohem_min_kept, loss.class_weights, loss.ohem_scope)
-    return as_configured(supervised_loss, config)(logits, labels, loss.class_weights)
+        return ohem_loss(logits, labels, loss.ohem_threshold, loss.ohem_min_kept, loss.weights, loss.ohem_scope)
+    return as_configured(supervised_loss, config)(logits, labels, loss.weights)
 
 
 def _unsupervised(logits: Tensor, targets: Targets, config: TrainConfig) -> LossSum:

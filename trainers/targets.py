@@ -83,7 +83,7 @@ def make_targets(
 
     All ranks make one collective: two divisors and, where prototypes are the teacher's, K x (D + 1) numbers.
     """
-    divisor = supervised_divisor(batch.labels, config.loss.class_weights)
+    divisor = supervised_divisor(batch.labels, config.loss.weights)
     if batch.unlabelled is None:
         (divisor,) = sum_over_ranks([divisor], context.world_size)
         return StudentBatch(batch.images, batch.labels, None, None, divisor, torch.zeros_like(divisor), None)

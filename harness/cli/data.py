@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,9 +12,12 @@ import typer
 from harness.cli.options import Json, Preset, Settings
 from harness.console import open_console
 from harness.experiment import CssExperiment
+from trainers.config import DigitsData, FileData, FolderData
+from trainers.config.data import NO_LABEL
 from trainers.overrides import parse_settings
 
 if TYPE_CHECKING:
+    from trainers.data.folder import Content
     from trainers.data.inventory import Inventory
 
 INCOMPLETE = 2
@@ -31,36 +36,95 @@ def check(
     preset: Preset = "digits_css",
     settings: Settings = None,
     decode: Annotated[bool, typer.Option("--decode", help="Decode every image and mask; takes minutes.")] = False,
+    overlays: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Write 4 labelled images with their classes in colour there.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Say what there is of a preset's data, what is missing, and where to get it. Exit code 2 if it is incomplete."""
     from trainers.data.inventory import take_inventory
+    from trainers.overlays import check_overlays, write_overlays
 
-    config = CssExperiment.of(preset, parse_settings(settings or [])).base
+    data = CssExperiment.of(preset, parse_settings(settings or [])).base.data
+    if overlays is not None:
+        check_overlays(data, overlays)
     with open_console(as_json) as console:
-        inventory = take_inventory(config.data, decode=decode)
-        for line in lines(preset, inventory):
+        inventory = take_inventory(data, decode=decode)
+        for line in lines(preset, inventory, data):
             console.say(line)
-        console.result({"preset": preset, "complete": not inventory.missing, **inventory._asdict()})
+        drawn = [] if overlays is None else write_overlays(data, overlays)
+        for path in drawn:
+            console.say(f"overlay: {path}")
+        content = [part._asdict() for part in inventory.content]
+        console.result({
+            "preset": preset, "complete": not inventory.missing, **inventory._asdict(), "content": content,
+            "overlays": [str(path) for path in drawn],
+        })  # fmt: skip
     if inventory.missing:
         raise typer.Exit(INCOMPLETE)
 
 
-def lines(preset: str, inventory: Inventory) -> Iterator[str]:
-    """Yield a short table and, where something is missing, what and where to get it."""
+@data.command()
+def convert(
+    annotations: Annotated[Path, typer.Argument(metavar="JSON", help="COCO annotations of instances.")],
+    out: Annotated[Path, typer.Option(help="A new folder of the masks, for example data/train/masks.")],
+    as_json: Json = False,
+) -> None:
+    """Write a mask NAME.png of class indices for each annotated image of a COCO file, and say what data.classes are."""
+    from trainers.data.coco_json import read_coco
+    from trainers.errors import UsageError
+    from trainers.predict import mask_image, write_png
+
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"--out must be a new or an empty folder, got {out}: choose another")
+    with open_console(as_json) as console:
+        classes, draw, count, without = read_coco(annotations)
+        for name, label in draw():
+            write_png(out / f"{name}.png", mask_image(label, len(classes)))
+        setting = f"data.classes={json.dumps(classes, ensure_ascii=False)}"
+        console.say(f"{count} masks in {out}; {without} images without annotations count as not labelled")
+        console.say(f"set {setting}")
+        console.result({"folder": str(out), "masks": count, "without": without, "classes": classes})
+
+
+def lines(preset: str, inventory: Inventory, data: DigitsData | FileData) -> Iterator[str]:
+    """Yield a short table, what masks hold and, where something is missing, what and where to get it."""
     rows = {"preset": preset, "data": inventory.title, "root": inventory.root or "none: nothing to download"}
     rows |= {role: f"{count} images" for role, count in inventory.images.items()}
+    rows |= {f"{part} masks": count for part, count in inventory.masks.items()}
     rows["classes"] = str(inventory.classes)
     if inventory.sizes is not None:
         smallest, largest = (f"{height} x {width}" for height, width in inventory.sizes)
         rows["height x width"] = smallest if smallest == largest else f"{smallest} to {largest}"
+        if isinstance(data, FolderData):
+            fit = f" ({data.fit})" if data.fit != "exact" else ""
+            rows["height x width"] += f", read as {data.height} x {data.width}{fit}"
     if inventory.digest is not None:
         rows["splits"] = inventory.digest
     rows["complete"] = "no" if inventory.missing else "yes"
     width = max(map(len, rows))
     yield from (f"{name:<{width}}  {value}" for name, value in rows.items())
+    if inventory.content:
+        yield from _table(inventory.content, data)
     yield from (f"missing: {line}" for line in inventory.missing)
-    if inventory.missing:
+    if inventory.missing and not inventory.masks:
         yield f"get it from: {inventory.where}"
         yield f"layout below {inventory.root}:"
         yield from (f"    {line}" for line in inventory.layout)
+
+
+def _table(content: Sequence[Content], data: DigitsData | FileData) -> Iterator[str]:
+    """Yield a line for each class: its values or colour, and its share of the pixels of all training masks."""
+    from trainers.data.folder import IGNORED, SHOWN, UNKNOWN
+
+    palette = data.palette if isinstance(data, FolderData) else None
+    colours = {IGNORED if name == NO_LABEL else name: str(list(colour)) for name, colour in palette or ()}
+    notes = {IGNORED: "no loss, no score", UNKNOWN: "mean nothing: refused"}
+    width = max(len("class"), *(len(part.name) for part in content))
+    yield f"{'class':<{width}}  pixels  values in training masks"
+    for part in content:
+        values = colours.get(part.name) or ", ".join(map(str, part.values[:SHOWN]))
+        values = values if part.values else "in no training mask"
+        more = f" and {len(part.values) - SHOWN} more" if len(part.values) > SHOWN else ""
+        note = f" ({notes[part.name]})" if part.name in notes else ""
+        yield f"{part.name:<{width}}  {part.share:6.1%}  {values}{more}{note}"

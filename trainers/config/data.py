@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from trainers.config.base import IGNORE, Frozen, Share, added
 from trainers.config.class_names import ADE20K_CLASSES, CITYSCAPES_CLASSES, COCO_STUFF_CLASSES, VOC_CLASSES
@@ -84,8 +85,28 @@ class _Drawn(Frozen):
         return self
 
 
+def _as_pairs(value: Any) -> Any:
+    """Return a mapping as pairs, sorted by their keys: frozen, and equal where the mappings are."""
+    if not isinstance(value, Mapping):
+        return value
+    return tuple(sorted(value.items(), key=lambda pair: (isinstance(pair[0], str), pair[0])))
+
+
+STEM = "{stem}"
+"""Stands in `mask_pattern` for the name of an image without its extension."""
+NO_LABEL = "ignore"
+"""Stands in `palette` and `values` for 'no label', unless a class has this name."""
+
+Byte = Annotated[int, Field(ge=0, le=255)]
+Palette = Annotated[tuple[tuple[str, tuple[Byte, Byte, Byte]], ...], BeforeValidator(_as_pairs)]
+"""Colours by the name of their class: given as a mapping, kept as pairs."""
+Values = Annotated[tuple[tuple[Annotated[int, Field(ge=0, lt=2**16)], str], ...], BeforeValidator(_as_pairs)]
+"""Names of classes by their mask value: given as a mapping, kept as pairs."""
+Fit = Literal["exact", "pad", "stretch"]
+
+
 class FolderData(_Drawn):
-    """A folder of images and masks: ROOT/{train,val}/{images,masks}/NAME.*, a mask being one byte a pixel."""
+    """A folder of images and masks: ROOT/{train,val}/{images,masks}/NAME.*; masks hold class indices or colours."""
 
     name: Literal["folder"] = "folder"
     root: Path
@@ -95,9 +116,18 @@ class FolderData(_Drawn):
     val: str = "val"
     """Folder of the official validation images below `root`; only a final evaluation reads it."""
     classes: tuple[str, ...] = Field(min_length=2, max_length=254)
-    """Names of the K classes, in the order of the mask values 0 to K - 1."""
+    """Names of the K classes, in the order of their labels 0 to K - 1, which are the mask values where neither `values`
+    nor `palette` says otherwise."""
     ignore_values: tuple[int, ...] = (IGNORE,)
-    """Mask values that mean 'no label'; they become 255."""
+    """Mask values that mean 'no label'; they become 255. A value that `values` names is what it says there."""
+    values: Values | None = added(None)
+    """Class of each mask value, `{0: other, 255: road}`, or `ignore`; several values may be one class."""
+    palette: Palette | None = added(None)
+    """Colour of each class in masks of colours, `{sky: [70, 130, 180], ...}`, and of `ignore`, where there is one."""
+    mask_pattern: str = added(STEM + ".png")
+    """Name of an image's mask, `{stem}` being the image's name without its extension: `{stem}_mask.png`."""
+    allow_missing: bool = added(False)
+    """Whether there may be classes that no training mask holds; else they are refused, being mostly a mistake."""
     train_from: str = added("*")
     """Names, as a shell pattern, of the training images that are used at all: `0006R0_*` are those of one drive."""
     val_from: str = added("*")
@@ -108,6 +138,9 @@ class FolderData(_Drawn):
     """Images and masks are resized to this height when read (bilinear, nearest)."""
     width: int = Field(ge=16, multiple_of=4)
     """Images and masks are resized to this width when read."""
+    fit: Fit = added("exact")
+    """What happens to an image whose aspect ratio is not height : width, by 5 % or more: it is refused (`exact`), keeps
+    it and is filled up with ignored pixels (`pad`), or is squashed (`stretch`)."""
 
     @property
     def image_shape(self) -> tuple[int, int]:
@@ -124,11 +157,41 @@ class FolderData(_Drawn):
     @model_validator(mode="after")
     def _values_mean_one_thing(self) -> FolderData:
         clash = sorted(set(self.ignore_values) & set(range(len(self.classes))))
-        if clash:
+        if clash and self.values is None and self.palette is None:
             raise ValueError(
                 f"ignore_values must not be classes (0 to {len(self.classes) - 1}), got {clash}: remove them"
             )
+        if self.values is not None and self.palette is not None:
+            raise ValueError("masks must hold values or colours, got both values and palette: set one of them to null")
+        if self.values is not None:
+            _require_all_classes("values", [name for _, name in self.values], self.classes)
+        if self.palette is not None:
+            _require_all_classes("palette", [name for name, _ in self.palette], self.classes)
+            colours = [colour for _, colour in self.palette]
+            twice = [list(colour) for colour in colours if colours.count(colour) > 1]
+            if twice:
+                raise ValueError(f"palette must have another colour for each class, got {twice[0]} twice: change one")
         return self
+
+    @model_validator(mode="after")
+    def _a_pattern_names_one_mask(self) -> FolderData:
+        if self.mask_pattern.count(STEM) != 1 or "/" in self.mask_pattern:
+            raise ValueError(
+                f"mask_pattern must be the name of a file with {STEM} in it once, got {self.mask_pattern!r}: write for "
+                f"example {STEM}_mask.png"
+            )
+        return self
+
+
+def _require_all_classes(field: str, named: list[str], classes: tuple[str, ...]) -> None:
+    unknown = [name for name in named if name not in (*classes, NO_LABEL)]
+    if unknown:
+        raise ValueError(
+            f"{field} must name classes or {NO_LABEL}, got {unknown[0]!r}: correct it, or add it to classes"
+        )
+    lacking = [name for name in classes if name not in named]
+    if lacking:
+        raise ValueError(f"{field} must name every class, got none for {lacking[0]!r}: add it, or remove the class")
 
 
 class _Published(_Drawn):

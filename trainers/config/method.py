@@ -203,8 +203,9 @@ class LossConfig(Frozen):
     ohem_scope: Literal["image", "batch"] = added("image")
     """Where the hardest pixels are sought: in each image, or, as in the published code, in all images of a rank's batch
     together, `ohem_min_kept` times their number; that depends on the number of ranks and parts. For `ohem` only."""
-    class_weights: tuple[Positive, ...] | None = None
-    """Weight of each class in L_s, in the order of the classes; none: all alike."""
+    class_weights: tuple[Positive, ...] | Literal["auto"] | None = None
+    """Weight of each class in L_s, in the order of the classes; none: all alike; `auto`: the square root of the median
+    class's pixels by its own, counted in the masks of the labelled images."""
     unsupervised: Literal["pixel", "all_pixels", "image_share"] = "pixel"
     """L_u over confident pixels, divided by their number (Eq. 8) or by that of all pseudo-labelled pixels (FixMatch);
     or over all pixels, weighted by their image's confident share (published code)."""
@@ -216,6 +217,12 @@ class LossConfig(Frozen):
     """Negatives an anchor."""
     negative_groups: int = Field(8, ge=1)
     """Anchors of a class share their negatives in this many groups: same expectation, less memory. Divides queries."""
+
+    @property
+    def weights(self) -> tuple[float, ...] | None:
+        """Weights as numbers, which `auto` must have become before a step (`trainers.class_weights`)."""
+        assert self.class_weights != "auto"  # noqa: S101 - the loop counts them
+        return self.class_weights
 
     @model_validator(mode="after")
     def _groups_divide(self) -> LossConfig:

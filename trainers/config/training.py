@@ -161,10 +161,10 @@ class TrainConfig(Frozen):
     @model_validator(mode="after")
     def _a_weight_for_each_class(self) -> TrainConfig:
         weights = self.loss.class_weights
-        if weights is not None and len(weights) != self.num_classes:
+        if isinstance(weights, tuple) and len(weights) != self.num_classes:
             raise ValueError(
                 f"loss.class_weights must have one weight a class ({self.num_classes}), got {len(weights)}: "
-                "give one for each of data.classes, or null"
+                "give one for each of data.classes, or auto, or null"
             )
         return self
 

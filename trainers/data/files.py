@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import threading
 import weakref
@@ -15,10 +16,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
-from trainers.config import IGNORE
+from trainers.config import IGNORE, Fit
+from trainers.config.base import SMALLEST_VIEW
 from trainers.data.cache import Decoded, ImageCache, process_cache
 from trainers.data.source import Samples, padded_samples, uniform_samples
 from trainers.errors import DataError
@@ -26,6 +28,15 @@ from trainers.errors import DataError
 _THREADS = min(8, os.cpu_count() or 1)
 _UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises on broken files
 _numbers = itertools.count()
+_TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
+ORIENTATION = 0x0112
+"""EXIF tag of the orientation in which an image is shown."""
+MOST_STRETCHED = 0.05
+"""An image may be resized to sides whose ratio differs from its own by this share, which rounded sizes need."""
+VALUES = 2**16
+"""Mask values that can be read, at most."""
+
+Values = NDArray[np.uint8] | NDArray[np.uint16]
 
 
 class Pair(NamedTuple):
@@ -41,16 +52,34 @@ class Pair(NamedTuple):
 class Coding(NamedTuple):
     """Meaning of the mask values of a data set."""
 
-    read: Callable[[Path], NDArray[np.uint8]]
+    read: Callable[[Path], Values]
     """Reads a mask's values [H, W]."""
     labels: NDArray[np.uint8]
-    """Label of each value, uint8 [256]: a class, or 255."""
+    """Label of each value that can be read, uint8 [256] or [65536]: a class, or 255."""
     allowed: NDArray[np.bool_]
-    """Which values may occur, bool [256]."""
+    """Which values may occur, bool of the same length."""
     rule: str
     """Names them in a refusal."""
     shape: tuple[int, int] | None = None
     """Height and width that images and masks are resized to; none: they stay as they are."""
+    fit: Fit = "stretch"
+    """How an image of another aspect ratio comes to that shape."""
+    oriented: bool = False
+    """Whether images are turned as their EXIF orientation says. Published masks fit the pixels as they are stored."""
+
+
+class Tally:
+    """Pixels of each mask value, counted by several threads."""
+
+    def __init__(self) -> None:
+        self.pixels: NDArray[np.int64] = np.zeros(VALUES, np.int64)
+        self._lock = threading.Lock()
+
+    def add(self, values: Values) -> None:
+        """Count the values of a mask [H, W]."""
+        counts = np.bincount(values.ravel(), minlength=VALUES)
+        with self._lock:
+            self.pixels += counts
 
 
 class FileSource:
@@ -87,24 +116,40 @@ class FileSource:
         """
         cache = self._open()
         if self._block is None:
-            return padded_samples(self._one_by_one(cache, indices))
+            least = self._coding.shape if self._coding.fit == "pad" else None
+            return padded_samples(self._one_by_one(cache, indices), least or (0, 0))
         in_threads(self._write, sorted({index for index in indices if not self._decoded[index]}))
         return uniform_samples(*self._block, indices)
 
-    def check(self) -> None:
-        """Decode everything and keep nothing.
+    def count_labels(self) -> NDArray[np.int64]:
+        """Return how many pixels of all masks, as they are stored, have each label, int64 [256]; no image is read.
+
+        Raises:
+            DataError: a mask cannot be read.
+        """
+        pixels = count_values(self._coding, self._pairs).pixels[: len(self._coding.labels)]
+        counts: NDArray[np.int64] = np.zeros(IGNORE + 1, np.int64)
+        np.add.at(counts, self._coding.labels, pixels)
+        return counts
+
+    def check(self, tally: Tally | None = None) -> None:
+        """Decode everything and keep nothing; the mask values are counted in `tally`.
 
         Raises:
             DataError: the first image or mask, in the order of the names, that cannot be read or breaks a rule.
         """
-        in_threads(lambda index: decode(self._coding, self._pairs[index]), range(len(self)))
+        in_threads(lambda index: decode(self._coding, self._pairs[index], tally), range(len(self)))
 
     def _open(self) -> ImageCache:
         with self._lock:
             cache = self._cache = process_cache() if self._cache is None else self._cache
             if not self._opened:
                 shape, reserved = self._coding.shape, 0
-                if shape is not None and cache.reserve(4 * len(self) * shape[0] * shape[1]):
+                if (
+                    shape is not None
+                    and self._coding.fit != "pad"
+                    and cache.reserve(4 * len(self) * shape[0] * shape[1])
+                ):
                     reserved = 4 * len(self) * shape[0] * shape[1]
                     images = torch.empty(len(self), 3, *shape, dtype=torch.uint8)
                     self._block = images, torch.empty(len(self), *shape, dtype=torch.uint8)
@@ -133,22 +178,49 @@ class FileSource:
         return [decoded[index] for index in indices]
 
 
-def decode(coding: Coding, pair: Pair) -> Decoded:
-    """Read one pair: image uint8 [3, H, W] and labels uint8 [H, W].
+def decode(coding: Coding, pair: Pair, tally: Tally | None = None) -> Decoded:
+    """Read one pair: image uint8 [3, H, W] and labels uint8 [H, W]; the mask values are counted in `tally`.
 
     Where the coding has a shape, the image is resized bilinearly with antialiasing, the mask to the nearest pixel.
 
     Raises:
-        DataError: a file cannot be decoded, or the mask is of another size than its image, or holds a value that means
-            nothing.
+        DataError: a file cannot be decoded, the mask is of another size than its image or holds a value that means
+            nothing, or the image's aspect ratio is not that of the shape and `fit` does not say what to do.
     """
-    image = open_image(pair.image).convert("RGB")
-    size = image.size if coding.shape is None else coding.shape[::-1]
-    sized = image if image.size == size else image.resize(size, Image.Resampling.BILINEAR)
+    image = open_image(pair.image, oriented=coding.oriented).convert("RGB")
+    height, width = fitted(coding, pair.image, (image.height, image.width))
+    sized = image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BILINEAR)
     pixels = torch.from_numpy(np.array(sized)).permute(2, 0, 1).contiguous()
     if not pair.has_mask:
-        return pixels, torch.full((size[1], size[0]), IGNORE, dtype=torch.uint8)
-    return pixels, torch.from_numpy(_labels(coding, pair, image))
+        return pixels, torch.full((height, width), IGNORE, dtype=torch.uint8)
+    return pixels, torch.from_numpy(_labels(coding, pair, (image.height, image.width), tally))
+
+
+def fitted(coding: Coding, path: Path, size: tuple[int, int]) -> tuple[int, int]:
+    """Return the height and width that an image of height and width `size` is resized to.
+
+    Raises:
+        DataError: `fit` is `exact`, and the aspect ratio would change by more than `MOST_STRETCHED`.
+    """
+    if coding.shape is None:
+        return size
+    if coding.fit == "pad":
+        return fit_within(size, coding.shape)
+    (height, width), (new_height, new_width) = size, coding.shape
+    if coding.fit == "exact" and abs(math.log(width / height * new_height / new_width)) > MOST_STRETCHED:
+        raise DataError(
+            f"images must have the aspect ratio of data.height x data.width ({new_height} x {new_width}), got "
+            f"{height} x {width} in {path}: set data.fit=pad to keep it and fill up with ignored pixels, "
+            "data.fit=stretch to squash images, or another height or width"
+        )
+    return coding.shape
+
+
+def fit_within(size: tuple[int, int], shape: tuple[int, int]) -> tuple[int, int]:
+    """Return the largest height and width within `shape` that have the aspect ratio of `size`, 16 or more each."""
+    scale = min(most / side for most, side in zip(shape, size, strict=True))
+    height, width = (max(SMALLEST_VIEW, round(scale * side)) for side in size)
+    return height, width
 
 
 def classes_in(coding: Coding, pairs: Sequence[Pair]) -> dict[str, frozenset[int]]:
@@ -161,21 +233,37 @@ def classes_in(coding: Coding, pairs: Sequence[Pair]) -> dict[str, frozenset[int
 
     def read(index: int) -> None:
         pair = pairs[index]
-        counts = np.bincount(_labels(coding, pair, _header(pair.image)).ravel(), minlength=256)
+        size = image_size(pair.image, oriented=coding.oriented)
+        counts = np.bincount(_labels(coding, pair, size).ravel(), minlength=256)
         classes[pair.name] = frozenset(np.flatnonzero(counts[:IGNORE]).tolist())
 
     in_threads(read, range(len(pairs)))
     return classes
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """Return height and width from the head of a file.
+def count_values(coding: Coding, pairs: Sequence[Pair]) -> Tally:
+    """Return the pixels of each value in the masks that there are, also of values that may not occur.
+
+    Raises:
+        DataError: a mask cannot be read.
+    """
+    tally, masks = Tally(), [pair.mask for pair in pairs if pair.has_mask]
+    in_threads(lambda index: tally.add(coding.read(masks[index])), range(len(masks)))
+    return tally
+
+
+def image_size(path: Path, *, oriented: bool = False) -> tuple[int, int]:
+    """Return height and width from the head of a file, where `oriented` as EXIF turns it.
 
     Raises:
         DataError: it is not an image.
     """
-    width, height = _header(path).size
-    return height, width
+    try:
+        with Image.open(path) as image:
+            turned = oriented and image.getexif().get(ORIENTATION) in _TURNED
+            return (image.width, image.height) if turned else (image.height, image.width)
+    except _UNREADABLE as error:
+        raise _undecodable(path, error) from error
 
 
 def require_masks(pairs: Iterable[Pair], role: str) -> None:
@@ -189,8 +277,8 @@ def require_masks(pairs: Iterable[Pair], role: str) -> None:
             raise DataError(f"every {role} image must have a mask, got {pair.image} without one: add {pair.mask}")
 
 
-def open_image(path: Path) -> Image.Image:
-    """Read an image.
+def open_image(path: Path, *, oriented: bool = False) -> Image.Image:
+    """Read an image, where `oriented` turned as its EXIF orientation says.
 
     Raises:
         DataError: the file cannot be decoded.
@@ -198,7 +286,7 @@ def open_image(path: Path) -> Image.Image:
     try:
         with Image.open(path) as image:
             image.load()
-            return image
+            return ImageOps.exif_transpose(image) if oriented else image
     except _UNREADABLE as error:
         raise _undecodable(path, error) from error
 
@@ -228,30 +316,26 @@ def in_threads(work: Callable[[int], object], indices: Sequence[int]) -> None:
             deque(pool.map(work, indices), maxlen=0)
 
 
-def _labels(coding: Coding, pair: Pair, image: Image.Image) -> NDArray[np.uint8]:
-    """Return a pair's labels as they are stored, uint8 [H, W]; of `image` only the size is looked at."""
+def _labels(coding: Coding, pair: Pair, size: tuple[int, int], tally: Tally | None = None) -> NDArray[np.uint8]:
+    """Return a pair's labels, uint8 [H, W]; `size` is the height and width of its image."""
     values = coding.read(pair.mask)
-    if values.shape != (image.height, image.width):
+    if values.shape != size:
+        turned = " (turned as EXIF says)" if coding.oriented and values.shape == size[::-1] else ""
         raise DataError(
-            f"a mask must have the size of its image ({image.width} x {image.height}), got "
+            f"a mask must have the size of its image ({size[1]} x {size[0]}){turned}, got "
             f"{values.shape[1]} x {values.shape[0]} in {pair.mask}: correct it or {pair.image.name}"
         )
+    if tally is not None:
+        tally.add(values)
     outside = ~coding.allowed[values]
     if outside.any():
         values_outside = ", ".join(map(str, np.unique(values[outside]).tolist()[:5]))
         raise DataError(f"mask values must be {coding.rule.format(values=values_outside, path=pair.mask)}")
     labels = coding.labels[values]
-    if coding.shape is None or labels.shape == coding.shape:
+    shape = fitted(coding, pair.image, size)
+    if labels.shape == shape:
         return labels
-    return np.array(Image.fromarray(labels).resize(coding.shape[::-1], Image.Resampling.NEAREST))
-
-
-def _header(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            return image
-    except _UNREADABLE as error:
-        raise _undecodable(path, error) from error
+    return np.array(Image.fromarray(labels).resize(shape[::-1], Image.Resampling.NEAREST))
 
 
 def _undecodable(path: Path, error: BaseException) -> DataError:

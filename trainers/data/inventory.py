@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from trainers.config import DigitsData, FileData
-from trainers.data.files import Pair, image_size, in_threads
+from trainers.config import DigitsData, FileData, FolderData
+from trainers.data.files import Coding, Pair, count_values, fitted, image_size, in_threads
+from trainers.data.folder import Content, content_of, require_classes
 from trainers.data.source import ImageSource
 from trainers.data.splits import check_files, open_reader, open_splits, open_val
 from trainers.errors import DataError
@@ -20,11 +22,15 @@ class Inventory(NamedTuple):
     classes: int
     """K."""
     images: dict[str, int]
-    """Images in labelled, unlabelled, dev and val; empty where something is missing."""
+    """Images in labelled, unlabelled, dev and val; empty where something is missing or wrong."""
     sizes: tuple[tuple[int, int], tuple[int, int]] | None
     """Height and width of the smallest and of the largest image (in pixels) as they are stored; none if missing."""
     digest: str | None
     """Of the splits."""
+    masks: dict[str, str]
+    """How many of the training and of the validation images have masks; empty where none was looked for."""
+    content: tuple[Content, ...]
+    """What the training masks hold; empty where they were not read."""
     missing: tuple[str, ...]
     """A line for each thing that is missing or wrong; empty where the data set is complete."""
     where: str
@@ -39,42 +45,60 @@ def take_inventory(data: DigitsData | FileData, *, decode: bool = False) -> Inve
     Args:
         data: What to look at.
         decode: Whether to decode every image and mask, which takes minutes for the large ones; else heads of images are
-            read, and the masks that the splits are drawn by.
+            read, and masks: of a folder all training masks, else those that the splits are drawn by.
     """
     if isinstance(data, DigitsData):
         images, digest, _ = _parts(data)
         size = data.image_shape
         where = "nothing to get: scikit-learn brings the digits"
         title = "scenes of handwritten digits"
-        return Inventory(title, None, len(data.classes), images, (size, size), digest, (), where, ())
+        return Inventory(title, None, len(data.classes), images, (size, size), digest, {}, (), (), where, ())
     reader = open_reader(data)
     incomplete = Inventory(
-        reader.title, str(data.root), len(data.classes), {}, None, None, (), reader.where, reader.layout
+        reader.title, str(data.root), len(data.classes), {}, None, None, {}, (), (), reader.where, reader.layout
     )
     missing = reader.missing()
     if missing:
         return incomplete._replace(missing=tuple(missing))
+    found = incomplete
     try:
-        images, digest, sources = _parts(data)
+        parts = {
+            "training": reader.training().pairs,
+            "validation": reader.validation() if reader.has_validation else (),
+        }
+        found = found._replace(masks={part: _masked(pairs) for part, pairs in parts.items()})
+        pairs = [pair for part in parts.values() for pair in part]
+        found = found._replace(sizes=_sizes(reader.coding, pairs))
+        if isinstance(data, FolderData) or decode:
+            pixels = count_values(reader.coding, parts["training"]).pixels
+            found = found._replace(content=content_of(reader.coding, data.classes, pixels))
+        if isinstance(data, FolderData):
+            require_classes(data, found.content)
+        images, digest, sources = _parts(data, reader.has_validation)
         if decode:
             check_files(sources)
-        sizes = _sizes([*reader.training().pairs, *reader.validation()])
     except DataError as error:
-        return incomplete._replace(missing=(str(error),))
-    return incomplete._replace(images=images, digest=digest, sizes=sizes)
+        return found._replace(missing=(str(error),))
+    return found._replace(images=images, digest=digest)
 
 
-def _parts(data: DigitsData | FileData) -> tuple[dict[str, int], str, list[ImageSource]]:
+def _masked(pairs: Sequence[Pair]) -> str:
+    return f"{sum(pair.has_mask for pair in pairs)} of {len(pairs)} images" if pairs else "none"
+
+
+def _parts(data: DigitsData | FileData, val: bool = True) -> tuple[dict[str, int], str, list[ImageSource]]:
     splits = open_splits(data)
-    sources = {**splits._asdict(), "val": open_val(data)}
+    sources = {**splits._asdict(), **({"val": open_val(data)} if val else {})}
     return {role: len(source) for role, source in sources.items()}, splits.digest, list(sources.values())
 
 
-def _sizes(pairs: list[Pair]) -> tuple[tuple[int, int], tuple[int, int]]:
+def _sizes(coding: Coding, pairs: list[Pair]) -> tuple[tuple[int, int], tuple[int, int]]:
     sizes: list[tuple[int, int]] = [(0, 0)] * len(pairs)
 
     def read(index: int) -> None:
-        sizes[index] = image_size(pairs[index].image)
+        path = pairs[index].image
+        sizes[index] = image_size(path, oriented=coding.oriented)
+        fitted(coding, path, sizes[index])
 
     in_threads(read, range(len(pairs)))
     return min(sizes, key=_area), max(sizes, key=_area)

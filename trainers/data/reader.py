@@ -41,6 +41,11 @@ class Reader(Protocol):
         """What its masks mean."""
         ...
 
+    @property
+    def has_validation(self) -> bool:
+        """Whether there are validation images, or must be."""
+        ...
+
     def missing(self) -> list[str]:
         """Return what is missing, a line each: folders and lists, or else files of them; nothing is decoded."""
         ...
@@ -72,6 +77,7 @@ class PublishedReader(ABC):
     title: str
     where: str
     layout: tuple[str, ...]
+    has_validation = True
 
     def __init__(self, root: Path) -> None:
         self._root = root

@@ -57,10 +57,10 @@ def uniform_samples(images: Tensor, labels: Tensor, indices: Sequence[int]) -> S
     return Samples(images.index_select(0, chosen), labels.index_select(0, chosen), sizes)
 
 
-def padded_samples(pairs: Sequence[tuple[Tensor, Tensor]]) -> Samples:
-    """Return (image uint8 [3, h, w], labels uint8 [h, w]) of any sizes as one batch."""
+def padded_samples(pairs: Sequence[tuple[Tensor, Tensor]], least: tuple[int, int] = (0, 0)) -> Samples:
+    """Return (image uint8 [3, h, w], labels uint8 [h, w]) of any sizes as one batch, `least` pixels high and wide."""
     sizes = torch.tensor([label.shape for _, label in pairs], dtype=torch.int64).reshape(-1, 2)
-    height, width = sizes.amax(0).tolist() if pairs else (0, 0)
+    height, width = torch.cat([sizes, torch.tensor([least])]).amax(0).tolist()
     images = torch.zeros(len(pairs), 3, height, width, dtype=torch.uint8)
     labels = torch.full((len(pairs), height, width), IGNORE, dtype=torch.uint8)
     for row, (image, label) in enumerate(pairs):

@@ -15,7 +15,6 @@ from trainers.config import (
     DigitsData,
     FileData,
     FolderData,
-    PublishedData,
     VocData,
 )
 from trainers.data.ade20k import Ade20kReader
@@ -23,8 +22,8 @@ from trainers.data.cityscapes import CityscapesReader
 from trainers.data.coco_stuff import CocoStuffReader
 from trainers.data.digits import DigitsSource
 from trainers.data.draw import draw_parts
-from trainers.data.files import FileSource, require_masks
-from trainers.data.folder import FolderReader
+from trainers.data.files import FileSource, Tally, require_masks
+from trainers.data.folder import FolderReader, content_of, require_classes
 from trainers.data.reader import Reader
 from trainers.data.source import ImageSource
 from trainers.data.voc import VocReader
@@ -95,37 +94,42 @@ def open_reader(data: FileData) -> Reader:
 def verify(data: DigitsData | FileData, *, needs_unlabelled: bool = False) -> None:
     """Make sure that all of the data can be read, training and validation, before anything is started.
 
-    Decodes every image and mask of a folder once and keeps none; of a published data set, checks that every file is
-    there, and decodes what the splits are drawn by. Digits have nothing to check.
+    Decodes every image and mask of a folder once and keeps none; its validation images may be missing, for only a final
+    evaluation reads them. Of a published data set, checks that every file is there, and decodes what the splits are
+    drawn by. Digits have nothing to check.
 
     Args:
         data: What to read.
         needs_unlabelled: Whether training reads unlabelled images, so that there must be some.
 
     Raises:
-        DataError: says which file breaks which rule.
+        DataError: says which file breaks which rule, or which class no training mask of a folder holds.
     """
     if isinstance(data, DigitsData):
         return
-    sources = [*_file_splits(data), open_val(data)]
+    reader, tally = open_reader(data), Tally()
+    sources = list(_file_splits(data, reader))
     if needs_unlabelled and not len(sources[1]):
         raise DataError(
             f"unlabelled images must remain beside data.labelled={data.labelled} and data.dev={data.dev}, got none in "
             f"{data.root}: lower one of them, or set loss.lambda_u and loss.lambda_c to 0"
         )
-    if not isinstance(data, PublishedData):
-        check_files(sources)
+    val = [FileSource(reader.coding, reader.validation())] if reader.has_validation else []
+    if isinstance(data, FolderData):
+        check_files(sources, tally)
+        require_classes(data, content_of(reader.coding, data.classes, tally.pixels))
+        check_files(val)
 
 
-def check_files(sources: Sequence[ImageSource]) -> None:
-    """Decode every image and mask and keep none.
+def check_files(sources: Sequence[ImageSource], tally: Tally | None = None) -> None:
+    """Decode every image and mask and keep none; the mask values are counted in `tally`.
 
     Raises:
         DataError: names the first one that cannot be read or breaks a rule.
     """
     for source in sources:
         if isinstance(source, FileSource):
-            source.check()
+            source.check(tally)
 
 
 def write_splits(splits: Splits, folder: Path) -> None:
@@ -149,11 +153,10 @@ def _write(path: Path, text: str) -> None:
 def _open_splits(data: DigitsData | FileData) -> Splits:
     if isinstance(data, DigitsData):
         return Splits(DigitsSource(data, "labelled"), DigitsSource(data, "unlabelled"), DigitsSource(data, "dev"))
-    return _file_splits(data)
+    return _file_splits(data, open_reader(data))
 
 
-def _file_splits(data: FileData) -> Splits:
-    reader = open_reader(data)
+def _file_splits(data: FileData, reader: Reader) -> Splits:
     parts = draw_parts(data, reader)
     pairs = {pair.name: pair for pair in reader.training().pairs}
     chosen = {role: [pairs[name] for name in names] for role, names in parts._asdict().items()}

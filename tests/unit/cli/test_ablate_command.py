@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from scipy import stats
 
 from harness.ablation.request import Request, Run, make_request, read_request, with_seeds, write_request
@@ -354,3 +355,17 @@ def test_noise_of_a_finished_one_says_spread_and_seeds(tmp_path: Path, capsys: p
     assert [needed["seeds"] for needed in val["needed"]] == sorted(
         (needed["seeds"] for needed in val["needed"]), reverse=True
     )
+
+
+def test_without_validation_images_nothing_is_started(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for at in range(4):
+        for kind, value in (("images", 100), ("masks", at % 2)):
+            path = tmp_path / "data" / "train" / kind / f"n{at}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (16, 16), value).save(path)
+    settings = {"root": tmp_path / "data", "classes": "[a, b]", "height": 16, "width": 16, "labelled": 2, "dev": 1}
+    words = [word for name, value in settings.items() for word in ("--set", f"data.{name}={value}")]
+    storage = tmp_path / "runs"
+    assert run(["ablate", "css_labels", "--preset", "camvid_css", *words, "--storage", str(storage)]) == 2
+    assert "val/images must be a folder of images, got no such folder" in capsys.readouterr().err
+    assert not storage.exists()

@@ -34,7 +34,8 @@ def others(value: Any, annotation: Any) -> list[Any]:
     if get_origin(annotation) is Literal:
         return [choice for choice in get_args(annotation) if choice != value]
     if value is None:
-        return [(16, 16), tuple(1.0 + at for at in range(11)), {"scale": (0.5, 1.5)}]
+        by_value, by_name = {9: "sky", 7: "road"}, {"sky": (0, 0, 9), "road": (0, 0, 7)}
+        return [(16, 16), tuple(1.0 + at for at in range(11)), {"scale": (0.5, 1.5)}, by_value, by_name]
     if isinstance(value, Path):
         return [value / "other"]
     if isinstance(value, str):

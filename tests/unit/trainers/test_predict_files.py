@@ -122,3 +122,26 @@ def test_of_a_folder_the_images_are_found_in_the_order_of_their_names(tmp_path: 
     for name in ("b.JPG", "a.png", "notes.txt"):
         (tmp_path / name).touch()
     assert [path.name for path in find_images([tmp_path])] == ["a.png", "b.JPG"]
+
+
+def test_a_mask_fits_its_image_turned_as_exif_says(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    upright = picture(40, 30)
+    upright.save(tmp_path / "upright.png")
+    upright.rotate(90, expand=True).save(tmp_path / "turned.png", exif=exif)
+    files = [tmp_path / "upright.png", tmp_path / "turned.png"]
+    first, second = (np.asarray(Image.open(path)) for path in write_predictions(segmenter(), files, tmp_path / "out"))
+    assert second.shape == (30, 40)
+    np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize(("fit", "seen"), [("pad", (16, 32)), ("exact", (32, 32))])
+def test_an_image_is_seen_in_the_shape_that_it_was_trained_in(fit: str, seen: tuple[int, int]) -> None:
+    names = [f"class{at}" for at in range(11)]
+    data = {"data.name": "folder", "data.root": ".", "data.classes": names, "data.height": 32, "data.width": 32}
+    model = segmenter({**data, "data.fit": fit})
+    shapes: list[torch.Size] = []
+    model.network.register_forward_hook(lambda _, inputs, __: shapes.append(inputs[0].shape))
+    assert predict_labels(model, picture(100, 50)).shape == (50, 100)
+    assert shapes == [(1, 3, *seen)]
