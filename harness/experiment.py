@@ -12,6 +12,7 @@ import yaml
 from harness.run_folder import CONFIG, CONFUSION, LATEST, OVERLAYS, PICTURE, SPLITS, evaluation_file, write_whole
 from harness.trials import OVERHEADS, Experiment, Value
 from trainers.config import TrainConfig
+from trainers.config_file import named_config
 from trainers.errors import DataError
 from trainers.methods import method_settings
 from trainers.metrics import late_metric_names, metric_names
@@ -47,12 +48,15 @@ class CssExperiment(Experiment):
 
     @classmethod
     def of(cls, preset: str, settings: Mapping[str, Value] | None = None, method: str | None = None) -> CssExperiment:
-        """Return the experiment of a preset, with settings by dotted path, as one of the methods.
+        """Return the experiment of a preset or a config file, with settings by dotted path, as one of the methods.
+
+        What a file sets is a setting, so a run does not need it any more.
 
         Raises:
-            ConfigError: there is no such preset, path or method, or a value is out of range.
+            ConfigError: there is no such preset, file, path or method, or a value is out of range.
         """
-        settings = {**method_settings(method), **(settings or {})}
+        preset, own = named_config(preset)
+        settings = {**method_settings(method), **own, **(settings or {})}
         return cls(apply_overrides(load_preset(preset), settings), preset, settings)
 
     @property

@@ -16,6 +16,7 @@ import typer
 
 from harness.cli.ablate import ablate, confirm, noise
 from harness.cli.data import data
+from harness.cli.lists import config, list_
 from harness.cli.models import evaluate, predict
 from harness.cli.plan import plan
 from harness.cli.records import doctor, report, sync, ui
@@ -37,6 +38,8 @@ app = typer.Typer(
 )
 for command in (train, tune, report, confirm, ablate, noise, evaluate, predict, plan, scale, sync, doctor, ui):
     app.command()(command)
+app.command()(config)
+app.command("list")(list_)
 app.add_typer(data, name="data")
 
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-Preset = Annotated[str, typer.Argument(help="What to train: a preset, for example digits_css or camvid_css.")]
+Preset = Annotated[str, typer.Argument(help="What to train: a preset, for example digits_css, or a config file.")]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH=VALUE", help="Set a config value, for example schedule.steps=200. Repeatable."),
