@@ -91,6 +91,8 @@ VARIANTS = [
     {"schedule.joint_forward": False},
     {"schedule.accumulate": 2, "ema.prototype_source": "student"},
     {"loss.class_weights": tuple(1.0 + at for at in range(K)), "schedule.accumulate": 2},
+    {"model.arch": "light", "model.encoder": "mobilenetv3_small_050", "model.head_width": 16},
+    {"model.arch": "light", "model.encoder": "convnext_atto", "model.head_width": 16, "model.freeze": "all"},
     *METHODS.values(),
 ]
 
@@ -136,7 +138,7 @@ def test_every_parameter_of_the_student_gets_a_finite_gradient(overrides: Mappin
     without = [
         name
         for name, parameter in state.student.named_parameters()
-        if parameter.grad is None or not parameter.grad.isfinite().all()
+        if parameter.requires_grad and (parameter.grad is None or not parameter.grad.isfinite().all())
     ]
     assert without == []
 
