@@ -59,7 +59,7 @@ class TimmEncoder(nn.Module):
         return [maps.permute(0, 3, 1, 2) if self.channels_last else maps for maps in chosen]
 
 
-def _create(config: ModelConfig) -> nn.Module:
+def _create(config: ModelConfig) -> Any:
     """Return the network of timm, with random weights, that has been tried at the smallest size of its strides."""
     name = str(config.encoder)
     bare = name.partition(".")[0]
@@ -87,7 +87,7 @@ def _create(config: ModelConfig) -> nn.Module:
 
 
 @torch.no_grad()
-def _try(features: nn.Module) -> None:
+def _try(features: Any) -> None:
     deepest = max(features.feature_info.reduction())
     features.eval()(torch.zeros(1, 3, deepest, 3 * deepest))
     features.train()
