@@ -42,12 +42,11 @@ FLOAT_BYTES = 4
 """Gradients, prototypes and statistics cross the network as float32."""
 
 
-def _backward_of_convolution(gradient: Any, images: Any, weight: Any, *rest: Any, **_: Any) -> int:
+def _backward_of_convolution(gradient: Tensor, images: Tensor, weight: Tensor, *options: Any, **_: Any) -> int:
     """Count each gradient that is asked for as the forward; torch's own formula ignores groups in the weight's."""
-    *_, mask = rest
-    transposed = rest[4]
-    forward: int = conv_flop_count(images.shape, weight.shape, gradient.shape, transposed)
-    return forward * sum(mask[:2])
+    _bias, _stride, _padding, _dilation, transposed, _of_output, _groups, mask = options
+    forward: int = conv_flop_count(list(images.shape), list(weight.shape), list(gradient.shape), transposed)
+    return forward * (int(mask[0]) + int(mask[1]))
 
 
 FORMULAS = {**flop_registry, torch.ops.aten.convolution_backward: _backward_of_convolution}
