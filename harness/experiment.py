@@ -136,12 +136,13 @@ class CssExperiment(Experiment):
         open_val(self.base.data)
 
     def describe(self) -> Sequence[str]:
-        """Say what of a file of encoder weights fits, where the config names one.
+        """Say what of a file of encoder weights fits, where the config names one, or a package.
 
         Raises:
+            ConfigError: timm has no such encoder.
             DataError: the file cannot be read, or fits another network.
         """
-        if self.base.model.arch != "deeplabv3plus":
+        if self.base.model.arch == "tiny":
             return ()
         from trainers.models.weights import inspect_weights
 

@@ -22,13 +22,15 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import conv_flop_count, flop_registry
 
 from trainers.class_weights import with_even_weights
 from trainers.config import TrainConfig
 from trainers.css.prototypes import Prototypes
+from trainers.distributed import moving_buffers
 from trainers.loader import check_batches
 from trainers.models.build import make_network
+from trainers.models.network import Network
 from trainers.schedules import loss_weights
 from trainers.state import make_optimizer, make_teacher, update_teacher
 from trainers.step import css_step
@@ -41,13 +43,24 @@ FLOAT_BYTES = 4
 """Gradients, prototypes and statistics cross the network as float32."""
 
 
+def _backward_of_convolution(gradient: Tensor, images: Tensor, weight: Tensor, *options: Any, **_: Any) -> int:
+    """Count each gradient that is asked for as the forward; torch's own formula ignores groups in the weight's."""
+    _bias, _stride, _padding, _dilation, transposed, _of_output, _groups, mask = options
+    forward: int = conv_flop_count(list(images.shape), list(weight.shape), list(gradient.shape), transposed)
+    return forward * (int(mask[0]) + int(mask[1]))
+
+
+FORMULAS = {**flop_registry, torch.ops.aten.convolution_backward: _backward_of_convolution}
+"""Operations of an operator by its arguments and, as `out_val`, its output."""
+
+
 class Parameters(NamedTuple):
-    """Numbers that the student learns."""
+    """Numbers of the student."""
 
     encoder: int
-    """Of the encoder; of deeplabv3plus the ResNet without its classifier."""
+    """Of the encoder, learned or frozen; of a published network, without its classifier."""
     heads: int
-    """All others: the two heads and, of deeplabv3plus, the spatial pyramid and the low-level projection."""
+    """All others: the two heads and what lies between, as the spatial pyramid of deeplabv3plus."""
 
     @property
     def total(self) -> int:
@@ -147,7 +160,7 @@ def step_cost(config: TrainConfig, workers: int = 1) -> StepCost:
         _replace_by_fakes(teacher)
         optimizer = _warm_optimizer(student, config)
         if workers > 1:  # DistributedDataParallel keeps its buckets from step to step, and gradients are views of them
-            for parameter in student.parameters():
+            for parameter in _learned(student):
                 parameter.grad = torch.zeros_like(parameter)
         prototypes = Prototypes.empty(config.num_classes, config.model.representation_dim)
         profile = profile_step(student, teacher, optimizer, prototypes, _batch(config, workers), config)
@@ -238,7 +251,7 @@ class StepProfiler(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
-        formula = flop_registry.get(func._overloadpacket)
+        formula = FORMULAS.get(func._overloadpacket)
         if formula is not None:
             self.flops[self._now] += formula(*args, **kwargs, out_val=out)
         for leaf in tree_leaves(out):
@@ -307,7 +320,7 @@ def _warm_optimizer(student: nn.Module, config: TrainConfig) -> torch.optim.Opti
     kept: tuple[str, ...] = ("momentum_buffer",) if config.optimizer.momentum > 0 else ()
     if config.optimizer.kind == "adamw":
         kept = ("exp_avg", "exp_avg_sq")
-    for parameter in student.parameters():
+    for parameter in (parameter for group in optimizer.param_groups for parameter in group["params"]):
         for name in kept:
             optimizer.state[parameter][name] = _fake(parameter)
         if config.optimizer.kind == "adamw":
@@ -332,15 +345,19 @@ def _batch(config: TrainConfig, workers: int) -> Batch:
     return Batch(labelled, labels, unlabelled, torch.empty(unlabelled.shape[0], height, width, dtype=torch.bool))
 
 
-def _parameters(network: nn.Module) -> Parameters:
+def _parameters(network: Network) -> Parameters:
     total = sum(parameter.numel() for parameter in network.parameters())
-    parts = nn.ModuleDict(network.encoder_parts())  # type: ignore[operator]
-    encoder = sum(parameter.numel() for parameter in parts.parameters())
+    parts = network.encoder_parts().values()
+    encoder = sum(parameter.numel() for part in parts for parameter in part.parameters())
     return Parameters(encoder, total - encoder)
 
 
+def _learned(network: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
+
+
 def _traffic(network: nn.Module, config: TrainConfig) -> Traffic:
-    gradients = sum(parameter.numel() for parameter in network.parameters())
+    gradients = sum(parameter.numel() for parameter in _learned(network))
     prototypes = config.num_classes * (config.model.representation_dim + 1) if config.uses_prototypes else 0
-    statistics = sum(buffer.numel() for buffer in network.buffers() if buffer.is_floating_point())
+    statistics = sum(buffer.numel() for buffer in moving_buffers(network))
     return Traffic(FLOAT_BYTES * gradients, FLOAT_BYTES * prototypes, FLOAT_BYTES * statistics)

@@ -30,16 +30,27 @@ def sum_counts(counts: Tensor, world_size: int) -> Tensor:
     return counts
 
 
+def moving_buffers(model: nn.Module) -> list[Tensor]:
+    """Return floating buffers of all modules in training mode: frozen statistics stay as they are."""
+    return [
+        buffer
+        for module in model.modules()
+        if module.training
+        for buffer in module.buffers(recurse=False)
+        if buffer.is_floating_point()
+    ]
+
+
 @torch.no_grad()
 def average_buffers(model: nn.Module, world_size: int) -> None:
-    """Replace floating buffers by their mean over the ranks, in one message.
+    """Replace the floating buffers that a step moves by their mean over the ranks, in one message.
 
     So every rank's teacher stays the same. Running means become those that one process would have kept; running
     variances lack the spread between the ranks' means, as in any BatchNorm over a rank's share.
     """
     if world_size == 1:
         return
-    buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+    buffers = moving_buffers(model)
     means = [total / world_size for total in sum_over_ranks(buffers, world_size)]
     for buffer, mean in zip(buffers, means, strict=True):
         buffer.copy_(mean)

@@ -18,6 +18,9 @@ from trainers.run import Run
 from trainers.schedules import learning_rate, teacher_momentum
 from trainers.snapshots import Snapshot
 
+LR_FACTOR = "lr_factor"
+"""Key of a parameter group: its learning rate as a share of the schedule's."""
+
 
 class TrainState:
     """Student, teacher, prototypes, optimizer and step.
@@ -57,7 +60,7 @@ class TrainState:
         """Take one optimizer step down the gradients, move the teacher, take over the prototypes."""
         steps = self.config.schedule.steps
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.config.optimizer, self.step, steps)
+            group["lr"] = learning_rate(self.config.optimizer, self.step, steps) * group.get(LR_FACTOR, 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         average_buffers(self.student, self.world_size)
@@ -110,8 +113,8 @@ class TrainState:
 
 
 def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """Return the configured optimizer of all parameters, fused into one pass over them."""
-    parameters, decay = model.parameters(), config.weight_decay
+    """Return the configured optimizer of all parameters that are not frozen, fused into one pass over them."""
+    parameters, decay = parameter_groups(model, config), config.weight_decay
     if config.kind == "adamw":
         return torch.optim.AdamW(
             parameters, lr=config.lr, betas=(config.momentum, 0.999), weight_decay=decay, fused=True
@@ -124,6 +127,18 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Opt
         nesterov=config.momentum > 0,
         fused=True,
     )
+
+
+def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
+    """Return the parameters that are not frozen: all in one group or, with a rate of its own, the encoder's apart."""
+    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if config.encoder_lr_factor == 1.0:
+        return [{"params": learned}]
+    parts = model.encoder_parts().values()  # type: ignore[operator]
+    of_encoder = {id(parameter) for part in parts for parameter in part.parameters()}
+    heads, encoder = ([p for p in learned if (id(p) in of_encoder) is inside] for inside in (False, True))
+    slower = {"params": encoder, "lr": config.encoder_lr_factor * config.lr, LR_FACTOR: config.encoder_lr_factor}
+    return [{"params": heads}, *([slower] if encoder else [])]
 
 
 def make_teacher(student: nn.Module) -> nn.Module:

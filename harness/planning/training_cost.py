@@ -52,7 +52,7 @@ def plan_training(experiment: CssExperiment, workers: int = 1, memory: float | N
         ConfigError, DataError: the workers or the encoder's weights are refused, or more than `memory` GiB needed.
     """
     config = experiment.base
-    weights = inspect_weights(config.model) if config.model.arch == "deeplabv3plus" else None
+    weights = inspect_weights(config.model) if config.model.arch != "tiny" else None
     plan = TrainingCost(experiment.name, config, workers, step_cost(config, workers), weights)
     if memory is not None:
         check_memory(plan, memory)
@@ -114,9 +114,10 @@ def to_table(plan: TrainingCost) -> Table:
 def _network_rows(plan: TrainingCost) -> Rows:
     parameters, model = plan.cost.parameters, plan.config.model
     network: str = model.arch
+    if model.encoder_name is not None:
+        network += f" on {model.encoder_name}{', deep stem' if model.stem == 'deep' else ''}"
     if model.arch == "deeplabv3plus":
-        stem = ", deep stem" if model.stem == "deep" else ""
-        network = f"{model.arch} on {model.backbone}{stem}, output stride {model.output_stride}"
+        network += f", output stride {model.output_stride}"
     counts = f"encoder {big_number(parameters.encoder)}, the rest {big_number(parameters.heads)}"
     rows = [
         ("network", f"{network}, {plan.config.compute.precision}"),

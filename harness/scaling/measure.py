@@ -19,6 +19,7 @@ from harness.experiment import CssExperiment
 from harness.scaling.step_timer import Clock, StepTimer, StepTimes
 from harness.trials import Value
 from trainers.config import TrainConfig
+from trainers.distributed import moving_buffers
 from trainers.loop import train
 from trainers.run import Checkpointable, Decision, Run
 
@@ -140,7 +141,7 @@ def expected_bytes(model: Any, config: TrainConfig, world_size: int) -> dict[str
     numbers = {
         "gradients": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
         "prototypes": K * (D + 1) if config.uses_prototypes else 0,
-        "statistics": sum(buffer.numel() for buffer in model.buffers() if buffer.is_floating_point()),
+        "statistics": sum(buffer.numel() for buffer in moving_buffers(model)),
         "sums": 1 + int(config.uses_unlabelled) + (K + 1 if config.uses_prototypes else 0)
                 + int(config.loss.supervised == "ohem"),
     }  # fmt: skip

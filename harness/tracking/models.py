@@ -40,7 +40,7 @@ CHECKPOINT = "s4.checkpoint"
 """Tag that says where the file lies."""
 KEYS = ("s4.config_hash", "s4.step")
 """Tags of a version that, with its run, say what it is."""
-NEEDED = ("mlflow", "torch", "torchvision", "numpy", "pillow", "pydantic", "s4-harness")
+NEEDED = ("mlflow", "torch", "torchvision", "timm", "numpy", "pillow", "pydantic", "s4-harness")
 """Packages of a process that loads the model; named here, so that MLflow does not try the model out to see."""
 EXAMPLE_SIDE = 32
 REGISTERED = re.compile(r"models:/(?P<name>.+)(@(?P<alias>[^@]+)|/(?P<version>\d+))")

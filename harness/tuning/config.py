@@ -81,7 +81,7 @@ class SearchConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    space: str = Field("css_quick", description="Search space: css, css_quick, or a YAML file.")
+    space: str = Field("css_quick", description="Search space: css, css_quick, encoder, or a YAML file.")
     trials: int = Field(16, ge=1, description="Configurations to try; the first is the published one.")
     gangs: int | None = Field(None, ge=1, description="Trials that run at once; default: what fits.")
     workers_per_gang: int = Field(1, ge=1, description="Processes that train one trial together.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Literal
 
@@ -9,29 +10,39 @@ from pydantic import Field, field_validator, model_validator
 
 from trainers.config.base import Frozen, added
 
-WEIGHT_WORDS = ("none", "imagenet")
-WEIGHT_SUFFIXES = (".pt", ".pth")
+WEIGHT_WORDS = ("none", "imagenet", "pretrained", "bundled")
+WEIGHT_SUFFIXES = (".pt", ".pth", ".safetensors")
+BUNDLED = "tf_efficientnet_lite0"
+"""The network whose weights a package ships (`trainers.models.bundled`)."""
 
 
 class ModelConfig(Frozen):
     """The network: encoder f, segmentation head g (K logits), representation head h (D numbers a pixel)."""
 
-    arch: Literal["tiny", "deeplabv3plus"] = "tiny"
-    """`tiny`: a stride-4 network of about 0.3 M parameters; `deeplabv3plus`: on a torchvision ResNet."""
+    arch: Literal["tiny", "deeplabv3plus", "light"] = "tiny"
+    """`tiny`: a stride-4 network of about 0.3 M parameters; `deeplabv3plus`: on a torchvision ResNet or an `encoder`;
+    `light`: the sum of an `encoder`'s maps and one depthwise-separable convolution, for small machines."""
     backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50"
-    """Encoder of deeplabv3plus."""
+    """torchvision's ResNet below deeplabv3plus, where no `encoder` is named."""
+    encoder: str | None = added(None, pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)?$")
+    """A network of timm with maps of features from stride 4 on, with or without the tag of its weights, such as
+    `tf_efficientnet_lite0` or `convnext_tiny.fb_in1k`; for deeplabv3plus and light."""
     stem: Literal["standard", "deep"] = "standard"
     """How the encoder of deeplabv3plus starts: one 7x7 convolution, or three 3x3 ones with 64, 64 and 128 channels
     (the ResNet-101 that the paper takes to compare with other methods)."""
-    backbone_weights: Literal["none", "imagenet"] | Path = "none"
-    """Encoder initialisation of deeplabv3plus: random, torchvision's download, or a state dict in a .pt or .pth file
-    (with torchvision's names, or with those behind `module.`, `backbone.` or `encoder.`)."""
+    backbone_weights: Literal["none", "imagenet", "pretrained", "bundled"] | Path = "none"
+    """Encoder initialisation of deeplabv3plus and light: random; torchvision's download for its ResNets (`imagenet`) or
+    timm's for an `encoder` (`pretrained`); EfficientNet-Lite0's from the package of the extra `bundled`; or a state
+    dict in a .pt, .pth or .safetensors file (with torchvision's or timm's names, or with those behind `module.`,
+    `backbone.` or `encoder.`)."""
+    freeze: Literal["none", "norm", "all"] = added("none")
+    """What of the encoder stays as its weights have it: nothing, BatchNorm's statistics, or the whole encoder."""
     output_stride: Literal[8, 16] = 16
     """Stride of the deepest features of deeplabv3plus; ASPP rates are 12/24/36 at 8 and 6/12/18 at 16."""
     aspp_width: int = Field(256, ge=8, le=1024, multiple_of=8)
     """Channels of the spatial pyramid (ASPP) of deeplabv3plus; 256 in the paper."""
     head_width: int = Field(256, ge=8, le=1024, multiple_of=8)
-    """Channels between the two convolutions of both heads of deeplabv3plus; 256 in the paper."""
+    """Channels between the two convolutions of both heads of deeplabv3plus (256 in the paper), and of light's sum."""
     width: int = Field(32, ge=8, le=256, multiple_of=8)
     """Channels of the tiny network's first stage."""
     representation_dim: int = Field(64, ge=8, le=1024)
@@ -41,7 +52,8 @@ class ModelConfig(Frozen):
     inputs are not negative, so with the default all representations, and all prototypes, start nearly parallel."""
     norm: Literal["batch", "sync_batch", "group", "auto"] = "batch"
     """Normalisation: of the rank's batch, of the batch of all ranks (CUDA only), or of groups of channels; `auto`: of
-    all ranks on CUDA, as published, and of the rank elsewhere."""
+    all ranks on CUDA, as published, and of the rank elsewhere. An `encoder` keeps its own kind; its BatchNorm is of all
+    ranks where this is."""
     pool_norm: bool = added(False)
     """Whether the image-level features of the spatial pyramid are normalised, as published; a rank then needs at least
     two images. For deeplabv3plus only."""
@@ -55,7 +67,52 @@ class ModelConfig(Frozen):
                 return str(value)
             if Path(value).suffix in WEIGHT_SUFFIXES:
                 return Path(value)
-        raise ValueError("must be none, imagenet, or a state dict in a .pt or .pth file: choose one")
+        raise ValueError(
+            f"must be {', '.join(WEIGHT_WORDS)}, or a state dict in a {', '.join(WEIGHT_SUFFIXES)} file: choose one"
+        )
+
+    @property
+    def encoder_name(self) -> str | None:
+        """Name of the encoder in its library; none of the tiny network."""
+        return None if self.arch == "tiny" else self.encoder or self.backbone
+
+    @model_validator(mode="after")
+    def _encoder_fits(self) -> ModelConfig:
+        if self.arch == "light" and self.encoder is None:
+            raise ValueError(f"arch=light must have a network of timm, got none: set encoder, for example to {BUNDLED}")
+        if self.encoder is None:
+            return self
+        if self.arch == "tiny":
+            raise ValueError(
+                f"encoder must have arch=light or deeplabv3plus, got encoder={self.encoder} with arch=tiny: set arch"
+            )
+        if self.stem == "deep":
+            raise ValueError(
+                "stem=deep is one of torchvision's ResNets, got encoder="
+                f"{self.encoder}: set stem=standard, or encoder to a network with such a stem, as resnet50d"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _weights_are_of_the_encoder(self) -> ModelConfig:
+        words, network = self.backbone_weights, self.encoder or self.backbone
+        if words in ("pretrained", "bundled") and self.encoder is None:
+            raise ValueError(
+                f"backbone_weights={words} must have a network of timm, got none: set encoder, or backbone_weights to "
+                "imagenet for a ResNet of torchvision"
+            )
+        if words == "imagenet" and self.encoder is not None:
+            raise ValueError(
+                f"backbone_weights=imagenet is torchvision's, got encoder={network}: set backbone_weights to pretrained"
+            )
+        if words == "bundled" and network.partition(".")[0] != BUNDLED:
+            raise ValueError(
+                f"backbone_weights=bundled must have encoder={BUNDLED}, got {network}: set encoder, or "
+                "backbone_weights to pretrained or a file"
+            )
+        if self.freeze != "none" and words == "none":
+            warnings.warn(f"model.freeze={self.freeze} keeps an encoder of random weights as it is", stacklevel=2)
+        return self
 
     @model_validator(mode="after")
     def _weights_fit_the_stem(self) -> ModelConfig:

@@ -22,7 +22,9 @@ class OptimizerConfig(Frozen):
     kind: Literal["sgd", "adamw"] = "sgd"
     """`adamw` (Loshchilov and Hutter, 2019) learns faster from random weights, at a rate some 50 times lower."""
     lr: Positive = 0.1
-    """Learning rate at the first step. Encoder, heads: the same."""
+    """Learning rate at the first step, of encoder and heads unless `encoder_lr_factor` sets them apart."""
+    encoder_lr_factor: Positive = added(1.0)
+    """The encoder's learning rate as a share of the heads', at every step; below 1 it keeps more of its weights."""
     momentum: Momentum = 0.9
     """Nesterov momentum of `sgd`, 0 turns it off; of `adamw`, beta_1."""
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from trainers.config import ModelConfig
 from trainers.models.heads import Dense, Heads, Norm, Normalise, conv, norm_layer
+from trainers.models.network import Network
 
 
-class TinySegmenter(nn.Module):
+class TinySegmenter(Network):
     """Two strided convolutions, three dilated ones (a field of view of 67 pixels), two heads."""
 
     def __init__(self, config: ModelConfig, num_classes: int, norm: Norm) -> None:
@@ -42,13 +45,13 @@ def build_model(config: ModelConfig, num_classes: int, seed: int, device: torch.
     What was found in the encoder's weights is logged as one line, and a warning where tensors are missing.
 
     Raises:
-        ConfigError: the normalisation needs another device.
+        ConfigError: the normalisation needs another device, or timm has no such encoder.
         DataError: the encoder's weights cannot be read, or less than half of the encoder is in them.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = make_network(config, num_classes, device)
-    if config.arch == "deeplabv3plus" and config.backbone_weights != "none":
+    if config.arch != "tiny" and config.backbone_weights != "none":
         from trainers.models.weights import load_encoder
 
         load_encoder(model, config)
@@ -56,12 +59,25 @@ def build_model(config: ModelConfig, num_classes: int, seed: int, device: torch.
     return model.to(memory_format=torch.channels_last)
 
 
-def make_network(config: ModelConfig, num_classes: int, device: torch.device) -> nn.Module:
-    """Return the network with random parameters from the global generator, not yet moved to the device."""
-    norm = norm_layer(config.norm, device)
-    if config.arch == "tiny":
-        return TinySegmenter(config, num_classes, norm)
-    # Imported here: torchvision takes seconds to import, and the tiny network needs none of it.
-    from trainers.models.deeplab import DeepLabV3Plus
+def make_network(config: ModelConfig, num_classes: int, device: torch.device) -> Network:
+    """Return the network with random parameters from the global generator, not yet moved to the device.
 
-    return DeepLabV3Plus(config, num_classes, norm)
+    Raises:
+        ConfigError: as `build_model`.
+    """
+    network = _network_class(config)(config, num_classes, norm_layer(config.norm, device))
+    network.freeze_encoder(config)
+    return network
+
+
+def _network_class(config: ModelConfig) -> Callable[[ModelConfig, int, Norm], Network]:
+    # Imported here: torchvision and timm take seconds to import, and the tiny network needs none of them.
+    if config.arch == "tiny":
+        return TinySegmenter
+    if config.encoder is None:
+        from trainers.models.deeplab import ResNetDeepLab
+
+        return ResNetDeepLab
+    from trainers.models.on_timm import LightSegmenter, TimmDeepLab
+
+    return LightSegmenter if config.arch == "light" else TimmDeepLab

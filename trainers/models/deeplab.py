@@ -1,4 +1,4 @@
-"""DeepLabV3+ on torchvision's ResNets (Chen et al., 2018), with two heads as in CSS."""
+"""DeepLabV3+ (Chen et al., 2018) on torchvision's ResNets or an encoder of timm, with two heads as in CSS."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torchvision import models
 
 from trainers.config import ModelConfig
-from trainers.models.heads import Dense, Heads, Norm, Normalise, conv
+from trainers.models.heads import Dense, Heads, Norm, Normalise, conv, first_cells
+from trainers.models.network import Network
 
 ASPP_RATES = {8: (12, 24, 36), 16: (6, 12, 18)}
 LOW_LEVEL_CHANNELS = 48
@@ -22,34 +23,54 @@ RESNETS = {
 }
 
 
-class DeepLabV3Plus(nn.Module):
-    """Encoder, ASPP, low-level features of layer1 (48 channels) and two heads at stride 4.
+class DeepLabV3Plus(Network):
+    """Encoder, ASPP, low-level features of stride 4 (48 channels) and two heads at stride 4."""
+
+    def __init__(self, config: ModelConfig, num_classes: int, norm: Norm) -> None:
+        super().__init__()
+        low, deep = self._take_encoder(config, norm)
+        self.aspp = Aspp(deep, config.aspp_width, ASPP_RATES[config.output_stride], norm, config.pool_norm)
+        self.low_level = conv(low, LOW_LEVEL_CHANNELS, norm, kernel=1)
+        self.heads = Heads(config.aspp_width + LOW_LEVEL_CHANNELS, config.head_width, num_classes, config, norm)
+
+    def _take_encoder(self, config: ModelConfig, norm: Norm) -> tuple[int, int]:
+        """Make the encoder and return the channels of its low-level and of its deepest features."""
+        raise NotImplementedError
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Map images [N, 3, H, W] in [0, 1] to features of stride 4 and of the deepest stride."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor) -> Dense:
+        """Map images [N, 3, H, W] in [0, 1] to maps of height H / 4 and width W / 4 (rounded up)."""
+        low, deep = self.encode(images)
+        deep = F.interpolate(self.aspp(deep), size=low.shape[-2:], mode="bilinear", align_corners=True)
+        features = torch.cat([deep, self.low_level(low)], dim=1)
+        dense: Dense = self.heads(first_cells(features, images))
+        return dense
+
+
+class ResNetDeepLab(DeepLabV3Plus):
+    """DeepLabV3+ on a ResNet of torchvision.
 
     torchvision dilates bottleneck blocks only; here the strides of any ResNet are turned into dilation after it is
     built, in the same way: the first block of a layer keeps the dilation of the layer before.
     """
 
-    def __init__(self, config: ModelConfig, num_classes: int, norm: Norm) -> None:
-        super().__init__()
+    def _take_encoder(self, config: ModelConfig, norm: Norm) -> tuple[int, int]:
         net = RESNETS[config.backbone](norm_layer=norm)
         if config.stem == "deep":
             _deepen_stem(net, norm)
         _replace_stride_with_dilation(net, config.output_stride)
         self.stem = nn.Sequential(Normalise(), net.conv1, net.bn1, net.relu, net.maxpool)
         self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
-        deep = net.fc.in_features
-        low = deep // 8
-        self.aspp = Aspp(deep, config.aspp_width, ASPP_RATES[config.output_stride], norm, config.pool_norm)
-        self.low_level = conv(low, LOW_LEVEL_CHANNELS, norm, kernel=1)
-        self.heads = Heads(config.aspp_width + LOW_LEVEL_CHANNELS, config.head_width, num_classes, config, norm)
+        deep: int = net.fc.in_features
+        return deep // 8, deep
 
-    def forward(self, images: Tensor) -> Dense:
-        """Map images [N, 3, H, W] in [0, 1] to maps of height H / 4 and width W / 4 (rounded up)."""
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Map images [N, 3, H, W] in [0, 1] to the features of layer1 and of layer4."""
         low = self.layer1(self.stem(images))
-        deep = self.aspp(self.layer4(self.layer3(self.layer2(low))))
-        deep = F.interpolate(deep, size=low.shape[-2:], mode="bilinear", align_corners=True)
-        dense: Dense = self.heads(torch.cat([deep, self.low_level(low)], dim=1))
-        return dense
+        return low, self.layer4(self.layer3(self.layer2(low)))
 
     def encoder_parts(self) -> dict[str, nn.Module]:
         """Return the parts of the encoder by torchvision's names, which are those of published weights."""

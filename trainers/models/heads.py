@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,6 +13,9 @@ from trainers.errors import ConfigError
 
 Norm = Callable[[int], nn.Module]
 """Builds a normalisation layer for a number of channels."""
+
+FINEST = 4
+"""Stride of the output of every network, in pixels a cell."""
 
 
 class Dense(NamedTuple):
@@ -47,6 +50,15 @@ def conv(inputs: int, outputs: int, norm: Norm, kernel: int = 3, stride: int = 1
     )
 
 
+def first_cells(maps: Tensor, images: Tensor) -> Tensor:
+    """Return the cells of maps [N, C, h, w] that lie in images [N, 3, H, W], which may have been padded behind them.
+
+    Height H / 4 and width W / 4, rounded up.
+    """
+    height, width = images.shape[-2:]
+    return maps[..., : -(-height // FINEST), : -(-width // FINEST)]
+
+
 @torch.no_grad()
 def centre(layer: nn.Conv2d) -> None:
     """Subtract from each row of a 1x1 convolution its mean, and drop the bias: what all its inputs share is lost."""
@@ -55,20 +67,30 @@ def centre(layer: nn.Conv2d) -> None:
         layer.bias.zero_()
 
 
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
 class Normalise(nn.Module):
-    """Centre images in [0, 1] with ImageNet's statistics, so that networks take images as they are stored."""
+    """Centre images in [0, 1] as the encoder's weights ask for, so that networks take images as they are stored."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
+        """Make the constants.
+
+        Args:
+            mean: of red, green and blue in [0, 1]; the default is ImageNet's.
+            std: likewise.
+        """
         super().__init__()
         # Constants, not state: they are in no checkpoint.
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images [N, 3, H, W] in [0, 1] to about zero mean and unit variance."""
+        """Map images [N, 3, H, W] in [0, 1] to (images - mean) / std."""
         normalised: Tensor = (images - self.mean) / self.std
         return normalised
 

@@ -11,13 +11,14 @@ from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from safetensors.torch import load_file
+from torch import Tensor
 from torchvision import models
 
 from trainers.config import ModelConfig
 from trainers.errors import DataError
-from trainers.models.deeplab import DeepLabV3Plus
-from trainers.models.heads import norm_layer
+from trainers.models.build import make_network
+from trainers.models.network import Network
 
 LEAST_SHARE = 0.5
 """Weights that fill less of the encoder than this are refused: they are another network's."""
@@ -30,19 +31,19 @@ IMAGENET = {
 }
 WRAPPERS = ("state_dict", "model")
 PREFIXES = ("module.", "backbone.", "encoder.")
+SAFETENSORS = ".safetensors"
 COUNTER = "num_batches_tracked"
 """BatchNorm's counter, which files of older networks lack and nothing here reads; it takes no part in matching."""
-ENCODER_PARTS = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
 NAMES_SHOWN = 3
 
 
 class Weights(NamedTuple):
-    """Tensors by torchvision's names, and where they come from."""
+    """Tensors by torchvision's or timm's names, and where they come from."""
 
     source: str
-    """A file, or torchvision's name of its weights."""
+    """A file, or the library's name of its weights."""
     sha256: str | None
-    """Of the file, in 64 hexadecimal digits; none for torchvision's, whose hash it checks itself."""
+    """Of the file, in 64 hexadecimal digits; none of a library's download, which it checks itself."""
     tensors: dict[str, Tensor]
 
 
@@ -63,12 +64,13 @@ class WeightReport(NamedTuple):
     """Tensors of the file that the encoder does not have, such as a classifier."""
     mismatched: tuple[str, ...]
     """Tensors of another shape, as `name [in the file] for [in the encoder]`."""
+    deeper: bool
+    """Whether the file has more in a part that the encoder has, too."""
 
     @property
     def complete(self) -> bool:
         """Whether the whole encoder matches, and the file's encoder is no deeper."""
-        surplus = any(name.split(".")[0] in ENCODER_PARTS for name in self.unexpected)
-        return self.matched == self.total and not surplus
+        return self.matched == self.total and not self.deeper
 
     def __str__(self) -> str:
         parts = [
@@ -87,14 +89,14 @@ class WeightReport(NamedTuple):
         return ", ".join(parts)
 
 
-def load_encoder(model: nn.Module, config: ModelConfig) -> WeightReport:
+def load_encoder(model: Network, config: ModelConfig) -> WeightReport:
     """Copy the configured weights into the network's encoder; log what matched, and warn where something is missing.
 
     Raises:
         DataError: they cannot be read or downloaded, or fill less than half of the encoder.
     """
     encoder = encoder_tensors(model)
-    weights = read_weights(config)
+    weights = _named_as(encoder, read_weights(config))
     report = match(encoder, weights)
     with torch.no_grad():
         for name, tensor in encoder.items():
@@ -113,28 +115,38 @@ def load_encoder(model: nn.Module, config: ModelConfig) -> WeightReport:
 def inspect_weights(config: ModelConfig) -> WeightReport | None:
     """Return what `load_encoder` would find in the configured file, without building the network.
 
-    None where the config names no file: nothing is downloaded here.
+    None where the config names no file and no package: nothing is downloaded here.
 
     Raises:
-        DataError: as `load_encoder`.
+        ConfigError, DataError: as `build_model`.
     """
-    if config.arch != "deeplabv3plus" or not isinstance(config.backbone_weights, Path):
+    weights = config.backbone_weights
+    if config.arch == "tiny" or not (isinstance(weights, Path) or weights == "bundled"):
         return None
     with torch.device("meta"):
         # Any norm may be built for CUDA; nothing is computed.
-        model = DeepLabV3Plus(config, 2, norm_layer(config.norm, torch.device("cuda")))
-    return match(encoder_tensors(model), read_weights(config))
+        encoder = encoder_tensors(make_network(config, 2, torch.device("cuda")))
+    return match(encoder, _named_as(encoder, read_weights(config)))
 
 
-def encoder_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Return the parameters and statistics of the encoder by torchvision's names."""
-    assert isinstance(model, DeepLabV3Plus)  # noqa: S101 - narrowed by the caller
+def encoder_tensors(model: Network) -> dict[str, Tensor]:
+    """Return the parameters and statistics of the encoder by torchvision's or, up to `.` and `_`, timm's names."""
     return {
-        f"{part}.{name}": tensor
+        f"{part}.{name}".removeprefix("."): tensor
         for part, module in model.encoder_parts().items()
         for name, tensor in module.state_dict(keep_vars=True).items()
         if not name.endswith(COUNTER)
     }
+
+
+def _named_as(encoder: Mapping[str, Tensor], weights: Weights) -> Weights:
+    """Return the weights by the encoder's names, in which timm joins the parts that it flattens with `_`."""
+    names = {_flat(name): name for name in encoder}
+    return weights._replace(tensors={names.get(_flat(name), name): tensor for name, tensor in weights.tensors.items()})
+
+
+def _flat(name: str) -> str:
+    return name.removeprefix("model.").replace(".", "_")
 
 
 def match(encoder: Mapping[str, Tensor], weights: Weights) -> WeightReport:
@@ -146,6 +158,8 @@ def match(encoder: Mapping[str, Tensor], weights: Weights) -> WeightReport:
     stored = weights.tensors
     matched = [name for name, tensor in encoder.items() if name in stored and stored[name].shape == tensor.shape]
     numbers = sum(tensor.numel() for tensor in encoder.values())
+    parts = {name.split(".")[0] for name in encoder}
+    unexpected = tuple(name for name in stored if name not in encoder)
     report = WeightReport(
         weights.source,
         weights.sha256,
@@ -153,29 +167,38 @@ def match(encoder: Mapping[str, Tensor], weights: Weights) -> WeightReport:
         len(encoder),
         sum(encoder[name].numel() for name in matched) / numbers,
         tuple(name for name in encoder if name not in stored),
-        tuple(name for name in stored if name not in encoder),
+        unexpected,
         tuple(
             f"{name} {list(stored[name].shape)} for {list(tensor.shape)}"
             for name, tensor in encoder.items()
             if name in stored and stored[name].shape != tensor.shape
         ),
+        any(name.split(".")[0] in parts for name in unexpected),
     )
     if report.share < LEAST_SHARE:
         raise DataError(
             f"model.backbone_weights must fill at least half of the encoder; {report}: "
-            "set model.backbone and model.stem to the network that the file was made with, or take another file"
+            "set model.backbone and model.stem, or model.encoder, to the network that the file was made with, or take "
+            "another file"
         )
     return report
 
 
 def read_weights(config: ModelConfig) -> Weights:
-    """Read the configured file, or let torchvision download its weights.
+    """Read the configured file or package, or let torchvision or timm download its weights.
 
     Raises:
-        DataError: there is no such file, it is no state dict, or the download fails.
+        DataError: there is no such file or package, it holds no state dict, or the download fails.
     """
     if isinstance(config.backbone_weights, Path):
         return _read_file(config.backbone_weights)
+    if config.backbone_weights == "bundled":
+        from trainers.models.bundled import read_bundled
+
+        source, digest, tensors = read_bundled()
+        return Weights(source, digest, _without_counters(tensors))
+    if config.backbone_weights == "pretrained":
+        return _download(str(config.encoder))
     weights = IMAGENET[config.backbone]
     try:
         tensors = weights.get_state_dict(progress=False, check_hash=True)
@@ -187,19 +210,36 @@ def read_weights(config: ModelConfig) -> Weights:
     return Weights(f"torchvision's {weights}", None, _without_counters(tensors))
 
 
+def _download(name: str) -> Weights:
+    """Let timm download the weights of a network, or find them in its cache."""
+    import timm
+
+    try:
+        with torch.random.fork_rng(devices=[]):
+            network = timm.create_model(name, pretrained=True)
+    except Exception as error:  # of timm, huggingface_hub, its HTTP library or safetensors
+        raise DataError(
+            f"model.backbone_weights=pretrained must be able to download timm's weights of {name}, got "
+            f"{_first_line(error)}: go online once, or set model.backbone_weights to a file"
+        ) from None
+    known = network.pretrained_cfg
+    source = ".".join(filter(None, (known["architecture"], known.get("tag"))))
+    return Weights(f"timm's {source}", None, _without_counters(network.state_dict()))
+
+
 def _read_file(path: Path) -> Weights:
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        stored = torch.load(path, map_location="cpu", weights_only=True)
+        stored = load_file(path) if path.suffix == SAFETENSORS else torch.load(path, "cpu", weights_only=True)
     except OSError as error:
         raise DataError(
             f"model.backbone_weights must be a file that can be read, got {path}: {error.strerror}"
         ) from None
     except Exception as error:  # torch raises whatever a broken or a hostile file leads it into
         raise DataError(
-            f"model.backbone_weights must be a state dict of tensors, as torch.save writes it, got {path} "
-            f"({_first_line(error)}): save the state_dict() alone"
+            "model.backbone_weights must be a state dict of tensors, as torch.save or safetensors writes it, got "
+            f"{path} ({_first_line(error)}): save the state_dict() alone"
         ) from None
     for key in WRAPPERS:
         if isinstance(stored, Mapping) and isinstance(stored.get(key), Mapping):

@@ -11,6 +11,7 @@ from trainers.errors import ConfigError
 from trainers.presets.cpu import (
     CAMVID_CLASSES,
     camvid_css,
+    camvid_lite0,
     camvid_other_drive,
     camvid_other_drives,
     camvid_two_drives,
@@ -28,6 +29,8 @@ PRESETS: dict[str, Callable[[], TrainConfig]] = {
     "digits_supervised": digits_supervised,
     "digits_oracle": digits_oracle,
     "camvid_css": camvid_css,
+    "camvid_lite0": camvid_lite0,
+    "camvid_lite0_20": partial(camvid_lite0, 20),
     "camvid_two_drives": camvid_two_drives,
     "camvid_other_drive": camvid_other_drive,
     "camvid_other_drives": camvid_other_drives,

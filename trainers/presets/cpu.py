@@ -19,6 +19,7 @@ from trainers.config import (
     TrainConfig,
     WeakAugmentConfig,
 )
+from trainers.config.model import BUNDLED
 from trainers.overrides import apply_overrides
 
 CAMVID_CLASSES = (
@@ -130,6 +131,28 @@ def camvid_two_drives() -> TrainConfig:
             "schedule.steps": 2500,
             "schedule.evaluate_every": 500,
             "schedule.joint_forward": False,
+            "evaluation.quality_images": 16,
+        },
+    )
+
+
+def camvid_lite0(labelled: int = 40) -> TrainConfig:
+    """CSS (mix) on CamVid, labelled images drawn from all drives, from EfficientNet-Lite0's ImageNet weights.
+
+    A light network for a CPU; its weights come from the package of the extra `bundled`, without a download.
+    """
+    return apply_overrides(
+        camvid_css(),
+        {
+            "data.labelled": labelled,
+            "model.arch": "light",
+            "model.encoder": BUNDLED,
+            "model.backbone_weights": "bundled",
+            "model.head_width": 64,
+            "model.representation_init": "centred",
+            "optimizer.kind": "adamw",
+            "optimizer.lr": 0.001,
+            "schedule.steps": 1000,
             "evaluation.quality_images": 16,
         },
     )

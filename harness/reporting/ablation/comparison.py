@@ -141,7 +141,9 @@ def of_papers(ablation: Ablation, values: Mapping[str, PublishedValue]) -> str:
     if not values or request.published is None:
         return ""
     model = request.info.config.get("model", {}) if request.info.trainer == "css" else {}
-    network = model.get("backbone") if model.get("arch") == "deeplabv3plus" else model.get("arch")
+    network = model.get("arch")
+    if network != "tiny":
+        network = model.get("encoder") or model.get("backbone")
     ours = ", ".join(filter(None, [request.data, network])) or request.preset
     about = " A ~ marks what the source is not certain of." if any(value.about for value in values.values()) else ""
     return (f" Published: {request.published.of}, as printed there.{about} Ours: {ours}. With another data set, "

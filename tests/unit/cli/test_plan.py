@@ -111,7 +111,7 @@ WRONG = {
     "plan --workers 3": "schedule.labelled_batch is shared by all workers",
     "plan --memory 0.001": "a step must fit in --memory 0.001 GiB",
     "plan --set model.arch=deeplabv3plus --set model.backbone_weights=none.pt": "must be a file that can be read",
-    "plan --set model.backbone_weights=imagnet": "must be none, imagenet, or a state dict",
+    "plan --set model.backbone_weights=imagnet": "must be none, imagenet, pretrained, bundled, or a state dict",
 }
 
 

@@ -14,6 +14,7 @@ from trainers.overrides import apply_overrides
 from trainers.presets import load_preset
 
 SPACES = list_spaces()
+PUBLISHED = ["css", "css_quick"]
 
 
 def raw_values(parameter: Parameter) -> st.SearchStrategy[object]:
@@ -27,11 +28,11 @@ def every_param(space: Space) -> st.SearchStrategy[dict[str, object]]:
 
 
 def test_the_shipped_spaces_are_listed_by_name() -> None:
-    assert {"css", "css_quick"} <= set(SPACES)
+    assert {*PUBLISHED, "encoder"} == set(SPACES)
     assert all(load_space(name).name == name for name in SPACES)
 
 
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_the_baseline_is_the_published_configuration(name: str) -> None:
     space = load_space(name)
     written = yaml.safe_load(space.text)
@@ -40,7 +41,7 @@ def test_the_baseline_is_the_published_configuration(name: str) -> None:
     assert apply_overrides(published, space.baseline) == apply_overrides(published, space.fixed)
 
 
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_what_is_ours_is_a_configuration_of_its_own_and_tried_second(name: str) -> None:
     space = load_space(name)
     assert space.ours_params is not None
@@ -49,6 +50,17 @@ def test_what_is_ours_is_a_configuration_of_its_own_and_tried_second(name: str) 
     assert different == {"loss.lambda_c", "thresholds.delta_u"}
     digits = load_preset("digits_css")
     assert apply_overrides(digits, ours) == apply_overrides(digits, space.fixed)
+
+
+def test_the_baseline_of_the_space_of_encoders_is_the_preset_that_it_is_for() -> None:
+    preset = load_preset("camvid_lite0")
+    assert apply_overrides(preset, load_space("encoder").baseline) == preset
+
+
+def test_a_frozen_encoder_has_no_learning_rate() -> None:
+    space = load_space("encoder")
+    frozen = space.overrides({p.name: "all" if p.name == "model.freeze" else p.ends[0] for p in space.parameters})
+    assert "optimizer.encoder_lr_factor" not in frozen
 
 
 @pytest.mark.parametrize("name", SPACES)

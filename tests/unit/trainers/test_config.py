@@ -10,13 +10,15 @@ from pydantic import BaseModel, ValidationError
 from reference.tiny import tiny_config
 
 import trainers
-from trainers.config import AugmentConfig, FolderData, LabelledAugmentConfig, TrainConfig
+from trainers.config import AugmentConfig, FolderData, LabelledAugmentConfig, ModelConfig, TrainConfig
 from trainers.config.base import Frozen, added, hashed
 from trainers.errors import ConfigError
 from trainers.overrides import apply_overrides, flatten
 from trainers.presets import PRESETS, load_preset, supervised
 
 FOLDER = TrainConfig(data=FolderData(root=Path("images"), classes=("sky", "road"), height=32, width=32))
+
+ENCODER = tiny_config({"model.arch": "light", "model.encoder": "resnet18"})
 
 
 def fields(config: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -50,9 +52,9 @@ def others(value: Any, annotation: Any) -> list[Any]:
 
 CHANGES = [
     pytest.param(config, path, value, annotation, id=f"{config.data.name} {path}")
-    for config in (tiny_config(), FOLDER)
+    for config, begins in ((tiny_config(), ""), (FOLDER, "data."), (ENCODER, "model.encoder"))
     for path, value, annotation in fields(config)
-    if path != "data.name" and (config is not FOLDER or path.startswith("data."))
+    if path != "data.name" and path.startswith(begins) and (config is ENCODER or path != "model.encoder")
 ]
 
 
@@ -282,6 +284,11 @@ def test_a_field_that_came_later_is_hashed_where_it_is_set() -> None:
     assert hashed(Outer()) == {"inner": {"kept": 1}}
     changed = Outer(inner=Inner(later=3), late=0.5)
     assert hashed(changed) == {"inner": {"kept": 1, "later": 3}, "late": 0.5}
+
+
+def test_the_network_of_before_is_hashed_as_before() -> None:
+    names = "arch backbone stem backbone_weights output_stride aspp_width head_width width representation_dim"
+    assert set(hashed(ModelConfig())) == {*names.split(), "representation_init", "norm"}
 
 
 def test_the_augmentation_of_before_is_hashed_as_before() -> None:

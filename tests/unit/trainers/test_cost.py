@@ -27,6 +27,7 @@ DEEPLAB = {
     "model.head_width": 16,
     "data.image_size": 32,
 }
+LIGHT = {"model.arch": "light", "model.encoder": "tf_efficientnet_lite0", "model.head_width": 16}
 VARIANTS: list[dict[str, Any]] = [
     {},
     {"compute.precision": "bfloat16"},
@@ -37,6 +38,8 @@ VARIANTS: list[dict[str, Any]] = [
     {**DEEPLAB, "model.stem": "deep", "model.output_stride": 8},
     {"augment.weak.crop": (33, 37), "schedule.accumulate": 2},
     {**DEEPLAB, "augment.weak.crop": (33, 37)},
+    {**LIGHT},
+    {**LIGHT, "model.freeze": "all", "optimizer.kind": "adamw"},
 ]
 
 
@@ -85,6 +88,18 @@ def test_the_operations_of_a_step_counted_on_fakes_are_those_of_a_real_step(over
     with FlopCounterMode(display=False) as counter:
         take_step(state, batch)
     assert cost_of(config).flops.total == counter.get_total_flops()
+
+
+@pytest.mark.parametrize("groups", [1, 16])
+def test_the_backward_of_a_convolution_counts_its_forward_for_each_gradient(groups: int) -> None:
+    # torch's own counter takes a depthwise convolution's weight gradient for a dense one's.
+    convolution = torch.nn.Conv2d(16, 16, 3, padding=1, groups=groups, bias=False)
+    profiler = StepProfiler()
+    with profiler:
+        maps = convolution(torch.rand(2, 16, 8, 8, requires_grad=True))
+        with profiler.phase("backward"):
+            maps.sum().backward()
+    assert profiler.flops == {"rest": 2 * 2 * 8 * 8 * 16 * 9 * 16 // groups, "backward": 2 * profiler.flops["rest"]}
 
 
 def profiled_peak(state: TrainState, batch: Batch) -> int:

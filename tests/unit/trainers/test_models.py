@@ -335,7 +335,10 @@ def test_a_word_stays_a_word_and_a_path_becomes_one(value: object, kept: object)
 
 @pytest.mark.parametrize("value", ["imagnet", "", "weights", 3, None, True])
 def test_a_word_with_a_slip_is_no_path(value: object) -> None:
-    with pytest.raises(ConfigError, match=r"^model.backbone_weights: must be none, imagenet, or a state dict in .*$"):
+    with pytest.raises(
+        ConfigError,
+        match=r"^model.backbone_weights: must be none, imagenet, pretrained, bundled, or a state dict in .*$",
+    ):
         apply_overrides(TrainConfig(), {"model.backbone_weights": value})
 
 

@@ -38,6 +38,7 @@ def tiny_run() -> tuple[dict[str, Any], Reports]:
     return run(tiny_config())
 
 
+LIGHT = {"model.arch": "light", "model.encoder": "mobilenetv3_small_050", "model.head_width": 16}
 CASES: dict[str, Mapping[str, Any]] = {
     **METHODS,
     "logit": {"css.label_strategy": "logit"},
@@ -59,10 +60,17 @@ CASES: dict[str, Mapping[str, Any]] = {
     },
     "AdamW": {"optimizer.kind": "adamw", "optimizer.lr": 0.003},
     "apart, down to a floor": {"schedule.joint_forward": False, "optimizer.min_lr": 0.01},
+    "an encoder of timm, slower and with its statistics": {
+        **LIGHT,
+        "model.freeze": "norm",
+        "optimizer.encoder_lr_factor": 0.1,
+    },
+    "an encoder of timm, frozen": {**LIGHT, "model.freeze": "all", "optimizer.kind": "adamw", "optimizer.lr": 0.003},
     "in bfloat16": {"compute.precision": "bfloat16"},
 }
 
 
+@pytest.mark.filterwarnings("ignore:model.freeze")
 @pytest.mark.parametrize("case", CASES)
 def test_twelve_steps_saved_loaded_and_eight_more_are_twenty(case: str, tmp_path: Path) -> None:
     config = tiny_config(CASES[case])

@@ -29,6 +29,8 @@ NETWORKS: dict[str, Mapping[str, Any]] = {
     "tiny": {},
     "resnet18 at stride 16": {**DEEPLAB, "model.output_stride": 16},
     "resnet18 at stride 8": {**DEEPLAB, "model.output_stride": 8},
+    "light": {"model.arch": "light", "model.encoder": "mobilenetv3_small_050", "model.head_width": 16},
+    "an encoder at stride 8": {**DEEPLAB, "model.output_stride": 8, "model.encoder": "mobilenetv3_small_050"},
 }
 each_network = pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
 PUBLISHED = {

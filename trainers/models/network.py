@@ -1,0 +1,54 @@
+"""Base of all networks: an encoder below two heads, of which the encoder may be frozen."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from trainers.config import ModelConfig
+from trainers.errors import ConfigError
+
+
+class Network(nn.Module):
+    """An encoder, and heads that map its features to `Dense`."""
+
+    frozen: Literal["none", "norm", "all"] = "none"
+    """`ModelConfig.freeze`."""
+
+    def encoder_parts(self) -> dict[str, nn.Module]:
+        """Return the parts of the encoder by the names that published weights have, or the whole under an empty one."""
+        raise NotImplementedError
+
+    def freeze_encoder(self, config: ModelConfig) -> None:
+        """Keep what `model.freeze` says as it is, in training, too.
+
+        Raises:
+            ConfigError: BatchNorm's statistics are to be kept, and the encoder has none.
+        """
+        self.frozen = config.freeze
+        if config.freeze == "norm" and not self._kept():
+            raise ConfigError(
+                "model.freeze=norm must have an encoder with BatchNorm, got "
+                f"{config.encoder_name or config.arch} with norm={config.norm}: use none or all"
+            )
+        if config.freeze == "all":
+            for part in self.encoder_parts().values():
+                part.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training or evaluation mode; what is frozen stays in evaluation mode."""
+        super().train(mode)
+        for module in self._kept():
+            module.eval()
+        return self
+
+    def _kept(self) -> list[nn.Module]:
+        if self.frozen == "none":
+            return []
+        parts = list(self.encoder_parts().values())
+        if self.frozen == "all":
+            return parts
+        return [module for part in parts for module in part.modules() if isinstance(module, _BatchNorm)]
