@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from harness.config_file import named_config
 from harness.run_folder import CONFIG, CONFUSION, LATEST, OVERLAYS, PICTURE, SPLITS, evaluation_file, write_whole
 from harness.trials import OVERHEADS, Experiment, Value
 from trainers.config import TrainConfig
-from trainers.config_file import named_config
 from trainers.errors import DataError
 from trainers.methods import method_settings
 from trainers.metrics import late_metric_names, metric_names

@@ -6,18 +6,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from search_spaces.files import read_yaml
+from search_spaces.parameters import SpaceError
 from trainers.errors import ConfigError
 from trainers.presets import load_preset
 
 SUFFIXES = (".yaml", ".yml")
-LARGEST_FILE = 2**20
-"""Bytes that are read of a file; configs are smaller, and aliases could make much of little."""
 
 
 def named_config(preset: str) -> tuple[str, dict[str, Any]]:
-    """Return the preset of a config, and its settings by dotted path; a name of a preset has none.
+    """Return the preset of a config, and its settings by dotted path; the name of a preset has none.
 
     A file holds `preset: NAME` and settings, nested as the config is or by dotted path:
 
@@ -26,30 +24,22 @@ def named_config(preset: str) -> tuple[str, dict[str, Any]]:
         loss.lambda_c: 0.5
 
     Raises:
-        ConfigError: the file cannot be read or is no mapping of this form.
+        ConfigError: the file cannot be read, or is not of this form.
     """
     if not preset.endswith(SUFFIXES):
         return preset, {}
-    path = Path(preset)
     try:
-        text = path.read_text(encoding="utf-8")
-        if len(text) > LARGEST_FILE or ("&" in text and "*" in text and len(text) > LARGEST_FILE // 64):
-            raise ConfigError(f"a config file must be small, {path} has {len(text)} letters: is it another file?")
-        values = yaml.safe_load(text)
-    except OSError as error:
-        raise ConfigError(f"a config file must be there, {path} is not ({error.strerror}): check the path") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"a config file must be YAML, {path} is not: {reason}") from None
+        values = read_yaml(Path(preset).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, SpaceError) as error:
+        raise ConfigError(f"a config file must be YAML that can be read, {preset} is not: {error}") from None
     if not isinstance(values, dict) or not isinstance(values.get("preset"), str):
-        raise ConfigError(f"a config file must hold `preset: NAME` and settings, {path} does not: write them")
+        raise ConfigError(f"a config file must hold `preset: NAME` and settings, {preset} does not: write them")
     base = values.pop("preset")
-    known = load_preset(base).model_dump()
     settings: dict[str, Any] = {}
-    for setting, value in _leaves(values, known):
-        if setting in settings:
-            raise ConfigError(f"a config file must set a path once, {path} sets {setting} twice: remove one")
-        settings[setting] = value
+    for path, value in _leaves(values, load_preset(base).model_dump()):
+        if path in settings:
+            raise ConfigError(f"a config file must set a path once, {preset} sets {path} twice: remove one")
+        settings[path] = value
     return base, settings
 
 
