@@ -21,7 +21,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table as Grid
 
 from harness.formats import last_line
-from harness.tables import Table, table_terminal
+from harness.tables import Column, Table, fitted, table_terminal
 from harness.trials import Trial, TrialObserver
 
 FILE_WIDTH = 500
@@ -52,12 +52,18 @@ class Console:
         drop_lost_output()
         self.rich.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    def table(self, table: Table) -> None:
-        """Write a table below its caption, if it has one."""
+    def table(self, table: Table) -> list[Column]:
+        """Write a table below its caption, if it has one, and name and return the columns that there is no room for."""
         if table.caption:
             self.say(table.caption)
         drop_lost_output()
-        self.rich.print(table_terminal(table))
+        widths = fitted(table, self.rich.width)
+        self.rich.print(table_terminal(table, widths))
+        left_out = [column for index, column in enumerate(table.columns) if index not in widths]
+        if left_out:
+            names = ", ".join(column.title for column in left_out)
+            self.rich.print(f"not shown at {self.rich.width} columns: {names}", highlight=False, markup=False)
+        return left_out
 
     def result(self, data: Mapping[str, Any]) -> None:
         """Write the JSON object, if it was asked for."""
