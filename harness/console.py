@@ -21,11 +21,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table as Grid
 
 from harness.formats import last_line
-from harness.tables import Column, Table, fitted, table_terminal
+from harness.tables import Column, Table, table_terminal
 from harness.trials import Trial, TrialObserver
 
 FILE_WIDTH = 500
-"""Columns of a table that goes into a file or a pipe."""
+"""Characters of a line of a table that goes into a file or a pipe: wide, so that nearly all columns are there."""
 
 
 def drop_lost_output() -> None:
@@ -57,9 +57,8 @@ class Console:
         if table.caption:
             self.say(table.caption)
         drop_lost_output()
-        widths = fitted(table, self.rich.width)
-        self.rich.print(table_terminal(table, widths))
-        left_out = [column for index, column in enumerate(table.columns) if index not in widths]
+        terminal, left_out = table_terminal(table, self.rich.width)
+        self.rich.print(terminal)
         if left_out:
             names = ", ".join(column.title for column in left_out)
             self.rich.print(f"not shown at {self.rich.width} columns: {names}", highlight=False, markup=False)

@@ -335,7 +335,7 @@ def show(results: Results, folder: Path, console: Console) -> None:
     """Write the table of results, what the best trial set where there is no room for it, and a summary."""
     left_out = _show_table(to_table(results), folder, console)
     if any(column.name in results.paths for column in left_out) and results.best is not None:
-        console.say(f"trial {results.best.number}, the best, set:")
+        console.say(f"values of trial {results.best.number}, the best:")
         for line in best_values(results):
             console.say(f"  {line}")
     for line in summary(results):

@@ -142,7 +142,8 @@ def facts_table(name: str, caption: str, parts: Iterable[Sequence[tuple[str, str
 def fitted(table: Table, width: int) -> dict[int, int]:
     """Return the width of each column that a terminal of `width` characters has room for, by the column's index.
 
-    Titles are broken between words before a column is left out. One column is always there, broken where it must be.
+    Two spaces are between columns, and titles are broken between words, before a column is left out. One column is
+    always there, broken where it must be.
     """
     texts, least, most = [*table.texts(PLAIN_NOTHING)], list[int](), list[int]()
     for index, column in enumerate(table.columns):
@@ -150,11 +151,9 @@ def fitted(table: Table, width: int) -> dict[int, int]:
         word = max(map(cell_len, column.title.split()), default=0)
         least.append(max(word, min(cells, PROSE) if column.prose else cells))
         most.append(max(cell_len(column.title), cells))
-    kept, going = (
-        [*range(len(least))],
-        sorted(range(len(least)), key=lambda index: (table.columns[index].weight, -index)),
-    )
-    while (room := width + 1 - sum(least[index] + 3 for index in kept)) < 0 and len(kept) > 1:
+    kept = [*range(len(least))]
+    going = sorted(kept, key=lambda index: (table.columns[index].weight, -index))
+    while (room := width - sum(least[index] + 2 for index in kept)) < 0 and len(kept) > 1:
         kept.remove(going.pop(0))
     widths = dict[int, int]()
     for index in kept:
@@ -163,20 +162,22 @@ def fitted(table: Table, width: int) -> dict[int, int]:
     return widths
 
 
-def table_terminal(table: Table, widths: Mapping[int, int]) -> rich.table.Table:
-    """Return all rows of a table for a terminal, with the columns of the `widths` that `fitted` gives."""
-    terminal = rich.table.Table(box=box.SIMPLE, pad_edge=False, show_header=any(head.title for head in table.columns))
-    for index, width in widths.items():
+def table_terminal(table: Table, width: int) -> tuple[rich.table.Table, list[Column]]:
+    """Return all rows of a table for a terminal of `width` characters, and the columns that it has no room for."""
+    widths = fitted(table, width)
+    left = 1 if sum(widths.values()) + 3 * len(widths) - 1 <= width else 0
+    terminal = rich.table.Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, left),
+                                show_header=any(head.title for head in table.columns))  # fmt: skip
+    for index, room in widths.items():
         terminal.add_column(Text(table.columns[index].title), justify="right" if table.on_right(index) else "left",
-                            overflow="fold", width=width)  # fmt: skip
-    for index, cells in enumerate(table.texts(PLAIN_NOTHING)):
+                            overflow="fold", width=room)  # fmt: skip
+    for index, texts in enumerate(table.texts(PLAIN_NOTHING)):
         if index in table.gaps:
             terminal.add_section()
         style = table.styles.get(index, "bold green" if index in table.strong else None)
-        terminal.add_row(
-            *(Text(cells[column]) for column in widths), style=style
-        )  # as they are: Rich would read [brackets] as markup
-    return terminal
+        cells = [Text(texts[column]) for column in widths]  # as they are: Rich would read [brackets] as markup
+        terminal.add_row(*cells, style=style)
+    return terminal, [column for index, column in enumerate(table.columns) if index not in widths]
 
 
 def table_csv(table: Table | Data) -> str:
