@@ -21,11 +21,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table as Grid
 
 from harness.formats import last_line
-from harness.tables import Table, table_terminal
+from harness.tables import Column, Table, table_terminal
 from harness.trials import Trial, TrialObserver
 
 FILE_WIDTH = 500
-"""Columns of a table that goes into a file or a pipe."""
+"""Characters of a line of a table that goes into a file or a pipe: wide, so that nearly all columns are there."""
 
 
 def drop_lost_output() -> None:
@@ -52,12 +52,17 @@ class Console:
         drop_lost_output()
         self.rich.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    def table(self, table: Table) -> None:
-        """Write a table below its caption, if it has one."""
+    def table(self, table: Table) -> list[Column]:
+        """Write a table below its caption, if it has one, and name and return the columns that there is no room for."""
         if table.caption:
             self.say(table.caption)
         drop_lost_output()
-        self.rich.print(table_terminal(table))
+        terminal, left_out = table_terminal(table, self.rich.width)
+        self.rich.print(terminal)
+        if left_out:
+            names = ", ".join(column.title for column in left_out)
+            self.rich.print(f"not shown at {self.rich.width} columns: {names}", highlight=False, markup=False)
+        return left_out
 
     def result(self, data: Mapping[str, Any]) -> None:
         """Write the JSON object, if it was asked for."""

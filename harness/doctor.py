@@ -187,7 +187,7 @@ def show(checkup: Checkup, console: Console) -> None:
 
 def to_table(name: str, findings: list[Finding]) -> Table:
     """Return the findings as a table."""
-    columns = [Column("trial", align="right"), Column("what disagrees"), Column("can be repaired")]
+    columns = [Column("trial", align="right"), Column("what disagrees", prose=True), Column("can be repaired")]
     rows: list[list[Cell]] = [[item.trial, item.what, "no" if item.repair is None else "yes"] for item in findings]
     return Table("findings", f"{name}:", columns, rows)
 

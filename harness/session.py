@@ -31,9 +31,9 @@ from harness.reporting.ablation.record import read_ablation
 from harness.reporting.next_steps import next_commands, resume_command, storage_option
 from harness.reporting.record import read_or_rebuild
 from harness.reporting.reports import report_on
-from harness.reporting.results import FILES, Collector, Results, summary, to_table, write_results
+from harness.reporting.results import FILES, Collector, Results, best_values, summary, to_table, write_results
 from harness.run_folder import PICTURE, REPRESENTATIONS, RunInfo, existing_folder, kind_of, read_run, sole_driver
-from harness.tables import Table
+from harness.tables import Column, Table
 from harness.tracking.node_metrics import NodeMetrics
 from harness.tracking.recorder import Delivery, MlflowRecorder, close_books, recording, replay, tags_of
 from harness.tracking.stores import OUTBOX, check_places
@@ -112,7 +112,7 @@ def record_session(session: Session, work: Callable[[Sequence[TrialObserver]], o
             except OSError as error:  # a full disk: how the session ended must be said all the same
                 console.say(f"results cannot be written into {folder}: {error}")
         page = leave_report(folder, recorder, console) if report else None
-    show(results, console)
+    show(results, folder, console)
     if page is not None:
         console.say(f"report: {page}")
     if (folder / PICTURE).exists():
@@ -218,14 +218,14 @@ def _finished(folder: Path, request: Request, metric: str) -> Ablation | None:
 def show_ablation(ablation: Ablation, storage: Path, console: Console) -> None:
     """Write the table of an ablation or a confirmation, what it amounts to, and what may be typed next."""
     folder = storage.resolve() / ablation.name
-    show_table(ablation, console)
+    show_table(ablation, folder, console)
     console.say(f"next: {next_commands(folder, ablation.tracking_uri, program())}")
     console.result({**ablation.to_dict(), "folder": str(folder)})
 
 
-def show_table(ablation: Ablation, console: Console) -> None:
+def show_table(ablation: Ablation, folder: Path, console: Console) -> None:
     """Write the table of an ablation or a confirmation, and what it amounts to."""
-    console.table(ablation_table(ablation))
+    _show_table(ablation_table(ablation), folder, console)
     for line in ablation_lines(ablation):
         console.say(line)
 
@@ -331,11 +331,23 @@ def program() -> str:
     return called if Path(called).name == "s4" and shutil.which("s4") != shutil.which(called) else "s4"
 
 
-def show(results: Results, console: Console) -> None:
-    """Write the table of results and its summary."""
-    console.table(to_table(results))
+def show(results: Results, folder: Path, console: Console) -> None:
+    """Write the table of results, what the best trial set where there is no room for it, and a summary."""
+    left_out = _show_table(to_table(results), folder, console)
+    if any(column.name in results.paths for column in left_out) and results.best is not None:
+        console.say(f"values of trial {results.best.number}, the best:")
+        for line in best_values(results):
+            console.say(f"  {line}")
     for line in summary(results):
         console.say(line)
+
+
+def _show_table(table: Table, folder: Path, console: Console) -> list[Column]:
+    """Write a table of a run, and how to see the columns that there is no room for; return these."""
+    left_out = console.table(table)
+    if left_out:
+        console.say(f"all columns: {program()} report {folder.name}{storage_option(folder)} | less -S")
+    return left_out
 
 
 def leave_report(folder: Path, recorder: MlflowRecorder, console: Console) -> Path | None:
@@ -365,11 +377,11 @@ def report_again(storage: Path, name: str, console: Console) -> Path:
                          f"measurement: {way_on}")  # fmt: skip
     if kind_of(folder) in ("ablation", "confirm"):
         ablation = read_ablation(folder)
-        show_table(ablation, console)
+        show_table(ablation, folder, console)
         data = ablation.to_dict()
     else:
         results = read_or_rebuild(folder)
-        show(results, console)
+        show(results, folder, console)
         data = results.to_dict()
     try:
         page = report_on(folder)[0]

@@ -14,6 +14,7 @@ from typing import Literal
 
 import rich.table
 from rich import box
+from rich.cells import cell_len
 from rich.text import Text
 
 Cell = float | int | str | bool | None
@@ -22,6 +23,8 @@ NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 NOTHING = "–"  # noqa: RUF001  # an en dash is what typographers put into an empty cell
 PLAIN_NOTHING = "-"
 """The same in a terminal and in Markdown."""
+PROSE = 20
+"""Least width of a column of prose in a terminal, in characters."""
 MARKDOWN_SPECIAL = re.compile(r"([\\*\[\]<>|#~]|(?<![^\W_])_|_(?![^\W_]))")
 """What Markdown reads as more than text; of underscores those that are not within a word."""
 LATEX_SPECIAL = {
@@ -49,6 +52,10 @@ class Column:
     """Format of numbers, as in `format`; empty: with four digits."""
     align: Literal["auto", "right"] = "auto"
     """`auto`: numbers to the right, texts to the left."""
+    weight: int = 0
+    """Of columns that a terminal has no room for, those of the least weight are left out, of equal ones the last."""
+    prose: bool = False
+    """Whether a terminal may break its cells into lines; those of other columns stay whole."""
 
     def text(self, cell: Cell, nothing: str = NOTHING) -> str:
         """Return a cell of the column for people."""
@@ -129,20 +136,48 @@ def facts_table(name: str, caption: str, parts: Iterable[Sequence[tuple[str, str
     for part in parts:
         gaps.add(len(rows))
         rows += part
-    return Table(name, caption, [Column(""), Column("")], rows, gaps=frozenset(gaps - {0}))
+    return Table(name, caption, [Column(""), Column("", prose=True)], rows, gaps=frozenset(gaps - {0}))
 
 
-def table_terminal(table: Table) -> rich.table.Table:
-    """Return all rows of a table for a terminal."""
-    terminal = rich.table.Table(box=box.SIMPLE, pad_edge=False, show_header=any(head.title for head in table.columns))
+def fitted(table: Table, width: int) -> dict[int, int]:
+    """Return the width of each column that a terminal of `width` characters has room for, by the column's index.
+
+    Two spaces are between columns, and titles are broken between words, before a column is left out. One column is
+    always there, broken where it must be.
+    """
+    texts, least, most = [*table.texts(PLAIN_NOTHING)], list[int](), list[int]()
     for index, column in enumerate(table.columns):
-        terminal.add_column(Text(column.title), justify="right" if table.on_right(index) else "left", overflow="fold")
-    for index, cells in enumerate(table.texts(PLAIN_NOTHING)):
+        cells = max((cell_len(line) for row in texts for line in row[index].splitlines()), default=0)
+        word = max(map(cell_len, column.title.split()), default=0)
+        least.append(max(word, min(cells, PROSE) if column.prose else cells))
+        most.append(max(cell_len(column.title), cells))
+    kept = [*range(len(least))]
+    going = sorted(kept, key=lambda index: (table.columns[index].weight, -index))
+    while (room := width - sum(least[index] + 2 for index in kept)) < 0 and len(kept) > 1:
+        kept.remove(going.pop(0))
+    widths = dict[int, int]()
+    for index in kept:
+        widths[index] = max(1, min(most[index], least[index] + room))
+        room -= widths[index] - least[index]
+    return widths
+
+
+def table_terminal(table: Table, width: int) -> tuple[rich.table.Table, list[Column]]:
+    """Return all rows of a table for a terminal of `width` characters, and the columns that it has no room for."""
+    widths = fitted(table, width)
+    left = 1 if sum(widths.values()) + 3 * len(widths) - 1 <= width else 0
+    terminal = rich.table.Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, left),
+                                show_header=any(head.title for head in table.columns))  # fmt: skip
+    for index, room in widths.items():
+        terminal.add_column(Text(table.columns[index].title), justify="right" if table.on_right(index) else "left",
+                            overflow="fold", width=room)  # fmt: skip
+    for index, texts in enumerate(table.texts(PLAIN_NOTHING)):
         if index in table.gaps:
             terminal.add_section()
         style = table.styles.get(index, "bold green" if index in table.strong else None)
-        terminal.add_row(*map(Text, cells), style=style)  # as they are: Rich would read [brackets] as markup
-    return terminal
+        cells = [Text(texts[column]) for column in widths]  # as they are: Rich would read [brackets] as markup
+        terminal.add_row(*cells, style=style)
+    return terminal, [column for index, column in enumerate(table.columns) if index not in widths]
 
 
 def table_csv(table: Table | Data) -> str:

@@ -110,10 +110,11 @@ def confirmation_table(ablation: Ablation) -> Table:
     """Return the table of a confirmation, a row a configuration."""
     request, dev, val = ablation.request, ablation.request.watched, ablation.metric
     assert request.confirms is not None  # noqa: S101  # narrows the type, as above
-    columns = [Column("configuration"), Column("search", form=".4f"), Column("seeds", align="right"),
-               *(Column(title, form=".4f") for title in (dev, "std", "lower bound")),
-               Column("- baseline", align="right"), Column(val, form=".4f"), Column("std", form=".4f"),
-               Column("- baseline", align="right")]  # fmt: skip
+    columns = [Column("configuration", weight=2), Column("search", form=".4f"), Column("seeds", align="right"),
+               Column(dev, form=".4f", weight=1), Column("std", form=".4f"),
+               Column("lower bound", form=".4f", weight=2), Column("- baseline", align="right"),
+               Column(val, form=".4f", weight=2), Column("std", form=".4f"),
+               Column("- baseline", align="right", weight=2)]  # fmt: skip
     rows: list[list[Cell]] = []
     for name in (variant.name for variant in request.variants):
         whole, on_val = ablation.is_whole(name), [*ablation.scores(name, val).values()]

@@ -75,9 +75,11 @@ def to_table(ablation: Ablation) -> Table:
     if request.confirms is not None:
         return confirmation_table(ablation)
     watched = [] if metric == request.watched else [request.watched]
-    columns = [Column("variant"), Column("seeds", align="right"), Column(metric, form=f".{DECIMALS}f"),
-               Column("std", form=f".{DECIMALS}f"), Column(f"- {request.base}", form=f"+.{DECIMALS}f"),
-               Column("95 % interval", align="right"), Column("p", form=".2g"), Column("verdict"),
+    columns = [Column("variant", weight=2), Column("seeds", align="right"),
+               Column(metric, form=f".{DECIMALS}f", weight=2), Column("std", form=f".{DECIMALS}f"),
+               Column(f"- {request.base}", form=f"+.{DECIMALS}f", weight=2),
+               Column("95 % interval", align="right", weight=1), Column("p", form=".2g", weight=1),
+               Column("verdict", weight=2),
                *(Column(name, form=f".{DECIMALS}f") for name in watched)]  # fmt: skip
     compared = ablation.compare(metric)
     rows, styles = list[list[Cell]](), dict[int, str]()
@@ -136,7 +138,8 @@ def lines(ablation: Ablation) -> list[str]:
 
 def runs_table(request: Request, trials: Mapping[int, Trial]) -> Table:
     """Return every run of an ablation, whether it is done, and what its variant sets."""
-    columns = [Column(title) for title in ("run", "variant", "seed", "state", f"differs from {request.base} in")]
+    columns = [*map(Column, ("run", "variant", "seed", "state")),
+               Column(f"differs from {request.base} in", prose=True)]  # fmt: skip
     rows: list[list[Cell]] = []
     for number, run in enumerate(request.runs):
         state = str(trials[number].state) if number in trials else "to train"

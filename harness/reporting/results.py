@@ -177,8 +177,10 @@ def to_table(results: Results) -> Table:
     """Return the leaderboard: all trials, best first, the best one strong; its CSV has errors and hashes, too."""
     front = results.front
     others = [*results.others, "front"] if results.others else []
-    columns = [Column("rank"), Column("trial"), Column(results.metric, form=".4f"), Column("at step"), Column("steps"),
-               Column("state"), *map(Column, others), *map(Column, short(results.paths), results.paths)]  # fmt: skip
+    columns = [Column("rank", weight=2), Column("trial", weight=2), Column(results.metric, form=".4f", weight=2),
+               Column("at step", weight=1), Column("steps", weight=2), Column("state", weight=2),
+               *(Column(name, weight=1) for name in others),
+               *map(Column, short(results.paths), results.paths)]  # fmt: skip
     rows, exact, styles = list[list[Cell]](), list[list[Cell]](), dict[int, str]()
     names = {row.number: f"{row.number} ({name.rpartition(' ')[2]})" for name, row in results.starts.items()}
     for index, row in enumerate(results.rows):
@@ -231,6 +233,13 @@ def summary(results: Results) -> list[str]:
     ends = {"FAIL": "failed", "PRUNED": "was stopped"}
     ended = [row for row in results.rows if row.error and row.state in ends]
     return lines + [f"trial {row.number} {ends[row.state]}: {row.error}" for row in ended]
+
+
+def best_values(results: Results) -> list[str]:
+    """Return what the best trial set, a config path and its value a line; nothing where no trial is complete."""
+    values = results.best.values if results.best else {}
+    longest = max(map(len, values), default=0)
+    return [f"{path:{longest}}  {Column(path).text(values[path])}" for path in results.paths if path in values]
 
 
 def compared(results: Results) -> list[str]:

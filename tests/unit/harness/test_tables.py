@@ -158,7 +158,7 @@ def test_only_signs_of_numbers_become_minuses(text: str, expected: str) -> None:
 def terminal(table: Table, width: int = 100) -> str:
     console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system="standard")
     with console.capture() as capture:
-        console.print(table_terminal(table))
+        console.print(table_terminal(table, width)[0])
     return capture.get()
 
 
