@@ -100,6 +100,9 @@ PUBLISHED: dict[str, tuple[Any, str]] = {
 
 OURS: dict[str, str] = {
     "model.width": "of the tiny network",
+    "model.encoder": "read with encoders of timm only",
+    "model.freeze": "every parameter is trained",
+    "optimizer.encoder_lr_factor": "every parameter has the same learning rate",
     "augment.weak.scale_draw": "read where the scale is a range",
     "augment.strong.shift": "read where the place is centred",
     "augment.strong.box_area": "read where the box is drawn by its area",
