@@ -23,6 +23,7 @@ class DigitsData(Frozen):
     """
 
     name: Literal["digits"] = "digits"
+    """Kind of the data; another one starts from its own defaults."""
     image_size: int = Field(32, ge=16, le=512, multiple_of=4)
     """Height and width of a scene in pixels."""
     grid: int = Field(2, ge=1, le=16)
@@ -109,6 +110,7 @@ class FolderData(_Drawn):
     """A folder of images and masks: ROOT/{train,val}/{images,masks}/NAME.*; masks hold class indices or colours."""
 
     name: Literal["folder"] = "folder"
+    """Kind of the data; another one starts from its own defaults."""
     root: Path
     """The folder; relative paths are taken from where the command runs."""
     train: str = "train"
@@ -210,6 +212,7 @@ class VocData(_Published):
     """PASCAL VOC 2012, K = 21: ROOT/VOCdevkit/VOC2012/{JPEGImages,SegmentationClass,ImageSets/Segmentation}."""
 
     name: Literal["voc"] = "voc"
+    """Kind of the data; another one starts from its own defaults."""
     augmented: bool = True
     """Whether SBD's labels count as training images, 10 582 with VOC's 1464; without them, VOC's own alone."""
     sbd_root: Path | None = None
@@ -235,6 +238,7 @@ class CityscapesData(_Published):
     """Cityscapes, fine labels, K = 19: ROOT/{leftImg8bit,gtFine}/{train,val}/CITY/*.png."""
 
     name: Literal["cityscapes"] = "cityscapes"
+    """Kind of the data; another one starts from its own defaults."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -246,6 +250,7 @@ class Ade20kData(_Published):
     """ADE20K as of the scene parsing challenge, K = 150: ROOT/{images,annotations}/{training,validation}."""
 
     name: Literal["ade20k"] = "ade20k"
+    """Kind of the data; another one starts from its own defaults."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -257,6 +262,7 @@ class CocoStuffData(_Published):
     """COCO-Stuff 10K v1.1, K = 171: ROOT/{images,annotations,imageLists/{train,test}.txt}."""
 
     name: Literal["coco_stuff"] = "coco_stuff"
+    """Kind of the data; another one starts from its own defaults."""
 
     @property
     def classes(self) -> tuple[str, ...]:

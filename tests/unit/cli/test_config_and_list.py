@@ -81,3 +81,9 @@ def test_a_file_that_is_no_config_is_refused_in_one_line(
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert reason in said
+
+
+@pytest.mark.parametrize("preset", ["camvid_css", "voc_css_92", "cityscapes_css_186", "ade20k_css", "coco_stuff_css"])
+def test_no_setting_of_other_data_is_without_a_meaning(preset: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["config", preset, "--json"]) == 0
+    assert [path for path, row in json.loads(capsys.readouterr().out).items() if not row["meaning"]] == []
