@@ -163,7 +163,11 @@ class GangPool:
     def _keep_up(self, spec: GangSpec) -> None:
         name, runs, strikes, before = f"gang-{spec.gang}", 0, 0, 0
         while not self._closing.is_set():
-            reason = self._fit(spec, f"{name}-{runs}" if runs else name)
+            try:
+                reason = self._fit(spec, f"{name}-{runs}" if runs else name)
+            except RayLostError as error:  # to start anew would write into Ray's store, and its end ends this process
+                self._broken.append(str(error))
+                return
             if self._closing.is_set():
                 return
             runs += 1
@@ -190,7 +194,8 @@ class GangPool:
             self._moved = time.monotonic()
         try:
             self._trainer(spec, name).fit()
-        except (Exception, RayLostError) as error:
+        except Exception as error:
+            check_ray()
             return _in_a_line(error)
         return "in order"
 
