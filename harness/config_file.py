@@ -31,7 +31,9 @@ def named_config(preset: str) -> tuple[str, dict[str, Any]]:
     try:
         values = read_yaml(Path(preset).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, SpaceError) as error:
-        raise ConfigError(f"a config file must be YAML that can be read, {preset} is not ({error}): correct the file or its path") from None
+        raise ConfigError(
+            f"a config file must be YAML that can be read, {preset} is not ({error}): correct the file or its path"
+        ) from None
     if not isinstance(values, dict) or not isinstance(values.get("preset"), str):
         raise ConfigError(f"a config file must hold `preset: NAME` and settings, {preset} does not: write them")
     base = values.pop("preset")
