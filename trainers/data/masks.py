@@ -94,7 +94,7 @@ class ColourMasks:
         Raises:
             DataError: the file cannot be decoded, or it holds a colour without a label.
         """
-        pixels = np.asarray(_opaque(open_image(path, oriented=True), path).convert("RGB"))
+        pixels = np.asarray(colour_mask(path))
         codes = pixels.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
         at = np.searchsorted(self._codes, codes).clip(max=len(self._codes) - 1)
         unknown = self._codes[at] != codes
@@ -105,6 +105,15 @@ class ColourMasks:
             )
         labels: NDArray[np.uint8] = self._labels[at]
         return labels
+
+
+def colour_mask(path: Path) -> Image.Image:
+    """Read a mask of any format as colours, mode RGB.
+
+    Raises:
+        DataError: the file cannot be decoded, or it is not opaque.
+    """
+    return _opaque(open_image(path, oriented=True), path).convert("RGB")
 
 
 def _opaque(mask: Image.Image, path: Path) -> Image.Image:
