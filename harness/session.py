@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -23,7 +21,7 @@ from harness.ablation.run import to_table as ablation_table
 from harness.ablation.tracking import record_outcomes, run_tags
 from harness.cluster import allocate, cluster_slots, cores, local_slots
 from harness.connection import ray_session
-from harness.console import Console, Tally, show_progress
+from harness.console import Console, Tally, program, show_progress
 from harness.event_log import LEDGER, History, how_closed, pending, read_ledger, require_operations
 from harness.formats import counted
 from harness.gangs.jobs import Jobs, run_jobs
@@ -323,12 +321,6 @@ def going_on(console: Console, again: str) -> Iterator[None]:
         console.say(f"failed: {error}")
         console.say(f"once that is mended, {again}")
         raise
-
-
-def program() -> str:
-    """Return how this command was called, where it is not found by its name alone: `.venv/bin/s4`."""
-    called = sys.argv[0]
-    return called if Path(called).name == "s4" and shutil.which("s4") != shutil.which(called) else "s4"
 
 
 def show(results: Results, folder: Path, console: Console) -> None:

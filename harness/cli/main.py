@@ -16,6 +16,7 @@ import typer
 
 from harness.cli.ablate import ablate, confirm, noise
 from harness.cli.data import data
+from harness.cli.init import init
 from harness.cli.lists import config, list_
 from harness.cli.models import evaluate, predict
 from harness.cli.plan import plan
@@ -36,7 +37,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (train, tune, report, confirm, ablate, noise, evaluate, predict, plan, scale, sync, doctor, ui):
+for command in (init, train, tune, report, confirm, ablate, noise, evaluate, predict, plan, scale, sync, doctor, ui):
     app.command()(command)
 app.command()(config)
 app.command("list")(list_)

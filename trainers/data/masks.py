@@ -108,12 +108,15 @@ class ColourMasks:
 
 
 def colour_mask(path: Path) -> Image.Image:
-    """Read a mask of any format as colours, mode RGB.
+    """Read a mask of 1 or 8 bits, a palette or colours as mode RGB.
 
     Raises:
-        DataError: the file cannot be decoded, or it is not opaque.
+        DataError: the file cannot be decoded, is not opaque, or holds no colours of 8 bits a channel.
     """
-    return _opaque(open_image(path, oriented=True), path).convert("RGB")
+    mask = _opaque(open_image(path, oriented=True), path)
+    if mask.mode not in ("1", "L", "P", "RGB"):
+        raise DataError(f"a mask of colours must have 8 bits a channel, got mode {mask.mode} in {path}: save it as RGB")
+    return mask.convert("RGB")
 
 
 def _opaque(mask: Image.Image, path: Path) -> Image.Image:

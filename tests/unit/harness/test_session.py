@@ -9,12 +9,12 @@ import pytest
 from mlflow import MlflowClient
 from rich.console import Console as RichConsole
 
-from harness.console import Console
+from harness.console import Console, program
 from harness.experiment import CssExperiment
 from harness.reporting.next_steps import next_commands
 from harness.reporting.results import read_results, to_table
 from harness.run_folder import RunInfo, write_run
-from harness.session import Session, program, record_session
+from harness.session import Session, record_session
 from harness.trials import Trial, TrialObserver, TrialState
 from harness.tuning.objectives import Objective
 from search_spaces import load_space
