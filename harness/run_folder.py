@@ -47,6 +47,8 @@ TRIALS, GANGS, SPLITS, EVALUATION = "trials", "gangs", "splits", "evaluation"
 CONFIG, CONFUSION, OVERLAYS = "config.yaml", "confusion.png", "overlays.png"
 """Files in the folder of a trial that was evaluated: its whole config, the confusion matrix of the validation images,
 and the same images for every trial with truth, prediction, pseudo-labels of both spaces, confidence and similarity."""
+BEST = "best.yaml"
+"""The best settings of a search, as a config file."""
 PICTURE = "predictions.png"
 """Image, truth, prediction and pseudo-labels; a single training leaves one in its folder."""
 REPRESENTATIONS = "representations.png"

@@ -26,7 +26,8 @@ from harness.event_log import LEDGER, History, how_closed, pending, read_ledger,
 from harness.formats import counted
 from harness.gangs.jobs import Jobs, run_jobs
 from harness.reporting.ablation.record import read_ablation
-from harness.reporting.next_steps import next_commands, resume_command, storage_option
+from harness.reporting.best import write_best
+from harness.reporting.next_steps import next_commands, resume_command, storage_option, train_best
 from harness.reporting.record import read_or_rebuild
 from harness.reporting.reports import report_on
 from harness.reporting.results import FILES, Collector, Results, best_values, summary, to_table, write_results
@@ -376,6 +377,8 @@ def report_again(storage: Path, name: str, console: Console) -> Path:
         show(results, folder, console)
         data = results.to_dict()
     try:
+        if kind_of(folder) == "search" and write_best(folder, read_run(folder), results) is not None:
+            console.say(f"the best: {train_best(folder, program())}")
         page = report_on(folder)[0]
     except OSError as error:
         raise UnfinishedError(f"failed: the report cannot be written into {folder}: {error}") from None
@@ -400,9 +403,8 @@ def _record_outputs(recorder: MlflowRecorder, session: Session, results: Results
         charts = [metric, "train/loss/total", "quality/mix/miou", "quality/logit/miou", "health/predicted_entropy"]
         order = f"best/{metric.replace('/', '_')}"
         recorder.view("runs", "tags.`s4.kind` = 'trial'", order, [Chart(name, "LINE") for name in charts])
-        if results.best is not None:
-            overrides = {**session.info.settings, **session.space.fixed, **results.best.values}
-            recorder.artifact("best_overrides.yaml", yaml.safe_dump(overrides, sort_keys=False))
+    if (best := write_best(session.folder, session.info, results)) is not None:
+        recorder.artifact(best.name, best.read_text(encoding="utf-8"))
     for file in ("results.csv", "results.md"):
         recorder.artifact(file, (session.folder / file).read_text(encoding="utf-8"))
     for picture in (PICTURE, REPRESENTATIONS):

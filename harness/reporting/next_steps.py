@@ -9,6 +9,7 @@ from pathlib import Path
 from harness.ablation.results import Ablation
 from harness.reporting.document import Commands, Section
 from harness.reporting.record import Record
+from harness.run_folder import BEST
 from harness.tracking.stores import default_tracking_uri
 from search_spaces.ablation import list_plans, load_plan
 
@@ -20,7 +21,14 @@ def next_commands(folder: Path, tracking_uri: str, program: str = "s4") -> str:
     """Return the commands that show more of a run, in a line for a terminal."""
     name = shlex.quote(folder.name)
     report = f"{program} report {name}{storage_option(folder)}"
-    return f"{report}    records: {program} ui {name}{_tracking_option(tracking_uri)}"
+    best = f"    the best: {train_best(folder, program)}" if (folder / BEST).exists() else ""
+    return f"{report}{best}    records: {program} ui {name}{_tracking_option(tracking_uri)}"
+
+
+def train_best(folder: Path, program: str = "s4") -> str:
+    """Return the command that trains the best settings of a search."""
+    file, here = folder / BEST, Path.cwd()
+    return f"{program} train {shlex.quote(str(file.relative_to(here) if file.is_relative_to(here) else file))}"
 
 
 def resume_command(folder: Path, command: str, tracking_uri: str | None = None, program: str = "s4") -> str:
@@ -48,6 +56,8 @@ def search_steps(record: Record) -> Section:
         (f"s4 doctor {target}", "do ledger, Optuna, MLflow and checkpoints agree?"),
         ("s4 ui", "its records in MLflow"),
     ]
+    if (record.folder / BEST).exists():
+        rows.insert(1, (train_best(record.folder), "train the best settings"))
     if record.unfinished:
         rows.insert(0, (resume_command(record.folder, "tune"), "go on with the search"))
     return Section("Go on", [Commands(rows)])
