@@ -395,6 +395,18 @@ class Lock:
 LOCK = "driver.lock"
 
 
+def driver_of(folder: Path) -> str | None:
+    """Return which process drives a run now, without taking its lock; none: nobody does."""
+    try:
+        with (folder / LOCK).open(encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return (folder / LOCK).read_text(encoding="utf-8").strip() or "another process"
+    except OSError:  # nobody did, or a file system without locks, on which there are no runs
+        return None
+    return None
+
+
 def git_sha(path: Path = Path(__file__)) -> str | None:
     """Return the commit of the repository that tracks this file, with `-dirty` where it has changes; none outside one.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -62,6 +63,12 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
         except (yaml.YAMLError, ValueError, RecursionError):  # also no date, too many digits, too deep
             raise ConfigError(f"--set must have a YAML value, got {setting!r}: put it in quotes") from None
     return overrides
+
+
+def as_setting(path: str, value: Any) -> str:
+    """Return the word `path=value` that `parse_settings` reads as this value, JSON-able or with numbers as keys."""
+    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, sort_keys=False, width=math.inf)
+    return path + "=" + text.removesuffix("\n").removesuffix("\n...")
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
