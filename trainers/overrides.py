@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from trainers.config import DATA_KINDS
+from trainers.config.fields import read_word
 from trainers.errors import ConfigError
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -46,7 +47,7 @@ def apply_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
-    """Return `path=value` words as overrides; values are YAML: numbers, true, null, [1, 2].
+    """Return `path=value` words as overrides, each value as the field at its path is written (`read_word`).
 
     Raises:
         ConfigError: a word is not of this form, or sets a path twice.
@@ -59,9 +60,9 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
         if path in overrides:
             raise ConfigError(f"--set must name a path once, got {path} twice: remove one")
         try:
-            overrides[path] = yaml.safe_load(text)
+            overrides[path] = read_word(path, text)
         except (yaml.YAMLError, ValueError, RecursionError):  # also no date, too many digits, too deep
-            raise ConfigError(f"--set must have a YAML value, got {setting!r}: put it in quotes") from None
+            raise ConfigError(f"--set must have a YAML value, got {setting!r}: correct it") from None
     return overrides
 
 
@@ -89,6 +90,10 @@ def describe(error: ValidationError) -> str:
         path = ".".join(str(part) for part in item["loc"] if part not in DATA_KINDS)
         message = item["msg"].removeprefix("Value error, ")
         given = "" if isinstance(item["input"], dict | BaseModel) else f", got {item['input']!r}"
+        if item["type"] == "multiple_of":
+            step = item["ctx"]["multiple_of"]
+            below = item["input"] // step * step
+            message, given = f"must be a multiple of {step}", f"{given}: set {below} or {below + step}"
         findings.append(f"{path}: {message}{given}" if path else message)
     return "; ".join(findings)
 
