@@ -29,7 +29,6 @@ from harness.reporting.ablation.record import read_ablation
 from harness.reporting.best import write_best
 from harness.reporting.next_steps import next_commands, resume_command, storage_option, train_best
 from harness.reporting.record import read_or_rebuild
-from harness.reporting.reports import report_on
 from harness.reporting.results import FILES, Collector, Results, best_values, summary, to_table, write_results
 from harness.run_folder import PICTURE, REPRESENTATIONS, RunInfo, existing_folder, kind_of, read_run, sole_driver
 from harness.tables import Column, Table
@@ -345,6 +344,8 @@ def _show_table(table: Table, folder: Path, console: Console) -> list[Column]:
 
 def leave_report(folder: Path, recorder: MlflowRecorder, console: Console) -> Path | None:
     """Write the report and record its files; return the page, none where it failed: no run is lost for a picture."""
+    from harness.reporting.reports import report_on
+
     try:
         files = report_on(folder)
         for file in files:
@@ -363,6 +364,8 @@ def report_again(storage: Path, name: str, console: Console) -> Path:
         UsageError: there is no such run, or it has no results.
         UnfinishedError: the report cannot be written.
     """
+    from harness.reporting.reports import report_on
+
     folder = existing_folder(storage, name)
     if (measured := (folder / "scale.md").exists()) or kind_of(folder) == "scale":
         way_on = f"its table is {folder / 'scale.md'}" if measured else "it ended early, measure again with s4 scale"

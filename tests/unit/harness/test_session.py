@@ -102,7 +102,7 @@ def test_a_report_that_fails_loses_no_search(task: Session, monkeypatch: pytest.
     def broken(folder: Path) -> list[Path]:
         raise RuntimeError("no\nink")
 
-    monkeypatch.setattr("harness.session.report_on", broken)
+    monkeypatch.setattr("harness.reporting.reports.report_on", broken)
     out = io.StringIO()
     results = record_session(replace(task, console=Console(RichConsole(file=out, width=200), None)), play)
     assert results.counts == {"COMPLETE": 1}
