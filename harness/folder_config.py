@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.config_file import SUFFIXES
+from harness.formats import one_line
 from harness.run_folder import check_writable, write_whole
 from search_spaces.files import read_yaml
 from trainers.config.model import BUNDLED
@@ -73,7 +74,7 @@ def found_lines(survey: Survey) -> list[str]:
 
 def _lines(file: Path, survey: Survey, program: str) -> Iterator[str]:
     data, own = survey.data, load_preset(PRESET)
-    yield from (f"# {line}" for line in found_lines(survey))
+    yield from (f"# {one_line(line)}" for line in found_lines(survey))
     yield "# Next:"
     yield from (f"#     {line}" for line in next_lines(file, program))
     yield ""

@@ -19,6 +19,7 @@ from harness.reporting.record import read_or_rebuild
 from harness.reporting.results import STATES
 from harness.run_folder import COMMANDS, SPLITS, Kind, RunInfo, driver_of, read_run
 from harness.tracking.stores import OUTBOX
+from harness.trials import TrialState
 from harness.tuning.objectives import parse_objectives
 from search_spaces.space import parse_space
 from trainers.errors import UsageError
@@ -38,6 +39,7 @@ FILES: Mapping[str, str] = {
     "trials.jsonl": "every event of a trial",
 }
 """Files of a run that people look for, and what they are."""
+MEASURED = "scale.json"
 PARTS = ("labelled", "unlabelled", "dev")
 
 
@@ -108,12 +110,15 @@ def read_shown(folder: Path) -> Shown:
     history = read_ledger(folder / LEDGER, objective.maximise)
     ablation = _ablation(folder, history) if info.kind in ("ablation", "confirm") else None
     planned = _planned(info, ablation)
-    over = sum(trial.state.over for trial in history.trials.values())
-    finished = (folder / "scale.json").exists() if info.kind == "scale" else over >= planned
     states = ["RUNNING" if driver and not trial.state.over else str(trial.state) for trial in history.trials.values()]
+    if info.kind == "scale" and (folder / MEASURED).exists():  # it has no ledger
+        states = ["COMPLETE"] * planned
+    finished = sum(TrialState(state).over for state in states) >= planned
     begun = read_times(folder / LEDGER).began_unix
     command = _command(folder, info, ablation)
-    again = resume_command(folder, COMMANDS[info.kind][1].split()[1]) if info.kind in ("search", "train") else command
+    again = None if info.kind == "scale" else command
+    if info.kind in ("search", "train"):
+        again = resume_command(folder, COMMANDS[info.kind][1].split()[1])
     return Shown(
         name=folder.name, folder=str(folder), kind=info.kind,
         state="running" if driver else "finished" if finished else _ended(folder), driver=driver,

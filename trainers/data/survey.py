@@ -16,7 +16,7 @@ from trainers.config.base import SMALLEST_VIEW
 from trainers.config.data import MOST_CLASSES, NO_LABEL, SIDE_STEP, STEM
 from trainers.data.draw import draw_parts
 from trainers.data.files import MOST_STRETCHED, VALUES, Pair, classes_in, image_size, in_threads, require_masks
-from trainers.data.folder import IMAGE_SUFFIXES, SHOWN, FolderReader, list_pairs
+from trainers.data.folder import IMAGE_SUFFIXES, SHOWN, FolderReader, image_files, list_pairs
 from trainers.data.masks import Colour, IndexMasks, colour_mask
 from trainers.errors import DataError
 from trainers.overrides import describe
@@ -121,9 +121,9 @@ def find_pattern(images: Path, masks: Path) -> str:
     """Return what masks are called after their images, `{stem}.png`, `{stem}_mask.png`, ...: what fits the most.
 
     Raises:
-        DataError: there are no masks, none is named after an image, or they were saved with loss.
+        DataError: there are no images or masks, none is named after an image, or they were saved with loss.
     """
-    stems = {path.stem for path in images.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES}
+    stems = {path.stem for path in image_files(images)}
     there = {path.name for path in masks.iterdir()} if masks.is_dir() else set()
     there = {name for name in there if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")}
     if not there:

@@ -256,6 +256,7 @@ def one_class(root: Path) -> None:
         (one_class, "masks must hold two classes at least, got 0 alone"),
         (lambda root: (root / "val/masks/n1.png").unlink(), "every validation image must have a mask"),
         (lambda root: (root / "train/masks/n1.png").write_bytes(b"-"), "n1.png must be an image"),
+        (lambda root: [path.unlink() for path in (root / "train/images").iterdir()], "images must hold images (.jpg"),
         (lambda root: (root / "train").rename(root / "data"), "must hold train/images and train/masks, got none"),
     ],
 )  # fmt: skip

@@ -95,8 +95,19 @@ def test_a_run_that_was_killed_before_its_first_trial_is_shown(kind: str, tmp_pa
         write_run(folder, made_info(kind, {}, asked))  # type: ignore[arg-type]
     shown = read_shown(folder)
     assert (shown.kind, shown.state, shown.counts, shown.best) == (kind, "interrupted", {}, [])
-    assert shown.again is not None or kind == "scale"
+    assert (shown.again is None) == (kind == "scale")
     assert "none began" in "\n".join(lines(shown))
+
+
+def test_a_measurement_is_finished_once_it_is_written(tmp_path: Path) -> None:
+    request = make_request(CssExperiment.of("digits_css"), "weak", (1, 2), 20, 5, 10, 3)
+    (tmp_path / "m").mkdir()
+    write_run(tmp_path / "m", made_info("scale", {}, request.as_plain()))
+    (tmp_path / "m" / "scale.json").write_text("{}")
+    shown = read_shown(tmp_path / "m")
+    assert (shown.state, shown.counts, shown.again) == ("finished", {"COMPLETE": 2}, None)
+    assert shown.command is not None
+    assert shown.command.startswith("s4 scale digits_css --workers 1,2 --mode weak --steps 20")
 
 
 def test_an_own_experiment_has_no_command(tmp_path: Path) -> None:
