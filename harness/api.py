@@ -199,7 +199,8 @@ def train(
         experiment = _experiment(experiment or "digits_css", settings, method)
     with sole_driver(kept) if resume else new_run(place, name, experiment.name) as folder:
         check_places(folder, uri)
-        info = RunInfo.of("train", experiment, experiment.metric, {})
+        asked = {} if workers in (1, "1") else {"workers": str(workers)}
+        info = RunInfo.of("train", experiment, experiment.metric, asked)
         sizes = worker_sizes(workers, experiment)
         earlier = History()
         if resume:
