@@ -7,10 +7,10 @@ from pathlib import Path
 from harness.ablation.results import Ablation
 from harness.reporting.ablation.comparison import comparison, seeds
 from harness.reporting.ablation.differences import classes, forest
-from harness.reporting.ablation.overview import failures, lead, overview
-from harness.reporting.ablation.record import read_record
+from harness.reporting.ablation.overview import failures, few_seeds, lead, overview
+from harness.reporting.ablation.record import AblationRecord, read_record
 from harness.reporting.ablation.trainings import curves, health, pictures, quality
-from harness.reporting.document import Document
+from harness.reporting.document import Document, Facts, Note, Section
 from harness.reporting.next_steps import ablation_steps
 
 
@@ -32,3 +32,13 @@ def ablation_document(ablation: Ablation, folder: Path) -> Document:
     ]
     kind = "confirmation" if ablation.request.confirms else "ablation"
     return Document(ablation.name, kind, lead(ablation), [section for section in sections if section is not None])
+
+
+def scores_document(ablation: Ablation) -> Document:
+    """Return the report of scores of which nothing else is known."""
+    record = AblationRecord(ablation, Path(), {})
+    few = [Note(text, "caution") for text in few_seeds(ablation.compare(ablation.metric))]
+    facts = [("Base", record.base), ("Judged by", f"{record.metric}, higher is better"),
+             ("Paired by", "seed: what variants share it should share")]  # fmt: skip
+    sections = [Section("Overview", [*few, Facts(facts)]), comparison(record), forest(record), seeds(record)]
+    return Document(ablation.name, "comparison", lead(ablation), [section for section in sections if section])
