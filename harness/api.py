@@ -61,14 +61,13 @@ from harness.session import (
 )
 from harness.tracking.stores import OUTBOX, absolute_uri, check_places
 from harness.trials import Experiment, TrialObserver, TrialState, Value
-from harness.tuning.config import LASTING, SearchConfig, check_space, extremes, rungs
+from harness.tuning.config import LASTING, SearchConfig, extremes, fit_space, recorded_space, rungs
 from harness.tuning.objectives import Objective, check_metrics
 from harness.tuning.run import Search, run_search
 from harness.tuning.study import fault_of, rebuild, reconcile
 from harness.tuning.warm_start import earlier_trials
 from search_spaces import Space, SpaceError, load_space
 from search_spaces.ablation import AblationPlan, Variant, load_plan
-from search_spaces.space import parse_space
 from trainers.errors import UsageError
 from trainers.run import Decision, Run
 
@@ -315,7 +314,7 @@ def _search_session(
     experiment: Experiment, space: Space, config: SearchConfig, folder: Path, uri: str, console: Console
 ) -> Session:
     """Check everything that can be checked before anything starts."""
-    check_space(space, experiment)
+    space = fit_space(space, experiment)
     config.grace(experiment)
     check_places(folder, uri)
     experiment.check(config.workers_per_gang)
@@ -351,12 +350,13 @@ def _resume_search(
         except SpaceError:
             if "space" in options:
                 raise
-            space = parse_space(before.request["space"])  # its file is elsewhere, seen from here
+            space = recorded_space(before)  # its file is elsewhere, seen from here
     session = _search_session(experiment, space, config, folder, uri, console)
     _check_same_search(before, session.info, space.name, folder)
     fault = fault_of(folder, folder.name, read_ledger(folder / LEDGER))
     if fault is not None:
-        rebuilt = rebuild(folder, folder.name, space, session.objectives, config.constraints)
+        assert session.space is not None  # noqa: S101  # a search has one
+        rebuilt = rebuild(folder, folder.name, session.space, session.objectives, config.constraints)
         console.say(f"{fault}: {rebuilt}")
     return replace(session, earlier=reconcile(folder, folder.name, session.objectives[0])), config
 
@@ -560,7 +560,7 @@ def confirm(
             f"a confirmed search must maximise a metric dev/..., {search} has {before.metric}: confirm another"
         )
     chosen = _again(experiment, before, None)
-    space = parse_space(before.request["space"])
+    space = recorded_space(before)
     for row in rows:
         config_hash = chosen.resolve({**space.fixed, **row.values})[1]
         if config_hash != row.config_hash:

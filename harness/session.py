@@ -105,6 +105,7 @@ def record_session(session: Session, work: Callable[[Sequence[TrialObserver]], o
                 tracking_uri=session.tracking_uri, paths=paths, rows=collector.rows(paths, session.objectives),
                 objectives=[str(objective) for objective in session.objectives],
                 ours=space is not None and space.ours_params is not None,
+                published=space is None or bool(space.source),
             )  # fmt: skip
             try:
                 write_results(folder, results)

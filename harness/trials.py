@@ -23,8 +23,8 @@ INTERRUPTED = "interrupted"
 OVERHEADS = ("overhead/start_s", "overhead/report_s", "overhead/save_s", "overhead/unsaved")
 """Metrics that a gang adds to a report."""
 
-Value = float | int | str | bool | None
-"""A scalar that a search can set."""
+Value = float | int | str | bool | None | list[Any]
+"""What a search can set: a scalar, or a list of them."""
 
 
 class UnfinishedError(RuntimeError):

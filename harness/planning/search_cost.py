@@ -17,7 +17,7 @@ from harness.planning.arithmetic import Pace, Range, Shape
 from harness.planning.measure import Timing, existing, time_config
 from harness.planning.training_cost import Rows
 from harness.tables import Table, facts_table
-from harness.tuning.config import SearchConfig, check_space
+from harness.tuning.config import SearchConfig, fit_space
 from search_spaces import load_space
 from trainers.config import TrainConfig
 from trainers.cost import step_cost
@@ -76,8 +76,7 @@ def plan_search(
     for option, cap in (("--max-hours", options.max_hours), ("--max-device-hours", options.max_device_hours)):
         if cap is not None and not timed:
             raise UsageError(f"{option} must be compared with times, got --no-time: leave one of them out")
-    space, workers = load_space(options.space), options.workers_per_gang
-    check_space(space, experiment)
+    space, workers = fit_space(load_space(options.space), experiment), options.workers_per_gang
     grace_steps = options.grace(experiment)
     experiment.check(workers)
     slots = slots_at(address)

@@ -71,6 +71,8 @@ class Results:
     """Whether trial 1 is the second configuration of the space (`Space.ours`)."""
     reason: str | None = None
     """Why the session ended before all trials were over; none where they are."""
+    published: bool = True
+    """Whether the space says where its baseline comes from."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the results with their summary as JSON-able values."""
@@ -106,13 +108,18 @@ class Results:
 
     @property
     def baseline(self) -> Row | None:
-        """Trial 0 of a search, the published configuration."""
+        """Trial 0 of a search, the configuration that it is measured against."""
         return next((row for row in self.rows if row.number == 0), None) if self.kind == "search" else None
 
     @property
+    def baseline_name(self) -> str:
+        """What the baseline may be called."""
+        return "published baseline" if self.published else "baseline"
+
+    @property
     def starts(self) -> dict[str, Row]:
-        """The configurations that a search starts from, by name: the published baseline, and the space's own."""
-        rows = {"the published baseline": self.baseline}
+        """The configurations that a search starts from, by name: the (published) baseline, and the space's own."""
+        rows = {f"the {self.baseline_name}": self.baseline}
         if self.ours:
             rows["ours"] = next((row for row in self.rows if row.number == 1), None)
         return {name: row for name, row in rows.items() if row is not None}

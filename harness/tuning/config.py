@@ -5,13 +5,16 @@ from __future__ import annotations
 import importlib.util
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from harness.run_folder import RunInfo
 from harness.trials import Experiment, Value
 from harness.tuning.objectives import Constraint, Objective, parse_constraint, parse_objectives
-from search_spaces import Space
+from search_spaces import Space, SpaceError
+from search_spaces.space import parse_space, value_at
 from trainers.errors import ConfigError, UsageError
 from trainers.overrides import describe
 
@@ -216,23 +219,52 @@ def extremes(space: Space) -> Iterator[dict[str, Value]]:
         yield space.overrides(params)
 
 
-def check_space(space: Space, experiment: Experiment) -> None:
-    """Make sure that the config takes everything that the space can draw.
+def recorded_space(info: RunInfo) -> Space:
+    """Return the space of a search that has begun, as it was then."""
+    request = info.request
+    name = Path(request.get("options", {}).get("space", "space")).stem
+    return parse_space(request["space"], name).starting_from(info.config)
+
+
+def fit_space(space: Space, experiment: Experiment) -> Space:
+    """Return the space with a whole baseline, once the config takes everything that the space can draw.
+
+    What is set by hand may be searched where the file leaves its baseline open: the search starts from it.
 
     Raises:
         UsageError: a path does not exist, is also set by hand, or a value is refused.
     """
-    both = sorted(experiment.settings.keys() & {*space.paths, *space.fixed})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            if lost := _lost_paths(space, experiment):
+                raise ConfigError("; ".join(lost))
+            fitted = space.starting_from(experiment.config)
+            open_paths = fitted.published.keys() - space.published.keys()
+            both = sorted(experiment.settings.keys() & {*space.paths, *space.fixed} - open_paths)
+            for overrides in extremes(fitted) if not both else ():
+                experiment.resolve(overrides)
+        except (UsageError, SpaceError) as error:
+            raise ConfigError(f"space {space.name} must fit the config: {error}") from None
     if both:
         how = "searched" if both[0] in space.paths else "fixed"
         raise UsageError(
             f"--set must leave alone what the space {space.name} decides, {both[0]} is {how} there: "
             "remove the setting or take another space"
         )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for overrides in extremes(space):
+    return fitted
+
+
+def _lost_paths(space: Space, experiment: Experiment) -> list[str]:
+    """Return what the config says of paths that it does not have."""
+    lost = dict[str, None]()
+    for path in {**dict.fromkeys(space.paths), **space.fixed}:
+        try:
+            value_at(experiment.config, path)
+        except LookupError:
             try:
-                experiment.resolve(overrides)
+                experiment.resolve({**space.fixed, path: None})
             except UsageError as error:
-                raise ConfigError(f"space {space.name} must fit the config: {error}") from None
+                if "must exist" in str(error):
+                    lost[str(error)] = None
+    return [*lost]

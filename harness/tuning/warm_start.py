@@ -95,7 +95,7 @@ def earlier_trials(
 def distribution_of(parameter: Parameter) -> BaseDistribution:
     """Return the distribution from which the sampler draws the raw value."""
     if parameter.kind == "categorical":
-        return CategoricalDistribution(parameter.choices)
+        return CategoricalDistribution(parameter.raw_choices)
     low, high = parameter.raw_range
     if parameter.kind == "int":
         return IntDistribution(int(low), int(high), log=parameter.log, step=parameter.step)
