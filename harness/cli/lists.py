@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import types
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple
 
 import typer
 from pydantic import BaseModel
@@ -15,6 +14,7 @@ from harness.cli.options import Json, Preset, Settings, Storage
 from harness.console import open_console
 from harness.experiment import CssExperiment
 from harness.run_folder import kind_of, run_names
+from harness.space_file import choices_of
 from harness.tables import Column, Table
 from trainers.errors import UsageError
 from trainers.overrides import parse_settings
@@ -92,23 +92,10 @@ def settings_of(section: BaseModel, prefix: str = "") -> Iterator[Setting]:
 
 def _range(field: FieldInfo) -> str:
     """Return the choices of a field, or the bounds of its numbers."""
-    choices = [repr(choice) for choice in _choices(field.annotation)]
+    choices = [repr(choice) for choice in choices_of(field.annotation)]
     bounds = [text.format(getattr(limit, name)) for limit in field.metadata for name, text in BOUNDS.items()
               if getattr(limit, name, None) is not None]  # fmt: skip
     return ", ".join(bounds) or (" | ".join(choices) if len(choices) > 1 else "")
-
-
-def _choices(annotation: Any) -> list[Any]:
-    """Return the values of the literals in an annotation."""
-    if get_origin(annotation) is Literal:
-        return list(get_args(annotation))
-    if get_origin(annotation) in (Union, types.UnionType):
-        return [
-            choice
-            for part in get_args(annotation)
-            for choice in (_choices(part) or ([None] if part is types.NoneType else []))
-        ]
-    return []
 
 
 def _matches(row: Setting, search: str | None) -> bool:

@@ -21,6 +21,7 @@ from harness.cli.models import evaluate, predict
 from harness.cli.plan import plan
 from harness.cli.records import doctor, report, sync, ui
 from harness.cli.scale import scale
+from harness.cli.space import space
 from harness.cli.train import train
 from harness.cli.tune import tune
 from harness.trials import GangsBrokenError, UnfinishedError
@@ -41,6 +42,7 @@ for command in (train, tune, report, confirm, ablate, noise, evaluate, predict, 
 app.command()(config)
 app.command("list")(list_)
 app.add_typer(data, name="data")
+app.add_typer(space, name="space")
 
 
 def run(arguments: Sequence[str]) -> int:
