@@ -424,7 +424,7 @@ def ablate(
     metric: str | None = None,
     settings: Settings | None = None,
     name: str | None = None,
-    workers_per_gang: int = 1,
+    workers: int = 1,
     gangs: int | None = None,
     storage: Path | str = "runs",
     tracking_uri: str | None = None,
@@ -462,7 +462,7 @@ def ablate(
         raise UsageError(f"an ablation must have a base config, plan {plan.name} names none: give --preset")
     chosen = _experiment(experiment or plan.preset or "", settings)
     if not dry_run:
-        chosen.check(workers_per_gang)
+        chosen.check(workers)
         chosen.check_evaluation()
     judged = metric or ("val/miou" if chosen.trainer == "css" else chosen.metric)
     if not judged.startswith(("val/", "dev/")):
@@ -486,7 +486,7 @@ def ablate(
     check_places(folder, uri)
     with sole_driver(folder):
         return ablate_session(
-            folder, with_what_began(), chosen, judged, uri, console, workers=workers_per_gang, gangs=gangs,
+            folder, with_what_began(), chosen, judged, uri, console, workers=workers, gangs=gangs,
             address=address, observers=observers, report=report,
         )  # fmt: skip
 
@@ -494,26 +494,28 @@ def ablate(
 def noise(
     experiment: Experiment | str = "digits_css",
     *,
-    seeds: int = 5,
+    seeds: int | Sequence[int] = 5,
     settings: Settings | None = None,
     name: str | None = None,
     **options: Any,
 ) -> Ablation:
-    """Train one config with several seeds, from 0 on; `harness.ablation.noise.Noise` tells their spread.
+    """Train one config with several seeds; `harness.ablation.noise.Noise` tells their spread.
 
     Args:
-        options: of `ablate`: vary_data, workers_per_gang, gangs, storage, tracking_uri, address, console, quiet, ...
+        seeds: at least two, or how many from 0 on.
+        options: of `ablate`: vary_data, workers, gangs, storage, tracking_uri, address, console, quiet, ...
 
     Raises:
         UsageError, UnfinishedError, KeyboardInterrupt: as `ablate`.
     """
     chosen = _experiment(experiment, settings)
+    seeds = range(seeds) if isinstance(seeds, int) else seeds
+    if len(set(seeds)) < 2:
+        raise UsageError(f"a spread must be of two seeds at least, got {len(set(seeds))}: give more --seeds")
     plan = AblationPlan(
         f"noise of {chosen.name}", "the config as it is", chosen.name, chosen.name, (Variant(chosen.name, {}),), ""
     )
-    return ablate(
-        chosen, plan=plan, seeds=range(seeds), name=f"noise-{chosen.name}" if name is None else name, **options
-    )
+    return ablate(chosen, plan=plan, seeds=seeds, name=f"noise-{chosen.name}" if name is None else name, **options)
 
 
 def confirm(

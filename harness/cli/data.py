@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.cli.help import WHAT, Command, Group
 from harness.cli.options import Json, Preset, Settings
 from harness.console import open_console
 from harness.experiment import CssExperiment
@@ -23,25 +24,39 @@ if TYPE_CHECKING:
 INCOMPLETE = 2
 """Exit code where something is missing."""
 
-data = typer.Typer(help="Look at the data of a preset.", no_args_is_help=True)
+data = typer.Typer(cls=Group, no_args_is_help=True)
 
 
 @data.callback()
 def group() -> None:
-    """Look at the data of a preset."""
+    """Look at the data of a preset, and make masks of annotations.
+
+    Examples:
+        s4 data check digits_css
+    """
 
 
-@data.command()
+@data.command(cls=Command)
 def check(
     preset: Preset = "digits_css",
     settings: Settings = None,
-    decode: Annotated[bool, typer.Option("--decode", help="Decode every image and mask; takes minutes.")] = False,
+    decode: Annotated[
+        bool, typer.Option("--decode", help="Decode every image and mask; takes minutes.", rich_help_panel=WHAT)
+    ] = False,
     overlays: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Write 4 labelled images with their classes in colour there.")
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Write 4 labelled images with their classes in colour there.", rich_help_panel=WHAT
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say what there is of a preset's data, what is missing, and where to get it. Exit code 2 if it is incomplete."""
+    """Say what there is of a preset's data, what is missing, and where to get it. Exit code 2 if it is incomplete.
+
+    Examples:
+        s4 data check voc_css_92
+        s4 data check mine.yaml --decode --overlays seen
+    """
     from trainers.data.inventory import take_inventory
     from trainers.overlays import check_overlays, write_overlays
 
@@ -64,13 +79,22 @@ def check(
         raise typer.Exit(INCOMPLETE)
 
 
-@data.command()
+@data.command(cls=Command)
 def convert(
     annotations: Annotated[Path, typer.Argument(metavar="JSON", help="COCO annotations of instances.")],
-    out: Annotated[Path, typer.Option(help="A new folder of the masks, for example data/train/masks.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="FOLDER", help="A new one, of the masks, for example data/train/masks.", rich_help_panel=WHAT
+        ),
+    ],
     as_json: Json = False,
 ) -> None:
-    """Write a mask NAME.png of class indices for each annotated image of a COCO file, and say what data.classes are."""
+    """Write a mask NAME.png of class indices for each annotated image of a COCO file, and say what data.classes are.
+
+    Examples:
+        s4 data convert instances.json --out data/train/masks
+    """
     from trainers.data.coco_json import read_coco
     from trainers.errors import UsageError
     from trainers.predict import mask_image, write_png

@@ -10,6 +10,7 @@ import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from harness.cli.help import WHAT
 from harness.cli.options import Json, Preset, Settings, Storage
 from harness.console import open_console
 from harness.experiment import CssExperiment
@@ -36,11 +37,18 @@ class Setting(NamedTuple):
 
 def config(
     preset: Preset = "digits_css",
-    search: Annotated[str | None, typer.Option(metavar="WORD", help="Show what has this in path or meaning.")] = None,
+    search: Annotated[
+        str | None, typer.Option(metavar="WORD", help="Show what has this in path or meaning.", rich_help_panel=WHAT)
+    ] = None,
     settings: Settings = None,
     as_json: Json = False,
 ) -> None:
-    """List every path that --set and a space may name, with its value, its range and its meaning."""
+    """List every path that --set and a space may name, with its value, its range and its meaning.
+
+    Examples:
+        s4 config digits_css
+        s4 config --search temperature
+    """
     experiment = CssExperiment.of(preset, parse_settings(settings or []))
     rows = [row for row in settings_of(experiment.base) if _matches(row, search)]
     if not rows:
@@ -53,11 +61,19 @@ def config(
 
 
 def list_(
-    kind: Annotated[Kind | None, typer.Argument(help="What to list; default: all of it.")] = None,
+    kind: Annotated[
+        Kind | None,
+        typer.Argument(metavar="KIND", help="runs, presets, methods, spaces or plans; default: all of it."),
+    ] = None,
     storage: Storage = Path("runs"),
     as_json: Json = False,
 ) -> None:
-    """List runs, presets, methods, search spaces and ablation plans."""
+    """List runs, presets, methods, search spaces and ablation plans.
+
+    Examples:
+        s4 list
+        s4 list spaces
+    """
     from search_spaces import list_spaces
     from search_spaces.ablation import list_plans
     from trainers.methods import METHODS

@@ -7,29 +7,44 @@ from typing import Annotated
 
 import typer
 
+from harness.cli.help import WHAT, Command, Group
 from harness.cli.options import Json, Settings
 from harness.console import open_console
 from harness.experiment import CssExperiment
 from trainers.errors import UsageError
 from trainers.overrides import parse_settings
 
-space = typer.Typer(help="Write a search space, and look at one.", no_args_is_help=True)
+space = typer.Typer(cls=Group, no_args_is_help=True)
 
 
 @space.callback()
 def group() -> None:
-    """Write a search space, and look at one."""
+    """Write a search space, and look at one.
+
+    Examples:
+        s4 space new lr width --preset digits_css --out mine.yaml
+        s4 space show css_quick
+    """
 
 
-@space.command()
+@space.command(cls=Command)
 def new(
     parameters: Annotated[list[str], typer.Argument(metavar="PATH...", help="What is searched: lr, optimizer.lr.")],
-    preset: Annotated[str, typer.Option(metavar="PRESET", help="The values to search around.")] = "digits_css",
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="A new file; default: the terminal.")] = None,
+    preset: Annotated[
+        str, typer.Option(metavar="PRESET", help="The values to search around.", rich_help_panel=WHAT)
+    ] = "digits_css",
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A new file; default: the terminal.", rich_help_panel=WHAT)
+    ] = None,
     settings: Settings = None,
     as_json: Json = False,
 ) -> None:
-    """Write a space around a preset's values, to be edited: its ranges are guesses that the config takes."""
+    """Write a space around a preset's values, to be edited: its ranges are guesses that the config takes.
+
+    Examples:
+        s4 space new lr model.width --preset digits_css --out mine.yaml
+        s4 space new lambda_u delta_u
+    """
     from harness.space_file import draft_space
 
     if out is not None and out.exists():
@@ -44,14 +59,22 @@ def new(
         console.result({"space": text, "out": None if out is None else str(out)})
 
 
-@space.command()
+@space.command(cls=Command)
 def show(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="css, css_quick, encoder, or a YAML file.")],
-    preset: Annotated[str | None, typer.Option(metavar="PRESET", help="Take what a file leaves open from it.")] = None,
+    name: Annotated[str, typer.Argument(metavar="SPACE", help="css, css_quick, encoder, or a YAML file.")],
+    preset: Annotated[
+        str | None,
+        typer.Option(metavar="PRESET", help="Take what a file leaves open from it.", rich_help_panel=WHAT),
+    ] = None,
     settings: Settings = None,
     as_json: Json = False,
 ) -> None:
-    """Show what a space searches: ranges, conditions, and the values that a search starts from."""
+    """Show what a space searches: ranges, conditions, and the values that a search starts from.
+
+    Examples:
+        s4 space show css
+        s4 space show mine.yaml --preset digits_css
+    """
     from harness.space_file import range_text, space_table
     from harness.tuning.config import fit_space
     from search_spaces import load_space

@@ -79,16 +79,17 @@ def ablation_steps(ablation: Ablation, folder: Path) -> Section:
 def ablate_command(ablation: Ablation, folder: Path, seeds: Sequence[int]) -> str:
     """Return the command that goes on with an ablation, or with trainings of one configuration, with these seeds."""
     request = ablation.request
-    words = ["s4", "noise", request.preset, "--seeds", str(len(seeds))]
+    counted = tuple(seeds) == tuple(range(len(seeds)))
+    listed = ",".join(map(str, seeds)) + ("," if len(seeds) == 1 else "")  # a lone number would be a count
+    words = ["s4", "noise", request.preset, "--seeds", str(len(seeds)) if counted else listed]
     settings = {} if request.confirms else request.settings  # a confirmation has those of its search
     if request.confirms:
-        top, listed = str(len(ablation.others)), ",".join(map(str, seeds))
-        words = ["s4", "confirm", request.confirms.search, "--top", top, "--seeds", listed]
+        words = ["s4", "confirm", request.confirms.search, "--top", str(len(ablation.others)), "--seeds", listed]
     elif len(request.variants) > 1:
         # a plan that does not come with the package is in a file, which must be found again
         shipped = request.plan in list_plans() and load_plan(request.plan).text == request.plan_text
         plan = request.plan if shipped else f"{request.plan}.yaml"
-        words = ["s4", "ablate", plan, "--preset", request.preset, "--seeds", ",".join(map(str, seeds))]
+        words = ["s4", "ablate", plan, "--preset", request.preset, "--seeds", listed]
         if len(request.tried) < len(request.variants):
             words += ["--only", ",".join(ablation.others or [request.base])]
     if request.vary_data:

@@ -25,8 +25,6 @@ LASTING = (
     "grid_points", "seed", "warm_start", "stop_collapsed",
 )  # fmt: skip
 """Options that a search keeps when it goes on; the others may change from session to session."""
-HIDDEN = ("stagnation", "threads_per_worker", "save_interval_s", "min_free_gib", "patience_s")
-"""Options of Python alone."""
 
 
 class Abilities(NamedTuple):
@@ -85,14 +83,17 @@ class SearchConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     space: str = Field("css_quick", description="Search space: css, css_quick, encoder, or a YAML file.")
-    trials: int = Field(16, ge=1, description="Configurations to try; the first is the published one.")
+    trials: int = Field(16, ge=1, description="Configurations to try; the first is the baseline.")
     gangs: int | None = Field(None, ge=1, description="Trials that run at once; default: what fits.")
-    workers_per_gang: int = Field(1, ge=1, description="Processes that train one trial together.")
+    workers_per_gang: int = Field(
+        1, ge=1, json_schema_extra={"flags": ["--workers", "--workers-per-gang"]},
+        description="Processes that train one trial together.",
+    )  # fmt: skip
     scheduler: Scheduler = Field("asha", description="What stops bad trials early.")
     sampler: Sampler = Field("tpe", description="What proposes configurations.")
     objective: tuple[str, ...] = Field(
         (), json_schema_extra={"metavar": "METRIC[:min]"},
-        description="What is sought, default dev/miou; repeated: the Pareto front.",
+        description="What is sought; default: dev/miou. Repeated: the Pareto front.",
     )  # fmt: skip
     constraint: tuple[str, ...] = Field(
         (), json_schema_extra={"metavar": "METRIC<=NUMBER"},
@@ -106,7 +107,7 @@ class SearchConfig(BaseModel):
         None, ge=1, description="With pbt: steps between two exploits; default: the grace steps."
     )
     grid_points: int = Field(3, ge=1, description="With grid: values of each number.")
-    seed: int = Field(0, ge=0, description="Of the sampler; a training's own is --set seed=...")
+    seed: int = Field(0, ge=0, description="Of the sampler; that of trainings is --set seed=...")
     warm_start: str | None = Field(
         None, json_schema_extra={"metavar": "SEARCH"},
         description="Learn from an earlier search: name, folder, mlflow:EXPERIMENT/SEARCH.",
@@ -114,14 +115,24 @@ class SearchConfig(BaseModel):
     stop_collapsed: bool = Field(True, description="Stop a trial whose teacher predicts one class only.")
     terminator: bool = Field(False, description="End when 30 complete trials in a row brought nothing better.")
     max_hours: float | None = Field(
-        None, gt=0, description="End, ready to be resumed, after this much wall clock in all."
+        None,
+        gt=0,
+        description="End, ready to be resumed, after this much wall clock in all.",
+        json_schema_extra={"metavar": "HOURS"},
     )
-    max_device_hours: float | None = Field(None, gt=0, description="The same, for devices held times hours.")
+    max_device_hours: float | None = Field(
+        None, gt=0, description="The same, for hours times devices held.", json_schema_extra={"metavar": "HOURS"}
+    )
     keep_checkpoints: int = Field(5, ge=0, description="Best trials whose checkpoints stay.")
-    max_checkpoint_gib: float | None = Field(None, ge=0, description="What all checkpoints together may take.")
+    max_checkpoint_gib: float | None = Field(
+        None, ge=0, description="What all checkpoints together may take.", json_schema_extra={"metavar": "GIB"}
+    )
     retries: int = Field(2, ge=0, description="How often a trial whose workers died goes on.")
     hang_minutes: float = Field(
-        60.0, ge=0, description="A gang without a report for this long is started anew; 0: never."
+        60.0,
+        ge=0,
+        description="A gang without a report for this long is started anew; 0: never.",
+        json_schema_extra={"metavar": "MINUTES"},
     )
     recycle_after: int = Field(
         200, ge=0, description="Trials after which a gang's processes are started anew; 0: never."
@@ -143,6 +154,8 @@ class SearchConfig(BaseModel):
         Raises:
             UsageError: one does not exist or is out of range, or they do not fit each other; one line.
         """
+        if "workers" in options:  # what it is called everywhere else
+            options["workers_per_gang"] = options.pop("workers")
         try:
             return cls(**options)
         except ValidationError as error:
