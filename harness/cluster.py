@@ -216,7 +216,7 @@ def gang_count(slots: Slots, workers: int, wished: int | None, trials: int) -> i
     if needed > slots.count:
         raise UsageError(
             f"gangs x workers must be at most the {slots.count} {slots.unit}s there are, got {wished or 1} x {workers} "
-            f"= {needed}: lower --gangs or --workers-per-gang"
+            f"= {needed}: lower --gangs or --workers"
         )
     return min(wished or fit, trials)
 

@@ -16,8 +16,8 @@ Run = Annotated[
     str,
     typer.Argument(
         metavar="RUN",
-        help="NAME of a training or search (its best trial), NAME/TRIAL, an MLflow run's id or name, "
-        "models:/NAME@ALIAS or models:/NAME/VERSION.",
+        help="NAME of a training or search (its best trial), NAME/TRIAL, NAME/VARIANT/SEED of an ablation, an MLflow "
+        "run's id or name, models:/NAME@ALIAS or models:/NAME/VERSION.",
     ),
 ]
 
