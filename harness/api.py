@@ -30,6 +30,7 @@ from harness.connection import ray_session
 from harness.console import Console, make_console
 from harness.event_log import LEDGER, History, read_ledger, require_operations
 from harness.experiment import CssExperiment
+from harness.formats import counted
 from harness.gangs.jobs import Jobs, run_jobs
 from harness.models.evaluate_model import evaluate_model
 from harness.models.evaluation import Evaluation
@@ -141,7 +142,7 @@ def _search(
         console.say(line)
     local = _plan_search(session, config, local_slots()) if address == "local" else None
     again = go_on_with(session.folder, "tune", uri)
-    with going_on(console, again), ray_session(address, cpus=cores() if local else None):
+    with going_on(console, again), ray_session(address, cpus=cores() if local else None, say=console.say):
         allocation, warm = local or _plan_search(session, config, cluster_slots())
         write_run(session.folder, session.info)
         assert session.space is not None  # noqa: S101  # a search has one
@@ -215,7 +216,8 @@ def train(
         for line in experiment.describe():
             console.say(line)
         session.announce(
-            f"{folder.name}: {info.preset}, {info.horizon} steps, a report every {info.report_every}, {workers} workers"
+            f"{folder.name}: {info.preset}, {counted(info.horizon, 'step')}, a report every {info.report_every}, "
+            f"{workers} worker{'' if str(workers) == '1' else 's'}"
         )
         return _train(session, sizes, address, observers, report)
 
@@ -228,7 +230,7 @@ def _train(
     again = go_on_with(folder, "train", session.tracking_uri)
     with (
         going_on(console, again),
-        ray_session(address, cpus=max(cores(), sizes[-1]) if address == "local" else None),
+        ray_session(address, cpus=max(cores(), sizes[-1]) if address == "local" else None, say=console.say),
     ):
         write_run(folder, session.info)
         allocation = Allocation(use_gpu=cluster_slots().unit == "GPU", workers_per_gang=sizes[0])
@@ -392,10 +394,10 @@ def _plan_search(session: Session, config: SearchConfig, slots: Slots) -> tuple[
     stops = ", ".join(map(str, rungs(info.horizon, config.grace(session.experiment), config.reduction_factor)))
     early = f"asha stops all but 1 in {config.reduction_factor} at steps {stops}" if stops else "asha has no rung"
     session.announce(
-        f"{session.folder.name}: {config.trials} trials of {info.preset} in space {space.name} ({len(space.paths)} "
-        f"parameters), sampler {config.sampler}",
-        f"{allocation.gangs} gangs x {config.workers_per_gang} workers = {workers} of {slots.count} {slots.unit}s; "
-        f"horizon {info.horizon} steps, a report every {info.report_every}; "
+        f"{session.folder.name}: {counted(config.trials, 'trial')} of {info.preset} in space {space.name} "
+        f"({counted(len(space.paths), 'parameter')}), sampler {config.sampler}",
+        f"{allocation.words} = {workers} of {counted(slots.count, slots.unit)}; "
+        f"horizon {counted(info.horizon, 'step')}, a report every {info.report_every}; "
         f"{early if config.scheduler == 'asha' else config.scheduler}",
     )
     return allocation, warm

@@ -18,6 +18,7 @@ import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from harness.connection import KNOCK_TIMEOUT_S
+from harness.formats import counted
 from trainers.errors import UsageError
 
 PROGRAMS = ("s4-harness", "torch", "ray", "numpy")
@@ -193,6 +194,11 @@ class Allocation:
     most_gangs: int = 0
     """Gangs are added up to this number where nodes join; 0: none is."""
     use_gpu: bool = False
+
+    @property
+    def words(self) -> str:
+        """For people: `2 gangs x 1 worker`."""
+        return f"{counted(self.gangs, 'gang')} x {counted(self.workers_per_gang, 'worker')}"
 
 
 def allocate(slots: Slots, workers: int, gangs: int | None, trials: int) -> Allocation:

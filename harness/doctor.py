@@ -274,7 +274,9 @@ def check_outbox(records: Records) -> Iterator[Finding]:
         return
     left = pending(outbox)
     if left:
-        yield Finding(None, f"{left} records did not reach MLflow", lambda: replay(outbox, records.tracking_uri))
+        yield Finding(
+            None, f"{counted(left, 'record')} did not reach MLflow", lambda: replay(outbox, records.tracking_uri)
+        )
 
 
 def check_runs(records: Records) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from harness.experiment import CssExperiment
+from harness.formats import counted
 from harness.tables import Column, Table
 from harness.tuning.config import fit_space
 from search_spaces import Parameter, Space, SpaceError
@@ -171,7 +172,7 @@ def space_table(space: Space) -> Table:
         row = [item.path, range_text(item), *(start.get(item.path) for start in starts)]
         only = "; ".join(f"{path} is {' or '.join(map(str, values))}" for path, values in item.when.items())
         rows.append([*row, only] if len(columns) > len(row) else row)
-    return Table("space", f"{space.name}: {len(rows)} parameters, drawn in this order", columns, rows)
+    return Table("space", f"{space.name}: {counted(len(rows), 'parameter')}, drawn in this order", columns, rows)
 
 
 def range_text(item: Parameter) -> str:

@@ -13,6 +13,7 @@ from harness.cli.help import WHAT, Command, Group
 from harness.cli.options import Json, Preset, Settings
 from harness.console import open_console
 from harness.experiment import CssExperiment
+from harness.formats import counted
 from trainers.config import DigitsData, FileData, FolderData
 from trainers.config.data import NO_LABEL
 from trainers.overrides import parse_settings
@@ -106,7 +107,8 @@ def convert(
         for name, label in draw():
             write_png(out / f"{name}.png", mask_image(label, len(classes)))
         setting = f"data.classes={json.dumps(classes, ensure_ascii=False)}"
-        console.say(f"{count} masks in {out}; {without} images without annotations count as not labelled")
+        more = counted(without, "image")
+        console.say(f"{counted(count, 'mask')} in {out}; {more} without annotations count as not labelled")
         console.say(f"set {setting}")
         console.result({"folder": str(out), "masks": count, "without": without, "classes": classes})
 
@@ -114,7 +116,7 @@ def convert(
 def lines(preset: str, inventory: Inventory, data: DigitsData | FileData) -> Iterator[str]:
     """Yield a short table, what masks hold and, where something is missing, what and where to get it."""
     rows = {"preset": preset, "data": inventory.title, "root": inventory.root or "none: nothing to download"}
-    rows |= {role: f"{count} images" for role, count in inventory.images.items()}
+    rows |= {role: counted(count, "image") for role, count in inventory.images.items()}
     rows |= {f"{part} masks": count for part, count in inventory.masks.items()}
     rows["classes"] = str(inventory.classes)
     if inventory.sizes is not None:

@@ -11,6 +11,7 @@ import typer
 from harness.cli.help import RECORDS, WHAT
 from harness.cli.options import Json, Storage, TrackingUri
 from harness.console import open_console
+from harness.formats import counted
 from harness.run_folder import named_folder, run_names
 from harness.tracking.stores import absolute_uri
 from trainers.errors import UsageError
@@ -59,7 +60,7 @@ def sync(
     from harness.session import send_records
 
     delivery = send_records(named_folder(storage, name), absolute_uri(tracking_uri))
-    sys.stdout.write(f"{delivery.applied} operations sent, {delivery.pending} left\n")
+    sys.stdout.write(f"{counted(delivery.applied, 'operation')} sent, {delivery.pending} left\n")
     if delivery.note:
         sys.stderr.write(f"s4: {delivery.note}\n")
         raise typer.Exit(1)

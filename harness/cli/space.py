@@ -11,6 +11,7 @@ from harness.cli.help import WHAT, Command, Group
 from harness.cli.options import Json, Settings
 from harness.console import open_console
 from harness.experiment import CssExperiment
+from harness.formats import counted
 from trainers.errors import UsageError
 from trainers.overrides import parse_settings
 
@@ -55,7 +56,9 @@ def new(
             console.say(text.rstrip("\n"))
         else:
             out.write_text(text, encoding="utf-8")
-            console.say(f"{out}: {len(text.splitlines()) // 2} parameters; next: s4 tune {preset} --space {out}")
+            console.say(
+                f"{out}: {counted(len(text.splitlines()) // 2, 'parameter')}; next: s4 tune {preset} --space {out}"
+            )
         console.result({"space": text, "out": None if out is None else str(out)})
 
 

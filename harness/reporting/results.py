@@ -225,7 +225,9 @@ def summary(results: Results) -> list[str]:
     states = ", ".join(f"{count} {STATES[state]}" for state, count in results.counts.items())
     lines = [f"{counted(len(results.rows), 'trial')}{f' ({states})' if states else ''} in {results.elapsed_s:.0f} s"]
     best = results.best
-    if best is not None and best.best is not None:
+    if results.kind == "train" and results.rows:
+        lines = [_course(results, results.rows[0])]
+    elif best is not None and best.best is not None:
         line = f"best: trial {best.number}, {results.metric} {best.best:.4f} at step {best.best_step}"
         line += "".join(f", {name}" for name, row in results.starts.items() if row is best)
         others = compared(results)
@@ -238,8 +240,19 @@ def summary(results: Results) -> list[str]:
         start = f"{over['start_s']:.3f} s from a trial's submission to the end of its first step"
         lines.append(f"overhead (medians): {start}, {1000 * over['report_s']:.1f} ms a report")
     ends = {"FAIL": "failed", "PRUNED": "was stopped"}
-    ended = [row for row in results.rows if row.error and row.state in ends]
+    ended = [row for row in results.rows if row.error and row.state in ends and results.kind != "train"]
     return lines + [f"trial {row.number} {ends[row.state]}: {row.error}" for row in ended]
+
+
+def _course(results: Results, row: Row) -> str:
+    """Return what became of a single training, in a sentence."""
+    way = f"{row.step} of {counted(results.horizon, 'step')} in {results.elapsed_s:.0f} s"
+    line = f"{results.name}: {'trained' if row.state == 'COMPLETE' else f'{STATES[row.state]} after'} {way}"
+    if row.best is not None:
+        line += f"; the best {results.metric} is {row.best:.4f}, at step {row.best_step}"
+        last = row.final.get(results.metric)
+        line += "" if last is None or row.best_step == row.step else f", and {last:.4f} at the end"
+    return f"{line}; {row.error}" if row.error else line
 
 
 def best_values(results: Results) -> list[str]:

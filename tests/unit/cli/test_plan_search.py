@@ -192,7 +192,7 @@ def test_the_table_says_what_is_expected_and_what_was_measured(scheduler: str) -
     table = to_table(costing(replace(SHAPE, scheduler=scheduler)))
     cells = " ".join(str(cell) for row in table.rows for cell in row)
     said = {"asha": "6.79 go on (expected)", "none": "none is stopped", "median": "not foreseen"}[scheduler]
-    for part in (said, "20 steps in one process", "step 4 s", "2 x 1 workers = 2 of 2 CPUs", "12 at once at most"):
+    for part in (said, "20 steps in one process", "step 4 s", "2 x 1 worker = 2 of 2 CPUs", "12 at once at most"):
         assert part in cells
 
 
