@@ -26,7 +26,7 @@ from harness.tables import Column, Table, table_terminal
 from harness.trials import Trial, TrialObserver
 
 FILE_WIDTH = 500
-"""Characters of a line of a table that goes into a file or a pipe: wide, so that nearly all columns are there."""
+"""Characters of a line of a table that goes into a file or a pipe where $COLUMNS does not say: nearly all columns."""
 
 
 def drop_lost_output() -> None:
@@ -59,7 +59,12 @@ class Console:
             self.say(table.caption)
         drop_lost_output()
         terminal, left_out = table_terminal(table, self.rich.width)
-        self.rich.print(terminal)
+        if self.rich.is_terminal:
+            self.rich.print(terminal)
+        else:
+            with self.rich.capture() as drawn:
+                self.rich.print(terminal)
+            self.say("\n".join(line.rstrip() for line in drawn.get().splitlines()))
         if left_out:
             names = ", ".join(column.title for column in left_out)
             self.rich.print(f"not shown at {self.rich.width} columns: {names}", highlight=False, markup=False)
@@ -87,12 +92,18 @@ def open_console(as_json: bool) -> Iterator[Console]:
     """Yield the console of a command. With JSON, whatever libraries print goes to stderr, too."""
     out, stream = (sys.stdout, sys.stderr) if as_json else (None, sys.stdout)
     with contextlib.redirect_stdout(stream):
-        yield Console(_Terminal(file=stream, width=None if stream.isatty() else FILE_WIDTH), out)
+        yield Console(_Terminal(file=stream, width=width_for(stream)), out)
 
 
 def make_console(quiet: bool = False) -> Console:
     """Return a console on stdout, or one that writes nowhere."""
-    return Console(_Terminal(quiet=quiet, width=None if sys.stdout.isatty() else FILE_WIDTH), None)
+    return Console(_Terminal(quiet=quiet, width=width_for(sys.stdout)), None)
+
+
+def width_for(stream: TextIO) -> int | None:
+    """Return how wide lines may be; none: as the terminal is."""
+    wished = os.environ.get("COLUMNS", "")
+    return None if stream.isatty() else int(wished) if wished.isdecimal() and int(wished) > 0 else FILE_WIDTH
 
 
 HEARTBEAT_S = 10.0
