@@ -96,7 +96,7 @@ def search(
     quiet: bool = False,
     **options: Any,
 ) -> Results:
-    """Search a space of hyperparameters: published values first, bad trials stopped early, all of it recorded.
+    """Search a space of hyperparameters: the baseline first, bad trials stopped early, all of it recorded.
 
     Ctrl-C ends a search in order and raises KeyboardInterrupt; `resume=True` with its `name` goes on, after a crash
     too: what is not given is as it began.
@@ -540,7 +540,7 @@ def confirm(
 ) -> Ablation:
     """Train a search's best configurations and those that it started from, with paired seeds, to the full horizon.
 
-    It started from the published baseline and, where the space has them, values of its own. The configuration with the
+    It started from its baseline and, where the space has them, values of its own. The configuration with the
     highest lower bound on dev, and these two, are then evaluated on the validation images, once.
     The same call goes on where an interrupted one stopped.
 

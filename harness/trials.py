@@ -59,7 +59,7 @@ class Trial:
     """One configuration of a search, and what has become of it."""
 
     number: int
-    """Position in the search, from 0; trial 0 is the published baseline."""
+    """Position in the search, from 0; trial 0 is the baseline of the space."""
     params: Mapping[str, Value]
     """What the sampler drew, by the names of the search space."""
     overrides: Mapping[str, Value]
@@ -231,7 +231,7 @@ class SearchSpace(Protocol):
 
     @property
     def baseline_params(self) -> Mapping[str, Value]:
-        """The published baseline as the sampler would have drawn it; always trial 0."""
+        """The baseline as the sampler would have drawn it; always trial 0."""
         ...
 
     @property
