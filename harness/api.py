@@ -30,6 +30,7 @@ from harness.connection import ray_session
 from harness.console import Console, make_console
 from harness.event_log import LEDGER, History, read_ledger, require_operations
 from harness.experiment import CssExperiment
+from harness.formats import counted
 from harness.gangs.jobs import Jobs, run_jobs
 from harness.reporting.results import Results, candidates, read_results
 from harness.run_folder import (
@@ -56,14 +57,13 @@ from harness.session import (
 )
 from harness.tracking.stores import OUTBOX, absolute_uri, check_places
 from harness.trials import Experiment, TrialObserver, TrialState, Value
-from harness.tuning.config import LASTING, SearchConfig, check_space, extremes, rungs
+from harness.tuning.config import LASTING, SearchConfig, extremes, fit_space, recorded_space, rungs
 from harness.tuning.objectives import Objective, check_metrics
 from harness.tuning.run import Search, run_search
 from harness.tuning.study import fault_of, rebuild, reconcile
 from harness.tuning.warm_start import earlier_trials
 from search_spaces import Space, SpaceError, load_space
 from search_spaces.ablation import AblationPlan, Variant, load_plan
-from search_spaces.space import parse_space
 from trainers.errors import UsageError
 from trainers.run import Decision, Run
 
@@ -95,7 +95,7 @@ def search(
     quiet: bool = False,
     **options: Any,
 ) -> Results:
-    """Search a space of hyperparameters: published values first, bad trials stopped early, all of it recorded.
+    """Search a space of hyperparameters: the baseline first, bad trials stopped early, all of it recorded.
 
     Ctrl-C ends a search in order and raises KeyboardInterrupt; `resume=True` with its `name` goes on, after a crash
     too: what is not given is as it began.
@@ -141,7 +141,7 @@ def _search(
         console.say(line)
     local = _plan_search(session, config, local_slots()) if address == "local" else None
     again = go_on_with(session.folder, "tune", uri)
-    with going_on(console, again), ray_session(address, cpus=cores() if local else None):
+    with going_on(console, again), ray_session(address, cpus=cores() if local else None, say=console.say):
         allocation, warm = local or _plan_search(session, config, cluster_slots())
         write_run(session.folder, session.info)
         assert session.space is not None  # noqa: S101  # a search has one
@@ -216,7 +216,8 @@ def train(
         for line in experiment.describe():
             console.say(line)
         session.announce(
-            f"{folder.name}: {info.preset}, {info.horizon} steps, a report every {info.report_every}, {workers} workers"
+            f"{folder.name}: {info.preset}, {counted(info.horizon, 'step')}, a report every {info.report_every}, "
+            f"{workers} worker{'' if str(workers) == '1' else 's'}"
         )
         return _train(session, sizes, address, observers, report)
 
@@ -229,7 +230,7 @@ def _train(
     again = go_on_with(folder, "train", session.tracking_uri)
     with (
         going_on(console, again),
-        ray_session(address, cpus=max(cores(), sizes[-1]) if address == "local" else None),
+        ray_session(address, cpus=max(cores(), sizes[-1]) if address == "local" else None, say=console.say),
     ):
         write_run(folder, session.info)
         allocation = Allocation(use_gpu=cluster_slots().unit == "GPU", workers_per_gang=sizes[0])
@@ -315,7 +316,7 @@ def _search_session(
     experiment: Experiment, space: Space, config: SearchConfig, folder: Path, uri: str, console: Console
 ) -> Session:
     """Check everything that can be checked before anything starts."""
-    check_space(space, experiment)
+    space = fit_space(space, experiment)
     config.grace(experiment)
     check_places(folder, uri)
     experiment.check(config.workers_per_gang)
@@ -351,12 +352,13 @@ def _resume_search(
         except SpaceError:
             if "space" in options:
                 raise
-            space = parse_space(before.request["space"])  # its file is elsewhere, seen from here
+            space = recorded_space(before)  # its file is elsewhere, seen from here
     session = _search_session(experiment, space, config, folder, uri, console)
     _check_same_search(before, session.info, space.name, folder)
     fault = fault_of(folder, folder.name, read_ledger(folder / LEDGER))
     if fault is not None:
-        rebuilt = rebuild(folder, folder.name, space, session.objectives, config.constraints)
+        assert session.space is not None  # noqa: S101  # a search has one
+        rebuilt = rebuild(folder, folder.name, session.space, session.objectives, config.constraints)
         console.say(f"{fault}: {rebuilt}")
     return replace(session, earlier=reconcile(folder, folder.name, session.objectives[0])), config
 
@@ -392,10 +394,10 @@ def _plan_search(session: Session, config: SearchConfig, slots: Slots) -> tuple[
     stops = ", ".join(map(str, rungs(info.horizon, config.grace(session.experiment), config.reduction_factor)))
     early = f"asha stops all but 1 in {config.reduction_factor} at steps {stops}" if stops else "asha has no rung"
     session.announce(
-        f"{session.folder.name}: {config.trials} trials of {info.preset} in space {space.name} ({len(space.paths)} "
-        f"parameters), sampler {config.sampler}",
-        f"{allocation.gangs} gangs x {config.workers_per_gang} workers = {workers} of {slots.count} {slots.unit}s; "
-        f"horizon {info.horizon} steps, a report every {info.report_every}; "
+        f"{session.folder.name}: {counted(config.trials, 'trial')} of {info.preset} in space {space.name} "
+        f"({counted(len(space.paths), 'parameter')}), sampler {config.sampler}",
+        f"{allocation.words} = {workers} of {counted(slots.count, slots.unit)}; "
+        f"horizon {counted(info.horizon, 'step')}, a report every {info.report_every}; "
         f"{early if config.scheduler == 'asha' else config.scheduler}",
     )
     return allocation, warm
@@ -424,7 +426,7 @@ def ablate(
     metric: str | None = None,
     settings: Settings | None = None,
     name: str | None = None,
-    workers_per_gang: int = 1,
+    workers: int = 1,
     gangs: int | None = None,
     storage: Path | str = "runs",
     tracking_uri: str | None = None,
@@ -462,7 +464,7 @@ def ablate(
         raise UsageError(f"an ablation must have a base config, plan {plan.name} names none: give --preset")
     chosen = _experiment(experiment or plan.preset or "", settings)
     if not dry_run:
-        chosen.check(workers_per_gang)
+        chosen.check(workers)
         chosen.check_evaluation()
     judged = metric or ("val/miou" if chosen.trainer == "css" else chosen.metric)
     if not judged.startswith(("val/", "dev/")):
@@ -486,7 +488,7 @@ def ablate(
     check_places(folder, uri)
     with sole_driver(folder):
         return ablate_session(
-            folder, with_what_began(), chosen, judged, uri, console, workers=workers_per_gang, gangs=gangs,
+            folder, with_what_began(), chosen, judged, uri, console, workers=workers, gangs=gangs,
             address=address, observers=observers, report=report,
         )  # fmt: skip
 
@@ -494,26 +496,28 @@ def ablate(
 def noise(
     experiment: Experiment | str = "digits_css",
     *,
-    seeds: int = 5,
+    seeds: int | Sequence[int] = 5,
     settings: Settings | None = None,
     name: str | None = None,
     **options: Any,
 ) -> Ablation:
-    """Train one config with several seeds, from 0 on; `harness.ablation.noise.Noise` tells their spread.
+    """Train one config with several seeds; `harness.ablation.noise.Noise` tells their spread.
 
     Args:
-        options: of `ablate`: vary_data, workers_per_gang, gangs, storage, tracking_uri, address, console, quiet, ...
+        seeds: at least two, or how many from 0 on.
+        options: of `ablate`: vary_data, workers, gangs, storage, tracking_uri, address, console, quiet, ...
 
     Raises:
         UsageError, UnfinishedError, KeyboardInterrupt: as `ablate`.
     """
     chosen = _experiment(experiment, settings)
+    seeds = range(seeds) if isinstance(seeds, int) else seeds
+    if len(set(seeds)) < 2:
+        raise UsageError(f"a spread must be of two seeds at least, got {len(set(seeds))}: give more --seeds")
     plan = AblationPlan(
         f"noise of {chosen.name}", "the config as it is", chosen.name, chosen.name, (Variant(chosen.name, {}),), ""
     )
-    return ablate(
-        chosen, plan=plan, seeds=range(seeds), name=f"noise-{chosen.name}" if name is None else name, **options
-    )
+    return ablate(chosen, plan=plan, seeds=seeds, name=f"noise-{chosen.name}" if name is None else name, **options)
 
 
 def confirm(
@@ -536,7 +540,7 @@ def confirm(
 ) -> Ablation:
     """Train a search's best configurations and those that it started from, with paired seeds, to the full horizon.
 
-    It started from the published baseline and, where the space has them, values of its own. The configuration with the
+    It started from its baseline and, where the space has them, values of its own. The configuration with the
     highest lower bound on dev, and these two, are then evaluated on the validation images, once.
     The same call goes on where an interrupted one stopped.
 
@@ -560,7 +564,7 @@ def confirm(
             f"a confirmed search must maximise a metric dev/..., {search} has {before.metric}: confirm another"
         )
     chosen = _again(experiment, before, None)
-    space = parse_space(before.request["space"])
+    space = recorded_space(before)
     for row in rows:
         config_hash = chosen.resolve({**space.fixed, **row.values})[1]
         if config_hash != row.config_hash:

@@ -13,7 +13,9 @@ from harness.console import open_console, program
 
 def init(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Holds train/images and train/masks; val, too.")],
-    out: Annotated[Path | None, typer.Option(help="The file; default: the folder's name with .yaml, here.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Default: the folder's name with .yaml, here.")
+    ] = None,
     classes: Annotated[
         str | None,
         typer.Option(
@@ -28,6 +30,10 @@ def init(
     """Look at a folder of images and masks, and write a config file that every command takes in place of a preset.
 
     Masks may hold indices, grey values, colours or palettes, and be named after their images with something added.
+
+    Examples:
+        s4 init photos
+        s4 init photos --classes background,road,ignore --out roads.yaml
     """
     from harness.config_file import named_config
     from harness.folder_config import check_file, found_lines, next_lines, write_folder_config

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from harness.cli.help import RESOURCES, WHAT
 from harness.cli.options import Address, Json, Name, Preset, Resume, Settings, Storage, TrackingUri, given_options
 from harness.console import open_console
 from trainers.overrides import parse_settings
@@ -18,14 +19,17 @@ def train(
     method: Annotated[
         str | None,
         typer.Option(
+            metavar="NAME",
+            rich_help_panel=WHAT,
             help="Train the preset as supervised, mean_teacher, cutmix, contrastive, css_cross, css_mix or "
-            "css_mix_released."
+            "css_mix_released.",
         ),
     ] = None,
     workers: Annotated[
         str,
         typer.Option(
             metavar="N|MIN:MAX",
+            rich_help_panel=RESOURCES,
             help="Processes that train together; MIN:MAX: as many as the cluster holds now, more or fewer later.",
         ),
     ] = "1",
@@ -42,6 +46,11 @@ def train(
     Ctrl-C ends it in order, saved after its next step. With --resume --name NAME it goes on, after a crash too. Where a
     node is lost, it goes on from its last checkpoint: with N workers when there is room for them again, with MIN:MAX at
     once with what is left.
+
+    Examples:
+        s4 train digits_css
+        s4 train mine.yaml --set optimizer.lr=0.01 --name slower
+        s4 train --resume --name slower
     """
     with open_console(as_json) as console:
         from harness import api

@@ -17,6 +17,8 @@ from search_spaces.ablation import list_plans, load_plan
 from trainers.overrides import as_setting
 
 SCALE_OPTIONS = ("mode", "steps", "blocks", "warmup", "repeats")
+FLAGS = {"workers_per_gang": "--workers"}
+"""Names of options that are not those of their fields."""
 MORE = 2
 """Seeds that are proposed beside those that an ablation has."""
 
@@ -93,17 +95,19 @@ def ablation_steps(ablation: Ablation, folder: Path) -> Section:
 def ablate_command(ablation: Ablation, folder: Path, seeds: Sequence[int]) -> str:
     """Return the command that goes on with an ablation, or with trainings of one configuration, with these seeds."""
     request = ablation.request
-    words = ["s4", "noise", request.preset, "--seeds", str(len(seeds))]
+    counted = tuple(seeds) == tuple(range(len(seeds)))
+    listed = ",".join(map(str, seeds)) + ("," if len(seeds) == 1 else "")  # a lone number would be a count
+    words = ["s4", "noise", request.preset, "--seeds", str(len(seeds)) if counted else listed]
     settings = {} if request.confirms else request.settings  # a confirmation has those of its search
     if request.confirms:
         # the space's own values, the last where they are not among the best, come with any --top
-        top, listed = len(ablation.others) - (ablation.others[1:][-1:] == [OURS]), ",".join(map(str, seeds))
+        top = len(ablation.others) - (ablation.others[1:][-1:] == [OURS])
         words = ["s4", "confirm", request.confirms.search, "--top", str(top), "--seeds", listed]
     elif len(request.variants) > 1:
         # a plan that does not come with the package is in a file, which must be found again
         shipped = request.plan in list_plans() and load_plan(request.plan).text == request.plan_text
         plan = request.plan if shipped else f"{request.plan}.yaml"
-        words = ["s4", "ablate", plan, "--preset", request.preset, "--seeds", ",".join(map(str, seeds))]
+        words = ["s4", "ablate", plan, "--preset", request.preset, "--seeds", listed]
         if len(request.tried) < len(request.variants):
             words += ["--only", ",".join(ablation.others or [request.base])]
     if request.vary_data:
@@ -140,11 +144,11 @@ def _set(settings: Mapping[str, Any]) -> Iterator[str]:
 def _options(given: Mapping[str, Any]) -> Iterator[str]:
     """Yield the options of a search that differ from their defaults."""
     for name, default in SearchConfig().model_dump(mode="json").items():
-        value, flag = given.get(name, default), name.replace("_", "-")
+        value, flag = given.get(name, default), FLAGS.get(name) or f"--{name.replace('_', '-')}"
         if name in HIDDEN or value == default:
             continue
         if isinstance(value, bool):
-            yield f"--{flag}" if value else f"--no-{flag}"
+            yield flag if value else f"--no{flag[1:]}"
         else:
             for item in value if isinstance(value, list) else [value]:
-                yield from (f"--{flag}", str(item))
+                yield from (flag, str(item))

@@ -32,12 +32,12 @@ def lead(record: Record) -> str:
         return f"The training reached {value} of {results.horizon}."
     others = compared(results)
     if results.baseline is best:
-        text = f"Nothing beat the published baseline: trial 0 is the best with {value}"
+        text = f"Nothing beat the {results.baseline_name}: trial 0 is the best with {value}"
     else:
         name = ", ours," if results.starts.get("ours") is best else ""
         text = f"Trial {best.number}{name} is the best with {value}"
-        if not any(other.startswith("the published") for other in others):
-            others = [*others, "the published baseline did not reach the horizon"]
+        if not any(other.startswith(f"the {results.baseline_name}") for other in others):
+            others = [*others, f"the {results.baseline_name} did not reach the horizon"]
     return f"{'; '.join([text, *others])}."
 
 
@@ -47,8 +47,8 @@ def overview(record: Record) -> Section:
     if record.results.kind == "search" and record.results.best is not None:
         blocks.append(Note(
             "These are numbers of one seed each, and the best of many is better than it is. "
-            f"`s4 confirm {record.name}` trains the best and the published configuration again with several seeds and "
-            "tells whether the difference is more than noise.", "caution"))  # fmt: skip
+            f"`s4 confirm {record.name}` trains the best and the {record.results.baseline_name} again with several "
+            "seeds and tells whether the difference is more than noise.", "caution"))  # fmt: skip
     if record.unfinished:
         blocks.append(Note("Not all trials are over: everything here is as far as it was when this was written."))
     return Section("Overview", [*blocks, Facts(facts(record))])

@@ -17,7 +17,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from harness.formats import one_line
+from harness.formats import counted, one_line
 from harness.tracking.limits import PARAM_LENGTH, TAG_LENGTH, clean_name, clean_value
 from harness.tracking.stores import absolute_uri, connect_client, find_runs
 from harness.trials import Value
@@ -44,7 +44,7 @@ class Earlier(NamedTuple):
     def words(self) -> str:
         """Return one line for the user."""
         reasons = "".join(f", {count} left out because {reason}" for reason, count in self.left_out.most_common())
-        return f"{len(self.trials)} earlier trials taken{reasons}"
+        return f"{counted(len(self.trials), 'earlier trial')} taken{reasons}"
 
 
 class _Found(NamedTuple):
@@ -95,7 +95,7 @@ def earlier_trials(
 def distribution_of(parameter: Parameter) -> BaseDistribution:
     """Return the distribution from which the sampler draws the raw value."""
     if parameter.kind == "categorical":
-        return CategoricalDistribution(parameter.choices)
+        return CategoricalDistribution(parameter.raw_choices)
     low, high = parameter.raw_range
     if parameter.kind == "int":
         return IntDistribution(int(low), int(high), log=parameter.log, step=parameter.step)

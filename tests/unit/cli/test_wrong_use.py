@@ -10,7 +10,6 @@ import pytest
 
 from harness.cli import main as cli
 from harness.cli.main import run
-from harness.cli.records import report
 
 
 @pytest.fixture(autouse=True)
@@ -130,9 +129,8 @@ def test_other_ends_have_their_own_exit_codes(error: BaseException, code: int, m
     def fails() -> None:
         raise error
 
-    [command] = [known for known in cli.app.registered_commands if known.callback is report]
-    monkeypatch.setattr(command, "callback", fails)
-    monkeypatch.setattr(command, "name", "report")
+    report = next(command for command in cli.app.registered_commands if command.name == "report")
+    monkeypatch.setattr(report, "callback", fails)
     assert run(["report"]) == code
 
 
