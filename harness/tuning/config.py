@@ -232,11 +232,15 @@ def extremes(space: Space) -> Iterator[dict[str, Value]]:
         yield space.overrides(params)
 
 
+def written_space(info: RunInfo) -> Space:
+    """Return the space of a search that has begun, as its file had it then."""
+    name = Path(info.request.get("options", {}).get("space", "space")).stem
+    return parse_space(info.request["space"], name)
+
+
 def recorded_space(info: RunInfo) -> Space:
-    """Return the space of a search that has begun, as it was then."""
-    request = info.request
-    name = Path(request.get("options", {}).get("space", "space")).stem
-    return parse_space(request["space"], name).starting_from(info.config)
+    """Return the space of a search that has begun, with the baseline that it began with."""
+    return written_space(info).starting_from(info.config)
 
 
 def fit_space(space: Space, experiment: Experiment) -> Space:
@@ -251,7 +255,7 @@ def fit_space(space: Space, experiment: Experiment) -> Space:
         warnings.simplefilter("ignore")
         try:
             if lost := _lost_paths(space, experiment):
-                raise ConfigError("; ".join(lost))
+                raise ConfigError("\n  ".join(["", *lost] if len(lost) > 1 else lost))
             fitted = space.starting_from(experiment.config)
             open_paths = fitted.published.keys() - space.published.keys()
             both = sorted(experiment.settings.keys() & {*space.paths, *space.fixed} - open_paths)

@@ -107,9 +107,9 @@ def test_commands_are_listed_by_subject() -> None:
 
 def test_options_of_a_search_are_listed_by_subject_and_none_is_left_over() -> None:
     sections = sections_of(COMMANDS["s4 tune"], context_of("s4 tune"))
-    assert list(sections) == ["What to run", "Sampler and scheduler", "Resources", "Limits", "Records", "Options"]
+    assert list(sections) == ["Input", "Sampler and scheduler", "Resources", "Limits", "Records", "Options"]
     assert [entry.name for entry in sections["Options"]] == ["-h, --help"]
-    assert sections["What to run"][0].name == "[PRESET]"
+    assert sections["Input"][0].name == "[PRESET]"
 
 
 def slow_imports(*arguments: str, **environment: str) -> tuple[str, str]:
