@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from harness.cli.help import RECORDS, RESOURCES, WHAT
+from harness.run_folder import run_names
 from trainers.presets import PRESETS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -68,6 +69,11 @@ Json = Annotated[
 ]
 
 GIVEN = ("COMMANDLINE", "ENVIRONMENT")
+
+
+def runs_here() -> list[str]:
+    """Return the names of runs that a shell may complete: those in `runs`."""
+    return run_names(Path("runs"))
 
 
 def given_options(context: typer.Context) -> set[str]:

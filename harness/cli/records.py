@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 
 from harness.cli.help import RECORDS, WHAT
-from harness.cli.options import Json, Storage, TrackingUri
+from harness.cli.options import Json, Storage, TrackingUri, runs_here
 from harness.console import open_console
 from harness.formats import counted
-from harness.run_folder import named_folder, run_names
+from harness.run_folder import named_folder
 from harness.tracking.stores import absolute_uri
 from trainers.errors import UsageError
 
@@ -20,7 +20,7 @@ RunName = Annotated[
     str,
     typer.Argument(
         metavar="RUN", help="By the name that s4 tune, train, ablate or confirm gave or was given.",
-        autocompletion=lambda: run_names(Path("runs")),
+        autocompletion=runs_here,
     ),
 ]  # fmt: skip
 

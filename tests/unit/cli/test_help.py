@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import typer
+from invented.searches import made_training
 
 from harness.cli.help import page, parts_of, sections_of
 from harness.cli.main import app, run
@@ -112,14 +113,14 @@ def test_options_of_a_search_are_listed_by_subject_and_none_is_left_over() -> No
     assert sections["Input"][0].name == "[PRESET]"
 
 
-def slow_imports(*arguments: str, **environment: str) -> tuple[str, str]:
+def slow_imports(*arguments: str, folder: Path = ROOT, **environment: str) -> tuple[str, str]:
     """What a command wrote, and which slow packages it imported."""
     code = (
         f"import sys; from harness.cli.main import run; run({list(arguments)!r})\n"
         "sys.stderr.write(','.join({'torch', 'ray', 'mlflow', 'optuna', 'numpy'} & sys.modules.keys()))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True,
-                          env={**os.environ, **environment})  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=folder, check=True,
+                          env={**os.environ, "PYTHONPATH": str(ROOT), **environment})  # fmt: skip
     return done.stdout, done.stderr
 
 
@@ -140,6 +141,14 @@ def test_a_shell_completes_commands_options_and_presets_at_once(words: str, comp
     out, imported = slow_imports(**typed)
     assert completed in out.split()
     assert imported == ""
+
+
+@pytest.mark.parametrize("command", ["report", "confirm", "evaluate"])
+def test_a_shell_completes_the_runs_of_its_folder(command: str, tmp_path: Path) -> None:
+    made_training(tmp_path / "runs" / "slower")
+    typed = {"_S4_COMPLETE": "complete_bash", "COMP_WORDS": f"s4 {command} slo", "COMP_CWORD": "2"}
+    out, imported = slow_imports(folder=tmp_path, **typed)
+    assert (out.split(), imported) == (["slower"], "")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
