@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -24,14 +22,14 @@ from harness.ablation.run import to_table as ablation_table
 from harness.ablation.tracking import record_outcomes, run_tags
 from harness.cluster import allocate, cluster_slots, cores, local_slots
 from harness.connection import ray_session
-from harness.console import Console, Tally, show_progress
+from harness.console import Console, Tally, program, show_progress
 from harness.event_log import LEDGER, History, how_closed, pending, read_ledger, require_operations
 from harness.formats import counted
 from harness.gangs.jobs import Jobs, run_jobs
 from harness.reporting.ablation.record import read_ablation
-from harness.reporting.next_steps import next_commands, resume_command, storage_option
+from harness.reporting.best import write_best
+from harness.reporting.next_steps import next_commands, resume_command, storage_option, train_best
 from harness.reporting.record import read_or_rebuild
-from harness.reporting.reports import report_on
 from harness.reporting.results import FILES, Collector, Results, best_values, summary, to_table, write_results
 from harness.run_folder import PICTURE, REPRESENTATIONS, RunInfo, existing_folder, kind_of, read_run, sole_driver
 from harness.tables import Column, Table
@@ -333,12 +331,6 @@ def going_on(console: Console, again: str) -> Iterator[None]:
         raise
 
 
-def program() -> str:
-    """Return how this command was called, where it is not found by its name alone: `.venv/bin/s4`."""
-    called = sys.argv[0]
-    return called if Path(called).name == "s4" and shutil.which("s4") != shutil.which(called) else "s4"
-
-
 def show(results: Results, folder: Path, console: Console) -> None:
     """Write the table of a search, what the best trial set where there is no room for it, and a summary."""
     left_out = _show_table(to_table(results), folder, console) if results.kind == "search" else []
@@ -360,6 +352,8 @@ def _show_table(table: Table, folder: Path, console: Console) -> list[Column]:
 
 def leave_report(folder: Path, recorder: MlflowRecorder, console: Console) -> Path | None:
     """Write the report and record its files; return the page, none where it failed: no run is lost for a picture."""
+    from harness.reporting.reports import report_on
+
     try:
         files = report_on(folder)
         for file in files:
@@ -378,6 +372,8 @@ def report_again(storage: Path, name: str, console: Console) -> Path:
         UsageError: there is no such run, or it has no results.
         UnfinishedError: the report cannot be written.
     """
+    from harness.reporting.reports import report_on
+
     folder = existing_folder(storage, name)
     if (measured := (folder / "scale.md").exists()) or kind_of(folder) == "scale":
         way_on = f"its table is {folder / 'scale.md'}" if measured else "it ended early, measure again with s4 scale"
@@ -392,6 +388,8 @@ def report_again(storage: Path, name: str, console: Console) -> Path:
         show(results, folder, console)
         data = results.to_dict()
     try:
+        if kind_of(folder) == "search" and write_best(folder, read_run(folder), results) is not None:
+            console.say(f"the best: {train_best(folder, program())}")
         page = report_on(folder)[0]
     except OSError as error:
         raise UnfinishedError(f"failed: the report cannot be written into {folder}: {error}") from None
@@ -416,9 +414,8 @@ def _record_outputs(recorder: MlflowRecorder, session: Session, results: Results
         charts = [metric, "train/loss/total", "quality/mix/miou", "quality/logit/miou", "health/predicted_entropy"]
         order = f"best/{metric.replace('/', '_')}"
         recorder.view("runs", "tags.`s4.kind` = 'trial'", order, [Chart(name, "LINE") for name in charts])
-        if results.best is not None:
-            overrides = {**session.info.settings, **session.space.fixed, **results.best.values}
-            recorder.artifact("best_overrides.yaml", yaml.safe_dump(overrides, sort_keys=False))
+    if (best := write_best(session.folder, session.info, results)) is not None:
+        recorder.artifact(best.name, best.read_text(encoding="utf-8"))
     for file in ("results.csv", "results.md"):
         recorder.artifact(file, (session.folder / file).read_text(encoding="utf-8"))
     for picture in (PICTURE, REPRESENTATIONS):

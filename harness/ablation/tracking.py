@@ -6,7 +6,6 @@ from pathlib import Path
 
 from harness.ablation.request import Request
 from harness.ablation.results import Ablation, Outcome
-from harness.models.evaluation import classes_csv, confusion_csv
 from harness.run_folder import (
     CONFIG,
     CONFUSION,
@@ -21,7 +20,6 @@ from harness.tracking.recorder import MlflowRecorder
 from harness.tracking.stores import EXPERIMENT
 from harness.tracking.views import Chart
 from harness.trials import Trial
-from trainers.image_evaluation import load_image_evaluation
 
 
 def run_tags(request: Request, trial: Trial) -> dict[str, str]:
@@ -131,6 +129,9 @@ def aggregate_metrics(ablation: Ablation, variant: str) -> dict[str, float]:
 
 def _record_pictures(recorder: MlflowRecorder, folder: Path, number: int) -> None:
     """Keep a run's pictures, its IoU by class and its confusion matrices."""
+    from harness.models.evaluation import classes_csv, confusion_csv
+    from trainers.image_evaluation import load_image_evaluation
+
     trial = checkpoint_folder(folder / TRIALS, number)
     for picture in (OVERLAYS, REPRESENTATIONS, CONFUSION):
         if (trial / picture).exists():

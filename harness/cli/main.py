@@ -20,10 +20,11 @@ import typer
 from harness.cli.ablate import ablate, confirm, noise
 from harness.cli.data import data
 from harness.cli.help import Command, Group
+from harness.cli.init import init
 from harness.cli.lists import config, list_
 from harness.cli.models import evaluate, predict
 from harness.cli.plan import plan
-from harness.cli.records import doctor, report, sync, ui
+from harness.cli.records import doctor, report, show, sync, ui
 from harness.cli.scale import scale
 from harness.cli.space import space
 from harness.cli.train import train
@@ -43,10 +44,10 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 SUBJECTS = {
-    "Run": (train, tune, plan, scale),
+    "Run": (init, train, tune, plan, scale),
     "Compare": (ablate, confirm, noise),
     "Models": (evaluate, predict),
-    "Records": (list_, report, ui, sync, doctor),
+    "Records": (list_, show, report, ui, sync, doctor),
     "Data and settings": (config,),
 }
 for subject, commands in SUBJECTS.items():

@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 
 from harness.cli.help import RECORDS, RESOURCES, WHAT
 from harness.run_folder import run_names
+from harness.tuning.config import WORKERS
 from trainers.presets import PRESETS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -24,8 +25,8 @@ Preset = Annotated[
 Settings = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="PATH=VALUE", help="Set a config value, for example schedule.steps=200. Repeatable.",
-        rich_help_panel=WHAT,
+        "--set", metavar="PATH=VALUE", rich_help_panel=WHAT,
+        help="Set a config value: schedule.steps=200, data.classes=sky,road. Repeatable.",
     ),
 ]  # fmt: skip
 Name = Annotated[
@@ -36,8 +37,6 @@ Name = Annotated[
     ),
 ]  # fmt: skip
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run of this --name.", rich_help_panel=RECORDS)]
-WORKERS = ("--workers", "--workers-per-gang")
-"""Names of the option; the second is an old one."""
 Workers = Annotated[
     int, typer.Option(*WORKERS, metavar="N", min=1, help="Processes that train together.", rich_help_panel=RESOURCES)
 ]

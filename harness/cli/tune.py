@@ -32,7 +32,7 @@ PANELS = {
     LIMITS: ("max_hours", "max_device_hours", "terminator", "keep_checkpoints", "max_checkpoint_gib", "retries",
              "hang_minutes", "recycle_after"),
 }  # fmt: skip
-"""Options of a search by subject; those that are not here are of Python alone."""
+"""Options of a search by subject."""
 
 
 @options_of(SearchConfig, PANELS)

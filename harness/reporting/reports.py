@@ -13,8 +13,8 @@ from typing import NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
-from harness.reporting.ablation import ablation_document
 from harness.reporting.ablation.record import read_ablation
+from harness.reporting.ablation.report import ablation_document
 from harness.reporting.document import Document
 from harness.reporting.figures import draw
 from harness.reporting.next_steps import search_steps, training_steps

@@ -25,6 +25,10 @@ LASTING = (
     "grid_points", "seed", "warm_start", "stop_collapsed",
 )  # fmt: skip
 """Options that a search keeps when it goes on; the others may change from session to session."""
+HIDDEN = ("stagnation", "threads_per_worker", "save_interval_s", "min_free_gib", "patience_s")
+"""Options of Python alone."""
+WORKERS = ("--workers", "--workers-per-gang")
+"""How the command line calls the workers of a gang; the second is an old name."""
 
 
 class Abilities(NamedTuple):
@@ -86,7 +90,7 @@ class SearchConfig(BaseModel):
     trials: int = Field(16, ge=1, description="Configurations to try; the first is the baseline.")
     gangs: int | None = Field(None, ge=1, description="Trials that run at once; default: what fits.")
     workers_per_gang: int = Field(
-        1, ge=1, json_schema_extra={"flags": ["--workers", "--workers-per-gang"]},
+        1, ge=1, json_schema_extra={"flags": [*WORKERS]},
         description="Processes that train one trial together.",
     )  # fmt: skip
     scheduler: Scheduler = Field("asha", description="What stops bad trials early.")

@@ -17,6 +17,8 @@ from invented.searches import made_training
 
 from harness.cli.help import page, parts_of, sections_of
 from harness.cli.main import app, run
+from harness.cli.tune import PANELS
+from harness.tuning.config import HIDDEN, SearchConfig
 
 ROOT = Path(__file__).parents[3]
 
@@ -110,6 +112,7 @@ def test_options_of_a_search_are_listed_by_subject_and_none_is_left_over() -> No
     sections = sections_of(COMMANDS["s4 tune"], context_of("s4 tune"))
     assert list(sections) == ["Input", "Sampler and scheduler", "Resources", "Limits", "Records", "Options"]
     assert [entry.name for entry in sections["Options"]] == ["-h, --help"]
+    assert {name for names in PANELS.values() for name in names} == SearchConfig.model_fields.keys() - {*HIDDEN}
     assert sections["Input"][0].name == "[PRESET]"
 
 
