@@ -57,7 +57,7 @@ from harness.session import (
 )
 from harness.tracking.stores import OUTBOX, absolute_uri, check_places
 from harness.trials import Experiment, TrialObserver, TrialState, Value
-from harness.tuning.config import LASTING, SearchConfig, extremes, fit_space, recorded_space, rungs
+from harness.tuning.config import LASTING, SearchConfig, extremes, fit_space, recorded_space, rungs, written_space
 from harness.tuning.objectives import Objective, check_metrics
 from harness.tuning.run import Search, run_search
 from harness.tuning.study import fault_of, rebuild, reconcile
@@ -352,7 +352,7 @@ def _resume_search(
         except SpaceError:
             if "space" in options:
                 raise
-            space = recorded_space(before)  # its file is elsewhere, seen from here
+            space = written_space(before)  # its file is elsewhere, seen from here
     session = _search_session(experiment, space, config, folder, uri, console)
     _check_same_search(before, session.info, space.name, folder)
     fault = fault_of(folder, folder.name, read_ledger(folder / LEDGER))

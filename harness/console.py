@@ -192,7 +192,8 @@ class Tally:
 
     def report(self, trial: Trial) -> None:
         """Take in a report."""
-        value, loss = trial.metrics.get(self.metric), next(filter(None, map(trial.metrics.get, LOSSES)), None)
+        value = trial.metrics.get(self.metric)
+        loss = next((trial.metrics[name] for name in LOSSES if name in trial.metrics), None)
         with self._lock:
             now = self.clock()
             running = self._running.get(trial.number, Running(now))

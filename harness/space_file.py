@@ -165,24 +165,20 @@ def space_table(space: Space) -> Table:
     """Return the parameters of a space: where each is drawn from, and where searches start."""
     columns = [Column("parameter", weight=2), Column("range", weight=2, prose=True), Column("baseline", align="right")]
     columns += [Column("ours", align="right")] if space.ours else []
-    columns += [Column("only if", prose=True)] if any(item.when for item in space.parameters) else []
-    rows = []
-    for item in space.parameters:
-        starts = [space.published, *([space.ours] if space.ours else [])]
-        row = [item.path, range_text(item), *(start.get(item.path) for start in starts)]
-        only = "; ".join(f"{path} is {' or '.join(map(str, values))}" for path, values in item.when.items())
-        rows.append([*row, only] if len(columns) > len(row) else row)
+    starts = [space.published, *([space.ours] if space.ours else [])]
+    rows = [[item.path, range_text(item), *(start.get(item.path) for start in starts)] for item in space.parameters]
     return Table("space", f"{space.name}: {counted(len(rows), 'parameter')}, drawn in this order", columns, rows)
 
 
 def range_text(item: Parameter) -> str:
-    """Return the range of a parameter in words."""
+    """Return the range of a parameter in words, and when it exists."""
+    parts = [f"{item.low:g} to {item.high:g}"]
     if item.kind == "categorical":
-        return ", ".join(str(choice) for choice in item.choices)
-    text = f"{item.low:g} to {item.high:g}"
-    if item.between:
-        return f"{text} of the way from {item.between[0]} to {item.between[1]:g}"
-    more = ["whole"] if item.kind == "int" else []
-    more += [f"in steps of {item.step}"] if item.step > 1 else []
-    more += ["log"] if item.log else ["log of 1 - m"] if item.one_minus else []
-    return ", ".join([text, *more])
+        parts = [str(choice) for choice in item.choices]
+    elif item.between:
+        parts[0] += f" of the way from {item.between[0]} to {item.between[1]:g}"
+    parts += ["whole"] if item.kind == "int" else []
+    parts += [f"in steps of {item.step}"] if item.step > 1 else []
+    parts += ["log"] if item.log else ["log of 1 - m"] if item.one_minus else []
+    parts += [f"if {path} is {' or '.join(map(str, values))}" for path, values in item.when.items()]
+    return ", ".join(parts)

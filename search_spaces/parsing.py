@@ -106,8 +106,7 @@ def parse_parameter(path: str, spec: object, before: Sequence[Parameter]) -> Par
 
 def _range(spec: object, where: str, kind: Literal["float", "int"]) -> tuple[float, float, bool, int]:
     """Return low, high, log and step of a numeric parameter: a mapping, `[low, high]` or `[low, high, log]`."""
-    if isinstance(spec, list) and (len(spec) == 2 or (len(spec) == 3 and spec[2] == "log")):
-        spec = {"low": spec[0], "high": spec[1], "log": len(spec) == 3}
+    spec = _bounds(spec, where) if isinstance(spec, list) else spec
     keys_of(spec, where, required=("low", "high"), optional=("log", "step") if kind == "int" else ("log",))
     assert isinstance(spec, dict)  # noqa: S101  # as above
     for key in ("low", "high"):
@@ -130,6 +129,12 @@ def _range(spec: object, where: str, kind: Literal["float", "int"]) -> tuple[flo
     if log and step != 1:
         raise SpaceError(f"{where} must hold log or step, got both: remove one")
     return low, high, log, step
+
+
+def _bounds(spec: Sequence[object], where: str) -> dict[str, object]:
+    if len(spec) == 2 or (len(spec) == 3 and spec[2] == "log"):
+        return {"low": spec[0], "high": spec[1], "log": len(spec) == 3}
+    raise SpaceError(f"{where} must be [low, high], [low, high, log] or a mapping, got {spec!r}: write one of them")
 
 
 def _check_form(

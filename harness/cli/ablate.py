@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.help import RECORDS, WHAT
-from harness.cli.options import Address, Gangs, Json, Preset, Settings, Storage, TrackingUri, Workers
+from harness.cli.options import Address, Gangs, Json, Preset, Settings, Storage, TrackingUri, Workers, runs_here
 from harness.console import open_console
 from trainers.errors import UsageError
 from trainers.overrides import parse_settings
@@ -142,7 +142,10 @@ def noise(
 
 
 def confirm(
-    search: Annotated[str, typer.Argument(metavar="SEARCH", help="By the name that s4 tune gave or was given.")],
+    search: Annotated[
+        str,
+        typer.Argument(metavar="SEARCH", help="By the name that s4 tune gave or was given.", autocompletion=runs_here),
+    ],
     top: Annotated[
         int,
         typer.Option(min=1, metavar="N", help="How many of the search's best configurations.", rich_help_panel=WHAT),

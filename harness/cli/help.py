@@ -18,7 +18,7 @@ from rich.text import Text
 WIDEST = 100
 """Characters of a line, at most: longer ones are hard to read."""
 EXAMPLES = "Examples:"
-WHAT, SAMPLER, RESOURCES = "What to run", "Sampler and scheduler", "Resources"
+WHAT, SAMPLER, RESOURCES = "Input", "Sampler and scheduler", "Resources"
 LIMITS, RECORDS, OPTIONS = "Limits", "Records", "Options"
 ORDER = (WHAT, SAMPLER, RESOURCES, LIMITS, RECORDS, OPTIONS)
 """Subjects of options that several commands have, in the order of a page; a command's own come after the first."""

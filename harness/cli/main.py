@@ -44,11 +44,11 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 SUBJECTS = {
-    "Run": (train, tune, plan, scale),
+    "Run": (init, train, tune, plan, scale),
     "Compare": (ablate, confirm, noise),
     "Models": (evaluate, predict),
     "Records": (list_, show, report, ui, sync, doctor),
-    "Data and settings": (init, config),
+    "Data and settings": (config,),
 }
 for subject, commands in SUBJECTS.items():
     for command in commands:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from harness.cli.help import RECORDS, WHAT
-from harness.cli.options import Json, Storage, TrackingUri
+from harness.cli.options import Json, Storage, TrackingUri, runs_here
 from harness.console import open_console
 
 OUTPUT = "What is written"
@@ -16,6 +16,7 @@ Run = Annotated[
     str,
     typer.Argument(
         metavar="RUN",
+        autocompletion=runs_here,
         help="NAME of a training or search (its best trial), NAME/TRIAL, NAME/VARIANT/SEED of an ablation, an MLflow "
         "run's id or name, models:/NAME@ALIAS or models:/NAME/VERSION.",
     ),

@@ -13,6 +13,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from harness.cli.help import RECORDS, RESOURCES, WHAT
+from harness.run_folder import run_names
+from harness.tuning.config import WORKERS
 from trainers.presets import PRESETS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -35,8 +37,6 @@ Name = Annotated[
     ),
 ]  # fmt: skip
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run of this --name.", rich_help_panel=RECORDS)]
-WORKERS = ("--workers", "--workers-per-gang")
-"""Names of the option; the second is an old one."""
 Workers = Annotated[
     int, typer.Option(*WORKERS, metavar="N", min=1, help="Processes that train together.", rich_help_panel=RESOURCES)
 ]
@@ -68,6 +68,11 @@ Json = Annotated[
 ]
 
 GIVEN = ("COMMANDLINE", "ENVIRONMENT")
+
+
+def runs_here() -> list[str]:
+    """Return the names of runs that a shell may complete: those in `runs`."""
+    return run_names(Path("runs"))
 
 
 def given_options(context: typer.Context) -> set[str]:

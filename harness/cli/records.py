@@ -10,18 +10,18 @@ from typing import Annotated
 import typer
 
 from harness.cli.help import RECORDS, WHAT
-from harness.cli.options import Json, Storage, TrackingUri
+from harness.cli.options import Json, Storage, TrackingUri, runs_here
 from harness.console import open_console
 from harness.formats import counted
-from harness.run_folder import existing_folder, named_folder, run_names
+from harness.run_folder import existing_folder, named_folder
 from harness.tracking.stores import absolute_uri
 from trainers.errors import UsageError
 
 RunName = Annotated[
     str,
     typer.Argument(
-        metavar="RUN", help="By the name that s4 tune, train, ablate or confirm gave or was given.",
-        autocompletion=lambda: run_names(Path("runs")),
+        metavar="RUN", help="By the name that s4 gave or was given.",
+        autocompletion=runs_here,
     ),
 ]  # fmt: skip
 
@@ -46,7 +46,7 @@ def report(
 
 
 def show(
-    name: Annotated[str, typer.Argument(metavar="RUN", help="The name of a run of any kind.")],
+    name: RunName,
     storage: Storage = Path("runs"),
     as_json: Json = False,
 ) -> None:
@@ -56,7 +56,7 @@ def show(
 
     Examples:
         s4 show css_quick-001
-        s4 show mine --storage /data/runs --json
+        s4 show css_quick-001 --json
     """
     with open_console(as_json) as console:
         from harness.reporting.shown import lines, read_shown

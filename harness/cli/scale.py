@@ -10,7 +10,6 @@ import typer
 
 from harness.cli.help import RESOURCES
 from harness.cli.options import (
-    WORKERS,
     Address,
     Json,
     Name,
@@ -23,6 +22,7 @@ from harness.cli.options import (
 from harness.console import open_console
 from harness.experiment import CssExperiment
 from harness.run_folder import existing_folder, named_folder
+from harness.tuning.config import WORKERS
 from trainers.errors import UsageError
 from trainers.overrides import parse_settings
 

@@ -12,13 +12,11 @@ from harness.reporting.document import Commands, Section
 from harness.reporting.record import Record
 from harness.run_folder import BEST, RunInfo
 from harness.tracking.stores import default_tracking_uri
-from harness.tuning.config import HIDDEN, SearchConfig
+from harness.tuning.config import HIDDEN, WORKERS, SearchConfig
 from search_spaces.ablation import list_plans, load_plan
 from trainers.overrides import as_setting
 
 SCALE_OPTIONS = ("mode", "steps", "blocks", "warmup", "repeats")
-FLAGS = {"workers_per_gang": "--workers"}
-"""Names of options that are not those of their fields."""
 MORE = 2
 """Seeds that are proposed beside those that an ablation has."""
 
@@ -144,11 +142,12 @@ def _set(settings: Mapping[str, Any]) -> Iterator[str]:
 def _options(given: Mapping[str, Any]) -> Iterator[str]:
     """Yield the options of a search that differ from their defaults."""
     for name, default in SearchConfig().model_dump(mode="json").items():
-        value, flag = given.get(name, default), FLAGS.get(name) or f"--{name.replace('_', '-')}"
+        value, flag = given.get(name, default), name.replace("_", "-")
+        flag = WORKERS[0].removeprefix("--") if name == "workers_per_gang" else flag
         if name in HIDDEN or value == default:
             continue
         if isinstance(value, bool):
-            yield flag if value else f"--no{flag[1:]}"
+            yield f"--{flag}" if value else f"--no-{flag}"
         else:
             for item in value if isinstance(value, list) else [value]:
-                yield from (flag, str(item))
+                yield from (f"--{flag}", str(item))

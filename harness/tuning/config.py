@@ -27,6 +27,8 @@ LASTING = (
 """Options that a search keeps when it goes on; the others may change from session to session."""
 HIDDEN = ("stagnation", "threads_per_worker", "save_interval_s", "min_free_gib", "patience_s")
 """Options of Python alone."""
+WORKERS = ("--workers", "--workers-per-gang")
+"""How the command line calls the workers of a gang; the second is an old name."""
 
 
 class Abilities(NamedTuple):
@@ -88,7 +90,7 @@ class SearchConfig(BaseModel):
     trials: int = Field(16, ge=1, description="Configurations to try; the first is the baseline.")
     gangs: int | None = Field(None, ge=1, description="Trials that run at once; default: what fits.")
     workers_per_gang: int = Field(
-        1, ge=1, json_schema_extra={"flags": ["--workers", "--workers-per-gang"]},
+        1, ge=1, json_schema_extra={"flags": [*WORKERS]},
         description="Processes that train one trial together.",
     )  # fmt: skip
     scheduler: Scheduler = Field("asha", description="What stops bad trials early.")
@@ -234,11 +236,15 @@ def extremes(space: Space) -> Iterator[dict[str, Value]]:
         yield space.overrides(params)
 
 
+def written_space(info: RunInfo) -> Space:
+    """Return the space of a search that has begun, as its file had it then."""
+    name = Path(info.request.get("options", {}).get("space", "space")).stem
+    return parse_space(info.request["space"], name)
+
+
 def recorded_space(info: RunInfo) -> Space:
-    """Return the space of a search that has begun, as it was then."""
-    request = info.request
-    name = Path(request.get("options", {}).get("space", "space")).stem
-    return parse_space(request["space"], name).starting_from(info.config)
+    """Return the space of a search that has begun, with the baseline that it began with."""
+    return written_space(info).starting_from(info.config)
 
 
 def fit_space(space: Space, experiment: Experiment) -> Space:
@@ -253,7 +259,7 @@ def fit_space(space: Space, experiment: Experiment) -> Space:
         warnings.simplefilter("ignore")
         try:
             if lost := _lost_paths(space, experiment):
-                raise ConfigError("; ".join(lost))
+                raise ConfigError("\n  ".join(["", *lost] if len(lost) > 1 else lost))
             fitted = space.starting_from(experiment.config)
             open_paths = fitted.published.keys() - space.published.keys()
             both = sorted(experiment.settings.keys() & {*space.paths, *space.fixed} - open_paths)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import typer
+from invented.searches import made_training
 
 from harness.cli.help import page, parts_of, sections_of
 from harness.cli.main import app, run
@@ -109,19 +110,20 @@ def test_commands_are_listed_by_subject() -> None:
 
 def test_options_of_a_search_are_listed_by_subject_and_none_is_left_over() -> None:
     sections = sections_of(COMMANDS["s4 tune"], context_of("s4 tune"))
-    assert list(sections) == ["What to run", "Sampler and scheduler", "Resources", "Limits", "Records", "Options"]
+    assert list(sections) == ["Input", "Sampler and scheduler", "Resources", "Limits", "Records", "Options"]
     assert [entry.name for entry in sections["Options"]] == ["-h, --help"]
-    assert sections["What to run"][0].name == "[PRESET]"
+    assert {name for names in PANELS.values() for name in names} == SearchConfig.model_fields.keys() - {*HIDDEN}
+    assert sections["Input"][0].name == "[PRESET]"
 
 
-def slow_imports(*arguments: str, **environment: str) -> tuple[str, str]:
+def slow_imports(*arguments: str, folder: Path = ROOT, **environment: str) -> tuple[str, str]:
     """What a command wrote, and which slow packages it imported."""
     code = (
         f"import sys; from harness.cli.main import run; run({list(arguments)!r})\n"
         "sys.stderr.write(','.join({'torch', 'ray', 'mlflow', 'optuna', 'numpy'} & sys.modules.keys()))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True,
-                          env={**os.environ, **environment})  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=folder, check=True,
+                          env={**os.environ, "PYTHONPATH": str(ROOT), **environment})  # fmt: skip
     return done.stdout, done.stderr
 
 
@@ -142,6 +144,14 @@ def test_a_shell_completes_commands_options_and_presets_at_once(words: str, comp
     out, imported = slow_imports(**typed)
     assert completed in out.split()
     assert imported == ""
+
+
+@pytest.mark.parametrize("command", ["report", "confirm", "evaluate"])
+def test_a_shell_completes_the_runs_of_its_folder(command: str, tmp_path: Path) -> None:
+    made_training(tmp_path / "runs" / "slower")
+    typed = {"_S4_COMPLETE": "complete_bash", "COMP_WORDS": f"s4 {command} slo", "COMP_CWORD": "2"}
+    out, imported = slow_imports(folder=tmp_path, **typed)
+    assert (out.split(), imported) == (["slower"], "")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -100,6 +100,6 @@ def test_a_shown_space_has_a_row_for_each_parameter_and_says_when_it_exists(
     assert run(["space", "show", "css"]) == 0
     rows = {words[0]: " ".join(words[1:]) for line in capsys.readouterr().out.splitlines() if (words := line.split())}
     assert {path for path in rows if "." in path} == set(load_space("css").paths)
-    assert rows["css.cross_warmup"] == "0 to 0.5 - - css.label_strategy is cross"
+    assert rows["css.cross_warmup"] == "0 to 0.5, if css.label_strategy is cross - -"
     assert rows["ema.teacher_momentum"] == "0.9 to 0.9995, log of 1 - m 0.99 0.99"
     assert rows["thresholds.delta_s"].startswith("0.1 to 0.99 of the way from thresholds.delta_w to 1")

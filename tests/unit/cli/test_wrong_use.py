@@ -10,6 +10,7 @@ import pytest
 
 from harness.cli import main as cli
 from harness.cli.main import run
+from harness.cli.records import report
 
 
 @pytest.fixture(autouse=True)
@@ -129,8 +130,8 @@ def test_other_ends_have_their_own_exit_codes(error: BaseException, code: int, m
     def fails() -> None:
         raise error
 
-    report = next(command for command in cli.app.registered_commands if command.name == "report")
-    monkeypatch.setattr(report, "callback", fails)
+    [command] = [known for known in cli.app.registered_commands if known.callback is report]
+    monkeypatch.setattr(command, "callback", fails)
     assert run(["report"]) == code
 
 

@@ -18,7 +18,6 @@ from harness.session import Session, record_session
 from harness.trials import Trial, TrialObserver, TrialState
 from harness.tuning.objectives import Objective
 from search_spaces import load_space
-from trainers.config import TrainConfig
 
 
 @pytest.fixture
@@ -161,7 +160,7 @@ def test_a_training_ends_with_a_sentence_and_no_leaderboard(task: Session, state
     out = io.StringIO()
 
     def train(observers: Sequence[TrialObserver]) -> None:
-        trial = Trial(0, {}, {}, "h", TrainConfig().model_dump(mode="json"))
+        trial = Trial(0, {}, {}, "h", task.info.config)
         trial.metrics, trial.best = {"step": 900, "dev/miou": 0.4}, {"value": 0.5, "step": 600}
         tell(observers, trial)
         trial.state = state

@@ -127,7 +127,10 @@ WRONG = {
     "a mapping as a choice": (ONE + "categorical: [a, [{}]]", "must be a number, text, true, false or null, got {}"),
     "equal lists": (ONE + "[[1, 2], [1, 2]]", "must be different values, got [[1, 2], [1, 2]]"),
     "a list and its text": (ONE + "[[1, 2], '[1, 2]']", "must be different values, got [[1, 2], '[1, 2]']"),
-    "three bounds": (ONE + "float: [1, 2, 3]", "a.x.float must be a mapping with low, high, log, got [1, 2, 3]"),
+    "three bounds": (
+        ONE + "float: [1, 2, 3]",
+        "a.x.float must be [low, high], [low, high, log] or a mapping, got [1, 2, 3]",
+    ),
     "one_minus of an int": (ONE + "{int: {low: 0, high: 1}, one_minus: true}", "must be a float for one_minus"),
     "one_minus of choices": (ONE + "{categorical: [a, b], one_minus: true}", "must be a float for one_minus"),
     "one_minus of one": (ONE + "{float: {low: 0, high: 1}, one_minus: true}", "must have high < 1 for one_minus"),
