@@ -25,6 +25,7 @@ from harness.ablation.request import Request, begun, make_request, with_digests,
 from harness.ablation.request import Run as PlannedRun
 from harness.ablation.results import Ablation
 from harness.ablation.run import gather
+from harness.ablation.scores import Scores, ablation_of, read_csv, read_mlflow
 from harness.cluster import Allocation, Slots, allocate, cluster_slots, cores, local_slots
 from harness.connection import ray_session
 from harness.console import Console, make_console
@@ -54,6 +55,7 @@ from harness.session import (
     record_session,
     recorded_to_the_end,
     send_left,
+    show_scores,
 )
 from harness.tracking.stores import OUTBOX, absolute_uri, check_places
 from harness.trials import Experiment, TrialObserver, TrialState, Value
@@ -72,8 +74,8 @@ if TYPE_CHECKING:
     from harness.scaling.report import Scaling
 
 __all__ = [
-    "CssExperiment", "Decision", "Experiment", "Run", "ablate", "confirm", "evaluate", "load_space", "noise", "scale",
-    "search", "train",
+    "CssExperiment", "Decision", "Experiment", "Run", "ablate", "compare", "confirm", "evaluate", "load_space", "noise",
+    "scale", "search", "train",
 ]  # fmt: skip
 
 Settings = Mapping[str, Value]
@@ -518,6 +520,51 @@ def noise(
         f"noise of {chosen.name}", "the config as it is", chosen.name, chosen.name, (Variant(chosen.name, {}),), ""
     )
     return ablate(chosen, plan=plan, seeds=seeds, name=f"noise-{chosen.name}" if name is None else name, **options)
+
+
+def compare(
+    scores: Scores | Path | str | None = None,
+    *,
+    experiment: str | None = None,
+    metric: str | None = None,
+    base: str | None = None,
+    variant: str | None = None,
+    seed: str | None = None,
+    out: Path | str | None = None,
+    tracking_uri: str | None = None,
+    console: Console | None = None,
+    quiet: bool = False,
+) -> Ablation:
+    """Compare scores of variants over paired seeds, whoever trained them; higher is better.
+
+    Args:
+        scores: by variant and seed, `{"plain": {0: 0.61, 1: 0.63}, ...}`, or a CSV file with the columns `variant`,
+            `seed` and `metric`.
+        experiment: of MLflow, whose finished runs are taken in place of `scores`.
+        metric: name of the score; default: `score`, or the only column that is left.
+        base: what others are compared with; default: the first variant.
+        variant: tag or param of MLflow's runs that names the variant; default: `s4.variant`, `variant` or `method`.
+        seed: the same of the seed; default: `s4.seed` or `seed`.
+        out: folder for the report; none: there is none.
+
+    Raises:
+        UsageError: the scores cannot be read or compared.
+    """
+    if (scores is None) == (experiment is None):
+        given = "none" if scores is None else "both"
+        raise UsageError(f"scores must come from a file or from an --experiment of MLflow, got {given}: give one")
+    if experiment is not None and metric is None:
+        raise UsageError("--experiment must come with --metric, got it without: name the metric to compare")
+    name = experiment or "scores"
+    if experiment is not None and metric is not None:
+        scores = read_mlflow(absolute_uri(tracking_uri), experiment, metric, variant, seed)
+    elif isinstance(scores, str | Path):
+        name = Path(scores).stem
+        scores, metric = read_csv(Path(scores), metric)
+    assert isinstance(scores, Mapping)  # noqa: S101  # one of the three it is
+    ablation = ablation_of(name, scores, metric or "score", base)
+    show_scores(ablation, None if out is None else Path(out), console or make_console(quiet))
+    return ablation
 
 
 def confirm(

@@ -16,7 +16,7 @@ from harness.ablation.noise import caution, needed_table, noise_of
 from harness.ablation.request import Request, write_request
 from harness.ablation.results import RESULTS, Ablation, read_results
 from harness.ablation.results import write_results as write_results_of
-from harness.ablation.run import evaluate_runs, gather, runs_table
+from harness.ablation.run import evaluate_runs, gather, runs_table, verdicts
 from harness.ablation.run import lines as ablation_lines
 from harness.ablation.run import to_table as ablation_table
 from harness.ablation.tracking import record_outcomes, run_tags
@@ -231,6 +231,29 @@ def show_table(ablation: Ablation, folder: Path, console: Console) -> None:
     _show_table(ablation_table(ablation), folder, console)
     for line in (*ablation_lines(ablation), *doubts(ablation)):
         console.say(line)
+
+
+def show_scores(ablation: Ablation, out: Path | None, console: Console) -> None:
+    """Write the comparison of scores that were trained elsewhere, and its report into a folder where one is given.
+
+    Raises:
+        UsageError: the folder holds something else.
+        OSError: it cannot be written.
+    """
+    if out is not None and out.exists() and not (out / "report.html").exists():
+        raise UsageError(f"--out must be a new folder or hold a report, {out} does not: name another, or remove it")
+    console.table(ablation_table(ablation))
+    for line in verdicts(ablation):
+        console.say(line)
+    data = ablation.to_dict()
+    if out is not None:
+        from harness.reporting.ablation.report import scores_document
+        from harness.reporting.reports import write_report
+
+        page = write_report(scores_document(ablation), out, "Written by s4-harness.")[0]
+        console.say(f"report: {page}")
+        data["report"] = str(page)
+    console.result(data)
 
 
 def show_runs(ablation: Ablation, storage: Path, console: Console, cost: Table, numbers: Mapping[str, Any]) -> None:

@@ -18,6 +18,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.ablate import ablate, confirm, noise
+from harness.cli.compare import compare
 from harness.cli.data import data
 from harness.cli.help import Command, Group
 from harness.cli.init import init
@@ -45,7 +46,7 @@ app = typer.Typer(
 )
 SUBJECTS = {
     "Run": (init, train, tune, plan, scale),
-    "Compare": (ablate, confirm, noise),
+    "Compare": (ablate, confirm, noise, compare),
     "Models": (evaluate, predict),
     "Records": (list_, show, report, ui, sync, doctor),
     "Data and settings": (config,),
