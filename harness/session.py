@@ -396,13 +396,16 @@ def report_again(storage: Path, name: str, console: Console) -> Path:
         UnfinishedError: the report cannot be written.
     """
     from harness.reporting.reports import report_on
+    from harness.reporting.scaling import is_scaling, read_scaling, scaling_tables
 
     folder = existing_folder(storage, name)
-    if (measured := (folder / "scale.md").exists()) or kind_of(folder) == "scale":
-        way_on = f"its table is {folder / 'scale.md'}" if measured else "it ended early, measure again with s4 scale"
-        raise UsageError(f"s4 report must be given a search, training, ablation or confirmation, {name} is a scaling "
-                         f"measurement: {way_on}")  # fmt: skip
-    if kind_of(folder) in ("ablation", "confirm"):
+    if is_scaling(folder):
+        data = dict(read_scaling(folder) or {"name": name, "kind": "scale"})
+        for table in scaling_tables(data) if "points" in data else ():
+            console.table(table)
+        for line in data.get("lines", ["it ended early: measure again with s4 scale"]):
+            console.say(line)
+    elif kind_of(folder) in ("ablation", "confirm"):
         ablation = read_ablation(folder)
         show_table(ablation, folder, console)
         data = ablation.to_dict()

@@ -31,7 +31,7 @@ def report(
     storage: Storage = Path("runs"),
     as_json: Json = False,
 ) -> None:
-    """Show the results of a search, a training or an ablation again, and write its report: a page, tables and figures.
+    """Show the results of a run of any kind again, and write its report: a page, tables and figures.
 
     What is still at work, or was killed, is shown as far as it is.
 

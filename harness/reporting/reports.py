@@ -1,4 +1,4 @@
-"""Reports of searches, trainings and ablations: their sections, and their folder of page, text, tables and figures."""
+"""Reports of runs of every kind: their sections, and their folder of page, text, tables and figures."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from harness.reporting.parameters import parameters
 from harness.reporting.progress import pareto, progress
 from harness.reporting.pruning import pruning, rung_steps
 from harness.reporting.record import Record, read_record
+from harness.reporting.scaling import is_scaling, scaling_document
 from harness.reporting.themes import DARK, LIGHT
 from harness.reporting.training import classes, curves, predictions
 from harness.run_folder import kind_of
@@ -37,13 +38,15 @@ LEADING = re.compile(r"([-+]?\d+(?:\.\d+)?) [±\[]")
 
 
 def report_on(folder: Path) -> list[Path]:
-    """Write the report of the search, training or ablation in a folder, into `FOLDER` there; return its files.
+    """Write the report of the run in a folder, into `FOLDER` there; return its files.
 
     Raises:
         UsageError: there are no results.
         OSError: it cannot be written.
     """
-    if kind_of(folder) in ("ablation", "confirm"):
+    if is_scaling(folder):
+        document = scaling_document(folder)
+    elif kind_of(folder) in ("ablation", "confirm"):
         document = ablation_document(read_ablation(folder), folder)
     else:
         record = read_record(folder)

@@ -116,19 +116,19 @@ def _model_lines(fit: Fit) -> list[str]:
     return summary
 
 
-def measured_table(scaling: Scaling) -> Table:
+def measured_table(points: Sequence[Point], caption: str = "") -> Table:
     """Return the table of the measured points."""
     rows = []
-    for point in scaling.points:
+    for point in points:
         parts = (point.compute_s, point.communication_s, point.transfer_s, point.input_s)
         rest = [point.bytes_per_step, point.peak_memory_bytes / 2**20, point.others_cores]
         rows.append([*_speed_cells(point), *(1000 * seconds for seconds in parts), *rest])
-    return Table("measured", "", COLUMNS, rows)
+    return Table("measured", caption, COLUMNS, rows)
 
 
-def predicted_table(scaling: Scaling) -> Table:
+def predicted_table(predictions: Sequence[Prediction], caption: str = "") -> Table:
     """Return the table of the predictions, which may be empty."""
-    return Table("predicted", "", PREDICTED_COLUMNS, [_speed_cells(row) for row in scaling.predictions])
+    return Table("predicted", caption, PREDICTED_COLUMNS, [_speed_cells(row) for row in predictions])
 
 
 def _speed_cells(row: Point | Prediction) -> list[Cell]:
@@ -138,18 +138,20 @@ def _speed_cells(row: Point | Prediction) -> list[Cell]:
 
 def to_table(scaling: Scaling) -> Table:
     """Return the table for a terminal; predictions stand below, and say so."""
-    measured, count = measured_table(scaling).rows, len(scaling.points)
+    measured, count = measured_table(scaling.points).rows, len(scaling.points)
     empty = [""] * (len(COLUMNS) - len(PREDICTED_COLUMNS))
-    predicted = [[f"{workers} (prediction)", *cells, *empty] for workers, *cells in predicted_table(scaling).rows]
+    predicted = [
+        [f"{workers} (prediction)", *cells, *empty] for workers, *cells in predicted_table(scaling.predictions).rows
+    ]
     styles = dict.fromkeys(range(count, count + len(predicted)), "dim italic")
     return Table("scaling", "", COLUMNS, [*measured, *predicted], styles=styles, gaps=frozenset({count}))
 
 
 def to_markdown(scaling: Scaling) -> str:
     """Return tables and summary as Markdown."""
-    text = f"# {scaling.name}\n\n{table_markdown(measured_table(scaling))}\n"
+    text = f"# {scaling.name}\n\n{table_markdown(measured_table(scaling.points))}\n"
     if scaling.predictions:
-        text += f"\nPredictions, not measured:\n\n{table_markdown(predicted_table(scaling))}\n"
+        text += f"\nPredictions, not measured:\n\n{table_markdown(predicted_table(scaling.predictions))}\n"
     return f"{text}\n![measured and predicted]({CURVE})\n\n" + "".join(f"- {line}\n" for line in lines(scaling))
 
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from invented.scalings import sample
+from invented.scalings import measured, sample
 
 from harness.cli.main import run
 from harness.cli.scale import MEASURING, SIMULATING, scale
-from harness.scaling.model import Mode, fit_all, gather_points
+from harness.scaling.model import gather_points
 from harness.scaling.report import FILES, Scaling, draw_curve, lines, write
 from harness.scaling.session import ScaleRequest
 from trainers.presets import load_preset
@@ -55,16 +55,6 @@ def write_search(folder: Path) -> None:
         )
         ledger.append({"event": "end", "trial": number, "time": begun + 10, "state": "COMPLETE", "error": None})
     (folder / "trials.jsonl").write_text("".join(json.dumps(line) + "\n" for line in ledger))
-
-
-def measured(mode: Mode = "weak", counts: tuple[int, ...] = (1, 2), name: str = "made-up") -> Scaling:
-    request = ScaleRequest("digits_css", load_preset("digits_css"), mode, counts, 20, 5, 10, 2)
-    samples = {
-        n: [sample(n, 0.1 + 0.01 * (n - 1) + extra, request.images_of(n), 1e-5, 1e-10) for extra in (0.0, 0.004)]
-        for n in counts
-    }
-    fit = fit_all(mode, samples, {n: request.images_of(n) for n in (8, 64, 512)})
-    return Scaling(name, request.as_plain(), "CPU", 1, tuple(gather_points(samples)), fit, "", "uri")
 
 
 @pytest.mark.parametrize("line", WRONG)
