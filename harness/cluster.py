@@ -245,3 +245,13 @@ def cluster_slots() -> Slots:
     resources = ray.cluster_resources()
     gpus = int(resources.get("GPU", 0))
     return Slots(gpus, "GPU") if gpus else Slots(int(resources.get("CPU", 0)), "CPU")
+
+
+def machine() -> dict[str, str]:
+    """Return what a session trains on and with, for people: devices and versions. A Ray session must be active."""
+    slots, resources = cluster_slots(), ray.cluster_resources()
+    cards = ", ".join(name.partition(":")[2] for name in resources if name.startswith("accelerator_type:"))
+    hosts = sum(node.resources.get(slots.unit, 0) >= 1 for node in cluster_nodes().nodes)
+    devices = counted(slots.count, slots.unit) + (f" ({cards})" if cards else "") + f" on {counted(hosts, 'host')}"
+    software = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", "ray")]
+    return {"devices": devices, "software": ", ".join([*software, f"Python {platform.python_version()}"])}

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO, NamedTuple, Self
 
 from harness.run_folder import HeldError, Lock, put_aside, write_whole
@@ -82,9 +83,13 @@ class Ledger:
         end_with_a_whole_line(path)
         self._file: BinaryIO = path.open("ab", buffering=0)
 
-    def begin_session(self) -> None:
-        """Write down that a driver begins: trials that an earlier one left open were interrupted by then."""
-        self._append("session", None)
+    def begin_session(self, machine: Mapping[str, str]) -> None:
+        """Write down that a driver begins: trials that an earlier one left open were interrupted by then.
+
+        Args:
+            machine: what it trains on and with, in words by name.
+        """
+        self._append("session", None, machine=dict(machine))
 
     def on_start(self, trial: Trial) -> None:
         """Write down what was drawn; once more where a trial goes on."""
@@ -194,6 +199,8 @@ class Times(NamedTuple):
     """Seconds at which drivers began; the first one at 0."""
     began_unix: float | None = None
     """When the first driver began."""
+    machine: Mapping[str, str] = MappingProxyType({})
+    """What the last driver trained on and with, in words by name; empty where that was not written down."""
 
 
 def read_times(path: Path) -> Times:
@@ -205,6 +212,7 @@ def read_times(path: Path) -> Times:
     spans, sessions = list[Span](), list[float]()
     running: dict[int, tuple[float, float]] = {}
     first = last = behind = 0.0
+    machine: Mapping[str, str] = {}
     try:
         for event in json_lines(path):
             if "time" not in event:
@@ -219,16 +227,17 @@ def read_times(path: Path) -> Times:
                 spans += [Span(trial, start, end, "INTERRUPTED") for trial, (start, end) in running.items()]
                 running.clear()
                 sessions.append(now)
+                machine = {str(name): str(words) for name, words in event.get("machine", {}).items()}
             if kind == "start":
                 running.setdefault(number, (now, now))
             elif kind == "report" and number in running:
                 running[number] = (running[number][0], now)
             elif kind == "end" and number in running:
                 spans.append(Span(number, running.pop(number)[0], now, event["state"]))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _no_ledger(path, error) from None
     spans += [Span(trial, start, end, "INTERRUPTED") for trial, (start, end) in running.items()]
-    return Times(sorted(spans, key=lambda span: (span.start_s, span.trial)), sessions, first or None)
+    return Times(sorted(spans, key=lambda span: (span.start_s, span.trial)), sessions, first or None, machine)
 
 
 class Clock:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import ray
 from ray.exceptions import RayActorError
 
-from harness.cluster import Allocation, check_fit, check_nodes
+from harness.cluster import Allocation, check_fit, check_nodes, machine
 from harness.connection import RayLostError
 from harness.event_log import LEDGER, Clock, History, Ledger, read_ledger
 from harness.gangs.client import call_with_retry, end_dispatcher, start_dispatcher
@@ -101,7 +101,7 @@ def run_jobs(jobs: Jobs) -> JobsEnd:
         session = _Session(jobs, history)
         if session.waiting:
             with closing(Ledger(jobs.folder / LEDGER, jobs.experiment.metric)) as ledger:
-                ledger.begin_session()
+                ledger.begin_session(machine())
                 session.run(ledger, sizes, history)
     if session.reason == INTERRUPTED:
         raise KeyboardInterrupt

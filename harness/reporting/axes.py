@@ -15,6 +15,8 @@ from search_spaces.parameters import is_number
 
 APART = 0.14
 """How far an end of the range must be from the next tick to get one of its own."""
+SEEN = 0.005
+"""How far on an axis a label may be from what it says."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,16 @@ class Axis:
         for place, end in ((0.0, self.low), (1.0, self.high)):
             if all(abs(place - other) >= APART for other, _ in places):
                 places.append((place, end))
-        return [(place, f"{value:.6g}") for place, value in sorted(places)]
+        return [(place, self._label(place, value)) for place, value in sorted(places)]
+
+    def _label(self, place: float, value: float) -> str:
+        """Return the shortest number, of three digits at least, that lies where the value does, as far as one sees."""
+        for digits in range(3, 6):
+            near = float(f"{value:.{digits}g}")
+            at = self.place(near)
+            if at is not None and abs(at - place) < SEEN:
+                return f"{near:.6g}"
+        return f"{value:.6g}"
 
     def _scaled(self, value: Value) -> float | None:
         if not is_number(value) or not isinstance(value, int | float):

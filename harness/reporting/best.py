@@ -1,16 +1,36 @@
-"""The best settings of a search as a config file, which every command takes in place of a preset."""
+"""The best of a search: its settings as a config file that every command takes for a preset, and its predictions."""
 
 from __future__ import annotations
 
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 from harness.config_file import write_config
 from harness.experiment import CssExperiment
 from harness.reporting.results import Results
-from harness.run_folder import BEST, RunInfo
+from harness.run_folder import BEST, LATEST, PICTURE, TRIALS, RunInfo, checkpoint_folder
 from harness.tuning.config import written_space
-from trainers.errors import ConfigError
+from trainers.errors import ConfigError, UsageError
+
+
+def draw_best(folder: Path, results: Results) -> None:
+    """Draw what the best trial of a search makes of dev images beside its checkpoint, where that is and data are.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    best = results.best
+    trial = checkpoint_folder(folder / TRIALS, best.number) if best else folder
+    if results.kind != "search" or best is None or not (trial / LATEST).exists() or (trial / PICTURE).exists():
+        return
+    from harness.models.find import local_run
+    from trainers.figure import draw_checkpoint
+
+    with warnings.catch_warnings(), suppress(UsageError):
+        warnings.simplefilter("ignore")
+        run = local_run(folder, best.number)
+        draw_checkpoint(run.config, run.checkpoint, trial / PICTURE)
 
 
 def write_best(folder: Path, info: RunInfo, results: Results) -> Path | None:

@@ -17,10 +17,13 @@ from matplotlib.patches import Patch
 from harness.reporting.document import Figure
 from harness.reporting.themes import MARKERS, THEMES, Theme
 from harness.tables import table_csv
+from trainers.figure import palette
 
 DPI = 160
 ACROSS = 5
 """Entries in a line of a legend, at most."""
+NAMED = 24
+"""Classes up to which colours are named."""
 WORDS = {"COMPLETE": "complete", "PRUNED": "stopped early", "RUNNING": "unfinished", "INTERRUPTED": "unfinished",
          "FAIL": "failed"}  # fmt: skip
 """States for people."""
@@ -64,6 +67,13 @@ def legend(canvas: Any, handles: Sequence[Any]) -> None:
     if handles:
         lines = -(-len(handles) // ACROSS)
         canvas.legend(handles=handles, loc="outside lower center", ncols=-(-len(handles) // lines))
+
+
+def class_handles(names: Sequence[str], theme: Theme) -> list[Patch]:
+    """Return what a legend shows of classes, in the colours of pictures of them."""
+    colours = zip(palette(len(names)) / 255, names, strict=False)
+    return [Patch(facecolor=tuple(colour), edgecolor=theme.muted, linewidth=0.4, label=label)
+            for colour, label in colours]  # fmt: skip
 
 
 def best_star(axes: Any, x: float, y: float, theme: Theme) -> None:

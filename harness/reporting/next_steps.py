@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.ablation.results import OURS, Ablation
+from harness.experiment import CssExperiment
 from harness.reporting.document import Commands, Section
 from harness.reporting.record import Record
 from harness.run_folder import BEST, RunInfo
@@ -16,6 +17,7 @@ from harness.tuning.config import HIDDEN, WORKERS, SearchConfig
 from search_spaces.ablation import list_plans, load_plan
 from trainers.overrides import as_setting
 
+CSS = CssExperiment.trainer
 SCALE_OPTIONS = ("mode", "steps", "blocks", "warmup", "repeats")
 MORE = 2
 """Seeds that are proposed beside those that an ablation has."""
@@ -53,26 +55,23 @@ def _tracking_option(uri: str | None) -> str:
 
 def search_steps(record: Record) -> Section:
     """Return the section on what to do next with a search."""
-    target = f"{shlex.quote(record.name)}{storage_option(record.folder)}"
     rows = [
-        (f"s4 confirm {target}", "does the best configuration beat the noise of seeds?"),
-        (f"s4 report {target}", "this report again, as far as the search is then"),
-        (f"s4 doctor {target}", "do ledger, Optuna, MLflow and checkpoints agree?"),
-        ("s4 ui", "its records in MLflow"),
+        (confirm_command(record), "does the best configuration beat the noise of seeds?"),
+        *_looks(record.folder, "this report again, as far as the search is then"),
+        (f"s4 doctor {_target(record.folder)}", "do ledger, Optuna, MLflow and checkpoints agree?"),
     ]
     if (record.folder / BEST).exists():
         rows.insert(1, (train_best(record.folder), "train the best settings"))
     if record.unfinished:
-        rows.insert(0, (resume_command(record.folder, "tune"), "go on with the search"))
+        rows.insert(0, (_resume(record, "tune", "search"), "go on with the search"))
     return Section("Go on", [Commands(rows)])
 
 
 def training_steps(record: Record) -> Section:
     """Return the section on what to do next with a training."""
-    target = f"{shlex.quote(record.name)}{storage_option(record.folder)}"
-    rows = [(f"s4 report {target}", "this report again"), ("s4 ui", "its records in MLflow")]
+    rows = _looks(record.folder, "this report again")
     if record.results.best is None:
-        rows.insert(0, (resume_command(record.folder, "train"), "go on with it"))
+        rows.insert(0, (_resume(record, "train", "train"), "go on with it"))
     return Section("Go on", [Commands(rows)])
 
 
@@ -80,8 +79,7 @@ def ablation_steps(ablation: Ablation, folder: Path) -> Section:
     """Return the section on what to do next with an ablation."""
     seeds = ablation.request.seeds
     more = range(max(seeds) + 1, max(seeds) + 1 + MORE)
-    target = f"{shlex.quote(ablation.name)}{storage_option(folder)}"
-    rows = [(f"s4 report {target}", "this report again"), ("s4 ui", "its records in MLflow")]
+    rows = _looks(folder, "this report again")
     if ablation.request.confirms is None:  # a confirmation goes on with the seeds it began with
         command = ablate_command(ablation, folder, (*seeds, *more))
         rows.insert(0, (command, "train more seeds; those that are there stay"))
@@ -90,11 +88,59 @@ def ablation_steps(ablation: Ablation, folder: Path) -> Section:
     return Section("Go on", [Commands(rows)])
 
 
+def beginning(folder: Path, info: RunInfo | None, what: str) -> list[Commands]:
+    """Return the command that began a search or a training, and the one that trains its best settings, as far as known.
+
+    Python begins an own experiment.
+    """
+    rows = [(begin_command(folder, info), f"began this {what}")] if info is not None and info.trainer == CSS else []
+    if (folder / BEST).exists():
+        rows.append((train_best(folder), "trains the best settings"))
+    return [Commands(rows)] if rows else []
+
+
+def confirm_command(record: Record) -> str:
+    """Return the command that confirms a search, or the call of the Python API where its experiment is an own one."""
+    if record.own:
+        return _call(record.folder, "confirm", repr(record.name), "experiment=experiment")
+    return f"s4 confirm {_target(record.folder)}"
+
+
+def _resume(record: Record, command: str, function: str) -> str:
+    if record.own:
+        return _call(record.folder, function, "experiment", f"name={record.name!r}", "resume=True")
+    return resume_command(record.folder, command)
+
+
+def _call(folder: Path, function: str, *arguments: str) -> str:
+    """Return a call of the Python API; `experiment` stands for the one that the run began with."""
+    storage = [f"storage={str(folder.parent)!r}"] if storage_option(folder) else []
+    return f"harness.{function}({', '.join([*arguments, *storage])})"
+
+
+def _target(folder: Path) -> str:
+    return f"{shlex.quote(folder.name)}{storage_option(folder)}"
+
+
+def _looks(folder: Path, report: str) -> list[tuple[str, str]]:
+    """Return the commands that show a run."""
+    return [(f"s4 report {_target(folder)}", report), (f"s4 ui {shlex.quote(folder.name)}", "its records in MLflow")]
+
+
 def ablate_command(ablation: Ablation, folder: Path, seeds: Sequence[int]) -> str:
-    """Return the command that goes on with an ablation, or with trainings of one configuration, with these seeds."""
+    """Return the command that goes on with an ablation, or with trainings of one configuration, with these seeds.
+
+    Of an own experiment it is the call of the Python API.
+    """
     request = ablation.request
     counted = tuple(seeds) == tuple(range(len(seeds)))
     listed = ",".join(map(str, seeds)) + ("," if len(seeds) == 1 else "")  # a lone number would be a count
+    if request.info.trainer != CSS:
+        first = [repr(request.confirms.search)] if request.confirms else []
+        plan = [] if request.confirms else [f"plan={request.plan!r}"]
+        named = [f"seeds={tuple(seeds)}", f"name={ablation.name!r}"]
+        function = "confirm" if request.confirms else "ablate"
+        return _call(folder, function, *first, "experiment=experiment", *plan, *named)
     words = ["s4", "noise", request.preset, "--seeds", str(len(seeds)) if counted else listed]
     settings = {} if request.confirms else request.settings  # a confirmation has those of its search
     if request.confirms:

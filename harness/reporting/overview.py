@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -11,14 +12,16 @@ from harness.event_log import Times
 from harness.formats import counted, duration, last_line
 from harness.reporting.document import Block, Column, Data, Facts, Figure, Note, Section, Table
 from harness.reporting.figures import WORDS, legend, state_handles
+from harness.reporting.next_steps import beginning, confirm_command
 from harness.reporting.record import Record, lanes
 from harness.reporting.results import compared, to_table
 from harness.reporting.themes import Theme
+from trainers.overrides import as_setting
 
 LABELLED = 60
 """Spans up to which the timeline writes the numbers of trials."""
 MEDIANS = {"Start of a trial": "overhead/start_s", "A report": "overhead/report_s", "A step": "time/step_s"}
-"""Metrics of which the report shows the median over all reports."""
+"""Metrics of which the report shows the median over trials of the median over reports, as the terminal does."""
 
 
 def lead(record: Record) -> str:
@@ -47,11 +50,21 @@ def overview(record: Record) -> Section:
     if record.results.kind == "search" and record.results.best is not None:
         blocks.append(Note(
             "These are numbers of one seed each, and the best of many is better than it is. "
-            f"`s4 confirm {record.name}` trains the best and the {record.results.baseline_name} again with several "
+            f"`{confirm_command(record)}` trains the best and the {record.results.baseline_name} again with several "
             "seeds and tells whether the difference is more than noise.", "caution"))  # fmt: skip
     if record.unfinished:
         blocks.append(Note("Not all trials are over: everything here is as far as it was when this was written."))
-    return Section("Overview", [*blocks, Facts(facts(record))])
+    what = {"search": "search", "train": "training"}[record.results.kind]
+    return Section("Overview", [
+        *blocks, *beginning(record.folder, record.info, what), Facts(facts(record)),
+        *by_hand(record.info.settings if record.info else {}),
+    ])  # fmt: skip
+
+
+def by_hand(settings: Mapping[str, Any]) -> list[Table]:
+    """Return the table of what was set by hand, a setting a line, as `--set` takes it; none where nothing was."""
+    rows = [as_setting(path, value).split("=", 1) for path, value in settings.items()]
+    return [Table("settings", "Set by hand.", [Column("setting"), Column("value")], rows)] if rows else []
 
 
 def facts(record: Record) -> list[tuple[str, str]]:
@@ -60,8 +73,6 @@ def facts(record: Record) -> list[tuple[str, str]]:
     rows = [("Preset", results.preset), *(_search_facts(record) if results.kind == "search" else ())]
     rows.append(("Objective" if len(results.objectives) < 2 else "Objectives", _objectives(record)))
     rows.append(("Horizon", f"{results.horizon} steps" + (f", a report every {info.report_every}" if info else "")))
-    if info is not None and info.settings:
-        rows.append(("Set by hand", ", ".join(f"{path} = {value}" for path, value in info.settings.items())))
     return [*rows, *_run_facts(record)]
 
 
@@ -101,6 +112,7 @@ def origin(times: Times, revision: str = "", data: str = "", digest: str = "") -
         rows.append(("Begun", datetime.fromtimestamp(times.began_unix, UTC).strftime("%Y-%m-%d %H:%M UTC")))
     if len(times.sessions) > 1:
         rows.append(("Sessions", str(len(times.sessions))))
+    rows += [(name.capitalize(), words) for name, words in times.machine.items()]
     if revision:
         rows.append(("Revision", f"`{revision[:12]}`"))
     if digest:
@@ -150,12 +162,13 @@ def _medians(record: Record) -> list[tuple[str, str]]:
     spans, facts = record.times.spans, list[tuple[str, str]]()
     if spans:
         facts.append(("Trials at once, at most", str(max(lanes(spans)) + 1)))
-        facts.append(("A trial, median", f"{statistics.median(span.end_s - span.start_s for span in spans):.1f} s"))
+        facts.append(("A trial, median", duration(statistics.median(span.end_s - span.start_s for span in spans))))
     for title, name in MEDIANS.items():
-        values = [metrics[name] for reports in record.reports.values() for metrics in reports.values()
-                  if name in metrics]  # fmt: skip
-        if values:
-            facts.append((f"{title}, median", f"{1000 * statistics.median(values):.3g} ms"))
+        by_trial = [[metrics[name] for metrics in reports.values() if name in metrics]
+                    for reports in record.reports.values()]  # fmt: skip
+        medians = [statistics.median(values) for values in by_trial if values]
+        if medians:
+            facts.append((f"{title}, median", duration(statistics.median(medians))))
     return facts
 
 

@@ -31,6 +31,8 @@ MOST_AXES = 12
 """Parameters that figures show; of more, the most important ones."""
 CROWD = 100
 """Trials from which on marks are small."""
+ROOM = 18
+"""Letters that categories below a slice have room for."""
 ABSENT = -0.14
 """Where an axis shows that a trial does not have the parameter."""
 
@@ -176,6 +178,11 @@ def _importance_figure(ranked: Sequence[Importance]) -> Figure:
     )
 
 
+def shade(good: float) -> float:
+    """Return the place on a theme's ramp of a value, 0 the worst to 1 the best: the worst must be seen, too."""
+    return 0.4 + 0.55 * good
+
+
 def _parallel(record: Record, rows: Sequence[Row], axes: Sequence[Axis]) -> Figure:
     results, labels = record.results, short([axis.path for axis in axes])
     values = [row.best for row in rows if row.best is not None]
@@ -194,11 +201,11 @@ def _parallel(record: Record, rows: Sequence[Row], axes: Sequence[Axis]) -> Figu
             lines = [course(row) for row in ordered if (row.state == "COMPLETE") is complete]
             good = [line[-1] if record.maximise else 1 - line[-1] for line in lines]
             panel.add_collection(LineCollection(
-                [[*zip(xs, line, strict=True)] for line in lines], colors=[ramp(0.12 + 0.83 * share) for share in good],
-                linewidths=1.5 if complete else 0.8, alpha=0.95 if complete else 0.55, zorder=2 + complete,
+                [[*zip(xs, line, strict=True)] for line in lines], colors=[ramp(shade(share)) for share in good],
+                linewidths=1.5 if complete else 0.9, alpha=0.95 if complete else 0.8, zorder=2 + complete,
             ))  # fmt: skip
-        handles = [Line2D([], [], color=ramp(place), linewidth=2.2, label=label)
-                   for place, label in ((0.95, "best values"), (0.53, "middling"), (0.12, "worst"))]  # fmt: skip
+        handles = [Line2D([], [], color=ramp(shade(good)), linewidth=2.2, label=label)
+                   for good, label in ((1, "best values"), (0.5, "middling"), (0, "worst"))]  # fmt: skip
         if results.baseline is not None and results.baseline in rows:
             panel.plot(xs, course(results.baseline), color=theme.ink, linestyle="--", linewidth=1.5, zorder=4)
             handles.append(baseline_handle(theme, results.baseline_name))
@@ -287,5 +294,7 @@ def _slice(panel: Any, record: Record, rows: Sequence[Row], axis: Axis, theme: T
     if published is not None:
         panel.axvline(published, color=theme.ink, linestyle="--", linewidth=0.9, zorder=2)
     ticks = axis.ticks()
-    panel.set_xticks([place for place, _ in ticks], [label for _, label in ticks])
+    turned = axis.scale == "choices" and sum(len(label) for _, label in ticks) > ROOM
+    panel.set_xticks([place for place, _ in ticks], [label for _, label in ticks], rotation=25 if turned else 0,
+                     ha="right" if turned else "center", rotation_mode="anchor")  # fmt: skip
     panel.set_xlim(-0.05, 1.05)

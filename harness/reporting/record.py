@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.event_log import LEDGER, History, Span, Times, json_lines, read_ledger, read_times
+from harness.experiment import CssExperiment
 from harness.reporting.results import FILES, Collector, Results, Row, read_results
 from harness.run_folder import RunInfo, kind_of, read_run
 from harness.trials import Trial, TrialState
@@ -51,6 +52,11 @@ class Record:
     def maximise(self) -> bool:
         """Whether more of the primary objective is better."""
         return not (self.results.objectives and self.results.objectives[0].endswith(":min"))
+
+    @property
+    def own(self) -> bool:
+        """Whether its experiment is known to be another than this project's trainer, which has no commands."""
+        return self.info is not None and self.info.trainer != CssExperiment.trainer
 
     @property
     def options(self) -> Mapping[str, Any]:

@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 
 from harness.reporting.ablation.record import read_ablation
 from harness.reporting.ablation.report import ablation_document
+from harness.reporting.best import draw_best
 from harness.reporting.document import Document
 from harness.reporting.figures import draw
 from harness.reporting.next_steps import search_steps, training_steps
@@ -50,6 +51,7 @@ def report_on(folder: Path) -> list[Path]:
         document = ablation_document(read_ablation(folder), folder)
     else:
         record = read_record(folder)
+        draw_best(folder, record.results)
         document = search_document(record) if record.results.kind == "search" else training_document(record)
     return write_report(document, folder / FOLDER, f"Written by s4-harness from what lies in `{folder.name}`.")
 
@@ -57,8 +59,8 @@ def report_on(folder: Path) -> list[Path]:
 def search_document(record: Record) -> Document:
     """Return the report of a search."""
     sections = [overview(record), leaderboard(record), progress(record), pareto(record),
-                parameters(record, rung_steps(record)), pruning(record), timing(record), faults(record),
-                search_steps(record)]  # fmt: skip
+                parameters(record, rung_steps(record)), pruning(record), predictions(record), timing(record),
+                faults(record), search_steps(record)]  # fmt: skip
     return Document(record.name, "search", lead(record), [section for section in sections if section is not None])
 
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from harness.formats import counted, last_line
+from harness.formats import counted, duration, last_line
 from harness.run_folder import write_whole
 from harness.tables import Cell, Column, Data, Table, table_csv, table_markdown
 from harness.trials import Trial, Value
@@ -223,7 +223,9 @@ def short(paths: Sequence[str]) -> list[str]:
 def summary(results: Results) -> list[str]:
     """Return what the table amounts to, in a few lines."""
     states = ", ".join(f"{count} {STATES[state]}" for state, count in results.counts.items())
-    lines = [f"{counted(len(results.rows), 'trial')}{f' ({states})' if states else ''} in {results.elapsed_s:.0f} s"]
+    lines = [
+        f"{counted(len(results.rows), 'trial')}{f' ({states})' if states else ''} in {duration(results.elapsed_s)}"
+    ]
     best = results.best
     if results.kind == "train" and results.rows:
         lines = [_course(results, results.rows[0])]
@@ -237,8 +239,8 @@ def summary(results: Results) -> list[str]:
         lines.append(f"Pareto front of {', '.join(results.objectives)}: trials {numbers}")
     over = results.overheads
     if over["start_s"] is not None and over["report_s"] is not None:
-        start = f"{over['start_s']:.3f} s from a trial's submission to the end of its first step"
-        lines.append(f"overhead (medians): {start}, {1000 * over['report_s']:.1f} ms a report")
+        start = f"{duration(over['start_s'])} from a trial's submission to the end of its first step"
+        lines.append(f"overhead (medians): {start}, {duration(over['report_s'])} a report")
     ends = {"FAIL": "failed", "PRUNED": "was stopped"}
     ended = [row for row in results.rows if row.error and row.state in ends and results.kind != "train"]
     return lines + [f"trial {row.number} {ends[row.state]}: {row.error}" for row in ended]
@@ -246,7 +248,7 @@ def summary(results: Results) -> list[str]:
 
 def _course(results: Results, row: Row) -> str:
     """Return what became of a single training, in a sentence."""
-    way = f"{row.step} of {counted(results.horizon, 'step')} in {results.elapsed_s:.0f} s"
+    way = f"{row.step} of {counted(results.horizon, 'step')} in {duration(results.elapsed_s)}"
     line = f"{results.name}: {'trained' if row.state == 'COMPLETE' else f'{STATES[row.state]} after'} {way}"
     if row.best is not None:
         line += f"; the best {results.metric} is {row.best:.4f}, at step {row.best_step}"

@@ -7,11 +7,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from harness.reporting.document import Block, Column, Data, Figure, Note, Picture, Section, Table
-from harness.reporting.figures import Curve, best_star, paint_panels
+from harness.reporting.document import Block, Column, Data, Figure, Note, Picture, Section, Table, Text
+from harness.reporting.figures import ACROSS, NAMED, Curve, best_star, class_handles, legend, paint_panels
 from harness.reporting.record import Record, Reports
 from harness.reporting.themes import Theme
-from harness.run_folder import PICTURE, REPRESENTATIONS
+from harness.run_folder import PICTURE, REPRESENTATIONS, TRIALS, checkpoint_folder
+from trainers.config import TrainConfig
+from trainers.figure import palette
 
 GROUPS = {
     "train/loss/": ("losses", "Losses of the training batches, unweighted, over the steps since the report before."),
@@ -29,9 +31,15 @@ def curves(record: Record) -> Section:
         return Section("Curves", [Note("Curves need two reports at least.", "missing")])
     blocks: list[Block] = [_objective(record, reports)]
     for prefix, (name, caption) in GROUPS.items():
-        names = [metric for metric in _names(reports) if metric.startswith(prefix)]
-        if names:
-            blocks.append(_panels(name, caption, names, reports, prefix))
+        lines = {metric: {value for _, value in _points(reports, metric)}
+                 for metric in _names(reports) if metric.startswith(prefix)}  # fmt: skip
+        moving = [metric for metric, values in lines.items() if len(values) > 1]
+        still = [f"{metric.removeprefix(prefix).replace('_', ' ')} ({min(values):.4g})"
+                 for metric, values in lines.items() if len(values) == 1]  # fmt: skip
+        if moving:
+            blocks.append(_panels(name, caption, moving, reports, prefix))
+        if still:
+            blocks.append(Text(f"The same at every report: {', '.join(still)}."))
     return Section("Curves", blocks)
 
 
@@ -54,18 +62,36 @@ def classes(record: Record) -> Section | None:
 
 
 def predictions(record: Record) -> Section | None:
-    """Return the section with the pictures that the training left; none where it left none."""
-    path, space = record.folder / PICTURE, record.folder / REPRESENTATIONS
+    """Return the section with the pictures of a training, or of a search's best trial; none where there are none."""
+    best, folder = record.results.best, record.folder
+    if record.results.kind == "search" and best is not None:
+        folder = checkpoint_folder(folder / TRIALS, best.number)
+    path, space = folder / PICTURE, folder / REPRESENTATIONS
     if not path.exists():
         return None
     caption = ("Image, truth, prediction of the teacher, pseudo-labels of the logits and of the representations, and "
                "what both agree on; ignored pixels are light grey.")  # fmt: skip
     blocks: list[Block] = [Picture("predictions", caption, "Rows of dev images with maps of classes.", path)]
+    names = TrainConfig.model_validate(record.info.config).data.classes if record.info and not record.own else ()
+    if 0 < len(names) <= NAMED:
+        blocks.append(_colours(names))
     if space.exists():
         caption = ("The teacher's representations of pixels of dev images (dots, by their true class) and the "
                    "prototypes (rings) at some reports, on the two principal axes of the last of them.")  # fmt: skip
         blocks.append(Picture("representations", caption, "Dots and rings of each class, a panel a report.", space))
     return Section("Predictions", blocks)
+
+
+def _colours(names: Sequence[str]) -> Figure:
+    """Return the legend of a picture of classes."""
+
+    def paint(canvas: Any, theme: Theme) -> None:
+        legend(canvas, class_handles(names, theme))
+
+    rows = [[name, *map(int, colour)] for name, colour in zip(names, palette(len(names)), strict=False)]
+    data = Data(["class", "red", "green", "blue"], rows)
+    return Figure("class-colours", "Colours of the classes.", f"Legend of {', '.join(names)}.", paint, data,
+                  (7.6, 0.25 + 0.22 * -(-len(names) // ACROSS)))  # fmt: skip
 
 
 def _names(reports: Reports) -> list[str]:

@@ -18,7 +18,7 @@ from ray import tune
 from ray.tune.error import TuneError
 from ray.tune.search import ConcurrencyLimiter
 
-from harness.cluster import Allocation, check_fit, check_nodes
+from harness.cluster import Allocation, check_fit, check_nodes, machine
 from harness.connection import RayLostError
 from harness.event_log import LEDGER, Clock, History, Ledger
 from harness.gangs.client import end_dispatcher, start_dispatcher
@@ -104,7 +104,7 @@ def run_search(search: Search) -> SearchEnd:
         if left <= 0:
             return SearchEnd([trial for _, trial in sorted(history.trials.items())], None)
         with closing(Ledger(folder / LEDGER, objective.metric)) as ledger:
-            ledger.begin_session()
+            ledger.begin_session(machine())
             callback, monitor = _session(search, history, ledger, left)
     if monitor.reason == INTERRUPTED:
         raise KeyboardInterrupt

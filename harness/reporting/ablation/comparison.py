@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from harness.ablation.doubts import FEWEST_SEEDS
 from harness.ablation.results import Ablation
 from harness.formats import counted
 from harness.reporting.ablation.record import DECIMALS, AblationRecord, line_style, plus_minus, short, with_interval
@@ -84,7 +85,7 @@ def compared(record: AblationRecord, metric: str) -> Table:
     ]
     cells: list[list[Cell]] = []
     for row in lines:
-        verdict = "the base" if row["variant"] == record.base_of(row["variant"]) else row["verdict"]
+        verdict = "the base" if row["variant"] == record.base_of(row["variant"]) else said(row["verdict"], row["pairs"])
         if not row["n"] and row["variant"] in record.unscored:
             verdict = UNSCORED
         difference = with_interval(row["difference"], row["ci_low"], row["ci_high"])
@@ -178,9 +179,15 @@ def outstanding(lines: Sequence[Mapping[str, Any]]) -> set[str]:
 def beyond_noise(lines: Sequence[Mapping[str, Any]], best: Mapping[str, Any]) -> bool:
     """Return whether the best mean is better by verdict: than the base, or, as the base, than all others with one."""
     if best["verdict"] is not None:
-        return bool(best["verdict"] == Verdict.BETTER)
-    others = [row["verdict"] for row in lines if row["verdict"] is not None and row["mean"] is not None]
+        return bool(said(best["verdict"], best["pairs"]) == Verdict.BETTER)
+    others = [said(row["verdict"], row["pairs"]) for row in lines
+              if row["verdict"] is not None and row["mean"] is not None]  # fmt: skip
     return bool(others) and all(verdict == Verdict.WORSE for verdict in others)
+
+
+def said(verdict: Verdict, pairs: int) -> str:
+    """Return a verdict for people: fewer pairs of seeds than decide anything leave it open."""
+    return f"undecided: {counted(pairs, 'seed')}" if 1 < pairs < FEWEST_SEEDS else str(verdict)
 
 
 def scores(ablation: Ablation, metric: str) -> Table:

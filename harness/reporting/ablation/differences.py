@@ -11,7 +11,8 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.lines import Line2D
 
-from harness.reporting.ablation.comparison import UNSCORED, without_scores
+from harness.ablation.doubts import FEWEST_SEEDS
+from harness.reporting.ablation.comparison import UNSCORED, said, without_scores
 from harness.reporting.ablation.record import (
     DECIMALS,
     AblationRecord,
@@ -116,7 +117,7 @@ def _noise(record: AblationRecord, rows: Sequence[Difference]) -> Table:
         versus, images = row.versus, row.images
         over_seeds = interval(versus.ci_low, versus.ci_high)
         over_images = [images.images, interval(images.low, images.high)] if images else [None, None]
-        verdict = UNSCORED if row.variant in record.unscored else str(versus.verdict)
+        verdict = UNSCORED if row.variant in record.unscored else said(versus.verdict, versus.n)
         cells.append([row.variant, versus.difference, versus.n, over_seeds, *over_images, verdict])
         exact.append([row.variant, versus.difference, versus.n, versus.ci_low, versus.ci_high,
                       *((images.difference, images.images, images.seeds, images.std, images.low, images.high)
@@ -131,14 +132,20 @@ def _noise(record: AblationRecord, rows: Sequence[Difference]) -> Table:
 def _forest_figure(record: AblationRecord, rows: Sequence[Difference]) -> Figure:
     points = [value for row in rows for value in row.by_seed.values()]
     points += [end for row in rows if row.images for end in (row.images.low, row.images.high)]
-    ends = [end for row in rows for end in (row.versus.ci_low, row.versus.ci_high) if end is not None]
+    ends = [end for row in rows for end in _interval(row.versus) or ()]
+    few = [row.variant for row in rows if row.versus.n < FEWEST_SEEDS]
     reach = REACH * max(map(abs, points)) or SMALL
     points += [0.0, *(max(-reach, min(reach, end)) for end in ends)]
     room = 0.05 * (max(points) - min(points)) or SMALL
     goes_on = " Arrows: an interval goes on." if any(abs(end) > reach for end in ends) else ""
+    if few:
+        goes_on += f" Fewer than {FEWEST_SEEDS} seeds decide nothing, so their intervals are in the table alone."
     caption = (f"Differences to {record.base} in {record.metric}. Dots: each seed. Circles: their mean and its 95 % "
                f"interval over seeds. Squares: the mean and its 95 % interval over images.{goes_on}")  # fmt: skip
-    words = [f"{row.variant} {signed(row.versus.difference or 0.0)}, {row.versus.verdict}" for row in rows]
+    words = [
+        f"{row.variant} {signed(row.versus.difference or 0.0)}, {said(row.versus.verdict, row.versus.n)}"
+        for row in rows
+    ]
 
     def paint(canvas: Any, theme: Theme) -> None:
         axes = canvas.subplots()
@@ -172,26 +179,34 @@ def _forest_figure(record: AblationRecord, rows: Sequence[Difference]) -> Figure
     return Figure("forest", caption, alt, paint, Data(names, data), (7.6, 1.5 + 0.52 * len(rows)))
 
 
+def _interval(versus: Comparison) -> tuple[float, float] | None:
+    """Return the interval that is drawn: none of fewer seeds than decide anything, for it hides all the others."""
+    if versus.n < FEWEST_SEEDS or versus.ci_low is None or versus.ci_high is None:
+        return None
+    return versus.ci_low, versus.ci_high
+
+
 def _draw(axes: Any, place: int, row: Difference, reach: float, theme: Theme) -> None:
     """Draw a variant: seeds above the middle of its row, images below."""
     versus, images, above, below = row.versus, row.images, place - APART, place + APART
     values = [*row.by_seed.values()]
     axes.scatter(values, [above] * len(values), s=13, color=theme.ink, zorder=5, linewidths=0)
     style = {"color": theme.series[0], "markersize": 7, "markeredgecolor": theme.paper, "zorder": 4}
-    if versus.ci_low is None or versus.ci_high is None:
+    if (over := _interval(versus)) is None:
         axes.plot(versus.difference, above, "o", **style)
     else:
-        ends = [max(-reach, versus.ci_low), versus.difference, min(reach, versus.ci_high)]
-        axes.plot(ends, [above] * 3, "-o", markevery=[1], linewidth=2, **style)
-        for end, mark in ((versus.ci_low, "<"), (versus.ci_high, ">")):
+        axes.plot([max(-reach, over[0]), versus.difference, min(reach, over[1])], [above] * 3, "-o", markevery=[1],
+                  linewidth=2, **style)  # fmt: skip
+        for end, mark in zip(over, "<>", strict=True):
             if abs(end) > reach:
                 axes.plot(math.copysign(reach, end), above, mark, color=theme.series[0], markersize=6)
     if images is not None:
         style |= {"color": theme.series[1], "markersize": 6}
         ends = [images.low, images.difference, images.high]
         axes.plot(ends, [below] * 3, "-s", markevery=[1], linewidth=2, **style)
-    stands_out = versus.verdict in (Verdict.BETTER, Verdict.WORSE)
-    axes.annotate(str(versus.verdict), (1.01, place), xycoords=axes.get_yaxis_transform(), va="center", fontsize=8.5,
+    words = said(versus.verdict, versus.n)
+    stands_out = words in (Verdict.BETTER, Verdict.WORSE)
+    axes.annotate(words, (1.01, place), xycoords=axes.get_yaxis_transform(), va="center", fontsize=8.5,
                   color=theme.ink if stands_out else theme.muted,
                   weight="bold" if stands_out else "normal", annotation_clip=False)  # fmt: skip
 

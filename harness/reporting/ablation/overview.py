@@ -6,12 +6,13 @@ import statistics
 from collections.abc import Mapping
 
 from harness.ablation.confirm import confirmation_table, verdict_lines
+from harness.ablation.doubts import FEWEST_SEEDS, doubts
 from harness.ablation.request import Request
 from harness.ablation.results import Ablation
 from harness.formats import counted, duration
 from harness.reporting.ablation.record import AblationRecord, listed, signed
 from harness.reporting.document import Block, Cell, Column, Facts, Note, Section, Table, Text
-from harness.reporting.overview import origin
+from harness.reporting.overview import by_hand, origin
 from harness.reporting.record import lanes
 from harness.statistics.compare import ALPHA, Comparison, Verdict
 
@@ -35,9 +36,10 @@ def lead(ablation: Ablation) -> str:
         needed = metric if unscored else "a complete training"
         return f"No variant can be compared yet: it takes {needed} of it and of {base} with the same seed."
     seeds = sorted({versus[name].n for name in gains} - {1})
-    if not seeds:
+    if max(seeds, default=1) < FEWEST_SEEDS:
         far = max(gains, key=lambda name: abs(gains[name]))
-        return (f"One seed each: {far} is furthest from {base}, by {signed(gains[far])} {metric}, and whether that is "
+        each = "Two seeds" if seeds else "One seed"
+        return (f"{each} each: {far} is furthest from {base}, by {signed(gains[far])} {metric}, and whether that is "
                 "more than the noise of seeds nobody can say.")  # fmt: skip
     over = f"over {' to '.join(map(str, dict.fromkeys([seeds[0], seeds[-1]])))} paired seeds"
     verdicts = {name: versus[name].verdict for name in gains}
@@ -71,8 +73,10 @@ def overview(record: AblationRecord) -> Section:
     if record.ablation.request.confirms is not None:
         blocks += [Text(line) for line in verdict_lines(record.ablation)]
         blocks.append(confirmation_table(record.ablation))
-    blocks += [Note(text, "caution") for text in few_seeds(record.ablation.compare(record.metric))]
-    return Section("Overview", [*blocks, Facts(facts(record)), _variants(record.ablation.request)])
+    notes = [*doubts(record.ablation), *few_seeds(record.ablation.compare(record.metric))]
+    blocks += [Note(f"{text[0].upper()}{text[1:]}", "caution") for text in notes]
+    return Section("Overview", [*blocks, Facts(facts(record)), *by_hand(record.ablation.request.settings),
+                               _variants(record.ablation.request)])  # fmt: skip
 
 
 def unfinished(ablation: Ablation) -> bool:
@@ -116,8 +120,6 @@ def facts(record: AblationRecord) -> list[tuple[str, str]]:
         ("Horizon", f"{info.horizon} steps, a report every {info.report_every}"),
         ("Trainings", trainings),
     ]
-    if request.settings:
-        rows.append(("Set by hand", ", ".join(f"{path} = {value}" for path, value in request.settings.items())))
     rows.append(("Wall clock", duration(ablation.elapsed_s)))
     rows.append(("Devices held", f"{ablation.device_s / 3600:.3g} device-hours"))
     if spans:

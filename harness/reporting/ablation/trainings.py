@@ -11,17 +11,16 @@ from typing import Any
 
 import numpy as np
 from matplotlib.colors import to_rgb
-from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from PIL import Image
 
 from harness.ablation.results import Outcome
 from harness.reporting.ablation.record import AblationRecord, line_style, short
 from harness.reporting.document import Block, Cell, Column, Data, Figure, Note, Section, Table, Text
-from harness.reporting.figures import Curve, legend, paint_panels
+from harness.reporting.figures import NAMED, Curve, class_handles, legend, paint_panels
 from harness.reporting.themes import Theme
 from harness.run_folder import OVERLAYS as PICTURE
-from trainers.figure import COLUMNS, GAP, HEADER, PAPER, palette
+from trainers.figure import COLUMNS, GAP, HEADER, PAPER
 
 WATCHED = "dev/miou"
 FEW = 4
@@ -46,8 +45,6 @@ SHOWN = {
 """By the name of a grid, the column that it compares, and what that shows."""
 TOGETHER = 6
 """Variants in a grid."""
-NAMED = 24
-"""Classes up to which colours are named."""
 APART = 5
 """Pixels between tiles of a grid."""
 
@@ -267,9 +264,7 @@ def _grid(record: AblationRecord, name: str, column: str, words: str, tiles: Seq
                       color=theme.ink if place >= len(SHARED) else theme.muted)  # fmt: skip
         axes.set_axis_off()
         if len(classes) <= NAMED:
-            colours = zip(palette(len(classes)) / 255, classes, strict=False)
-            legend(canvas, [Patch(facecolor=tuple(colour), edgecolor=theme.muted, linewidth=0.4, label=label)
-                            for colour, label in colours])  # fmt: skip
+            legend(canvas, class_handles(classes, theme))
 
     caption = f"{words}, with seed {runs[0].seed}, on the first images of dev. Rows are images."
     alt = f"Grid of {len(table)} images: image, truth and {column} of {', '.join(titles[len(SHARED) :])}."

@@ -6,6 +6,10 @@
   toggle.hidden = false;
   toggle.addEventListener("click", () => { root.dataset.theme = dark() ? "light" : "dark"; show(); });
   show();
+  const mark = () => document.querySelectorAll(".scroll").forEach((box) =>
+    box.classList.toggle("wide", box.scrollWidth > box.clientWidth + 1));
+  addEventListener("load", mark);
+  addEventListener("resize", mark);
   const value = (row, column) => {
     const text = row.cells[column].dataset.value;
     return text === "" ? null : text !== undefined ? Number(text) : row.cells[column].textContent;
