@@ -17,7 +17,7 @@ def byte_size(size: float) -> str:
 
 def duration(seconds: float) -> str:
     """Return a time: below 10 s with three digits, from 100 s on in its two largest units: `2 min 30 s`, `1 h`."""
-    if seconds < 1:
+    if 0 < seconds < 1:
         return f"{1000 * seconds:.3g} ms"
     if seconds < 100:
         return f"{seconds:.3g} s" if seconds < 10 else f"{seconds:.0f} s"

@@ -67,3 +67,15 @@ def test_it_fits_a_phone(chromium: Any, written: Path) -> None:
     page.goto(written.as_uri())
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
     page.close()
+
+
+def test_what_is_wider_than_the_window_says_that_it_scrolls(chromium: Any, written: Path) -> None:
+    page = chromium.new_page(viewport={"width": 400, "height": 800})
+    page.goto(written.as_uri())
+    found = page.evaluate(
+        "[...document.querySelectorAll('.scroll')].map(box => [box.scrollWidth > box.clientWidth + 1, "
+        "getComputedStyle(box, '::before').content.includes('scroll it sideways')])"
+    )
+    page.close()
+    assert {True, False} == {wide for wide, _ in found}
+    assert all(wide == said for wide, said in found)

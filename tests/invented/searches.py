@@ -32,6 +32,8 @@ class Course:
     error: str | None = None
     more: Mapping[str, float] = field(default_factory=dict)
     """Metrics of every report besides."""
+    drift: float = 0.0
+    """By what share these become less from report to report."""
 
 
 COMPLETE, PRUNED, FAIL = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
@@ -104,9 +106,10 @@ def made_training(folder: Path, steps: int = HORIZON) -> Path:
     values = [0.1 + 0.004 * step for step in range(EVERY, steps + 1, EVERY)]
     more = {"train/loss/total": 1.5, "train/loss/contrast": 4.0, "train/share/valid": 0.5, "quality/mix/miou": 0.3,
             "quality/logit/miou": 0.2, "quality/agreement": 0.6, "health/teacher_student_gap": 0.07,
+            "health/classes_without_prototype": 0.0,
             "dev/iou/background": 0.9, "dev/iou/seven_8": 0.25, "time/step_s": 0.15}  # fmt: skip
     trial = Trial(0, {}, {}, "hash0")
-    write_course(ledger, clock, trial, Course(COMPLETE if ended else TrialState.RUNNING, values, more=more))
+    write_course(ledger, clock, trial, Course(COMPLETE if ended else TrialState.RUNNING, values, more=more, drift=0.02))
     ledger.spent(60.0, 60.0)
     ledger.close()
     order_ledger(folder)
@@ -144,7 +147,8 @@ def write_course(ledger: Ledger, clock: Clock, trial: Trial, course: Course, beg
     ledger.on_start(trial)
     for index, value in enumerate(course.values):
         step = EVERY * (index + 1)
-        metrics = {"step": float(step), METRIC: value, SECOND: 0.2 - 0.01 * trial.number, **course.more}
+        metrics = {"step": float(step), METRIC: value, SECOND: 0.2 - 0.01 * trial.number}
+        metrics |= {name: number * (1 - course.drift * index) for name, number in course.more.items()}
         metrics |= {"overhead/start_s": 0.1} if index == 0 else {"overhead/report_s": 0.02}
         trial.take_in(metrics, value if math.isfinite(value) else None)
         clock.now = start + index + 1

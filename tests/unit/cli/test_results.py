@@ -76,7 +76,7 @@ def test_the_summary_compares_with_the_baseline_and_names_failures(results: Resu
     assert summary(results) == [
         "4 trials (2 complete, 1 pruned, 1 failed) in 12 s",
         "best: trial 2, dev/miou 0.6250 at step 60; the published baseline 0.5000 (+0.1250), one seed each",
-        "overhead (medians): 0.100 s from a trial's submission to the end of its first step, 3.0 ms a report",
+        "overhead (medians): 100 ms from a trial's submission to the end of its first step, 3 ms a report",
         "trial 3 failed: DivergedError: nan | inf",
     ]
 

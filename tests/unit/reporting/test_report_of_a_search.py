@@ -62,7 +62,7 @@ def test_every_figure_is_there_in_both_themes_with_its_numbers(written: Path) ->
 
 def test_every_table_is_there_as_csv_and_latex(written: Path) -> None:
     names = {one.name for one in document_of(written.parent).tables}
-    assert names == {"leaderboard", "rungs", "faults"}
+    assert names == {"settings", "leaderboard", "rungs", "faults"}
     assert {path.name for path in (written / "tables").iterdir()} == {
         name + end for name in names for end in (".csv", ".tex")
     }
@@ -94,7 +94,7 @@ def test_the_lead_compares_with_the_baseline_and_a_note_says_what_that_is_worth(
     assert document.lead == (
         "Trial 1 is the best with dev/miou 0.6250 at step 120; the published baseline 0.5000 (+0.1250)."
     )
-    assert "`s4 confirm made-up`" in notes(document, "caution")
+    assert "`s4 confirm made-up" in notes(document, "caution")
 
 
 def test_rungs_tell_who_arrived_and_who_was_stopped(written: Path) -> None:

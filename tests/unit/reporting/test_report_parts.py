@@ -38,6 +38,21 @@ def test_ticks_lie_on_the_axis_in_order_and_apart(low: float, factor: float, sca
     assert places[-1] <= 1 + 1e-6
 
 
+@given(st.floats(1e-4, 1e3), st.floats(1.05, 1e4), st.sampled_from(["linear", "log"]))
+def test_labels_of_ticks_are_short_and_lie_where_they_say(low: float, factor: float, scale: str) -> None:
+    axis = Axis("a", scale, low, low * factor)  # type: ignore[arg-type]
+    for place, label in axis.ticks():
+        at = axis.place(float(label))
+        assert at is not None
+        assert at == pytest.approx(place, abs=0.005)
+        assert len(label.replace(".", "").lstrip("0")) <= 7
+
+
+def test_a_narrow_range_has_labels_of_three_digits() -> None:
+    labels = [label for _, label in Axis("delta_s", "linear", 0.811576, 0.997408).ticks()]
+    assert labels == ["0.812", "0.85", "0.9", "0.95", "0.997"]
+
+
 @pytest.mark.parametrize("name", ["css", "css_quick"])
 def test_every_published_value_has_its_place(name: str) -> None:
     space = load_space(name)
@@ -122,7 +137,7 @@ def test_a_training_has_curves_and_classes(tmp_path: Path) -> None:
         "objective", "losses", "shares", "quality", "health", "timeline",
     ]  # fmt: skip
     [classes] = [block for block in document.tables if isinstance(block, Table) and block.name == "classes"]
-    assert list(classes.rows) == [["background", 0.9, 0.9], ["seven_8", 0.25, 0.25]]
+    assert list(classes.rows) == [["background", 0.81, 0.81], ["seven_8", 0.225, 0.225]]
     for figure in document.figures:
         assert png(figure.draw, DARK, figure.size).startswith(b"\x89PNG")
 
