@@ -30,7 +30,7 @@ def draw_best(folder: Path, results: Results) -> None:
     with warnings.catch_warnings(), suppress(UsageError):
         warnings.simplefilter("ignore")
         run = local_run(folder, best.number)
-        draw_checkpoint(run.config, run.checkpoint, trial / PICTURE)
+        draw_checkpoint(run.config, trial / LATEST, trial / PICTURE)
 
 
 def write_best(folder: Path, info: RunInfo, results: Results) -> Path | None:

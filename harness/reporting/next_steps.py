@@ -135,17 +135,17 @@ def ablate_command(ablation: Ablation, folder: Path, seeds: Sequence[int]) -> st
     request = ablation.request
     counted = tuple(seeds) == tuple(range(len(seeds)))
     listed = ",".join(map(str, seeds)) + ("," if len(seeds) == 1 else "")  # a lone number would be a count
+    # the space's own values, the last where they are not among the best, come with any --top
+    top = len(ablation.others) - (ablation.others[1:][-1:] == [OURS])
     if request.info.trainer != CSS:
-        first = [repr(request.confirms.search)] if request.confirms else []
-        plan = [] if request.confirms else [f"plan={request.plan!r}"]
         named = [f"seeds={tuple(seeds)}", f"name={ablation.name!r}"]
-        function = "confirm" if request.confirms else "ablate"
-        return _call(folder, function, *first, "experiment=experiment", *plan, *named)
+        if request.confirms:
+            search = [repr(request.confirms.search), "experiment=experiment", f"top={top}"]
+            return _call(folder, "confirm", *search, *named)
+        return _call(folder, "ablate", "experiment", f"plan={request.plan!r}", *named)
     words = ["s4", "noise", request.preset, "--seeds", str(len(seeds)) if counted else listed]
     settings = {} if request.confirms else request.settings  # a confirmation has those of its search
     if request.confirms:
-        # the space's own values, the last where they are not among the best, come with any --top
-        top = len(ablation.others) - (ablation.others[1:][-1:] == [OURS])
         words = ["s4", "confirm", request.confirms.search, "--top", str(top), "--seeds", listed]
     elif len(request.variants) > 1:
         # a plan that does not come with the package is in a file, which must be found again

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from harness.reporting.document import Block, Column, Data, Figure, Note, Picture, Section, Table, Text
+from harness.reporting.document import Block, Cell, Column, Data, Figure, Note, Picture, Section, Table, Text
 from harness.reporting.figures import ACROSS, NAMED, Curve, best_star, class_handles, legend, paint_panels
 from harness.reporting.record import Record, Reports
 from harness.reporting.themes import Theme
@@ -88,7 +88,9 @@ def _colours(names: Sequence[str]) -> Figure:
     def paint(canvas: Any, theme: Theme) -> None:
         legend(canvas, class_handles(names, theme))
 
-    rows = [[name, *map(int, colour)] for name, colour in zip(names, palette(len(names)), strict=False)]
+    rows: list[list[Cell]] = [
+        [name, *map(int, colour)] for name, colour in zip(names, palette(len(names)), strict=False)
+    ]
     data = Data(["class", "red", "green", "blue"], rows)
     return Figure("class-colours", "Colours of the classes.", f"Legend of {', '.join(names)}.", paint, data,
                   (7.6, 0.25 + 0.22 * -(-len(names) // ACROSS)))  # fmt: skip
