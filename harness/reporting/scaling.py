@@ -58,13 +58,12 @@ def scaling_document(folder: Path) -> Document:
         text = "It ended before every point was measured, so there is no table: remove the folder and measure again."
         return Document(folder.name, "scaling", "Not measured to the end.",
                         [Section("Overview", [Note(text, "missing"), *begin])])  # fmt: skip
-    first, *others = data["lines"]
     best = max(data["points"], key=lambda point: float(point["images_per_s"]))
     workers = counted(best["workers"], "worker")
     lead = f"{best['images_per_s']:.1f} images a second with {workers}, efficiency {best['efficiency']:.2f}."
     curve = [Picture("curve", "Measured points with the range of repeats, and the model.", ALT, folder / CURVE)]
     blocks: list[Block] = [*scaling_tables(data), *(curve if (folder / CURVE).exists() else ())]
-    notes = [Text(f"{line[0].upper()}{line[1:]}.") for line in others]
+    first, *notes = (f"{line[0].upper()}{line[1:]}." for line in data["lines"])
     return Document(folder.name, "scaling", lead, [
-        Section("Overview", [Text(f"{first}."), *begin]), Section("Workers", blocks), Section("Model", notes),
+        Section("Overview", [Text(first), *begin]), Section("Workers", blocks), Section("Model", [*map(Text, notes)]),
     ])  # fmt: skip
