@@ -152,8 +152,8 @@ def test_commands_are_shown_as_they_must_be_typed(
 @pytest.mark.parametrize(
     ("state", "said"),
     [
-        (TrialState.COMPLETE, "s-001: trained 900 of 900 steps in [0-9]+ m?s; the best dev/miou is 0.5000, at step 600, and "
-                              "0.4000 at the end"),
+        (TrialState.COMPLETE, "s-001: trained 900 of 900 steps in [0-9]+ m?s; the best dev/miou is 0.5000, at step "
+                              "600, and 0.4000 at the end"),
         (TrialState.INTERRUPTED, "s-001: interrupted after 900 of 900 steps"),
     ],
 )  # fmt: skip
