@@ -77,7 +77,7 @@ def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 5000,
 ) -> None:
     """Serve the records with MLflow's own pages, on this machine only, until Ctrl-C."""
-    from harness.tracking.views import serve
+    from harness.tracking.pages import serve
 
     if name is not None:
         named_folder(Path(), name)  # refuses what is no name

@@ -15,6 +15,8 @@ from search_spaces.ablation import list_plans, load_plan
 MORE = 2
 """Seeds that are proposed beside those that an ablation has."""
 
+RECORDS = "its records in MLflow: a description, a table, curves"
+
 
 def next_commands(folder: Path, tracking_uri: str, program: str = "s4") -> str:
     """Return the commands that show more of a run, in a line for a terminal."""
@@ -46,7 +48,7 @@ def search_steps(record: Record) -> Section:
         (f"s4 confirm {target}", "does the best configuration beat the noise of seeds?"),
         (f"s4 report {target}", "this report again, as far as the search is then"),
         (f"s4 doctor {target}", "do ledger, Optuna, MLflow and checkpoints agree?"),
-        ("s4 ui", "its records in MLflow"),
+        (f"s4 ui {shlex.quote(record.name)}", RECORDS),
     ]
     if record.unfinished:
         rows.insert(0, (resume_command(record.folder, "tune"), "go on with the search"))
@@ -56,7 +58,7 @@ def search_steps(record: Record) -> Section:
 def training_steps(record: Record) -> Section:
     """Return the section on what to do next with a training."""
     target = f"{shlex.quote(record.name)}{storage_option(record.folder)}"
-    rows = [(f"s4 report {target}", "this report again"), ("s4 ui", "its records in MLflow")]
+    rows = [(f"s4 report {target}", "this report again"), (f"s4 ui {shlex.quote(record.name)}", RECORDS)]
     if record.results.best is None:
         rows.insert(0, (resume_command(record.folder, "train"), "go on with it"))
     return Section("Go on", [Commands(rows)])
@@ -67,7 +69,7 @@ def ablation_steps(ablation: Ablation, folder: Path) -> Section:
     seeds = ablation.request.seeds
     more = range(max(seeds) + 1, max(seeds) + 1 + MORE)
     target = f"{shlex.quote(ablation.name)}{storage_option(folder)}"
-    rows = [(f"s4 report {target}", "this report again"), ("s4 ui", "its records in MLflow")]
+    rows = [(f"s4 report {target}", "this report again"), (f"s4 ui {shlex.quote(ablation.name)}", RECORDS)]
     if ablation.request.confirms is None:  # a confirmation goes on with the seeds it began with
         command = ablate_command(ablation, folder, (*seeds, *more))
         rows.insert(0, (command, "train more seeds; those that are there stay"))

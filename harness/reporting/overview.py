@@ -12,7 +12,7 @@ from harness.formats import counted, duration, last_line
 from harness.reporting.document import Block, Column, Data, Facts, Figure, Note, Section, Table
 from harness.reporting.figures import WORDS, legend, state_handles
 from harness.reporting.record import Record, lanes
-from harness.reporting.results import compared, to_table
+from harness.reporting.results import Results, compared, to_table
 from harness.reporting.themes import Theme
 
 LABELLED = 60
@@ -21,9 +21,9 @@ MEDIANS = {"Start of a trial": "overhead/start_s", "A report": "overhead/report_
 """Metrics of which the report shows the median over all reports."""
 
 
-def lead(record: Record) -> str:
+def lead(results: Results) -> str:
     """Return the result in a sentence."""
-    results, best = record.results, record.results.best
+    best = results.best
     if best is None or best.best is None:
         begun = f"{len(results.rows)} {'was' if len(results.rows) == 1 else 'were'} begun"
         return f"No trial reached the horizon of {results.horizon} steps yet; {begun}."

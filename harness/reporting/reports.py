@@ -56,14 +56,18 @@ def search_document(record: Record) -> Document:
     sections = [overview(record), leaderboard(record), progress(record), pareto(record),
                 parameters(record, rung_steps(record)), pruning(record), timing(record), faults(record),
                 search_steps(record)]  # fmt: skip
-    return Document(record.name, "search", lead(record), [section for section in sections if section is not None])
+    return Document(
+        record.name, "search", lead(record.results), [section for section in sections if section is not None]
+    )
 
 
 def training_document(record: Record) -> Document:
     """Return the report of a training."""
     sections = [overview(record), curves(record), classes(record), predictions(record), timing(record), faults(record),
                 training_steps(record)]  # fmt: skip
-    return Document(record.name, "training", lead(record), [section for section in sections if section is not None])
+    return Document(
+        record.name, "training", lead(record.results), [section for section in sections if section is not None]
+    )
 
 
 def write_report(document: Document, folder: Path, foot: str = "") -> list[Path]:

@@ -35,6 +35,8 @@ OUTBOX = "outbox.jsonl"
 """In the folder of each run."""
 PARENT = "mlflow.parentRunId"
 """Tag of a run that stands below another one."""
+NOTE, COLOUR = "mlflow.note.content", "mlflow.runColor"
+"""Tags of a run that MLflow's pages show as its description, in Markdown, and draw its mark and its curves with."""
 SQLITE = b"SQLite format 3\0"
 """What every SQLite database begins with."""
 SCHEMES = (
@@ -280,7 +282,7 @@ def find_record(tracking_uri: str, word: str) -> RecordedRun | None:
     try:
         runs = [client.get_run(word)]
     except MlflowException:
-        runs = list(client.search_runs(_experiments(client), f"attributes.run_name = '{word}'", max_results=5))
+        runs = list(client.search_runs(experiment_ids(client), f"attributes.run_name = '{word}'", max_results=5))
     if len(runs) > 1:
         listed = ", ".join(f"{run.info.run_id} (of {run.data.tags.get('s4.search', '?')})" for run in runs)
         raise UsageError(f"a run's name must be that of one run, {word!r} is that of {listed}: give an id")
@@ -295,7 +297,7 @@ def find_record(tracking_uri: str, word: str) -> RecordedRun | None:
 def run_names(tracking_uri: str) -> set[str]:
     """Return the names of searches and trainings that MLflow knows, the newest 1000 runs of them."""
     client = open_store(tracking_uri)
-    runs = client.search_runs(_experiments(client), "tags.`s4.kind` != 'trial'") if client is not None else []
+    runs = client.search_runs(experiment_ids(client), "tags.`s4.kind` != 'trial'") if client is not None else []
     return {str(run.info.run_name) for run in runs}
 
 
@@ -322,7 +324,8 @@ def search_id_of(folder: Path) -> str | None:
         return None
 
 
-def _experiments(client: MlflowClient) -> list[str]:
+def experiment_ids(client: MlflowClient) -> list[str]:
+    """Return the ids of all experiments that are not in the trash."""
     return [experiment.experiment_id for experiment in client.search_experiments(max_results=1000)]
 
 

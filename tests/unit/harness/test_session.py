@@ -94,7 +94,11 @@ def test_the_report_is_written_named_and_kept_in_mlflow(task: Session) -> None:
                 if run.info.run_name == "s-001"]  # fmt: skip
     kept = {file.path for folder in ("report", "report/tables", "report/figures")
             for file in client.list_artifacts(parent.info.run_id, folder) if not file.is_dir}  # fmt: skip
-    assert kept == {str(file.relative_to(task.folder)) for file in page.parent.rglob("*") if file.is_file()}
+    written = {str(file.relative_to(task.folder)) for file in page.parent.rglob("*") if file.is_file()}
+    assert kept == {file for file in written if "figures" not in file or file.endswith("-light.png")}
+    note = parent.data.tags["mlflow.note.content"]
+    address = f"#/experiments/{parent.info.experiment_id}/runs/{parent.info.run_id}/artifacts/report/report.html"
+    assert f"[the report]({address})" in note
 
 
 def test_a_report_that_fails_loses_no_search(task: Session, monkeypatch: pytest.MonkeyPatch) -> None:

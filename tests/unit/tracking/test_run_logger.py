@@ -7,6 +7,8 @@ import pytest
 from recorded import Store, play, wait_until_sent
 
 from harness.experiment import CssExperiment
+from harness.tracking.run_logger import FILES, HERE
+from harness.tracking.stores import NOTE
 from harness.trials import TrialState
 
 
@@ -50,6 +52,23 @@ def test_tags_are_set_on_a_trial_or_on_the_search_and_may_change(store: Store) -
         recorder.tag({"s4.winner": 0})
     assert store.run("trial-000").data.tags["s4.chosen"] == "yes"
     assert store.run("search-001").data.tags["s4.winner"] == "0"
+
+
+def test_a_note_leads_to_the_page_of_its_run_and_to_its_artifacts(store: Store) -> None:
+    with store.recorder() as recorder:
+        play(recorder, 0, TrialState.COMPLETE)
+        recorder.note(f"[page]({HERE}/artifacts) ![picture]({FILES}a.png)", trial=0)
+    run = store.run("trial-000").info
+    page = f"#/experiments/{run.experiment_id}/runs/{run.run_id}/artifacts"
+    note = f"[page]({page}) ![picture](get-artifact?run_uuid={run.run_id}&path=a.png)"
+    assert store.run("trial-000").data.tags[NOTE] == note
+
+
+def test_a_note_that_is_too_long_is_cut_and_arrives(store: Store) -> None:
+    recorder = store.recorder()
+    recorder.note("word " * 5000)
+    assert recorder.close().rejected == 0
+    assert store.run("search-001").data.tags[NOTE].startswith("word word")
 
 
 @pytest.mark.parametrize(("state", "status"), [(TrialState.COMPLETE, "FINISHED"), (TrialState.PRUNED, "KILLED")])
