@@ -6,8 +6,8 @@
     results.best.values, results.to_dict()
 
 Every function takes an `Experiment`, or the name of a preset with `settings` by dotted path; writes into
-`storage / name`; records in MLflow at `tracking_uri`; starts a Ray of its own, or joins one at `address`, unless a
-session is active already. Lines for people go to `console`; without one to stdout, and nowhere with `quiet`.
+`storage / name`; records in MLflow at `tracking_uri`, in `mlflow_experiment`; starts a Ray of its own, or joins one at
+`address`, unless a session is active already. Lines for people go to `console`; without one to stdout, and nowhere with `quiet`.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ from harness.session import (
     recorded_to_the_end,
     send_left,
 )
-from harness.tracking.stores import OUTBOX, absolute_uri, check_places
+from harness.tracking.stores import EXPERIMENT, OUTBOX, absolute_uri, check_places
 from harness.trials import Experiment, TrialObserver, TrialState, Value
 from harness.tuning.config import LASTING, SearchConfig, check_space, extremes, rungs
 from harness.tuning.objectives import Objective, check_metrics
@@ -89,9 +89,11 @@ def search(
     resume: bool = False,
     storage: Path | str = "runs",
     tracking_uri: str | None = None,
+    mlflow_experiment: str = EXPERIMENT,
     address: str = "local",
     observers: Sequence[TrialObserver] = (),
     report: bool = True,
+    register: bool = False,
     console: Console | None = None,
     quiet: bool = False,
     **options: Any,
@@ -106,6 +108,7 @@ def search(
         space: a search space, its name or its YAML file; default: `css_quick`.
         observers: told of everything that happens to trials, in the driver.
         report: whether the HTML report is written at the end.
+        register: whether the best teacher becomes the registered model `s4-NAME`, under the alias `champion`.
         options: of `SearchConfig`: trials, gangs, scheduler, sampler, seed, max_hours, ...
 
     Returns:
@@ -124,12 +127,16 @@ def search(
         folder, _ = _resumed(place, name, "search")
         with sole_driver(folder):
             session, config = _resume_search(experiment, space, settings, folder, uri, console, options)
+            session = replace(session, register=register)
+            check_register(register, session.experiment)
             return _search(session, config, address, observers, report)
     config = SearchConfig.of(**options)
     chosen = _experiment(experiment or "digits_css", settings)
     drawn = load_space(config.space) if space is None or isinstance(space, str | Path) else space
     with new_run(place, name, drawn.name) as folder:
         session = _search_session(chosen, drawn, config, folder, uri, console)
+        session = replace(session, register=register, mlflow_experiment=mlflow_experiment)
+        check_register(register, chosen)
         return _search(session, config, address, observers, report)
 
 
@@ -168,9 +175,11 @@ def train(
     resume: bool = False,
     storage: Path | str = "runs",
     tracking_uri: str | None = None,
+    mlflow_experiment: str = EXPERIMENT,
     address: str = "local",
     observers: Sequence[TrialObserver] = (),
     report: bool = True,
+    register: bool = False,
     console: Console | None = None,
     quiet: bool = False,
 ) -> Results:
@@ -200,6 +209,7 @@ def train(
         experiment = _experiment(experiment or "digits_css", settings, method)
     with sole_driver(kept) if resume else new_run(place, name, experiment.name) as folder:
         check_places(folder, uri)
+        check_register(register, experiment)
         info = RunInfo.of("train", experiment, experiment.metric, {})
         sizes = worker_sizes(workers, experiment)
         earlier = History()
@@ -212,7 +222,10 @@ def train(
                 must = "a training that goes on must not be over"
                 raise UsageError(f"{must}, {name} is complete: s4 report {name} shows it")
         objective = Objective(experiment.metric, "max")
-        session = Session(folder, info, experiment, uri, console, (objective,), earlier=earlier)
+        session = Session(
+            folder, info, experiment, uri, console, (objective,), earlier=earlier, register=register,
+            mlflow_experiment=mlflow_experiment,
+        )  # fmt: skip
         for line in experiment.describe():
             console.say(line)
         session.announce(
@@ -248,6 +261,18 @@ def _train(
     if ends[0] is not None:
         console.say(f"ended early: {ends[0]}; {again}")
     return replace(results, reason=ends[0])
+
+
+def check_register(register: bool, experiment: Experiment) -> None:
+    """Refuse to register what no other process could load.
+
+    Raises:
+        UsageError: it is asked for, and the experiment is not one of this project's trainer.
+    """
+    if register and experiment.trainer != "css":
+        raise UsageError(
+            f"--register must go with a preset of s4, got the experiment {experiment.name}: register its model by hand"
+        )
 
 
 def worker_sizes(workers: int | str, experiment: Experiment) -> tuple[int, ...]:
@@ -428,10 +453,12 @@ def ablate(
     gangs: int | None = None,
     storage: Path | str = "runs",
     tracking_uri: str | None = None,
+    mlflow_experiment: str = EXPERIMENT,
     address: str = "local",
     dry_run: bool = False,
     observers: Sequence[TrialObserver] = (),
     report: bool = True,
+    register: bool = False,
     console: Console | None = None,
     quiet: bool = False,
 ) -> Ablation:
@@ -461,6 +488,7 @@ def ablate(
     if experiment is None and plan.preset is None:
         raise UsageError(f"an ablation must have a base config, plan {plan.name} names none: give --preset")
     chosen = _experiment(experiment or plan.preset or "", settings)
+    check_register(register, chosen)
     if not dry_run:
         chosen.check(workers_per_gang)
         chosen.check_evaluation()
@@ -487,7 +515,7 @@ def ablate(
     with sole_driver(folder):
         return ablate_session(
             folder, with_what_began(), chosen, judged, uri, console, workers=workers_per_gang, gangs=gangs,
-            address=address, observers=observers, report=report,
+            address=address, observers=observers, report=report, mlflow_experiment=mlflow_experiment, register=register,
         )  # fmt: skip
 
 
@@ -528,6 +556,7 @@ def confirm(
     name: str | None = None,
     storage: Path | str = "runs",
     tracking_uri: str | None = None,
+    mlflow_experiment: str = EXPERIMENT,
     address: str = "local",
     observers: Sequence[TrialObserver] = (),
     report: bool = True,
@@ -587,7 +616,7 @@ def confirm(
     with sole_driver(folder):
         return ablate_session(
             folder, request, chosen, "val/" + before.metric.partition("/")[2], uri, console, workers=workers,
-            gangs=gangs, address=address, observers=observers, report=report,
+            gangs=gangs, address=address, observers=observers, report=report, mlflow_experiment=mlflow_experiment,
         )  # fmt: skip
 
 
@@ -632,6 +661,7 @@ def scale(
     name: str | None = None,
     storage: Path | str = "runs",
     tracking_uri: str | None = None,
+    mlflow_experiment: str = EXPERIMENT,
     address: str = "local",
     console: Console | None = None,
     quiet: bool = False,
@@ -648,4 +678,6 @@ def scale(
     """
     chosen = CssExperiment.of(experiment, settings) if isinstance(experiment, str) else experiment
     request = make_scale_request(chosen, mode, tuple(workers), steps, blocks, warmup, repeats)
-    return run_scaling(request, Path(storage), name, address, tracking_uri, console or make_console(quiet))
+    return run_scaling(
+        request, Path(storage), name, address, tracking_uri, console or make_console(quiet), mlflow_experiment
+    )

@@ -21,7 +21,7 @@ from harness.ablation.run import evaluate_runs, gather, runs_table
 from harness.ablation.run import lines as ablation_lines
 from harness.ablation.run import to_table as ablation_table
 from harness.ablation.tracking import params_of as ablation_params
-from harness.ablation.tracking import record_outcomes, run_tags
+from harness.ablation.tracking import record_outcomes, record_winner, run_tags
 from harness.cluster import allocate, cluster_slots, cores, local_slots
 from harness.connection import ray_session
 from harness.console import Console, Tally, show_progress
@@ -35,6 +35,7 @@ from harness.reporting.records import (
     differences_to,
     params_of,
     record_beginning,
+    record_best,
     record_search,
     record_verdict,
     search_note,
@@ -46,7 +47,7 @@ from harness.run_folder import PICTURE, RunInfo, existing_folder, kind_of, read_
 from harness.tables import Column, Table
 from harness.tracking.node_metrics import NodeMetrics
 from harness.tracking.recorder import Delivery, MlflowRecorder, close_books, recording, replay, tags_of
-from harness.tracking.stores import OUTBOX, check_places
+from harness.tracking.stores import EXPERIMENT, OUTBOX, check_places
 from harness.trials import Experiment, GangsBrokenError, TrialObserver, UnfinishedError
 from harness.tuning.objectives import Objective, parse_objectives
 from search_spaces import Space
@@ -73,6 +74,10 @@ class Session:
     space: Space | None = None
     earlier: History = field(default_factory=History)
     """What earlier sessions left."""
+    mlflow_experiment: str = EXPERIMENT
+    """Of a new run; one that goes on stays in its own."""
+    register: bool = False
+    """Whether the best teacher becomes a registered model."""
 
     def announce(self, *lines: str) -> None:
         """Say what begins, and where it goes."""
@@ -101,6 +106,7 @@ def record_session(session: Session, work: Callable[[Sequence[TrialObserver]], o
     tags = tags_of(folder, info, session.experiment, **({"space": space.name} if space else {}))
     with recording(
         folder, info, session.tracking_uri, tags, console, metric=objective.metric, maximise=objective.maximise,
+        mlflow_experiment=session.mlflow_experiment,
         params=params_of(info, space), trial_tags=differences_to(space.baseline) if space else None,
     ) as recorder:  # fmt: skip
         record_beginning(recorder, session.experiment, folder, info.config)
@@ -122,6 +128,8 @@ def record_session(session: Session, work: Callable[[Sequence[TrialObserver]], o
                 write_results(folder, results)
                 reported = {name for trial in collector.trials.values() for name in trial.metrics}
                 record_search(recorder, folder, info, space, results, reported)
+                if session.register:
+                    console.say(record_best(recorder, folder, results, collector.trials))
             except OSError as error:  # a full disk: how the session ended must be said all the same
                 console.say(f"results cannot be written into {folder}: {error}")
         page = leave_report(folder, recorder, console) if report else None
@@ -149,6 +157,8 @@ def ablate_session(
     address: str,
     observers: Sequence[TrialObserver] = (),
     report: bool = True,
+    mlflow_experiment: str = EXPERIMENT,
+    register: bool = False,
 ) -> Ablation:
     """Train what is missing of an ablation, evaluate, write down and record what came of it, and show it.
 
@@ -157,7 +167,7 @@ def ablate_session(
         KeyboardInterrupt: it was interrupted.
     """
     ablation = _finished(folder, request, metric)
-    if ablation is not None and recorded_to_the_end(folder):
+    if ablation is not None and recorded_to_the_end(folder) and not register:
         send_left(folder, tracking_uri, console)
         console.say(
             f"{folder.name} is finished: nothing to train{'' if request.confirms else '; more seeds can be asked for'}"
@@ -178,6 +188,7 @@ def ablate_session(
             tags = {"confirms": request.confirms.search, "objective": metric}
         with recording(
             folder, info, tracking_uri, tags_of(folder, info, experiment, **tags), console, metric=request.watched,
+            mlflow_experiment=mlflow_experiment,
             params=ablation_params(request, metric), trial_tags=lambda trial: run_tags(request, trial),
             trial_name=lambda trial: request.runs[trial.number].label,
         ) as recorder:  # fmt: skip
@@ -210,6 +221,8 @@ def ablate_session(
             ablation = gather(folder, request, metric, tracking_uri, late)
             write_results_of(folder, ablation)
             record_outcomes(recorder, folder, ablation)
+            if register:
+                console.say(record_winner(recorder, folder, ablation))
             page = leave_report(folder, recorder, console) if report else None
             record_verdict(recorder, folder, ablation, report=page is not None)
     if page is not None:

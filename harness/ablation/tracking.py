@@ -20,6 +20,7 @@ from harness.run_folder import (
 )  # fmt: skip
 from harness.statistics.compare import Comparison, in_words
 from harness.tracking.recorder import MlflowRecorder
+from harness.tracking.run_logger import CHAMPION
 from harness.tracking.stores import COLOUR, EXPERIMENT, NOTE
 from harness.tracking.views import CURVES, Chart
 from harness.trials import Trial, Value
@@ -72,7 +73,7 @@ def _variant_tags(request: Request, name: str) -> dict[str, str]:
 def record_outcomes(recorder: MlflowRecorder, folder: Path, ablation: Ablation) -> None:
     """Record each run's validation scores and pictures, each variant's summary, and which one leads.
 
-    Checkpoints of this project's trainer become models, and the teacher of an ablation's winner a registered one.
+    Checkpoints of this project's trainer become models.
     """
     info = ablation.request.info
     for outcome in ablation.outcomes:
@@ -89,8 +90,6 @@ def record_outcomes(recorder: MlflowRecorder, folder: Path, ablation: Ablation) 
     _record_summaries(recorder, ablation)
     recorder.tag(winner_tags(ablation))
     _prepare_views(recorder, ablation)
-    if info.trainer == "css" and ablation.request.confirms is None:
-        _record_winner(recorder, folder, ablation)
 
 
 def winner_tags(ablation: Ablation) -> dict[str, str]:
@@ -148,22 +147,19 @@ def _prepare_views(recorder: MlflowRecorder, ablation: Ablation) -> None:
     recorder.view("runs", "tags.`s4.kind` = 'trial'", watched, charts, columns, group_by="s4.variant")
 
 
-def _record_winner(recorder: MlflowRecorder, folder: Path, ablation: Ablation) -> None:
-    """Register the best run of the variant with the highest mean, and say its verdict, for its lead may be noise."""
+def record_winner(recorder: MlflowRecorder, folder: Path, ablation: Ablation) -> str:
+    """Register the teacher of the best run of the variant that leads, and return what became of it, in a line.
+
+    The tag `s4.verdict` says whether its lead may be noise.
+    """
     best = ablation.best_run(ablation.winner) if ablation.winner is not None else None
     if best is None:
-        return
-    versus = ablation.compare(ablation.metric).get(best.variant)
-    trial = checkpoint_folder(folder / TRIALS, best.number)
-    tags = {
-        "s4.search": ablation.name,
-        "s4.variant": best.variant,
-        "s4.seed": str(best.seed),
-        "s4.objective": ablation.metric,
-        "s4.verdict": str(versus.verdict) if versus else BASE,
-    }
-    name = f"{EXPERIMENT}-{ablation.name}"
+        return "nothing is registered: no variant leads" + (", each group has one" if ablation.winners else "")
+    tags = {"s4.search": ablation.name, "s4.variant": best.variant, "s4.seed": str(best.seed),
+            "s4.objective": ablation.metric, "s4.verdict": winner_tags(ablation)["s4.verdict"]}  # fmt: skip
+    trial, name = checkpoint_folder(folder / TRIALS, best.number), f"{EXPERIMENT}-{ablation.name}"
     recorder.register(name, trial / LATEST, trial / CONFIG, best.number, tags=tags, metrics=_headline(best))
+    return f"registered: {best.variant}, seed {best.seed}, as models:/{name}@{CHAMPION}"
 
 
 def _headline(outcome: Outcome) -> dict[str, float]:

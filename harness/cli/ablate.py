@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import Address, Json, Preset, Settings, Storage, TrackingUri
+from harness.cli.options import Address, Json, MlflowExperiment, Preset, Register, Settings, Storage, TrackingUri
 from harness.console import open_console
+from harness.tracking.stores import EXPERIMENT
 from trainers.errors import UsageError
 from trainers.overrides import parse_settings
 
@@ -43,6 +44,8 @@ def ablate(
     address: Address = "local",
     storage: Storage = Path("runs"),
     tracking_uri: TrackingUri = None,
+    experiment: MlflowExperiment = EXPERIMENT,
+    register: Register = False,
     as_json: Json = False,
 ) -> None:
     """Train variants of a config with the same seeds to the same horizon, and compare them pair by pair.
@@ -63,7 +66,8 @@ def ablate(
             preset, plan=plan, seeds=parse_seeds(seeds),
             only=[word.strip() for words in only or () for word in words.split(",")], vary_data=vary_data,
             metric=metric, settings=parse_settings(settings or []), name=name, workers_per_gang=workers_per_gang,
-            gangs=gangs, storage=storage, tracking_uri=tracking_uri, address=address, dry_run=dry_run, console=console,
+            gangs=gangs, storage=storage, tracking_uri=tracking_uri,
+            mlflow_experiment=experiment, address=address, dry_run=dry_run, register=register, console=console,
         )  # fmt: skip
         if dry_run:
             from harness.planning import ablation_cost
@@ -89,6 +93,7 @@ def noise(
     address: Address = "local",
     storage: Storage = Path("runs"),
     tracking_uri: TrackingUri = None,
+    experiment: MlflowExperiment = EXPERIMENT,
     as_json: Json = False,
 ) -> None:
     """Train one config with several seeds: their spread, and how many seeds it takes to see a difference.
@@ -100,7 +105,8 @@ def noise(
 
         ablation = api.noise(
             preset, seeds=seeds, vary_data=vary_data, settings=parse_settings(settings or []), name=name,
-            workers_per_gang=workers, gangs=gangs, storage=storage, tracking_uri=tracking_uri, address=address,
+            workers_per_gang=workers, gangs=gangs, storage=storage, tracking_uri=tracking_uri,
+            mlflow_experiment=experiment, address=address,
             console=console,
         )  # fmt: skip
         session.show_noise(ablation, storage, console)
@@ -117,6 +123,7 @@ def confirm(
     address: Address = "local",
     storage: Storage = Path("runs"),
     tracking_uri: TrackingUri = None,
+    experiment: MlflowExperiment = EXPERIMENT,
     as_json: Json = False,
 ) -> None:
     """Train a search's best configurations and the published baseline again, with paired seeds, to the full horizon.
@@ -129,7 +136,8 @@ def confirm(
 
         ablation = api.confirm(
             search, top=top, seeds=parse_seeds(seeds), vary_data=vary_data, workers=workers, gangs=gangs, name=name,
-            storage=storage, tracking_uri=tracking_uri, address=address, console=console,
+            storage=storage, tracking_uri=tracking_uri,
+            mlflow_experiment=experiment, address=address, console=console,
         )  # fmt: skip
         session.show_ablation(ablation, storage, console)
     if ablation.chosen is None:

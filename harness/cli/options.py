@@ -26,6 +26,17 @@ TrackingUri = Annotated[
     str | None,
     typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow's store or server; default: mlflow.db in this folder."),
 ]
+MlflowExperiment = Annotated[
+    str,
+    typer.Option(
+        "--experiment",
+        envvar="MLFLOW_EXPERIMENT_NAME",
+        help="MLflow's experiment. A run that goes on stays in its own.",
+    ),
+]
+Register = Annotated[
+    bool, typer.Option("--register", help="Make the best teacher MLflow's model s4-NAME, alias champion.")
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; everything for people on stderr.")]
 
 GIVEN = ("COMMANDLINE", "ENVIRONMENT")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +17,21 @@ from harness.reporting.ablation.overview import lead as ablation_lead
 from harness.reporting.overview import lead
 from harness.reporting.reports import FOLDER, PAGE
 from harness.reporting.results import Results, to_table
-from harness.run_folder import PICTURE, REPRESENTATIONS, RunInfo
+from harness.run_folder import (
+    CONFIG,
+    LATEST,
+    PICTURE,
+    REPRESENTATIONS,
+    TRIALS,
+    RunInfo,
+    checkpoint_folder,
+    write_whole,
+)
 from harness.tables import Column, Table, table_markdown
 from harness.tracking.limits import clean_name
-from harness.tracking.run_logger import FILES, HERE, NOTE_LENGTH, RunLogger
+from harness.tracking.run_logger import CHAMPION, FILES, HERE, NOTE_LENGTH, RunLogger
 from harness.tracking.source import command_line
-from harness.tracking.stores import NOTE
+from harness.tracking.stores import EXPERIMENT, NOTE
 from harness.tracking.views import CURVES, Chart
 from harness.trials import Trial, Value
 from search_spaces import Space
@@ -129,6 +139,21 @@ def record_search(
         if (folder / picture).exists():
             recorder.file(folder / picture)
     recorder.note(search_note(results, report=False))
+
+
+def record_best(recorder: RunLogger, folder: Path, results: Results, trials: Mapping[int, Trial]) -> str:
+    """Register the teacher of a search's best trial, or of a training, and return what became of it, in a line."""
+    best = results.best
+    if best is None:
+        return "nothing is registered: no trial reached the horizon"
+    home = folder if results.kind == "train" else checkpoint_folder(folder / TRIALS, best.number)
+    if not (home / LATEST).exists():
+        return f"nothing is registered: the checkpoint of trial {best.number} is not in {home}"
+    write_whole(home / CONFIG, yaml.safe_dump(dict(trials[best.number].config), sort_keys=False))
+    tags = {"s4.search": results.name, "s4.trial": best.number, "s4.objective": results.metric}
+    name, metrics = f"{EXPERIMENT}-{results.name}", {results.metric: best.final.get(results.metric, math.nan)}
+    recorder.register(name, home / LATEST, home / CONFIG, best.number, tags=tags, metrics=metrics)
+    return f"registered: trial {best.number} as models:/{name}@{CHAMPION}"
 
 
 def _prepare_view(recorder: RunLogger, results: Results, reported: Collection[str]) -> None:

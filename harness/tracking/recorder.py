@@ -163,7 +163,8 @@ class MlflowRecorder(RunLogger):
             tags["s4.stop_reason"] = "health"
         if trial.error and trial.error != INTERRUPTED:
             tags["s4.error"] = clean_value(trial.error, TAG_LENGTH, keep_end=True)
-        self._end(status, tags, trial=trial.number, step=clean_step(trial.step), metrics=finite(metrics)[0])
+        # At step 0 MLflow draws a bar, at a later one a line of one point.
+        self._end(status, tags, trial=trial.number, step=0, metrics=finite(metrics)[0])
         self._show_best(trial)
 
     def catch_up(self, trials: Iterable[Trial]) -> None:
@@ -307,19 +308,28 @@ def tags_of(folder: Path, info: RunInfo, experiment: Experiment, **more: str) ->
 
 @contextmanager
 def recording(
-    folder: Path, info: RunInfo, tracking_uri: str, tags: Mapping[str, str], console: Console, **options: Any
+    folder: Path,
+    info: RunInfo,
+    tracking_uri: str,
+    tags: Mapping[str, str],
+    console: Console,
+    mlflow_experiment: str = EXPERIMENT,
+    **options: Any,
 ) -> Iterator[MlflowRecorder]:
     """Yield the recorder of a run; what was begun is continued. At the end nothing is left RUNNING.
 
     A server that does not answer is said at once, and the run goes on: the outbox keeps its records.
 
     Args:
+        mlflow_experiment: name of the experiment of a new run; one that goes on stays in its own.
         options: of `MlflowRecorder`.
     """
     if (why := silence(tracking_uri)) is not None:
         console.say(f"warning: {tracking_uri} does not answer ({why}): records are kept, s4 sync {folder.name} sends "
                     "what does not get there")  # fmt: skip
-    recorder = MlflowRecorder(tracking_uri, EXPERIMENT, info.kind, folder.name, tags, folder / OUTBOX, **options)
+    recorder = MlflowRecorder(
+        tracking_uri, mlflow_experiment or EXPERIMENT, info.kind, folder.name, tags, folder / OUTBOX, **options
+    )
     try:
         with recorder:
             yield recorder

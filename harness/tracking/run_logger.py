@@ -101,7 +101,7 @@ class RunLogger(ABC):
         profile: Mapping[str, object] | None = None,
         schema: Mapping[str, object] | None = None,
     ) -> None:
-        """Note a data set that the search read; on the parent only, for inputs of many runs make MLflow slow.
+        """Note a data set that the search read, before its first trial starts: trials on the same data get it, too.
 
         MLflow keeps one context for each name and digest.
 

@@ -30,7 +30,7 @@ ALLOW_FOLDER = "MLFLOW_ALLOW_FILE_STORE"
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlartifacts"
 EXPERIMENT = "s4"
-"""Of MLflow, that runs are recorded in."""
+"""Of MLflow, that runs are recorded in where nobody says otherwise."""
 OUTBOX = "outbox.jsonl"
 """In the folder of each run."""
 PARENT = "mlflow.parentRunId"
@@ -304,7 +304,7 @@ def run_names(tracking_uri: str) -> set[str]:
 def run_of(tracking_uri: str, folder: Path, trial: int) -> str | None:
     """Return the id of the MLflow run of a trial, found by the first operation of the outbox in its folder, or none."""
     search_id, client = search_id_of(folder), open_store(tracking_uri)
-    experiment = client.get_experiment_by_name(EXPERIMENT) if client is not None else None
+    experiment = client.get_experiment_by_name(experiment_of(folder)) if client is not None else None
     if client is None or experiment is None or search_id is None:
         return None
     condition = f"tags.`s4.search_id` = '{search_id}' and tags.`s4.trial` = '{trial}'"
@@ -317,9 +317,18 @@ def search_id_of(folder: Path) -> str | None:
 
     Names can be given again once a folder is removed; this cannot.
     """
+    return _opening(folder, "search_id")
+
+
+def experiment_of(folder: Path) -> str:
+    """Return the name of MLflow's experiment that a run is recorded in, by the first operation of its outbox."""
+    return _opening(folder, "experiment") or EXPERIMENT
+
+
+def _opening(folder: Path, key: str) -> str | None:
     try:
         with (folder / OUTBOX).open(encoding="utf-8") as lines:
-            return str(json.loads(next(lines))["search_id"])
+            return str(json.loads(next(lines))[key])
     except (OSError, ValueError, StopIteration, KeyError, TypeError):
         return None
 

@@ -22,7 +22,7 @@ CURVES = (
     "train/loss/total", "quality/mix/miou", "quality/logit/miou", "quality/agreement", "health/predicted_entropy",
 )  # fmt: skip
 """Metrics of this project's trainer that views draw beside those that are sought, where they were reported."""
-WIDTH, LETTER, LETTERS = 40, 8, 13
+WIDTH, LETTER, LETTERS = 40, 8, 15
 """Of a column of the table: pixels beside its title, pixels of a letter, and letters of the shortest title."""
 PARAMS = "params and score"
 """Section of `PARALLEL` charts, which take the whole width."""

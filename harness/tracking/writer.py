@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, reduce
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +25,8 @@ from harness.tracking.views import SHARED
 
 FILE_OF = "get-artifact?run_uuid="
 """Where MLflow's server has a run's artifacts, relative to its pages; `&path=` follows."""
+DIGEST = "s4.data_digest"
+"""Tag that says what a run is trained on; a trial with that of its search has its data sets, too."""
 KIND = {"mlflow.experimentKind": "custom_model_development"}
 """Has MLflow's pages (3.17) show runs and charts of the experiment first, and not traces of language models."""
 ABOUT = {
@@ -114,6 +116,7 @@ class MlflowWriter:
 
     def __init__(self, client: MlflowClient, header: Operation) -> None:
         self._client = client
+        self._header = header
         self._runs = RunTree(client, header)
 
     def apply(self, operations: Sequence[Operation]) -> None:
@@ -142,9 +145,7 @@ class MlflowWriter:
                 self._complete(parent, operation.get("params", {}), {})
                 self._client.update_run(parent.id, status="RUNNING")
             case "start":
-                run = self._runs.trial(operation)
-                if self._complete(run, operation["params"], operation["tags"]) != "RUNNING":
-                    self._client.update_run(run.id, status="RUNNING")
+                self._start(operation)
             case "tag":
                 self._tag(self._runs.run_of(operation), operation["tags"])
             case "artifact" | "file":
@@ -160,12 +161,24 @@ class MlflowWriter:
             case other:
                 raise ValueError(f"an operation must be one that this version writes, got {other!r}: update s4-harness")
 
+    def _start(self, operation: Operation) -> None:
+        run, parent = self._runs.trial(operation), self._runs.parent()
+        if self._complete(run, operation["params"], operation["tags"]) != "RUNNING":
+            self._client.update_run(run.id, status="RUNNING")
+        same = operation["tags"].get(DIGEST) == self._header["tags"].get(DIGEST)
+        if same and self._inputs and run.id != parent.id:
+            self._client.log_inputs(run.id, datasets=self._inputs)
+
+    @cached_property
+    def _inputs(self) -> list[DatasetInput]:
+        """Data sets of the search, which are noted before its first trial starts."""
+        return list(self._client.get_run(self._runs.parent().id).inputs.dataset_inputs)
+
     def _tag(self, run_id: str, tags: Mapping[str, str]) -> None:
         places = {HERE: f"#/experiments/{self._runs.experiment}/runs/{run_id}", FILES: f"{FILE_OF}{run_id}&path="}
-        note = tags.get(NOTE)
-        for word, place in places.items() if note is not None else ():
-            note = note.replace(word, place)
-        self._log(run_id, tags=tags if note is None else {**tags, NOTE: note})
+        if NOTE in tags:
+            tags = {**tags, NOTE: reduce(lambda note, word: note.replace(word, places[word]), places, tags[NOTE])}
+        self._log(run_id, tags=tags)
 
     def _aggregate(self, operation: Operation) -> None:
         """Create or update a summary, and leave it FINISHED; a metric that has not changed is not logged again."""
