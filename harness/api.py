@@ -7,7 +7,8 @@
 
 Every function takes an `Experiment`, or the name of a preset with `settings` by dotted path; writes into
 `storage / name`; records in MLflow at `tracking_uri`, in `mlflow_experiment`; starts a Ray of its own, or joins one at
-`address`, unless a session is active already. Lines for people go to `console`; without one to stdout, and nowhere with `quiet`.
+`address`, unless a session is active already. Lines for people go to `console`; without one to stdout, and nowhere with
+`quiet`.
 """
 
 from __future__ import annotations

@@ -129,7 +129,7 @@ def record_session(session: Session, work: Callable[[Sequence[TrialObserver]], o
                 reported = {name for trial in collector.trials.values() for name in trial.metrics}
                 record_search(recorder, folder, info, space, results, reported)
                 if session.register:
-                    console.say(record_best(recorder, folder, results, collector.trials))
+                    console.say(record_best(recorder, folder, session.experiment, results, collector.trials))
             except OSError as error:  # a full disk: how the session ended must be said all the same
                 console.say(f"results cannot be written into {folder}: {error}")
         page = leave_report(folder, recorder, console) if report else None

@@ -33,7 +33,7 @@ from harness.tracking.run_logger import CHAMPION, FILES, HERE, NOTE_LENGTH, RunL
 from harness.tracking.source import command_line
 from harness.tracking.stores import EXPERIMENT, NOTE
 from harness.tracking.views import CURVES, Chart
-from harness.trials import Trial, Value
+from harness.trials import Experiment, Trial, Value
 from search_spaces import Space
 
 TOP = 5
@@ -141,7 +141,9 @@ def record_search(
     recorder.note(search_note(results, report=False))
 
 
-def record_best(recorder: RunLogger, folder: Path, results: Results, trials: Mapping[int, Trial]) -> str:
+def record_best(
+    recorder: RunLogger, folder: Path, experiment: Experiment, results: Results, trials: Mapping[int, Trial]
+) -> str:
     """Register the teacher of a search's best trial, or of a training, and return what became of it, in a line."""
     best = results.best
     if best is None:
@@ -149,7 +151,8 @@ def record_best(recorder: RunLogger, folder: Path, results: Results, trials: Map
     home = folder if results.kind == "train" else checkpoint_folder(folder / TRIALS, best.number)
     if not (home / LATEST).exists():
         return f"nothing is registered: the checkpoint of trial {best.number} is not in {home}"
-    write_whole(home / CONFIG, yaml.safe_dump(dict(trials[best.number].config), sort_keys=False))
+    config, _ = experiment.resolve(trials[best.number].overrides)
+    write_whole(home / CONFIG, yaml.safe_dump(dict(config), sort_keys=False))
     tags = {"s4.search": results.name, "s4.trial": best.number, "s4.objective": results.metric}
     name, metrics = f"{EXPERIMENT}-{results.name}", {results.metric: best.final.get(results.metric, math.nan)}
     recorder.register(name, home / LATEST, home / CONFIG, best.number, tags=tags, metrics=metrics)
@@ -168,7 +171,7 @@ def _prepare_view(recorder: RunLogger, results: Results, reported: Collection[st
 
 
 def record_beginning(
-    recorder: RunLogger, experiment: Any, folder: Path, config: Mapping[str, Any], val: bool = False
+    recorder: RunLogger, experiment: Experiment, folder: Path, config: Mapping[str, Any], val: bool = False
 ) -> None:
     """Record what a run reads, its config, and, until there are results, the command that began it."""
     experiment.record_inputs(recorder, folder, val=val)

@@ -101,6 +101,25 @@ def test_the_report_is_written_named_and_kept_in_mlflow(task: Session) -> None:
     assert f"[the report]({address})" in note
 
 
+def test_a_session_is_recorded_in_the_experiment_that_is_named_and_goes_on_there(task: Session) -> None:
+    record_session(replace(task, mlflow_experiment="mine"), play)
+    record_session(task, lambda observers: None)
+    client = MlflowClient(task.tracking_uri)
+    runs = client.search_runs([client.get_experiment_by_name("mine").experiment_id])
+    assert {run.info.run_name for run in runs} == {"s-001", "trial-000"}
+    assert client.get_experiment_by_name("s4") is None
+
+
+def test_a_parent_says_what_was_asked_for_and_what_came_of_it(task: Session) -> None:
+    record_session(task, play)
+    client = MlflowClient(task.tracking_uri)
+    runs = client.search_runs([client.get_experiment_by_name("s4").experiment_id])
+    data = {run.info.run_name: run.data for run in runs}
+    assert (data["s-001"].params["space"], data["s-001"].params["preset"]) == ("css_quick", "digits_css")
+    assert data["s-001"].tags["mlflow.note.content"].startswith("Nothing beat the published baseline")
+    assert data["trial-000"].tags["mlflow.note.content"] == "The published baseline."
+
+
 def test_a_report_that_fails_loses_no_search(task: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(folder: Path) -> list[Path]:
         raise RuntimeError("no\nink")
