@@ -1,5 +1,7 @@
 """What an ablation leaves in MLflow beside its trainings: verdicts, differences, colours."""
 
+from dataclasses import fields as dataclass_fields
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from invented.ablations import ODD, PLAIN, STRONG, made_ablation, made_request
 from scipy import stats
 
+from harness.ablation.request import Confirms
 from harness.ablation.results import Ablation
 from harness.ablation.tracking import aggregate_metrics, colours, run_tags, winner_tags
 from harness.trials import Trial
@@ -41,6 +44,22 @@ def test_the_base_has_no_difference(ablation: Ablation) -> None:
 
 def test_the_parent_says_which_variant_leads_and_whether_that_is_noise(ablation: Ablation) -> None:
     assert winner_tags(ablation) == {"s4.winner": STRONG, "s4.verdict": "better", "s4.seeds": "0, 1, 2"}
+
+
+@pytest.mark.parametrize(("chosen", "beat", "verdict"), [("strong", True, "beat the noise"),
+                                                         ("strong", False, "did not beat the noise"),
+                                                         (None, None, "")])  # fmt: skip
+def test_of_a_confirmation_the_parent_says_what_was_chosen_and_whether_it_beat_the_noise(
+    chosen: str | None, beat: bool | None, verdict: str, ablation: Ablation
+) -> None:
+    class Confirmed(Ablation):
+        pass
+
+    Confirmed.chosen, Confirmed.beat_the_noise = property(lambda _: chosen), property(lambda _: beat)
+    request = replace(ablation.request, confirms=Confirms("first", {}, {}, None))
+    fields = {item.name: getattr(ablation, item.name) for item in dataclass_fields(ablation)}
+    tags = winner_tags(Confirmed(**{**fields, "request": request}))
+    assert (tags["s4.winner"], tags["s4.verdict"]) == (chosen or "", verdict)
 
 
 def test_nothing_leads_where_nothing_is_complete(tmp_path: Path) -> None:
