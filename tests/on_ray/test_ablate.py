@@ -56,7 +56,7 @@ class Ablated(NamedTuple):
 
 def s4(folder: Path, *words: str) -> Said:
     out, err = io.StringIO(), io.StringIO()
-    line = ["ablate", "plan.yaml", *words, *(word for setting in SETTINGS for word in ("--set", setting)), "--json"]
+    line = ["ablate", "plan.yaml", *words, *(word for setting in SETTINGS for word in ("--set", setting)), "--register", "--json"]
     with contextlib.chdir(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = run(line)
     return Said(code, json.loads(out.getvalue() or "{}"), err.getvalue())
