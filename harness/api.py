@@ -17,7 +17,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from optuna.trial import FrozenTrial
 
@@ -32,8 +32,6 @@ from harness.console import Console, make_console
 from harness.event_log import LEDGER, History, read_ledger, require_operations
 from harness.experiment import CssExperiment
 from harness.gangs.jobs import Jobs, run_jobs
-from harness.models.evaluate_model import evaluate_model
-from harness.models.evaluation import Evaluation
 from harness.reporting.results import Results, candidates, read_results
 from harness.run_folder import (
     COMMANDS,
@@ -48,9 +46,6 @@ from harness.run_folder import (
     sole_driver,
     write_run,
 )
-from harness.scaling.report import Scaling
-from harness.scaling.session import make_request as make_scale_request
-from harness.scaling.session import run_scaling
 from harness.session import (
     Session,
     ablate_session,
@@ -72,6 +67,10 @@ from search_spaces.ablation import AblationPlan, Variant, load_plan
 from search_spaces.space import parse_space
 from trainers.errors import UsageError
 from trainers.run import Decision, Run
+
+if TYPE_CHECKING:
+    from harness.models.evaluation import Evaluation
+    from harness.scaling.report import Scaling
 
 __all__ = [
     "CssExperiment", "Decision", "Experiment", "Run", "ablate", "confirm", "evaluate", "load_space", "noise", "scale",
@@ -211,7 +210,8 @@ def train(
     with sole_driver(kept) if resume else new_run(place, name, experiment.name) as folder:
         check_places(folder, uri)
         check_register(register, experiment)
-        info = RunInfo.of("train", experiment, experiment.metric, {})
+        asked = {} if workers in (1, "1") else {"workers": str(workers)}
+        info = RunInfo.of("train", experiment, experiment.metric, asked)
         sizes = worker_sizes(workers, experiment)
         earlier = History()
         if resume:
@@ -646,6 +646,8 @@ def evaluate(
         UsageError: no such model, images or folder.
     """
     console = console or make_console(quiet)
+    from harness.models.evaluate_model import evaluate_model
+
     return evaluate_model(run, Path(storage), tracking_uri, console, split, folder, out, pictures, record)
 
 
@@ -678,7 +680,9 @@ def scale(
         MeasurementError: a point could not be measured.
     """
     chosen = CssExperiment.of(experiment, settings) if isinstance(experiment, str) else experiment
-    request = make_scale_request(chosen, mode, tuple(workers), steps, blocks, warmup, repeats)
+    from harness.scaling.session import make_request, run_scaling
+
+    request = make_request(chosen, mode, tuple(workers), steps, blocks, warmup, repeats)
     return run_scaling(
         request, Path(storage), name, address, tracking_uri, console or make_console(quiet), mlflow_experiment
     )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from harness.run_folder import write_whole
 from search_spaces.files import read_yaml
 from search_spaces.parameters import SpaceError
 from trainers.errors import ConfigError
@@ -55,3 +58,17 @@ def _leaves(values: Mapping[Any, Any], known: Any, prefix: str = "") -> Iterator
             yield from _leaves(value, section, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def write_config(path: Path, preset: str, settings: Mapping[str, Any], notes: Iterable[str]) -> None:
+    """Write a config file that `named_config` reads, whole or not at all, with notes as comments above it.
+
+    Args:
+        path: of the file.
+        preset: its name.
+        settings: by dotted path, as YAML can hold them.
+        notes: a line each.
+    """
+    above = "".join(f"# {line}\n" for line in notes)
+    values = yaml.safe_dump({"preset": preset, **settings}, sort_keys=False, allow_unicode=True)
+    write_whole(path, above + values)

@@ -7,11 +7,13 @@ import json
 import operator
 import os
 import select
+import shutil
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TextIO
 
 import rich.console
@@ -23,6 +25,13 @@ from rich.table import Table as Grid
 from harness.formats import last_line
 from harness.tables import Column, Table, table_terminal
 from harness.trials import Trial, TrialObserver
+
+
+def program() -> str:
+    """Return how this command was called, where it is not found by its name alone: `.venv/bin/s4`."""
+    called = sys.argv[0]
+    return called if Path(called).name == "s4" and shutil.which("s4") != shutil.which(called) else "s4"
+
 
 FILE_WIDTH = 500
 """Characters of a line of a table that goes into a file or a pipe: wide, so that nearly all columns are there."""

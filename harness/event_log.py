@@ -212,13 +212,13 @@ def read_times(path: Path) -> Times:
             kind, number, stamp = event["event"], event["trial"], float(event["time"])
             if not first:
                 first = last = behind = stamp
+            if kind == "session" or stamp < last:  # nobody worked, or the clock was set back
+                behind += stamp - last
+            last, now = stamp, stamp - behind
             if kind == "session":
-                behind += max(0.0, stamp - last)
                 spans += [Span(trial, start, end, "INTERRUPTED") for trial, (start, end) in running.items()]
                 running.clear()
-                sessions.append(max(0.0, stamp - behind))
-            last = max(last, stamp)
-            now = max(0.0, stamp - behind)
+                sessions.append(now)
             if kind == "start":
                 running.setdefault(number, (now, now))
             elif kind == "report" and number in running:

@@ -47,6 +47,8 @@ TRIALS, GANGS, SPLITS, EVALUATION = "trials", "gangs", "splits", "evaluation"
 CONFIG, CONFUSION, OVERLAYS = "config.yaml", "confusion.png", "overlays.png"
 """Files in the folder of a trial that was evaluated: its whole config, the confusion matrix of the validation images,
 and the same images for every trial with truth, prediction, pseudo-labels of both spaces, confidence and similarity."""
+BEST = "best.yaml"
+"""The best settings of a search, as a config file."""
 PICTURE = "predictions.png"
 """Image, truth, prediction and pseudo-labels; a single training leaves one in its folder."""
 REPRESENTATIONS = "representations.png"
@@ -391,6 +393,18 @@ class Lock:
 
 
 LOCK = "driver.lock"
+
+
+def driver_of(folder: Path) -> str | None:
+    """Return which process drives a run now, without taking its lock; none: nobody does."""
+    try:
+        with (folder / LOCK).open(encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return (folder / LOCK).read_text(encoding="utf-8").strip() or "another process"
+    except OSError:  # nobody did, or a file system without locks, on which there are no runs
+        return None
+    return None
 
 
 def git_sha(path: Path = Path(__file__)) -> str | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -24,12 +22,13 @@ from harness.ablation.tracking import params_of as ablation_params
 from harness.ablation.tracking import record_outcomes, record_winner, run_tags
 from harness.cluster import allocate, cluster_slots, cores, local_slots
 from harness.connection import ray_session
-from harness.console import Console, Tally, show_progress
+from harness.console import Console, Tally, program, show_progress
 from harness.event_log import LEDGER, History, how_closed, pending, read_ledger, require_operations
 from harness.formats import counted
 from harness.gangs.jobs import Jobs, run_jobs
 from harness.reporting.ablation.record import read_ablation
-from harness.reporting.next_steps import next_commands, resume_command, storage_option
+from harness.reporting.best import write_best
+from harness.reporting.next_steps import next_commands, resume_command, storage_option, train_best
 from harness.reporting.record import read_or_rebuild
 from harness.reporting.records import (
     differences_to,
@@ -40,7 +39,6 @@ from harness.reporting.records import (
     record_verdict,
     search_note,
 )
-from harness.reporting.reports import report_on
 from harness.reporting.results import FILES, Collector, Results, best_values, summary, to_table, write_results
 from harness.reporting.themes import DARK
 from harness.run_folder import PICTURE, RunInfo, existing_folder, kind_of, read_run, sole_driver
@@ -353,12 +351,6 @@ def going_on(console: Console, again: str) -> Iterator[None]:
         raise
 
 
-def program() -> str:
-    """Return how this command was called, where it is not found by its name alone: `.venv/bin/s4`."""
-    called = sys.argv[0]
-    return called if Path(called).name == "s4" and shutil.which("s4") != shutil.which(called) else "s4"
-
-
 def show(results: Results, folder: Path, console: Console) -> None:
     """Write the table of results, what the best trial set where there is no room for it, and a summary."""
     left_out = _show_table(to_table(results), folder, console)
@@ -380,6 +372,8 @@ def _show_table(table: Table, folder: Path, console: Console) -> list[Column]:
 
 def leave_report(folder: Path, recorder: MlflowRecorder, console: Console) -> Path | None:
     """Write the report and record its files; return the page, none where it failed: no run is lost for a picture."""
+    from harness.reporting.reports import report_on
+
     try:
         files = report_on(folder)
         for file in files:
@@ -399,6 +393,8 @@ def report_again(storage: Path, name: str, console: Console) -> Path:
         UsageError: there is no such run, or it has no results.
         UnfinishedError: the report cannot be written.
     """
+    from harness.reporting.reports import report_on
+
     folder = existing_folder(storage, name)
     if (measured := (folder / "scale.md").exists()) or kind_of(folder) == "scale":
         way_on = f"its table is {folder / 'scale.md'}" if measured else "it ended early, measure again with s4 scale"
@@ -413,6 +409,8 @@ def report_again(storage: Path, name: str, console: Console) -> Path:
         show(results, folder, console)
         data = results.to_dict()
     try:
+        if kind_of(folder) == "search" and write_best(folder, read_run(folder), results) is not None:
+            console.say(f"the best: {train_best(folder, program())}")
         page = report_on(folder)[0]
     except OSError as error:
         raise UnfinishedError(f"failed: the report cannot be written into {folder}: {error}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -10,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from trainers.config import DATA_KINDS
+from trainers.config.fields import read_word
 from trainers.errors import ConfigError
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -45,7 +47,7 @@ def apply_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
-    """Return `path=value` words as overrides; values are YAML: numbers, true, null, [1, 2].
+    """Return `path=value` words as overrides, each value as the field at its path is written (`read_word`).
 
     Raises:
         ConfigError: a word is not of this form, or sets a path twice.
@@ -58,10 +60,16 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
         if path in overrides:
             raise ConfigError(f"--set must name a path once, got {path} twice: remove one")
         try:
-            overrides[path] = yaml.safe_load(text)
+            overrides[path] = read_word(path, text)
         except (yaml.YAMLError, ValueError, RecursionError):  # also no date, too many digits, too deep
-            raise ConfigError(f"--set must have a YAML value, got {setting!r}: put it in quotes") from None
+            raise ConfigError(f"--set must have a YAML value, got {setting!r}: correct it") from None
     return overrides
+
+
+def as_setting(path: str, value: Any) -> str:
+    """Return the word `path=value` that `parse_settings` reads as this value, JSON-able or with numbers as keys."""
+    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, sort_keys=False, width=math.inf)
+    return path + "=" + text.removesuffix("\n").removesuffix("\n...")
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -82,6 +90,10 @@ def describe(error: ValidationError) -> str:
         path = ".".join(str(part) for part in item["loc"] if part not in DATA_KINDS)
         message = item["msg"].removeprefix("Value error, ")
         given = "" if isinstance(item["input"], dict | BaseModel) else f", got {item['input']!r}"
+        if item["type"] == "multiple_of":
+            step = item["ctx"]["multiple_of"]
+            below = item["input"] // step * step
+            message, given = f"must be a multiple of {step}", f"{given}: set {below} or {below + step}"
         findings.append(f"{path}: {message}{given}" if path else message)
     return "; ".join(findings)
 

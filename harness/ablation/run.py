@@ -105,17 +105,7 @@ def lines(ablation: Ablation) -> list[str]:
     request = ablation.request
     if request.confirms is not None:
         return verdict_lines(ablation)
-    compared = ablation.compare(ablation.metric)
-    lines = [f"{name}: {in_words(versus, DECIMALS)}" for name, versus in compared.items()]
-    few = max((versus.n for versus in compared.values()), default=0)
-    if compared and all(versus.p is None for versus in compared.values()):
-        smallest = min(versus.smallest_p for versus in compared.values())
-        lines.append(
-            f"p is that of the paired t-test, Holm-adjusted over {counted(len(compared), 'variant')}; the exact "
-            f"sign-flip test cannot fall below {smallest:.2g} with {few} seeds and is left out"
-        )
-    elif compared:
-        lines.append(f"p is that of the exact sign-flip test, Holm-adjusted over {counted(len(compared), 'variant')}")
+    lines = verdicts(ablation)
     lines += [
         f"{run.variant} with seed {run.seed} {'is missing' if run.state == 'MISSING' else 'failed'}: "
         f"{run.error or 'it was not trained'}"
@@ -133,6 +123,22 @@ def lines(ablation: Ablation) -> list[str]:
         f"{len(request.seeds)} seeds{again}; trained in {ablation.elapsed_s:.0f} s, {ablation.device_s / 3600:.2f} "
         "device-hours"
     )
+    return lines
+
+
+def verdicts(ablation: Ablation) -> list[str]:
+    """Return each verdict in words, and what p is."""
+    compared = ablation.compare(ablation.metric)
+    lines = [f"{name}: {in_words(versus, DECIMALS)}" for name, versus in compared.items()]
+    few = max((versus.n for versus in compared.values()), default=0)
+    if compared and all(versus.p is None for versus in compared.values()):
+        smallest = min(versus.smallest_p for versus in compared.values())
+        lines.append(
+            f"p is that of the paired t-test, Holm-adjusted over {counted(len(compared), 'variant')}; the exact "
+            f"sign-flip test cannot fall below {smallest:.2g} with {few} seeds and is left out"
+        )
+    elif compared:
+        lines.append(f"p is that of the exact sign-flip test, Holm-adjusted over {counted(len(compared), 'variant')}")
     return lines
 
 

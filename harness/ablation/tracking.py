@@ -7,7 +7,6 @@ from pathlib import Path
 
 from harness.ablation.request import Request
 from harness.ablation.results import Ablation, Outcome
-from harness.models.evaluation import classes_csv, confusion_csv
 from harness.run_folder import (
     CONFIG,
     CONFUSION,
@@ -24,7 +23,6 @@ from harness.tracking.run_logger import CHAMPION
 from harness.tracking.stores import COLOUR, EXPERIMENT, NOTE
 from harness.tracking.views import CURVES, Chart
 from harness.trials import Trial, Value
-from trainers.image_evaluation import load_image_evaluation
 
 BASE = "the base"
 """In place of a verdict on the variant that others are compared with."""
@@ -189,6 +187,9 @@ def aggregate_metrics(ablation: Ablation, variant: str) -> dict[str, float]:
 
 def _record_pictures(recorder: MlflowRecorder, folder: Path, number: int) -> None:
     """Keep a run's pictures, its IoU by class and its confusion matrices."""
+    from harness.models.evaluation import classes_csv, confusion_csv
+    from trainers.image_evaluation import load_image_evaluation
+
     trial = checkpoint_folder(folder / TRIALS, number)
     for picture in (OVERLAYS, REPRESENTATIONS, CONFUSION):
         if (trial / picture).exists():

@@ -16,10 +16,11 @@ import typer
 
 from harness.cli.ablate import ablate, confirm, noise
 from harness.cli.data import data
+from harness.cli.init import init
 from harness.cli.lists import config, list_
 from harness.cli.models import evaluate, predict
 from harness.cli.plan import plan
-from harness.cli.records import doctor, report, sync, ui
+from harness.cli.records import doctor, report, show, sync, ui
 from harness.cli.scale import scale
 from harness.cli.train import train
 from harness.cli.tune import tune
@@ -36,7 +37,23 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (train, tune, report, confirm, ablate, noise, evaluate, predict, plan, scale, sync, doctor, ui):
+for command in (
+    init,
+    train,
+    tune,
+    show,
+    report,
+    confirm,
+    ablate,
+    noise,
+    evaluate,
+    predict,
+    plan,
+    scale,
+    sync,
+    doctor,
+    ui,
+):
     app.command()(command)
 app.command()(config)
 app.command("list")(list_)

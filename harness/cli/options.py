@@ -16,7 +16,9 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 Preset = Annotated[str, typer.Argument(help="What to train: a preset, for example digits_css, or a config file.")]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="PATH=VALUE", help="Set a config value, for example schedule.steps=200. Repeatable."),
+    typer.Option(
+        "--set", metavar="PATH=VALUE", help="Set a config value: schedule.steps=200, data.classes=sky,road. Repeatable."
+    ),
 ]
 Name = Annotated[str | None, typer.Option(help="Name of the folder below --storage and in MLflow; the next free one.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run of this --name.")]

@@ -1,8 +1,9 @@
-"""`s4 report`, `s4 sync`, `s4 doctor`, `s4 ui`: records shown, sent and checked."""
+"""`s4 show`, `s4 report`, `s4 sync`, `s4 doctor`, `s4 ui`: records shown, sent and checked."""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,7 @@ import typer
 
 from harness.cli.options import Json, Storage, TrackingUri
 from harness.console import open_console
-from harness.run_folder import named_folder
+from harness.run_folder import existing_folder, named_folder
 from harness.tracking.stores import absolute_uri
 from trainers.errors import UsageError
 
@@ -28,6 +29,24 @@ def report(
         from harness.session import report_again
 
         report_again(storage, name, console)
+
+
+def show(
+    name: Annotated[str, typer.Argument(metavar="RUN", help="The name of a run of any kind.")],
+    storage: Storage = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Say what a run is and how far it is: its command, settings, data, counts, best trial and files.
+
+    It is read from its folder alone, whether it is at work, was killed or is finished, and nothing is written.
+    """
+    with open_console(as_json) as console:
+        from harness.reporting.shown import lines, read_shown
+
+        shown = read_shown(existing_folder(storage, name))
+        for line in lines(shown):
+            console.say(line)
+        console.result(asdict(shown))
 
 
 def sync(

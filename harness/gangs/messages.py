@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.trials import Value
+    from harness.trials import Experiment, Value
 
 CONTINUE = "continue"
 STOP = "stop"
@@ -19,6 +19,22 @@ SAVE = "save"
 """Save, then ask again: the search wants to come back to this very step, or the gang's node will be gone soon."""
 MOVE = "move"
 """Save and stop: the gang starts anew, with more workers or elsewhere, and the trial goes on then."""
+
+
+@dataclass(frozen=True)
+class GangSpec:
+    """Everything a worker needs to know to be part of a gang."""
+
+    gang: int
+    dispatcher: Any
+    """Handle of the Dispatcher actor."""
+    experiment: Experiment
+    threads: int | None
+    """Threads of each worker's arithmetic; none leaves torch's choice, which is right beside a GPU."""
+    save_interval_s: float
+    """Least time between two saves of a trial; 0 saves at every report."""
+    recycle_after: int = 0
+    """Trials after which the gang ends, to be started anew; 0: never."""
 
 
 @dataclass(frozen=True)

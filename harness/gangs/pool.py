@@ -22,8 +22,8 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from harness.cluster import ClusterNodes, cluster_nodes, reachable
 from harness.connection import RayLostError, check_ray
 from harness.gangs.client import call_with_retry
-from harness.gangs.network import NodeTorchConfig
-from harness.gangs.worker import GangSpec, gang_loop
+from harness.gangs.entry import gang_loop
+from harness.gangs.messages import GangSpec
 from harness.trials import Experiment
 
 CLOSE_TIMEOUT_S = 30.0
@@ -207,11 +207,18 @@ class GangPool:
             gang_loop,
             # By reference, so that the run's controller does not import what only workers need.
             train_loop_config={"spec": ray.put(spec)},
-            # A gang of one has no process group, and its controller then does without torch.
-            backend_config=NodeTorchConfig("nccl" if self._use_gpu else "gloo") if self._size > 1 else BackendConfig(),
+            backend_config=self._backend(),
             scaling_config=ScalingConfig(num_workers=self._size, use_gpu=self._use_gpu, resources_per_worker=resources),
             run_config=RunConfig(name=name, storage_path=str(self._storage), failure_config=FailureConfig(**limits)),
         )
+
+    def _backend(self) -> BackendConfig:
+        """Return what starts the process group; a gang of one has none, and driver and controller do without torch."""
+        if self._size == 1:
+            return BackendConfig()
+        from harness.gangs.network import NodeTorchConfig
+
+        return NodeTorchConfig("nccl" if self._use_gpu else "gloo")
 
 
 def _in_a_line(error: BaseException) -> str:

@@ -18,29 +18,12 @@ import torch.distributed as dist
 
 from harness.gangs.client import call_with_retry
 from harness.gangs.gang_run import ControlChannel, GangRun, Ranks
-from harness.gangs.messages import MOVE, Job
-from harness.trials import Experiment
+from harness.gangs.messages import MOVE, GangSpec, Job
 from trainers.errors import DivergedError, UsageError
 
 
-@dataclass(frozen=True)
-class GangSpec:
-    """Everything a worker needs to know to be part of a gang."""
-
-    gang: int
-    dispatcher: Any
-    """Handle of the Dispatcher actor."""
-    experiment: Experiment
-    threads: int | None
-    """Threads of each worker's arithmetic; none leaves torch's choice, which is right beside a GPU."""
-    save_interval_s: float
-    """Least time between two saves of a trial; 0 saves at every report."""
-    recycle_after: int = 0
-    """Trials after which the gang ends, to be started anew; 0: never."""
-
-
-def gang_loop(config: dict[str, Any]) -> None:
-    """Train trial after trial until the search is over. Runs in every worker; `config` holds a reference to a GangSpec.
+def train_trials(spec: GangSpec) -> None:
+    """Train trial after trial until the search is over. Runs in every worker.
 
     An exception in a trial fails that trial, and the gang lives on. Two kinds cannot be lived with, because the
     process is not fit for another trial: an accelerator that no longer computes, and, with more than one rank, an
@@ -48,7 +31,6 @@ def gang_loop(config: dict[str, Any]) -> None:
     then the exception leaves this function and Ray Train starts the workers anew. Where a collective fails because
     another rank is gone, the exception leaves it at once, and the trial goes on from its checkpoint.
     """
-    spec: GangSpec = ray.get(config["spec"])
     if spec.threads is not None:
         torch.set_num_threads(spec.threads)
     ranks = Ranks()

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from harness.ablation.results import Ablation
+from harness.ablation.results import OURS, Ablation
 from harness.reporting.document import Commands, Section
 from harness.reporting.record import Record
+from harness.run_folder import BEST, RunInfo
 from harness.tracking.stores import default_tracking_uri
+from harness.tuning.config import HIDDEN, SearchConfig
 from search_spaces.ablation import list_plans, load_plan
+from trainers.overrides import as_setting
 
+SCALE_OPTIONS = ("mode", "steps", "blocks", "warmup", "repeats")
 MORE = 2
 """Seeds that are proposed beside those that an ablation has."""
 
@@ -22,7 +27,14 @@ def next_commands(folder: Path, tracking_uri: str, program: str = "s4") -> str:
     """Return the commands that show more of a run, in a line for a terminal."""
     name = shlex.quote(folder.name)
     report = f"{program} report {name}{storage_option(folder)}"
-    return f"{report}    records: {program} ui {name}{_tracking_option(tracking_uri)}"
+    best = f"    the best: {train_best(folder, program)}" if (folder / BEST).exists() else ""
+    return f"{report}{best}    records: {program} ui {name}{_tracking_option(tracking_uri)}"
+
+
+def train_best(folder: Path, program: str = "s4") -> str:
+    """Return the command that trains the best settings of a search."""
+    file, here = folder / BEST, Path.cwd()
+    return f"{program} train {shlex.quote(str(file.relative_to(here) if file.is_relative_to(here) else file))}"
 
 
 def resume_command(folder: Path, command: str, tracking_uri: str | None = None, program: str = "s4") -> str:
@@ -50,6 +62,8 @@ def search_steps(record: Record) -> Section:
         (f"s4 doctor {target}", "do ledger, Optuna, MLflow and checkpoints agree?"),
         (f"s4 ui {shlex.quote(record.name)}", RECORDS),
     ]
+    if (record.folder / BEST).exists():
+        rows.insert(1, (train_best(record.folder), "train the best settings"))
     if record.unfinished:
         rows.insert(0, (resume_command(record.folder, "tune"), "go on with the search"))
     return Section("Go on", [Commands(rows)])
@@ -84,8 +98,9 @@ def ablate_command(ablation: Ablation, folder: Path, seeds: Sequence[int]) -> st
     words = ["s4", "noise", request.preset, "--seeds", str(len(seeds))]
     settings = {} if request.confirms else request.settings  # a confirmation has those of its search
     if request.confirms:
-        top, listed = str(len(ablation.others)), ",".join(map(str, seeds))
-        words = ["s4", "confirm", request.confirms.search, "--top", top, "--seeds", listed]
+        # the space's own values, the last where they are not among the best, come with any --top
+        top, listed = len(ablation.others) - (ablation.others[1:][-1:] == [OURS]), ",".join(map(str, seeds))
+        words = ["s4", "confirm", request.confirms.search, "--top", str(top), "--seeds", listed]
     elif len(request.variants) > 1:
         # a plan that does not come with the package is in a file, which must be found again
         shipped = request.plan in list_plans() and load_plan(request.plan).text == request.plan_text
@@ -97,8 +112,41 @@ def ablate_command(ablation: Ablation, folder: Path, seeds: Sequence[int]) -> st
         words.append("--vary-data")
     if ablation.others and ablation.metric != "val/miou" and not request.confirms:
         words += ["--metric", ablation.metric]
-    for path, value in settings.items():
-        words += ["--set", f"{path}={value}"]
+    words += _set(settings)
     if ablation.name != request.plan:
         words += ["--name", ablation.name]
     return shlex.join(words) + storage_option(folder)
+
+
+def begin_command(folder: Path, info: RunInfo) -> str:
+    """Return a command that begins the same search, training or scaling measurement, by the same name.
+
+    What a config file set stands in it by itself. Of ablations see `ablate_command`.
+    """
+    request, words = info.request, list[str]()
+    if info.kind == "search":
+        words = ["s4", "tune", info.preset, *_options(request["options"])]
+    elif info.kind == "train":
+        words = ["s4", "train", info.preset, *(["--workers", workers] if (workers := request.get("workers")) else ())]
+    else:
+        words = ["s4", "scale", info.preset, "--workers", ",".join(map(str, request["workers"]))]
+        words += [word for name in SCALE_OPTIONS for word in (f"--{name}", str(request[name]))]
+    return shlex.join([*words, *_set(info.settings), "--name", folder.name]) + storage_option(folder)
+
+
+def _set(settings: Mapping[str, Any]) -> Iterator[str]:
+    for path, value in settings.items():
+        yield from ("--set", as_setting(path, value))
+
+
+def _options(given: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the options of a search that differ from their defaults."""
+    for name, default in SearchConfig().model_dump(mode="json").items():
+        value, flag = given.get(name, default), name.replace("_", "-")
+        if name in HIDDEN or value == default:
+            continue
+        if isinstance(value, bool):
+            yield f"--{flag}" if value else f"--no-{flag}"
+        else:
+            for item in value if isinstance(value, list) else [value]:
+                yield from (f"--{flag}", str(item))

@@ -12,33 +12,13 @@ from harness.formats import counted, duration, last_line
 from harness.reporting.document import Block, Column, Data, Facts, Figure, Note, Section, Table
 from harness.reporting.figures import WORDS, legend, state_handles
 from harness.reporting.record import Record, lanes
-from harness.reporting.results import Results, compared, to_table
+from harness.reporting.results import to_table
 from harness.reporting.themes import Theme
 
 LABELLED = 60
 """Spans up to which the timeline writes the numbers of trials."""
 MEDIANS = {"Start of a trial": "overhead/start_s", "A report": "overhead/report_s", "A step": "time/step_s"}
 """Metrics of which the report shows the median over all reports."""
-
-
-def lead(results: Results) -> str:
-    """Return the result in a sentence."""
-    best = results.best
-    if best is None or best.best is None:
-        begun = f"{len(results.rows)} {'was' if len(results.rows) == 1 else 'were'} begun"
-        return f"No trial reached the horizon of {results.horizon} steps yet; {begun}."
-    value = f"{results.metric} {best.best:.4f} at step {best.best_step}"
-    if results.kind == "train":
-        return f"The training reached {value} of {results.horizon}."
-    others = compared(results)
-    if results.baseline is best:
-        text = f"Nothing beat the published baseline: trial 0 is the best with {value}"
-    else:
-        name = ", ours," if results.starts.get("ours") is best else ""
-        text = f"Trial {best.number}{name} is the best with {value}"
-        if not any(other.startswith("the published") for other in others):
-            others = [*others, "the published baseline did not reach the horizon"]
-    return f"{'; '.join([text, *others])}."
 
 
 def overview(record: Record) -> Section:

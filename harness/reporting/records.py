@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from PIL import Image
 
 from harness.ablation.results import Ablation
 from harness.ablation.run import to_table as ablation_table
-from harness.reporting.ablation.overview import lead as ablation_lead
-from harness.reporting.overview import lead
-from harness.reporting.reports import FOLDER, PAGE
-from harness.reporting.results import Results, to_table
+from harness.reporting.best import write_best
+from harness.reporting.document import FOLDER, PAGE
+from harness.reporting.results import Results, lead, to_table
 from harness.run_folder import (
     CONFIG,
     LATEST,
@@ -86,6 +84,8 @@ def record_verdict(recorder: RunLogger, folder: Path, ablation: Ablation, report
     Args:
         report: whether MLflow has its report.
     """
+    from PIL import Image
+
     whole, small = folder / FOLDER / "figures" / "forest-light.png", folder / FOREST
     shown = report and whole.exists()
     if shown:
@@ -97,6 +97,8 @@ def record_verdict(recorder: RunLogger, folder: Path, ablation: Ablation, report
 
 def ablation_note(ablation: Ablation, report: bool, figure: str | None = None) -> str:
     """Return the note of an ablation or a confirmation, with an artifact of the run as its figure."""
+    from harness.reporting.ablation.overview import lead as ablation_lead  # imports matplotlib
+
     table = without(ablation_table(ablation), ("std", "p", "search", "lower bound"))
     page = f"{FOLDER}/{PAGE}" if report else None
     return _note(ablation_lead(ablation), table, ablation.name, page, figure)
@@ -130,9 +132,8 @@ def record_search(
     """
     if space is not None:
         _prepare_view(recorder, results, reported)
-        if results.best is not None:
-            overrides = {**info.settings, **space.fixed, **results.best.values}
-            recorder.artifact("best_overrides.yaml", yaml.safe_dump(overrides, sort_keys=False))
+    if (best := write_best(folder, info, results)) is not None:
+        recorder.artifact(best.name, best.read_text(encoding="utf-8"))
     for file in ("results.csv", "results.md"):
         recorder.artifact(file, (folder / file).read_text(encoding="utf-8"))
     for picture in (PICTURE, REPRESENTATIONS):

@@ -13,25 +13,24 @@ from typing import NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
-from harness.reporting.ablation import ablation_document
 from harness.reporting.ablation.record import read_ablation
-from harness.reporting.document import Document
+from harness.reporting.ablation.report import ablation_document
+from harness.reporting.document import FOLDER, PAGE, Document
 from harness.reporting.figures import draw
 from harness.reporting.next_steps import search_steps, training_steps
-from harness.reporting.overview import faults, lead, leaderboard, overview, timing
+from harness.reporting.overview import faults, leaderboard, overview, timing
 from harness.reporting.parameters import parameters
 from harness.reporting.progress import pareto, progress
 from harness.reporting.pruning import pruning, rung_steps
 from harness.reporting.record import Record, read_record
+from harness.reporting.results import lead
 from harness.reporting.themes import DARK, LIGHT
 from harness.reporting.training import classes, curves, predictions
 from harness.run_folder import kind_of
 from harness.tables import Cell, markdown_inline, markdown_text, spans, table_csv, table_latex, table_markdown
 from trainers.drafts import draft_name, held
 
-FOLDER = "report"
-"""Of a report, in the folder of what it reports on."""
-PAGE, TEXT = "report.html", "report.md"
+TEXT = "report.md"
 LEADING = re.compile(r"([-+]?\d+(?:\.\d+)?) [±\[]")
 """The number that cells such as `+0.01 [-0.01, +0.03]` are sorted by."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,8 @@ class ScaleRequest:
     """Steps before the first block, which are reported apart."""
     repeats: int
     """How often each point is measured, in processes of its own each time."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What of the config was set by hand, by dotted path."""
 
     @property
     def total_steps(self) -> int:
@@ -123,7 +125,10 @@ def make_request(experiment: CssExperiment, mode: Mode, counts: tuple[int, ...],
     Raises:
         ConfigError, DataError: the batch or the data is refused.
     """
-    request = ScaleRequest(experiment.name, experiment.base, mode, counts, *lengths)
+    steps, blocks, warmup, repeats = lengths
+    request = ScaleRequest(
+        experiment.name, experiment.base, mode, counts, steps, blocks, warmup, repeats, experiment.settings
+    )
     for workers in counts or (1,):
         CssExperiment(request.config_of(workers)).check(workers)
     return request
@@ -166,7 +171,7 @@ def run_scaling(
     """
     if address == "local":
         request = fit_to_slots(request, local_slots())
-    experiment = CssExperiment(request.config, request.preset)
+    experiment = CssExperiment(request.config, request.preset, request.settings)
     uri = absolute_uri(tracking_uri)
     check_store(uri)
     with (

@@ -13,7 +13,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from scipy import stats
+from scipy import special
 
 from harness.statistics.compare import ALPHA
 from harness.statistics.intervals import LEVEL
@@ -64,7 +64,7 @@ def spread(values: Sequence[float]) -> Spread:
         raise UsageError(f"a spread must have at least 2 seeds, got {n}: train with more")
     std = statistics.stdev(values)
     tails = ((1 + LEVEL) / 2, (1 - LEVEL) / 2, 1 - CAUTION)
-    low, high, upper = (std * math.sqrt((n - 1) / float(stats.chi2.ppf(tail, n - 1))) for tail in tails)
+    low, high, upper = (std * math.sqrt((n - 1) / float(special.chdtri(n - 1, 1 - tail))) for tail in tails)
     return Spread(n, std, low, high, upper)
 
 
@@ -88,10 +88,10 @@ def power(delta: float, std: float, n: int) -> float:
 
     The true standard deviation of the differences must be above 0.
     """
-    bound = float(stats.t.ppf(1 - ALPHA / 2, n - 1))
+    bound = float(special.stdtrit(n - 1, 1 - ALPHA / 2))
     far = abs(delta) * math.sqrt(n) / std
-    wrong_side = float(stats.nct.cdf(-bound, n - 1, far)) if far < NEGLIGIBLE else 0.0
-    return float(stats.nct.sf(bound, n - 1, far)) + wrong_side
+    wrong_side = float(special.nctdtr(n - 1, far, -bound)) if far < NEGLIGIBLE else 0.0
+    return 1 - float(special.nctdtr(n - 1, far, bound)) + wrong_side
 
 
 def seeds_needed(delta: float, std: float) -> int | None:

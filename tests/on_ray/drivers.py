@@ -28,6 +28,7 @@ def start_driver(
     terminal: int | None = None,
     within: Sequence[str] = (),
     dies_at: str | None = None,
+    kind: str = "search",
 ) -> subprocess.Popen[bytes]:
     """Start a driver in a session and a process group of its own.
 
@@ -38,12 +39,13 @@ def start_driver(
         terminal: descriptor of the terminal that the driver has; none: it has no terminal, and writes into its log.
         within: words of a command that runs the driver.
         dies_at: write at which the driver ends itself by SIGKILL, FILE:NUMBER.
+        kind: of the run: `search`, `train`, `ablate`.
     """
     address = address or ray.get_runtime_context().gcs_address
     environment = {**os.environ, "RAY_AUTH_MODE": "token"}  # PYTHONPATH is that of the session's Ray
     if dies_at is not None:
         environment[DIE_AT] = dies_at
-    words = [address, storage, marks or storage, name, trials, step_s, min_free_gib]
+    words = [kind, address, storage, marks or storage, name, trials, step_s, min_free_gib]
     with (log or storage / "driver.log").open("ab") as file:
         return subprocess.Popen(
             [*within, sys.executable, str(PROGRAM), *map(str, words)],

@@ -1,6 +1,6 @@
-"""A driver of its own for tests that kill it: joins a running Ray, and begins or goes on with a search.
+"""A driver of its own for tests that kill it: joins a running Ray, and begins or goes on with a run of some kind.
 
-python search_program.py ADDRESS STORAGE NAME TRIALS STEP_S MIN_FREE_GIB
+python search_program.py KIND ADDRESS STORAGE MARKS NAME TRIALS STEP_S MIN_FREE_GIB
 """
 
 from __future__ import annotations
@@ -15,12 +15,18 @@ from deadly import DIE_AT, Death
 from harness import api
 from harness.connection import ray_session
 from harness.reporting.results import Results
+from harness.trials import Value
 
 
-def main(address: str, storage: Path, marks: Path, name: str, trials: int, step_s: float, min_free_gib: float) -> None:
+def main(
+    kind: str, address: str, storage: Path, marks: Path, name: str, trials: int, step_s: float, min_free_gib: float
+) -> None:
     with ray_session(address):
-        results = search(storage, marks, name, trials, step_s, min_free_gib)
-    sys.stdout.write(f"ended: {results.reason}\n")
+        if kind == "search":
+            reason = search(storage, marks, name, trials, step_s, min_free_gib).reason
+        else:
+            reason = KINDS[kind](storage, marks, name, trials, step_s)
+    sys.stdout.write(f"ended: {reason}\n")
 
 
 def search(
@@ -36,8 +42,29 @@ def search(
     )  # fmt: skip
 
 
+def train(storage: Path, marks: Path, name: str, trials: int, step_s: float = 0.0) -> None:
+    """Begin or go on with a training."""
+    searches = storage / "searches"
+    api.train(
+        Analytic(marks, step_s=step_s), name=name, resume=(searches / name / "run.yaml").exists(), storage=searches,
+        tracking_uri=f"sqlite:///{storage}/mlflow.db", report=False,
+    )  # fmt: skip
+
+
+def ablate(storage: Path, marks: Path, name: str, trials: int, step_s: float = 0.0) -> None:
+    """Begin or go on with an ablation of as many variants."""
+    plan: dict[str, dict[str, Value]] = {f"variant-{n}": {"quality": 0.5 + n / 10} for n in range(trials)}
+    api.ablate(
+        Analytic(marks, step_s=step_s), plan=plan, seeds=(0,), gangs=1, name=name, storage=storage / "searches",
+        tracking_uri=f"sqlite:///{storage}/mlflow.db", report=False,
+    )  # fmt: skip
+
+
+KINDS = {"train": train, "ablate": ablate}
+
+
 if __name__ == "__main__":
-    address, storage, marks, name, trials, step_s, min_free_gib = sys.argv[1:]
+    kind, address, storage, marks, name, trials, step_s, min_free_gib = sys.argv[1:]
     if DIE_AT in os.environ:
         Death(os.environ.pop(DIE_AT)).lie_in_wait()
-    main(address, Path(storage), Path(marks), name, int(trials), float(step_s), float(min_free_gib))
+    main(kind, address, Path(storage), Path(marks), name, int(trials), float(step_s), float(min_free_gib))

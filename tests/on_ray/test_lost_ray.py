@@ -15,7 +15,10 @@ import psutil
 import pytest
 from books import Books, read_books
 from drivers import start_driver
-from search_program import search
+from mlflow import MlflowClient
+from search_program import KINDS, search
+
+from harness.event_log import LEDGER, read_ledger
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -134,3 +137,35 @@ def test_the_search_goes_on_at_most_two_steps_earlier(end: End) -> None:
     assert books.mlflow_parents == ["FINISHED"]
     saved = end.fault in INTERRUPTIONS - {"SIGTERM to all"}
     assert books.repeated("trial-0") <= (0 if saved else 2)
+
+
+def statuses(storage: Path) -> tuple[list[str], list[str]]:
+    """Return the states in the ledger, and the statuses in MLflow, of a run that is no search."""
+    trials = read_ledger(storage / "searches" / "lost" / LEDGER).trials
+    runs = MlflowClient(f"sqlite:///{storage}/mlflow.db").search_runs(["1"])
+    return [str(trial.state) for trial in trials.values()], sorted(run.info.status for run in runs)
+
+
+@pytest.mark.parametrize(
+    ("kind", "lost", "whole"),
+    [
+        pytest.param("train", ["KILLED"], ["FINISHED"], marks=pytest.mark.long),
+        ("ablate", ["FAILED", "KILLED"], ["FINISHED"] * 5),  # the parent, two runs, two variants
+    ],
+)
+def test_a_training_and_an_ablation_whose_ray_is_killed_close_their_books_and_go_on(
+    ray_here: None, kind: str, lost: list[str], whole: list[str], tmp_path: Path
+) -> None:
+    driver = start_driver(tmp_path, "lost", 2, step_s=0.5, address="local", kind=kind,
+                          within=CONTAINER if IN_A_CONTAINER in LOSSES else ())  # fmt: skip
+    ledger, log, deadline = tmp_path / "searches" / "lost" / LEDGER, tmp_path / "driver.log", time.monotonic() + 240
+    while not ledger.exists() or ledger.read_text().count('"event":"report"') < 3:
+        assert (driver.poll(), time.monotonic() < deadline) == (None, True), log.read_text()[-3000:]
+        time.sleep(0.1)
+    cause("raylet killed", driver, None)
+    assert driver.wait(timeout=90) == 1
+    said = [line for line in log.read_text().splitlines() if line.startswith(("failed: Ray's raylet", "once that is"))]
+    assert len(said) == 2, log.read_text()[-3000:]
+    assert statuses(tmp_path) == (["INTERRUPTED"], lost)
+    KINDS[kind](tmp_path, tmp_path, "lost", 2)
+    assert statuses(tmp_path) == (["COMPLETE"] * (1 if kind == "train" else 2), whole)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from trainers.config.base import IGNORE, Frozen, Share, added
+from trainers.config.base import IGNORE, SMALLEST_VIEW, Frozen, Share, added
 from trainers.config.class_names import ADE20K_CLASSES, CITYSCAPES_CLASSES, COCO_STUFF_CLASSES, VOC_CLASSES
 
 MOST_SCENES = 1_000_000
@@ -98,6 +98,11 @@ STEM = "{stem}"
 NO_LABEL = "ignore"
 """Stands in `palette` and `values` for 'no label', unless a class has this name."""
 
+MOST_CLASSES = 254
+"""Of a folder: labels are bytes, and 255 is none."""
+SIDE_STEP = 4
+"""Divides the height and width of a folder's images."""
+
 Byte = Annotated[int, Field(ge=0, le=255)]
 Palette = Annotated[tuple[tuple[str, tuple[Byte, Byte, Byte]], ...], BeforeValidator(_as_pairs)]
 """Colours by the name of their class: given as a mapping, kept as pairs."""
@@ -117,7 +122,7 @@ class FolderData(_Drawn):
     """Folder of the training images below `root`."""
     val: str = "val"
     """Folder of the official validation images below `root`; only a final evaluation reads it."""
-    classes: tuple[str, ...] = Field(min_length=2, max_length=254)
+    classes: tuple[str, ...] = Field(min_length=2, max_length=MOST_CLASSES)
     """Names of the K classes, in the order of their labels 0 to K - 1, which are the mask values where neither `values`
     nor `palette` says otherwise."""
     ignore_values: tuple[int, ...] = (IGNORE,)
@@ -136,9 +141,9 @@ class FolderData(_Drawn):
     """The same of the validation images."""
     labelled_from: str = "*"
     """Names, as a shell pattern, that a number of labelled images is drawn from, of those that are used."""
-    height: int = Field(ge=16, multiple_of=4)
+    height: int = Field(ge=SMALLEST_VIEW, multiple_of=SIDE_STEP)
     """Images and masks are resized to this height when read (bilinear, nearest)."""
-    width: int = Field(ge=16, multiple_of=4)
+    width: int = Field(ge=SMALLEST_VIEW, multiple_of=SIDE_STEP)
     """Images and masks are resized to this width when read."""
     fit: Fit = added("exact")
     """What happens to an image whose aspect ratio is not height : width, by 5 % or more: it is refused (`exact`), keeps

@@ -215,11 +215,7 @@ def list_pairs(data: FolderData, part: str) -> tuple[Pair, ...]:
     images = data.root / part / "images"
     if not images.is_dir():
         raise DataError(f"{images} must be a folder of images, got no such folder: create it or correct the path")
-    files = sorted(path for path in images.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-    if not files:
-        raise DataError(
-            f"{images} must hold images ({', '.join(IMAGE_SUFFIXES)}), got none: add them or correct data.root"
-        )
+    files = image_files(images)
     masks = data.root / part / "masks"
     masked = {path.name for path in masks.iterdir()} if masks.is_dir() else set()
     pairs: dict[str, Pair] = {}
@@ -231,6 +227,20 @@ def list_pairs(data: FolderData, part: str) -> tuple[Pair, ...]:
         pairs[path.stem] = Pair(path.stem, path, masks / mask, mask in masked)
     _require_no_orphans(data, masks, masked - {pair.mask.name for pair in pairs.values()}, pairs.keys())
     return tuple(pairs[name] for name in sorted(pairs))
+
+
+def image_files(images: Path) -> list[Path]:
+    """Return the image files of a folder, sorted.
+
+    Raises:
+        DataError: there are none.
+    """
+    files = sorted(path for path in images.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not files:
+        raise DataError(
+            f"{images} must hold images ({', '.join(IMAGE_SUFFIXES)}), got none: add them or correct data.root"
+        )
+    return files
 
 
 def _require_no_orphans(data: FolderData, masks: Path, others: Set[str], names: Iterable[str]) -> None:

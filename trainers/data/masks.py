@@ -94,7 +94,7 @@ class ColourMasks:
         Raises:
             DataError: the file cannot be decoded, or it holds a colour without a label.
         """
-        pixels = np.asarray(_opaque(open_image(path, oriented=True), path).convert("RGB"))
+        pixels = np.asarray(colour_mask(path))
         codes = pixels.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
         at = np.searchsorted(self._codes, codes).clip(max=len(self._codes) - 1)
         unknown = self._codes[at] != codes
@@ -105,6 +105,18 @@ class ColourMasks:
             )
         labels: NDArray[np.uint8] = self._labels[at]
         return labels
+
+
+def colour_mask(path: Path) -> Image.Image:
+    """Read a mask of 1 or 8 bits, a palette or colours as mode RGB.
+
+    Raises:
+        DataError: the file cannot be decoded, is not opaque, or holds no colours of 8 bits a channel.
+    """
+    mask = _opaque(open_image(path, oriented=True), path)
+    if mask.mode not in ("1", "L", "P", "RGB"):
+        raise DataError(f"a mask of colours must have 8 bits a channel, got mode {mask.mode} in {path}: save it as RGB")
+    return mask.convert("RGB")
 
 
 def _opaque(mask: Image.Image, path: Path) -> Image.Image:

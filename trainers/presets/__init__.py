@@ -20,6 +20,7 @@ from trainers.presets.cpu import (
     digits_supervised,
     supervised,
 )
+from trainers.presets.folder import folder_css
 from trainers.presets.paper import ade20k_css, cityscapes_css, coco_stuff_css, voc_blender_css, voc_css, voc_released
 
 __all__ = ["CAMVID_CLASSES", "PRESETS", "load_preset", "supervised"]
@@ -28,6 +29,7 @@ PRESETS: dict[str, Callable[[], TrainConfig]] = {
     "digits_css": digits_css,
     "digits_supervised": digits_supervised,
     "digits_oracle": digits_oracle,
+    "folder_css": folder_css,
     "camvid_css": camvid_css,
     "camvid_lite0": camvid_lite0,
     "camvid_lite0_20": partial(camvid_lite0, 20),

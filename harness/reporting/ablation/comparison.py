@@ -36,7 +36,7 @@ def comparison(record: AblationRecord) -> Section:
     for metric in dict.fromkeys([record.metric, "val/miou", "dev/miou"]):
         if any(ablation.scores(variant, metric) for variant in record.variants):
             blocks += [*([crossing(record, metric)] if len(record.groups) > 1 else []), compared(record, metric)]
-        else:
+        elif metric == record.metric or ablation.request.info.trainer == "css":
             blocks.append(Note(f"No complete training has a value of {metric}.", "missing"))
     blocks += [Note(text, "caution") for text in cautions(ablation)]
     blocks += without_scores(record)
@@ -55,7 +55,7 @@ def cautions(ablation: Ablation) -> list[str]:
             texts.append(f"Intervals are those of single differences. Verdicts are not: p is adjusted for "
                          f"{versus[0].family} variants, so an interval may lie beside 0 and its verdict be within "
                          "noise.")  # fmt: skip
-        if not ablation.request.draws_data:
+        if not ablation.request.draws_data and ablation.request.info.trainer != "scores":
             texts.append("All seeds train on the same labelled images. What other images would have shown, intervals "
                          "over seeds do not tell; with `--vary-data` seeds draw the splits, too.")  # fmt: skip
     return texts

@@ -8,18 +8,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.ablation.request import read_request
 from harness.ablation.results import RESULTS, Ablation, Outcome, collect, read_results
 from harness.event_log import LEDGER, Times, json_lines, read_ledger, read_times
-from harness.models.evaluation import metrics_of
 from harness.reporting.record import Reports, read_reports
 from harness.reporting.themes import Theme
 from harness.run_folder import RUN, checkpoint_folder, evaluation_file, read_run
 from harness.tracking.stores import OUTBOX
 from trainers.errors import DataError, UsageError
-from trainers.image_evaluation import ImageEvaluation, load_image_evaluation
+
+if TYPE_CHECKING:
+    from trainers.image_evaluation import ImageEvaluation
 
 JUDGED = "val/miou"
 """What variants are judged by where nothing says otherwise."""
@@ -130,7 +131,7 @@ def read_ablation(folder: Path) -> Ablation:
     history = read_ledger(folder / LEDGER)
     whole = [number for number, trial in history.trials.items() if trial.state == "COMPLETE"]
     files = {number: evaluation_file(checkpoint_folder(folder / "trials", number), "val") for number in whole}
-    late = {number: metrics_of(val, "val") for number, path in files.items() if (val := _evaluation(path))}
+    late = {number: scores for number, path in files.items() if (scores := _scores(path))}
     metric, uri = _judged_by(folder)
     outcomes = collect(request, history.trials, late)
     return Ablation(folder.name, request, outcomes, metric, uri, history.elapsed_s, history.device_s)
@@ -157,10 +158,20 @@ def read_record(ablation: Ablation, folder: Path) -> AblationRecord:
 
 
 def _evaluation(path: Path) -> ImageEvaluation | None:
+    from trainers.image_evaluation import load_image_evaluation
+
     try:
         return load_image_evaluation(path) if path.exists() else None
     except DataError:
         return None
+
+
+def _scores(path: Path) -> dict[str, float]:
+    """Return the validation scores of an evaluated training; nothing where its file is missing or cannot be read."""
+    from harness.models.evaluation import metrics_of
+
+    evaluation = _evaluation(path)
+    return {} if evaluation is None else metrics_of(evaluation, "val")
 
 
 def _judged_by(folder: Path) -> tuple[str, str]:

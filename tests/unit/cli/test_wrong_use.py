@@ -10,6 +10,7 @@ import pytest
 
 from harness.cli import main as cli
 from harness.cli.main import run
+from harness.cli.records import report
 
 
 @pytest.fixture(autouse=True)
@@ -129,8 +130,9 @@ def test_other_ends_have_their_own_exit_codes(error: BaseException, code: int, m
     def fails() -> None:
         raise error
 
-    monkeypatch.setattr(cli.app.registered_commands[2], "callback", fails)
-    monkeypatch.setattr(cli.app.registered_commands[2], "name", "report")
+    [command] = [known for known in cli.app.registered_commands if known.callback is report]
+    monkeypatch.setattr(command, "callback", fails)
+    monkeypatch.setattr(command, "name", "report")
     assert run(["report"]) == code
 
 

@@ -2,8 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import sys
+from pathlib import Path
 
 import pytest
+
+sys.path.append(str(Path(__file__).parents[2]))  # for `invented`, which is no package of the product
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -19,6 +19,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from invented.scalings import sample
 from mlflow.exceptions import MlflowException
 
 from harness import api, run_folder, session
@@ -26,7 +27,9 @@ from harness.cluster import Slots
 from harness.event_log import Operation, Outbox
 from harness.gangs import jobs
 from harness.gangs.messages import Job, Report
+from harness.reporting import reports
 from harness.run_folder import LATEST, TRIALS, Lock, checkpoint_folder, write_whole
+from harness.scaling import session as scaling
 from harness.tracking import recorder
 from harness.tracking.writer import MlflowWriter
 from harness.trials import Experiment
@@ -237,7 +240,7 @@ class World:
             patch.setattr(module, "cluster_slots", lambda: slots)
             patch.setattr(module, "local_slots", lambda: slots)
         patch.setattr(session, "NodeMetrics", lambda *_: nullcontext())
-        patch.setattr(session, "report_on", self._report)
+        patch.setattr(reports, "report_on", self._report)
         patch.setattr(session, "evaluate_runs", _evaluate_here)
         for name, value in {
             "start_dispatcher": lambda *_: Gangs(self.trained), "end_dispatcher": lambda _: None,
@@ -248,7 +251,20 @@ class World:
             "ray": SimpleNamespace(wait=lambda futures, timeout: (futures[:1], []), get=lambda future: future()),
         }.items():  # fmt: skip
             patch.setattr(jobs, name, value)
+        self._patch_scaling(patch, slots)
         self._patch_files(patch)
+
+    def _patch_scaling(self, patch: pytest.MonkeyPatch, slots: Slots) -> None:
+        def measure(request: Any, workers: int, *_: object) -> Mapping[str, float]:
+            self.trained.append((f"{workers} workers", len(self.trained)))
+            return sample(workers, 0.1, request.images_of(workers))
+
+        for name, value in {
+            "ray_session": lambda *_, **__: nullcontext(), "cluster_slots": lambda: slots, "local_slots": lambda: slots,
+            "check_nodes": lambda _: None, "cluster_nodes": lambda: SimpleNamespace(nodes=()), "_measure": measure,
+            "draw_curve": lambda scaling, path: write_whole(path, "a curve"), "check_store": lambda _: None,
+        }.items():  # fmt: skip
+            patch.setattr(scaling, name, value)
 
     def _patch_files(self, patch: pytest.MonkeyPatch) -> None:
         inside = str(self.storage)

@@ -14,11 +14,11 @@ from harness.ablation.results import Ablation
 from harness.ablation.run import lines, to_table
 from harness.cli.main import run
 from harness.experiment import CssExperiment
-from harness.reporting.ablation import ablation_document
 from harness.reporting.ablation.comparison import cautions
 from harness.reporting.ablation.differences import by_class, measured
 from harness.reporting.ablation.overview import lead
 from harness.reporting.ablation.record import read_record
+from harness.reporting.ablation.report import ablation_document
 from harness.reporting.document import Table
 from harness.reporting.reports import report_on
 from harness.tables import table_csv, table_latex

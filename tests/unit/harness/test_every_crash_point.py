@@ -22,6 +22,8 @@ from harness.trials import TrialState
 from search_spaces.ablation import AblationPlan, Variant
 from trainers.errors import UsageError
 
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # files of drivers that died
+
 NAME, URI = "run", "sqlite:///nowhere.db"
 VARIANTS = {"base": {}, "more": {"x": 2.0}}
 
@@ -111,3 +113,34 @@ def test_a_run_ends_as_if_its_driver_had_never_been_killed(
         with world.driver():
             begin(world.storage)
         assert books(world) == expected, f"died at point {point} of {points}"
+
+
+def scale(storage: Path, name: str) -> None:
+    api.scale("digits_css", workers=(1,), repeats=1, name=name, storage=storage, tracking_uri=URI, quiet=True)
+
+
+def test_a_measurement_that_was_killed_is_closed_by_sync_and_bars_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it measured is not resumed: the machine may be another by then."""
+    whole = World(tmp_path / "whole", monkeypatch, False)
+    with whole.driver():
+        scale(whole.storage, NAME)
+    points = whole.death.points
+    assert sorted((run.data.tags["s4.kind"], run.info.status) for run in whole.server.runs.values()) == [
+        ("point", "FINISHED"), ("scale", "FINISHED"),
+    ]  # fmt: skip
+    for point in range(points):
+        monkeypatch.undo()
+        world = World(tmp_path / str(point), monkeypatch, False)
+        outbox = world.storage / NAME / OUTBOX
+        with world.driver(dies_at=point):
+            scale(world.storage, NAME)
+        if outbox.exists() and outbox.stat().st_size:
+            with world.driver():
+                send_records(world.storage / NAME, URI)
+            assert "RUNNING" not in {run.info.status for run in world.server.runs.values()}, point
+            assert (pending(outbox), left_open(world.storage / NAME)) == (0, False), point
+        with world.driver():
+            scale(world.storage, "another")
+        assert how_closed(world.storage / "another" / OUTBOX) == "FINISHED", f"died at point {point} of {points}"

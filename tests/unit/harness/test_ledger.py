@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.event_log import Ledger, read_ledger
+from harness.event_log import Ledger, Span, read_ledger, read_times
 from harness.trials import Trial, TrialState
 from trainers.errors import UsageError
 
@@ -107,3 +107,17 @@ def test_a_ledger_with_a_line_that_is_no_event_is_refused_in_one_line(line: byte
     with pytest.raises(UsageError, match=r"must be the ledger of a run, it is not: .*take that line out") as refused:
         read_ledger(tmp_path / "l")
     assert "\n" not in str(refused.value)
+
+
+def test_a_clock_that_is_set_back_makes_no_time_negative(tmp_path: Path) -> None:
+    moments = iter([1000.0, 1010.0, -2585.0, -2580.0, -2570.0])  # an hour back between the reports
+    ledger = Ledger(tmp_path / "l", "dev/miou", clock=lambda: next(moments))
+    trial = Trial(0, {}, {}, "hash")
+    ledger.on_start(trial)
+    for step in (10, 20):
+        trial.take_in({"step": float(step), "dev/miou": 0.4}, 0.4)
+        ledger.on_report(trial)
+    trial.state = TrialState.COMPLETE
+    ledger.on_end(trial)
+    ledger.close()
+    assert read_times(tmp_path / "l").spans == [Span(0, 0.0, 15.0, "COMPLETE")]

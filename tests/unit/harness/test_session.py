@@ -9,16 +9,15 @@ import pytest
 from mlflow import MlflowClient
 from rich.console import Console as RichConsole
 
-from harness.console import Console
+from harness.console import Console, program
 from harness.experiment import CssExperiment
 from harness.reporting.next_steps import next_commands
 from harness.reporting.results import read_results, to_table
 from harness.run_folder import RunInfo, write_run
-from harness.session import Session, program, record_session
+from harness.session import Session, record_session
 from harness.trials import Trial, TrialObserver, TrialState
 from harness.tuning.objectives import Objective
 from search_spaces import load_space
-from trainers.config import TrainConfig
 
 
 @pytest.fixture
@@ -43,7 +42,8 @@ def tell(observers: Sequence[TrialObserver], trial: Trial) -> None:
 
 def play(observers: Sequence[TrialObserver]) -> None:
     space = load_space("css_quick")
-    trial = Trial(0, space.baseline_params, space.baseline, "h", TrainConfig().model_dump(mode="json"))
+    config, config_hash = CssExperiment.of("digits_css").resolve(space.baseline)
+    trial = Trial(0, space.baseline_params, space.baseline, config_hash, config)
     trial.metrics, trial.best = {"step": 900, "dev/miou": 0.5}, {"value": 0.5, "step": 900}
     tell(observers, trial)
 
@@ -72,7 +72,8 @@ def test_a_search_leaves_results_records_and_words(task: Session) -> None:
     record_session(replace(task, console=Console(RichConsole(file=out, width=200), None)), play)
     assert "[1/2] trial 0 COMPLETE at step 900/900" in out.getvalue()
     assert "best: trial 0, dev/miou 0.5000 at step 900, the published baseline" in out.getvalue()
-    assert "next: s4 report s-001 --storage" in out.getvalue()
+    best = task.folder / "best.yaml"
+    assert f"next: s4 report s-001 --storage {task.folder.parent}    the best: s4 train {best}    " in out.getvalue()
     [row] = read_results(task.folder).rows
     assert row.values["ema.teacher_momentum"] == 0.99
     client = MlflowClient(task.tracking_uri)
@@ -80,7 +81,7 @@ def test_a_search_leaves_results_records_and_words(task: Session) -> None:
     runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
     assert {name: run.info.status for name, run in runs.items()} == {"s-001": "FINISHED", "trial-000": "FINISHED"}
     kept = {file.path for file in client.list_artifacts(runs["s-001"].info.run_id)}
-    assert kept == {"config.yaml", "space.yaml", "results.csv", "results.md", "best_overrides.yaml", "report"}
+    assert kept == {"config.yaml", "space.yaml", "results.csv", "results.md", "best.yaml", "report"}
     assert len(runs["trial-000"].data.tags["s4.data_digest"]) == 12
 
 
@@ -124,7 +125,7 @@ def test_a_report_that_fails_loses_no_search(task: Session, monkeypatch: pytest.
     def broken(folder: Path) -> list[Path]:
         raise RuntimeError("no\nink")
 
-    monkeypatch.setattr("harness.session.report_on", broken)
+    monkeypatch.setattr("harness.reporting.reports.report_on", broken)
     out = io.StringIO()
     results = record_session(replace(task, console=Console(RichConsole(file=out, width=200), None)), play)
     assert results.counts == {"COMPLETE": 1}

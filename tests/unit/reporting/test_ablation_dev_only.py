@@ -7,9 +7,9 @@ import pytest
 from invented.ablations import BASELINE, CHOSEN, CONFIRMATION, OTHERS, made_ablation, made_request
 
 from harness.ablation.results import RESULTS
-from harness.reporting.ablation import ablation_document
 from harness.reporting.ablation.overview import lead
 from harness.reporting.ablation.record import read_ablation, read_record
+from harness.reporting.ablation.report import ablation_document
 from harness.reporting.document import Document, Note, Section
 from harness.reporting.reports import report_on
 

@@ -12,10 +12,10 @@ from PIL import Image
 
 from harness.ablation.results import RESULTS, Ablation
 from harness.cli.main import run
-from harness.reporting.ablation import ablation_document
 from harness.reporting.ablation.comparison import cautions
 from harness.reporting.ablation.overview import lead
 from harness.reporting.ablation.record import read_record
+from harness.reporting.ablation.report import ablation_document
 from harness.reporting.ablation.trainings import pictures, same_seed, take_apart
 from harness.reporting.document import Document, Figure, Note
 from harness.reporting.next_steps import ablate_command
@@ -201,7 +201,7 @@ def test_s4_report_shows_an_unfinished_ablation_and_writes_its_report(
 ) -> None:
     ablation = made_ablation(tmp_path / "first", (0,), missing=[(ODD, 0)])
     (tmp_path / "first" / RESULTS).unlink()
-    monkeypatch.setattr("harness.session.report_on", lambda folder: [folder / "drawn.html"])
+    monkeypatch.setattr("harness.reporting.reports.report_on", lambda folder: [folder / "drawn.html"])
     assert run(["report", "first", "--storage", str(tmp_path), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["report"] == str(tmp_path / "first" / "drawn.html")

@@ -237,7 +237,7 @@ def test_s4_report_says_in_one_line_that_nothing_can_be_written(
     def readonly(folder: Path) -> list[Path]:
         raise PermissionError(13, "Permission denied", str(folder))
 
-    monkeypatch.setattr("harness.session.report_on", readonly)
+    monkeypatch.setattr("harness.reporting.reports.report_on", readonly)
     assert run(["report", "s", "--storage", str(tmp_path)]) == 1
     captured = capsys.readouterr()
     assert "best: trial 1" in captured.out

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from made_up import sample
+from invented.scalings import sample
 
 from harness.cli.main import run
 from harness.cli.scale import MEASURING, SIMULATING, scale

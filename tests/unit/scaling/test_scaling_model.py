@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_up import COLLECTIVES, SENT, sample
+from invented.scalings import COLLECTIVES, SENT, sample
 
 from harness.scaling.model import NotIdentifiedError, Sample, fit_all
 

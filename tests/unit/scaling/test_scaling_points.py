@@ -1,7 +1,7 @@
 """Medians, ranges and efficiencies of repeats, and the bytes that have a name."""
 
 import pytest
-from made_up import EXPECTED, SENT, sample
+from invented.scalings import EXPECTED, SENT, sample
 
 from harness.scaling.measure import summarise
 from harness.scaling.model import gather_points

@@ -231,6 +231,14 @@ def test_every_preset_is_valid_as_a_whole(name: str) -> None:
     assert type(config).model_validate(config.model_dump()).hash == config.hash
 
 
+def test_the_preset_of_own_folders_is_the_measured_one_without_its_data() -> None:
+    own, measured = (flatten(load_preset(name).model_dump()) for name in ("folder_css", "camvid_two_drives"))
+    differing = {path for path in own if own[path] != measured[path] and not path.startswith("data.")}
+    unread = {"model.backbone"}  # by the tiny network
+    assert differing - unread == {"loss.class_weights", "thresholds.unit", "schedule.evaluate_every"}
+    assert own["loss.class_weights"] == "auto"
+
+
 def test_supervised_training_uses_no_unlabelled_image() -> None:
     assert not supervised(tiny_config()).uses_unlabelled
 
