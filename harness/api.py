@@ -218,7 +218,7 @@ def train(
             check_same(before, info, "begin another training with another --name")
             earlier = read_ledger(folder / LEDGER)
             over = 0 in earlier.trials and earlier.trials[0].state is TrialState.COMPLETE
-            if over and recorded_to_the_end(folder):
+            if over and recorded_to_the_end(folder) and not register:
                 send_left(folder, uri, console)
                 must = "a training that goes on must not be over"
                 raise UsageError(f"{must}, {name} is complete: s4 report {name} shows it")

@@ -21,6 +21,7 @@ from harness.scaling.measure import ScaleExperiment
 from harness.scaling.model import PREDICTED, Fit, Mode, NotIdentifiedError, Sample, fit_all, gather_points
 from harness.scaling.report import CURVE, FILES, Scaling, draw_curve, lines, to_json, to_table, write
 from harness.tracking.recorder import MlflowRecorder, recording, tags_of
+from harness.tracking.source import command_line
 from harness.tracking.stores import EXPERIMENT, absolute_uri, check_store
 from harness.trials import GangsBrokenError, Trial, TrialState
 from trainers.config import TrainConfig
@@ -211,6 +212,7 @@ def run_scaling(
             record.finish(scaling)
             for name in (*FILES, CURVE):
                 recorder.file(folder / name)
+            recorder.note("\n\n".join([*lines(scaling), f"    {command_line()}"]))
     console.table(to_table(scaling))
     for line in (*lines(scaling), f"curve: {folder / CURVE}"):
         console.say(line)

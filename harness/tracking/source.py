@@ -24,7 +24,7 @@ def source_tags() -> dict[str, str]:
         "s4.git_sha": sha,
         "mlflow.source.git.commit": sha.removesuffix("-dirty"),
         "mlflow.source.name": command_line(),
-        "mlflow.source.type": "JOB",
+        "mlflow.source.type": "JOB",  # of any other type MLflow's pages show what follows the last slash alone
         "mlflow.user": _user(),
     }
     return {key: value for key, value in tags.items() if value}

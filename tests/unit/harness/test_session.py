@@ -1,6 +1,9 @@
 """What surrounds a search or a training: records, results and words, whatever happens in between."""
 
+import base64
 import io
+import json
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -119,6 +122,16 @@ def test_a_parent_says_what_was_asked_for_and_what_came_of_it(task: Session) -> 
     assert (data["s-001"].params["space"], data["s-001"].params["preset"]) == ("css_quick", "digits_css")
     assert data["s-001"].tags["mlflow.note.content"].startswith("Nothing beat the published baseline")
     assert data["trial-000"].tags["mlflow.note.content"] == "The published baseline."
+
+
+def test_a_view_has_charts_of_what_was_reported_alone(task: Session) -> None:
+    record_session(task, play)
+    tags = MlflowClient(task.tracking_uri).get_experiment_by_name("s4").tags
+    [view] = [json.loads(text) for key, text in tags.items() if key.startswith("mlflow.sharedViewState.")]
+    state = json.loads(zlib.decompress(base64.b64decode(view["state"].removeprefix("deflate;"))))
+    drawn = {(chart["type"], chart["metricKey"]) for chart in state["compareRunCharts"]}
+    assert drawn == {("PARALLEL", "best/dev_miou"), ("BAR", "best/dev_miou"), ("LINE", "dev/miou")}
+    assert "params.`loss.lambda_u`" in state["selectedColumns"]
 
 
 def test_a_report_that_fails_loses_no_search(task: Session, monkeypatch: pytest.MonkeyPatch) -> None:
