@@ -223,7 +223,7 @@ def show_ablation(ablation: Ablation, storage: Path, console: Console) -> None:
     folder = storage.resolve() / ablation.name
     show_table(ablation, folder, console)
     console.say(f"next: {next_commands(folder, ablation.tracking_uri, program())}")
-    console.result({**ablation.to_dict(), "folder": str(folder)})
+    console.result({**ablation.to_dict(), "doubts": doubts(ablation), "folder": str(folder)})
 
 
 def show_table(ablation: Ablation, folder: Path, console: Console) -> None:
@@ -292,7 +292,9 @@ def show_noise(ablation: Ablation, storage: Path, console: Console) -> None:
         console.say(line)
     folder, metrics = storage.resolve() / ablation.name, {noise.metric: noise.to_dict() for noise in spreads}
     base = ablation.request.base
-    console.result({"name": ablation.name, "preset": base, "folder": str(folder), "metrics": metrics})
+    console.result({
+        "name": ablation.name, "preset": base, "folder": str(folder), "metrics": metrics, "doubts": doubts(ablation),
+    })  # fmt: skip
 
 
 def recorded_to_the_end(folder: Path) -> bool:
