@@ -243,7 +243,7 @@ def show_scores(ablation: Ablation, out: Path | None, console: Console) -> None:
     if out is not None and out.exists() and not (out / "report.html").exists():
         raise UsageError(f"--out must be a new folder or hold a report, {out} does not: name another, or remove it")
     console.table(ablation_table(ablation))
-    for line in verdicts(ablation):
+    for line in (*verdicts(ablation), *doubts(ablation)):
         console.say(line)
     data = ablation.to_dict()
     if out is not None:
