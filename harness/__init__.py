@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         Experiment,
         Run,
         ablate,
+        compare,
         confirm,
         evaluate,
         load_space,
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "CssExperiment", "Decision", "Experiment", "Run", "ablate", "confirm", "evaluate", "load_space", "noise", "scale",
-    "search", "train",
+    "CssExperiment", "Decision", "Experiment", "Run", "ablate", "compare", "confirm", "evaluate", "load_space", "noise",
+    "scale", "search", "train",
 ]  # fmt: skip
 
 

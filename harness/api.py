@@ -26,11 +26,13 @@ from harness.ablation.request import Request, begun, make_request, with_digests,
 from harness.ablation.request import Run as PlannedRun
 from harness.ablation.results import Ablation
 from harness.ablation.run import gather
+from harness.ablation.scores import Scores, ablation_of, read_csv, read_mlflow
 from harness.cluster import Allocation, Slots, allocate, cluster_slots, cores, local_slots
 from harness.connection import ray_session
 from harness.console import Console, make_console
 from harness.event_log import LEDGER, History, read_ledger, require_operations
 from harness.experiment import CssExperiment
+from harness.formats import counted
 from harness.gangs.jobs import Jobs, run_jobs
 from harness.reporting.results import Results, candidates, read_results
 from harness.run_folder import (
@@ -54,17 +56,17 @@ from harness.session import (
     record_session,
     recorded_to_the_end,
     send_left,
+    show_scores,
 )
 from harness.tracking.stores import EXPERIMENT, OUTBOX, absolute_uri, check_places
 from harness.trials import Experiment, TrialObserver, TrialState, Value
-from harness.tuning.config import LASTING, SearchConfig, check_space, extremes, rungs
+from harness.tuning.config import LASTING, SearchConfig, extremes, fit_space, recorded_space, rungs, written_space
 from harness.tuning.objectives import Objective, check_metrics
 from harness.tuning.run import Search, run_search
 from harness.tuning.study import fault_of, rebuild, reconcile
 from harness.tuning.warm_start import earlier_trials
 from search_spaces import Space, SpaceError, load_space
 from search_spaces.ablation import AblationPlan, Variant, load_plan
-from search_spaces.space import parse_space
 from trainers.errors import UsageError
 from trainers.run import Decision, Run
 
@@ -73,8 +75,8 @@ if TYPE_CHECKING:
     from harness.scaling.report import Scaling
 
 __all__ = [
-    "CssExperiment", "Decision", "Experiment", "Run", "ablate", "confirm", "evaluate", "load_space", "noise", "scale",
-    "search", "train",
+    "CssExperiment", "Decision", "Experiment", "Run", "ablate", "compare", "confirm", "evaluate", "load_space", "noise",
+    "scale", "search", "train",
 ]  # fmt: skip
 
 Settings = Mapping[str, Value]
@@ -98,7 +100,7 @@ def search(
     quiet: bool = False,
     **options: Any,
 ) -> Results:
-    """Search a space of hyperparameters: published values first, bad trials stopped early, all of it recorded.
+    """Search a space of hyperparameters: the baseline first, bad trials stopped early, all of it recorded.
 
     Ctrl-C ends a search in order and raises KeyboardInterrupt; `resume=True` with its `name` goes on, after a crash
     too: what is not given is as it began.
@@ -149,7 +151,7 @@ def _search(
         console.say(line)
     local = _plan_search(session, config, local_slots()) if address == "local" else None
     again = go_on_with(session.folder, "tune", uri)
-    with going_on(console, again), ray_session(address, cpus=cores() if local else None):
+    with going_on(console, again), ray_session(address, cpus=cores() if local else None, say=console.say):
         allocation, warm = local or _plan_search(session, config, cluster_slots())
         write_run(session.folder, session.info)
         assert session.space is not None  # noqa: S101  # a search has one
@@ -230,7 +232,8 @@ def train(
         for line in experiment.describe():
             console.say(line)
         session.announce(
-            f"{folder.name}: {info.preset}, {info.horizon} steps, a report every {info.report_every}, {workers} workers"
+            f"{folder.name}: {info.preset}, {counted(info.horizon, 'step')}, a report every {info.report_every}, "
+            f"{workers} worker{'' if str(workers) == '1' else 's'}"
         )
         return _train(session, sizes, address, observers, report)
 
@@ -243,7 +246,7 @@ def _train(
     again = go_on_with(folder, "train", session.tracking_uri)
     with (
         going_on(console, again),
-        ray_session(address, cpus=max(cores(), sizes[-1]) if address == "local" else None),
+        ray_session(address, cpus=max(cores(), sizes[-1]) if address == "local" else None, say=console.say),
     ):
         write_run(folder, session.info)
         allocation = Allocation(use_gpu=cluster_slots().unit == "GPU", workers_per_gang=sizes[0])
@@ -341,7 +344,7 @@ def _search_session(
     experiment: Experiment, space: Space, config: SearchConfig, folder: Path, uri: str, console: Console
 ) -> Session:
     """Check everything that can be checked before anything starts."""
-    check_space(space, experiment)
+    space = fit_space(space, experiment)
     config.grace(experiment)
     check_places(folder, uri)
     experiment.check(config.workers_per_gang)
@@ -377,12 +380,13 @@ def _resume_search(
         except SpaceError:
             if "space" in options:
                 raise
-            space = parse_space(before.request["space"])  # its file is elsewhere, seen from here
+            space = written_space(before)  # its file is elsewhere, seen from here
     session = _search_session(experiment, space, config, folder, uri, console)
     _check_same_search(before, session.info, space.name, folder)
     fault = fault_of(folder, folder.name, read_ledger(folder / LEDGER))
     if fault is not None:
-        rebuilt = rebuild(folder, folder.name, space, session.objectives, config.constraints)
+        assert session.space is not None  # noqa: S101  # a search has one
+        rebuilt = rebuild(folder, folder.name, session.space, session.objectives, config.constraints)
         console.say(f"{fault}: {rebuilt}")
     return replace(session, earlier=reconcile(folder, folder.name, session.objectives[0])), config
 
@@ -418,10 +422,10 @@ def _plan_search(session: Session, config: SearchConfig, slots: Slots) -> tuple[
     stops = ", ".join(map(str, rungs(info.horizon, config.grace(session.experiment), config.reduction_factor)))
     early = f"asha stops all but 1 in {config.reduction_factor} at steps {stops}" if stops else "asha has no rung"
     session.announce(
-        f"{session.folder.name}: {config.trials} trials of {info.preset} in space {space.name} ({len(space.paths)} "
-        f"parameters), sampler {config.sampler}",
-        f"{allocation.gangs} gangs x {config.workers_per_gang} workers = {workers} of {slots.count} {slots.unit}s; "
-        f"horizon {info.horizon} steps, a report every {info.report_every}; "
+        f"{session.folder.name}: {counted(config.trials, 'trial')} of {info.preset} in space {space.name} "
+        f"({counted(len(space.paths), 'parameter')}), sampler {config.sampler}",
+        f"{allocation.words} = {workers} of {counted(slots.count, slots.unit)}; "
+        f"horizon {counted(info.horizon, 'step')}, a report every {info.report_every}; "
         f"{early if config.scheduler == 'asha' else config.scheduler}",
     )
     return allocation, warm
@@ -450,7 +454,7 @@ def ablate(
     metric: str | None = None,
     settings: Settings | None = None,
     name: str | None = None,
-    workers_per_gang: int = 1,
+    workers: int = 1,
     gangs: int | None = None,
     storage: Path | str = "runs",
     tracking_uri: str | None = None,
@@ -491,7 +495,7 @@ def ablate(
     chosen = _experiment(experiment or plan.preset or "", settings)
     check_register(register, chosen)
     if not dry_run:
-        chosen.check(workers_per_gang)
+        chosen.check(workers)
         chosen.check_evaluation()
     judged = metric or ("val/miou" if chosen.trainer == "css" else chosen.metric)
     if not judged.startswith(("val/", "dev/")):
@@ -515,7 +519,7 @@ def ablate(
     check_places(folder, uri)
     with sole_driver(folder):
         return ablate_session(
-            folder, with_what_began(), chosen, judged, uri, console, workers=workers_per_gang, gangs=gangs,
+            folder, with_what_began(), chosen, judged, uri, console, workers=workers, gangs=gangs,
             address=address, observers=observers, report=report, mlflow_experiment=mlflow_experiment, register=register,
         )  # fmt: skip
 
@@ -523,26 +527,73 @@ def ablate(
 def noise(
     experiment: Experiment | str = "digits_css",
     *,
-    seeds: int = 5,
+    seeds: int | Sequence[int] = 5,
     settings: Settings | None = None,
     name: str | None = None,
     **options: Any,
 ) -> Ablation:
-    """Train one config with several seeds, from 0 on; `harness.ablation.noise.Noise` tells their spread.
+    """Train one config with several seeds; `harness.ablation.noise.Noise` tells their spread.
 
     Args:
-        options: of `ablate`: vary_data, workers_per_gang, gangs, storage, tracking_uri, address, console, quiet, ...
+        seeds: at least two, or how many from 0 on.
+        options: of `ablate`: vary_data, workers, gangs, storage, tracking_uri, address, console, quiet, ...
 
     Raises:
         UsageError, UnfinishedError, KeyboardInterrupt: as `ablate`.
     """
     chosen = _experiment(experiment, settings)
+    seeds = range(seeds) if isinstance(seeds, int) else seeds
+    if len(set(seeds)) < 2:
+        raise UsageError(f"a spread must be of two seeds at least, got {len(set(seeds))}: give more --seeds")
     plan = AblationPlan(
         f"noise of {chosen.name}", "the config as it is", chosen.name, chosen.name, (Variant(chosen.name, {}),), ""
     )
-    return ablate(
-        chosen, plan=plan, seeds=range(seeds), name=f"noise-{chosen.name}" if name is None else name, **options
-    )
+    return ablate(chosen, plan=plan, seeds=seeds, name=f"noise-{chosen.name}" if name is None else name, **options)
+
+
+def compare(
+    scores: Scores | Path | str | None = None,
+    *,
+    experiment: str | None = None,
+    metric: str | None = None,
+    base: str | None = None,
+    variant: str | None = None,
+    seed: str | None = None,
+    out: Path | str | None = None,
+    tracking_uri: str | None = None,
+    console: Console | None = None,
+    quiet: bool = False,
+) -> Ablation:
+    """Compare scores of variants over paired seeds, whoever trained them; higher is better.
+
+    Args:
+        scores: by variant and seed, `{"plain": {0: 0.61, 1: 0.63}, ...}`, or a CSV file with the columns `variant`,
+            `seed` and `metric`.
+        experiment: of MLflow, whose finished runs are taken in place of `scores`.
+        metric: name of the score; default: `score`, or the only column that is left.
+        base: what others are compared with; default: the first variant.
+        variant: tag or param of MLflow's runs that names the variant; default: `s4.variant`, `variant` or `method`.
+        seed: the same of the seed; default: `s4.seed` or `seed`.
+        out: folder for the report; none: there is none.
+
+    Raises:
+        UsageError: the scores cannot be read or compared.
+    """
+    if (scores is None) == (experiment is None):
+        given = "none" if scores is None else "both"
+        raise UsageError(f"scores must come from a file or from an --experiment of MLflow, got {given}: give one")
+    if experiment is not None and metric is None:
+        raise UsageError("--experiment must come with --metric, got it without: name the metric to compare")
+    name = experiment or "scores"
+    if experiment is not None and metric is not None:
+        scores = read_mlflow(absolute_uri(tracking_uri), experiment, metric, variant, seed)
+    elif isinstance(scores, str | Path):
+        name = Path(scores).stem
+        scores, metric = read_csv(Path(scores), metric)
+    assert isinstance(scores, Mapping)  # noqa: S101  # one of the three it is
+    ablation = ablation_of(name, scores, metric or "score", base)
+    show_scores(ablation, None if out is None else Path(out), console or make_console(quiet))
+    return ablation
 
 
 def confirm(
@@ -566,7 +617,7 @@ def confirm(
 ) -> Ablation:
     """Train a search's best configurations and those that it started from, with paired seeds, to the full horizon.
 
-    It started from the published baseline and, where the space has them, values of its own. The configuration with the
+    It started from its baseline and, where the space has them, values of its own. The configuration with the
     highest lower bound on dev, and these two, are then evaluated on the validation images, once.
     The same call goes on where an interrupted one stopped.
 
@@ -590,7 +641,7 @@ def confirm(
             f"a confirmed search must maximise a metric dev/..., {search} has {before.metric}: confirm another"
         )
     chosen = _again(experiment, before, None)
-    space = parse_space(before.request["space"])
+    space = recorded_space(before)
     for row in rows:
         config_hash = chosen.resolve({**space.fixed, **row.values})[1]
         if config_hash != row.config_hash:

@@ -18,6 +18,7 @@ import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from harness.connection import KNOCK_TIMEOUT_S
+from harness.formats import counted
 from trainers.errors import UsageError
 
 PROGRAMS = ("s4-harness", "torch", "ray", "numpy")
@@ -194,6 +195,11 @@ class Allocation:
     """Gangs are added up to this number where nodes join; 0: none is."""
     use_gpu: bool = False
 
+    @property
+    def words(self) -> str:
+        """For people: `2 gangs x 1 worker`."""
+        return f"{counted(self.gangs, 'gang')} x {counted(self.workers_per_gang, 'worker')}"
+
 
 def allocate(slots: Slots, workers: int, gangs: int | None, trials: int) -> Allocation:
     """Return gangs as wished, or as many as fit, more where nodes join; but no more than there are trials.
@@ -216,7 +222,7 @@ def gang_count(slots: Slots, workers: int, wished: int | None, trials: int) -> i
     if needed > slots.count:
         raise UsageError(
             f"gangs x workers must be at most the {slots.count} {slots.unit}s there are, got {wished or 1} x {workers} "
-            f"= {needed}: lower --gangs or --workers-per-gang"
+            f"= {needed}: lower --gangs or --workers"
         )
     return min(wished or fit, trials)
 

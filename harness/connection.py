@@ -11,7 +11,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,9 @@ _away_since: float | None = None
 
 
 @contextmanager
-def ray_session(address: str = "local", *, cpus: int | None = None) -> Iterator[None]:
+def ray_session(
+    address: str = "local", *, cpus: int | None = None, say: Callable[[str], None] | None = None
+) -> Iterator[None]:
     """Start Ray here, or join a cluster; on leaving, shut down only what was started here.
 
     Meanwhile SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does, and Ray is not started by itself a second
@@ -73,6 +75,7 @@ def ray_session(address: str = "local", *, cpus: int | None = None) -> Iterator[
         address: `local` starts Ray on this machine; `HOST:PORT` joins that cluster; `auto` joins the cluster that this
             machine belongs to, and is `local` where there is none.
         cpus: CPUs that a local Ray believes in; none: as many as there are.
+        say: told that Ray is being started or joined, which takes seconds.
 
     Raises:
         UsageError: there is no cluster at the address, it does not let us in, or there is no folder for a Ray here.
@@ -85,6 +88,8 @@ def ray_session(address: str = "local", *, cpus: int | None = None) -> Iterator[
         return
     cluster = _find_cluster() if address == "auto" else address
     starts_by_itself = auto_init_hook.enable_auto_connect
+    if say is not None:
+        say("starting Ray ..." if cluster == "local" else f"joining Ray at {cluster} ...")
     place = _session_folder() if cluster == "local" else nullcontext()
     with place as folder, handling(as_ctrl_c):  # puts back what `ray.init` changes
         if cluster == "local":

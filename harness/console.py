@@ -18,11 +18,12 @@ from typing import Any, TextIO
 
 import rich.console
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress import Progress
 from rich.progress_bar import ProgressBar
 from rich.table import Table as Grid
 
-from harness.formats import last_line
+from harness.formats import duration, last_line
 from harness.tables import Column, Table, table_terminal
 from harness.trials import Trial, TrialObserver
 
@@ -34,7 +35,7 @@ def program() -> str:
 
 
 FILE_WIDTH = 500
-"""Characters of a line of a table that goes into a file or a pipe: wide, so that nearly all columns are there."""
+"""Characters of a line of a table that goes into a file or a pipe where $COLUMNS does not say: nearly all columns."""
 
 
 def drop_lost_output() -> None:
@@ -67,7 +68,12 @@ class Console:
             self.say(table.caption)
         drop_lost_output()
         terminal, left_out = table_terminal(table, self.rich.width)
-        self.rich.print(terminal)
+        if self.rich.is_terminal:
+            self.rich.print(terminal)
+        else:
+            with self.rich.capture() as drawn:
+                self.rich.print(terminal)
+            self.say("\n".join(line.rstrip() for line in drawn.get().splitlines()))
         if left_out:
             names = ", ".join(column.title for column in left_out)
             self.rich.print(f"not shown at {self.rich.width} columns: {names}", highlight=False, markup=False)
@@ -95,17 +101,25 @@ def open_console(as_json: bool) -> Iterator[Console]:
     """Yield the console of a command. With JSON, whatever libraries print goes to stderr, too."""
     out, stream = (sys.stdout, sys.stderr) if as_json else (None, sys.stdout)
     with contextlib.redirect_stdout(stream):
-        yield Console(_Terminal(file=stream, width=None if stream.isatty() else FILE_WIDTH), out)
+        yield Console(_Terminal(file=stream, width=width_for(stream)), out)
 
 
 def make_console(quiet: bool = False) -> Console:
     """Return a console on stdout, or one that writes nowhere."""
-    return Console(_Terminal(quiet=quiet, width=None if sys.stdout.isatty() else FILE_WIDTH), None)
+    return Console(_Terminal(quiet=quiet, width=width_for(sys.stdout)), None)
+
+
+def width_for(stream: TextIO) -> int | None:
+    """Return how wide lines may be; none: as the terminal is."""
+    wished = os.environ.get("COLUMNS", "")
+    return None if stream.isatty() else int(wished) if wished.isdecimal() and int(wished) > 0 else FILE_WIDTH
 
 
 HEARTBEAT_S = 10.0
 """Least time between two lines about nothing but progress."""
 
+LOSSES = ("train/loss/total", "train/loss")
+"""Metrics of which the first that is reported is shown as the loss."""
 Clock = Callable[[], float]
 
 
@@ -116,6 +130,15 @@ class Running:
     started: float
     step: int = 0
     value: float | None = None
+    loss: float | None = None
+    first: tuple[float, int] | None = None
+    """When its first report of this session came, and of which step."""
+
+    def rate(self, now: float) -> float | None:
+        """Return its steps a second between its first report and now; none before there are two reports."""
+        if self.first is None or self.step <= self.first[1] or now <= self.first[0]:
+            return None
+        return (self.step - self.first[1]) / (now - self.first[0])
 
 
 class Tally:
@@ -130,9 +153,14 @@ class Tally:
         earlier: Iterable[Trial] = (),
         maximise: bool = True,
         label: Callable[[int], str] = "trial {}".format,
+        single: bool = False,
     ) -> None:
-        """Begin with the trials of earlier sessions; `label` is what a trial is called, by its number."""
-        self.label = label
+        """Begin with the trials of earlier sessions; `label` is what a trial is called, by its number.
+
+        A `single` training is counted in steps, not in trials.
+        """
+        self.label, self.single = label, single
+        self._began: float | None = None
         self._better: Callable[[float, float], bool] = operator.gt if maximise else operator.lt
         self.total, self.horizon, self.metric, self.clock = total, horizon, metric, clock
         self.counts = {"COMPLETE": 0, "PRUNED": 0, "FAIL": 0}
@@ -143,6 +171,7 @@ class Tally:
         for trial in earlier:
             if trial.state.over:
                 self.counts[trial.state] += 1
+        self._before, self._reported = self.ended, clock()
 
     @property
     def ended(self) -> int:
@@ -158,14 +187,18 @@ class Tally:
     def start(self, trial: Trial) -> None:
         """Take in a start."""
         with self._lock:
+            self._began = self.clock() if self._began is None else self._began
             self._running[trial.number] = Running(self.clock())
 
     def report(self, trial: Trial) -> None:
         """Take in a report."""
         value = trial.metrics.get(self.metric)
+        loss = next((trial.metrics[name] for name in LOSSES if name in trial.metrics), None)
         with self._lock:
-            running = self._running.get(trial.number, Running(self.clock()))
-            self._running[trial.number] = Running(running.started, trial.step, value)
+            now = self.clock()
+            running = self._running.get(trial.number, Running(now))
+            first, self._reported = running.first or (now, trial.step), now
+            self._running[trial.number] = Running(running.started, trial.step, value, loss, first)
         if value is not None and (self.best is None or self._better(value, self.best[0])):
             self.best = value, trial.number, trial.step
 
@@ -177,14 +210,44 @@ class Tally:
             self.counts[str(trial.state)] += 1
         return self.clock() - running.started
 
+    @property
+    def share(self) -> float:
+        """Share of the work that is done: trials that ended, and what running ones have done of the horizon."""
+        running = sum(min(1.0, at.step / self.horizon) for at in self.running.values())
+        return min(1.0, (self.ended + running) / max(1, self.total))
+
+    def left_s(self) -> float | None:
+        """Return about how long it still takes, in seconds: as this session went so far; none before a first report.
+
+        A trial that is stopped early counts as one, so a search is expected to go on stopping as many.
+        """
+        running = self.running.values()
+        steps = sum(at.step - at.first[1] for at in running if at.first)
+        done = self.ended - self._before + steps / self.horizon
+        if self._began is None or done <= 0 or self.share >= 1:
+            return None
+        return (self.clock() - self._began) / done * (1 - self.share) * self.total
+
     def headline(self) -> str:
-        """Return counts and the best value in one line."""
+        """Return counts, or the step of a single training, the best value and the time that is left in one line."""
         complete, pruned, failed = self.counts.values()
-        line = f"{self.ended}/{self.total} trials: {complete} complete, {pruned} pruned, {failed} failed"
+        parts = [f"{self.ended}/{self.total} trials: {complete} complete, {pruned} pruned, {failed} failed"]
+        if self.single:
+            parts = [text for at in self.running.values() for text in self._course(at)] or parts
         if self.best is not None:
             value, number, step = self.best
-            line += f"; best {self.metric} so far {value:.4f} ({self.label(number)}, step {step})"
-        return line
+            who = "" if self.single else f"{self.label(number)}, "
+            parts.append(f"best {self.metric} so far {value:.4f} ({who}step {step})")
+        if (left := self.left_s()) is not None:
+            parts.append(f"about {duration(left)} left")
+        return "; ".join(parts)
+
+    def _course(self, at: Running) -> Iterator[str]:
+        """Yield how far a training is, how fast it goes and what it loses."""
+        rate = at.rate(self._reported)
+        yield f"step {at.step}/{self.horizon}" + ("" if rate is None else f", {rate:.3g} steps/s")
+        if at.loss is not None:
+            yield f"loss {at.loss:.4g}"
 
 
 class LiveProgress:
@@ -212,8 +275,8 @@ class LiveProgress:
             value = "" if running.value is None else f"{tally.metric} {running.value:.4f}"
             elapsed = f"{tally.clock() - running.started:.0f} s"
             table.add_row(tally.label(number), f"step {running.step}/{tally.horizon}", value, elapsed)
-        bar = ProgressBar(total=tally.total, completed=tally.ended, width=60)
-        return rich.console.Group(bar, table, tally.headline())
+        bar = Padding(ProgressBar(total=1.0, completed=tally.share, width=60), 0)  # which ends its line
+        return rich.console.Group(bar, *([] if tally.single else [table]), tally.headline())
 
 
 class PlainProgress:
@@ -233,7 +296,7 @@ class PlainProgress:
         self.tally.report(trial)
         if self.tally.clock() - self._said >= HEARTBEAT_S:
             running = [f"{self.tally.label(number)} at step {at.step}" for number, at in self.tally.running.items()]
-            self._write(f"{self.tally.headline()}; running: {', '.join(running)}")
+            self._write(self.tally.headline() + ("" if self.tally.single else f"; running: {', '.join(running)}"))
 
     def on_end(self, trial: Trial) -> None:
         """Write how the trial ended."""
@@ -244,7 +307,7 @@ class PlainProgress:
             words += f", best {self.tally.metric} {trial.best['value']:.4f}"
         if trial.error:
             words += f": {last_line(trial.error)}"
-        self._write(f"[{self.tally.ended}/{self.tally.total}] {words}")
+        self._write(words if self.tally.single else f"[{self.tally.ended}/{self.tally.total}] {words}")
 
     def _write(self, line: str) -> None:
         self._said = self.tally.clock()

@@ -34,11 +34,10 @@ from harness.tables import Cell, Column, Table
 from harness.tracking.recorder import STATUS, STOP_REASON, replay
 from harness.tracking.stores import OUTBOX, PARENT, experiment_of, find_runs, open_store, search_id_of
 from harness.trials import Trial, TrialState
-from harness.tuning.config import SearchConfig
+from harness.tuning.config import SearchConfig, recorded_space
 from harness.tuning.objectives import Objective, parse_objectives
 from harness.tuning.study import LOCK as OPTUNAS_LOCK
 from harness.tuning.study import OF_OPTUNA, fault_of, num_imported, open_study, rebuild, reconcile
-from search_spaces.space import parse_space
 from trainers.checkpoint import load_checkpoint
 from trainers.config import TrainConfig
 from trainers.drafts import left_over, sweep
@@ -261,7 +260,7 @@ def check_study(records: Records) -> Iterator[Finding]:
 
 
 def _rebuild(records: Records) -> None:
-    space, config = parse_space(records.info.request["space"]), SearchConfig.of(**records.info.request["options"])
+    space, config = recorded_space(records.info), SearchConfig.of(**records.info.request["options"])
     rebuild(records.folder, records.folder.name, space, records.objectives, config.constraints)
 
 
@@ -275,7 +274,9 @@ def check_outbox(records: Records) -> Iterator[Finding]:
         return
     left = pending(outbox)
     if left:
-        yield Finding(None, f"{left} records did not reach MLflow", lambda: replay(outbox, records.tracking_uri))
+        yield Finding(
+            None, f"{counted(left, 'record')} did not reach MLflow", lambda: replay(outbox, records.tracking_uri)
+        )
 
 
 def check_runs(records: Records) -> Iterator[Finding]:

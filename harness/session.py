@@ -11,11 +11,12 @@ from typing import Any
 
 import yaml
 
+from harness.ablation.doubts import doubts
 from harness.ablation.noise import caution, needed_table, noise_of
 from harness.ablation.request import Request, write_request
 from harness.ablation.results import RESULTS, Ablation, read_results
 from harness.ablation.results import write_results as write_results_of
-from harness.ablation.run import evaluate_runs, gather, runs_table
+from harness.ablation.run import evaluate_runs, gather, runs_table, verdicts
 from harness.ablation.run import lines as ablation_lines
 from harness.ablation.run import to_table as ablation_table
 from harness.ablation.tracking import params_of as ablation_params
@@ -100,7 +101,10 @@ def record_session(session: Session, work: Callable[[Sequence[TrialObserver]], o
     objective, space = session.objectives[0], session.space
     earlier, started = list(session.earlier.trials.values()), time.monotonic() - session.earlier.elapsed_s
     collector, paths = Collector(earlier), space.paths if space else ()
-    tally = Tally(session.total, info.horizon, objective.metric, earlier=earlier, maximise=objective.maximise)
+    tally = Tally(
+        session.total, info.horizon, objective.metric, earlier=earlier, maximise=objective.maximise,
+        single=info.kind == "train", label=(lambda _: "training") if info.kind == "train" else "trial {}".format,
+    )  # fmt: skip
     tags = tags_of(folder, info, session.experiment, **({"space": space.name} if space else {}))
     with recording(
         folder, info, session.tracking_uri, tags, console, metric=objective.metric, maximise=objective.maximise,
@@ -121,6 +125,7 @@ def record_session(session: Session, work: Callable[[Sequence[TrialObserver]], o
                 tracking_uri=session.tracking_uri, paths=paths, rows=collector.rows(paths, session.objectives),
                 objectives=[str(objective) for objective in session.objectives],
                 ours=space is not None and space.ours_params is not None,
+                published=space is None or bool(space.source),
             )  # fmt: skip
             try:
                 write_results(folder, results)
@@ -176,7 +181,7 @@ def ablate_session(
         console.say(line)
     local = allocate(local_slots(), workers, gangs, len(request.runs)) if address == "local" else None
     info, again = request.info, "the same command goes on"
-    with going_on(console, again), ray_session(address, cpus=cores() if local else None):
+    with going_on(console, again), ray_session(address, cpus=cores() if local else None, say=console.say):
         allocation = local or allocate(cluster_slots(), workers, gangs, len(request.runs))
         write_request(folder, request)
         history = read_ledger(folder / LEDGER)
@@ -197,7 +202,7 @@ def ablate_session(
             console.say(
                 f"{folder.name}: {counted(len(request.tried), 'variant')} of {info.preset}, "
                 f"{counted(len(request.seeds), 'seed')} ({', '.join(map(str, request.seeds))}): {len(request.runs)} "
-                f"trainings of {info.horizon} steps, {left} to train; {allocation.gangs} gangs x {workers} workers"
+                f"trainings of {counted(info.horizon, 'step')}, {left} to train; {allocation.words}"
             )
             console.say(f"results in {folder}, records at {tracking_uri}")
             recorder.catch_up(earlier)
@@ -246,14 +251,37 @@ def show_ablation(ablation: Ablation, storage: Path, console: Console) -> None:
     folder = storage.resolve() / ablation.name
     show_table(ablation, folder, console)
     console.say(f"next: {next_commands(folder, ablation.tracking_uri, program())}")
-    console.result({**ablation.to_dict(), "folder": str(folder)})
+    console.result({**ablation.to_dict(), "doubts": doubts(ablation), "folder": str(folder)})
 
 
 def show_table(ablation: Ablation, folder: Path, console: Console) -> None:
     """Write the table of an ablation or a confirmation, and what it amounts to."""
     _show_table(ablation_table(ablation), folder, console)
-    for line in ablation_lines(ablation):
+    for line in (*ablation_lines(ablation), *doubts(ablation)):
         console.say(line)
+
+
+def show_scores(ablation: Ablation, out: Path | None, console: Console) -> None:
+    """Write the comparison of scores that were trained elsewhere, and its report into a folder where one is given.
+
+    Raises:
+        UsageError: the folder holds something else.
+        OSError: it cannot be written.
+    """
+    if out is not None and out.exists() and not (out / "report.html").exists():
+        raise UsageError(f"--out must be a new folder or hold a report, {out} does not: name another, or remove it")
+    console.table(ablation_table(ablation))
+    for line in (*verdicts(ablation), *doubts(ablation)):
+        console.say(line)
+    data = ablation.to_dict()
+    if out is not None:
+        from harness.reporting.ablation.report import scores_document
+        from harness.reporting.reports import write_report
+
+        page = write_report(scores_document(ablation), out, "Written by s4-harness.")[0]
+        console.say(f"report: {page}")
+        data["report"] = str(page)
+    console.result(data)
 
 
 def show_runs(ablation: Ablation, storage: Path, console: Console, cost: Table, numbers: Mapping[str, Any]) -> None:
@@ -269,7 +297,8 @@ def show_runs(ablation: Ablation, storage: Path, console: Console, cost: Table, 
     console.table(runs_table(request, trials))
     console.table(cost)
     missing = sum(number not in trials or not trials[number].state.over for number in range(len(request.runs)))
-    console.say(f"{ablation.name}: {len(request.runs)} trainings of {steps} steps, {missing} of them to train")
+    trainings = f"{counted(len(request.runs), 'training')} of {counted(steps, 'step')}"
+    console.say(f"{ablation.name}: {trainings}, {missing} of them to train")
     runs = [
         {"run": number, "variant": run.variant, "seed": run.seed, "difference": request.difference(run.variant),
          "state": str(trials[number].state) if number in trials else "to train"}
@@ -287,9 +316,13 @@ def show_noise(ablation: Ablation, storage: Path, console: Console) -> None:
         if noise is spreads[0]:
             console.table(needed_table(noise))
             console.say(caution(noise))
+    for line in doubts(ablation):
+        console.say(line)
     folder, metrics = storage.resolve() / ablation.name, {noise.metric: noise.to_dict() for noise in spreads}
     base = ablation.request.base
-    console.result({"name": ablation.name, "preset": base, "folder": str(folder), "metrics": metrics})
+    console.result({
+        "name": ablation.name, "preset": base, "folder": str(folder), "metrics": metrics, "doubts": doubts(ablation),
+    })  # fmt: skip
 
 
 def recorded_to_the_end(folder: Path) -> bool:
@@ -352,8 +385,8 @@ def going_on(console: Console, again: str) -> Iterator[None]:
 
 
 def show(results: Results, folder: Path, console: Console) -> None:
-    """Write the table of results, what the best trial set where there is no room for it, and a summary."""
-    left_out = _show_table(to_table(results), folder, console)
+    """Write the table of a search, what the best trial set where there is no room for it, and a summary."""
+    left_out = _show_table(to_table(results), folder, console) if results.kind == "search" else []
     if any(column.name in results.paths for column in left_out) and results.best is not None:
         console.say(f"values of trial {results.best.number}, the best:")
         for line in best_values(results):

@@ -10,14 +10,14 @@ import io
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import rich.table
 from rich import box
 from rich.cells import cell_len
 from rich.text import Text
 
-Cell = float | int | str | bool | None
+Cell = float | int | str | bool | None | list[Any]
 """A value in a table; None where there is none."""
 NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 NOTHING = "–"  # noqa: RUF001  # an en dash is what typographers put into an empty cell

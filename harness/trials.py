@@ -23,8 +23,8 @@ INTERRUPTED = "interrupted"
 OVERHEADS = ("overhead/start_s", "overhead/report_s", "overhead/save_s", "overhead/unsaved")
 """Metrics that a gang adds to a report."""
 
-Value = float | int | str | bool | None
-"""A scalar that a search can set."""
+Value = float | int | str | bool | None | list[Any]
+"""What a search can set: a scalar, or a list of them."""
 
 
 class UnfinishedError(RuntimeError):
@@ -59,7 +59,7 @@ class Trial:
     """One configuration of a search, and what has become of it."""
 
     number: int
-    """Position in the search, from 0; trial 0 is the published baseline."""
+    """Position in the search, from 0; trial 0 is the baseline of the space."""
     params: Mapping[str, Value]
     """What the sampler drew, by the names of the search space."""
     overrides: Mapping[str, Value]
@@ -231,7 +231,7 @@ class SearchSpace(Protocol):
 
     @property
     def baseline_params(self) -> Mapping[str, Value]:
-        """The published baseline as the sampler would have drawn it; always trial 0."""
+        """The baseline as the sampler would have drawn it; always trial 0."""
         ...
 
     @property

@@ -100,18 +100,18 @@ def load_plan(name_or_path: str | Path) -> AblationPlan:
     return load_named("plan", name_or_path, SHIPPED, parse_plan)
 
 
-def parse_plan(text: str) -> AblationPlan:
-    """Return the plan that a YAML text describes.
+def parse_plan(text: str, name: str = "plan") -> AblationPlan:
+    """Return the plan that a YAML text describes; `name` is its name where the text gives none.
 
     Raises:
         SpaceError: it does not describe one; the message says where.
     """
     data = read_yaml(text)
-    keys_of(data, "the file", required=("name", "source"), optional=("preset", "base", "fixed", *PUBLISHED, *FORMS))
-    for key in ("name", "source", *(key for key in ("preset", "base", "published_of") if key in data)):
-        if not isinstance(data[key], str) or not data[key].strip():
+    keys_of(data, "the file", required=(), optional=("name", "source", "preset", "base", "fixed", *PUBLISHED, *FORMS))
+    for key in ("name", "source", "preset", "base", "published_of"):
+        if key in data and not (isinstance(data[key], str) and data[key].strip()):
             raise SpaceError(f"{key} must be text, got {data[key]!r}: write it")
-    check_printable(data["name"], "name")
+    check_printable(data.get("name", name), "name")
     forms = [form for form in FORMS if form in data]
     if len(forms) != 1:
         raise SpaceError(f"the file must hold one of {', '.join(FORMS)}, got {', '.join(forms) or 'none'}: keep one")
@@ -129,8 +129,8 @@ def parse_plan(text: str) -> AblationPlan:
     if both:
         raise SpaceError(f"a path must be fixed or differ between variants, got both for {', '.join(both)}: remove one")
     return AblationPlan(
-        name=data["name"],
-        source=" ".join(data["source"].split()),
+        name=data.get("name", name),
+        source=" ".join(data.get("source", "").split()),
         preset=data.get("preset"),
         base=base,
         variants=tuple(replace(variant, overrides={**fixed, **variant.overrides}) for variant in made),

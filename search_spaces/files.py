@@ -86,13 +86,13 @@ def names_in(shipped: Path) -> list[str]:
     return sorted(path.stem for path in shipped.glob("*.yaml"))
 
 
-def load_named(what: str, name_or_path: str | Path, shipped: Path, parse: Callable[[str], Parsed]) -> Parsed:
+def load_named(what: str, name_or_path: str | Path, shipped: Path, parse: Callable[[str, str], Parsed]) -> Parsed:
     """Return what a YAML file describes: one that comes with the package, by name, or another, by path.
 
     Args:
         what: kind of file in refusals: `space`, `plan`.
         shipped: folder of those that come with the package.
-        parse: makes it from the text.
+        parse: makes it from the text, and from the file's name, which it has where the text gives none.
 
     Raises:
         SpaceError: there is no such file, or it does not describe one.
@@ -112,6 +112,10 @@ def load_named(what: str, name_or_path: str | Path, shipped: Path, parse: Callab
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise SpaceError(f"a {what} must be a readable YAML file, got {path}: {reason}") from None
     try:
-        return parse(text)
+        return parse(text, path.stem)
     except SpaceError as error:
-        raise SpaceError(f"{what} {path}: {error}") from None
+        if len(error.faults) == 1:
+            raise SpaceError(f"{what} {path}: {error}") from None
+        raise SpaceError(
+            f"{what} {path} has {len(error.faults)} faults:", *(f"  {fault}" for fault in error.faults)
+        ) from None

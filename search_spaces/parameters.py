@@ -7,20 +7,25 @@ the config gets, at its `path`. They differ for momenta (drawn as 1 - m) and for
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
-Value = float | int | str | bool | None
-"""A scalar that a search can set."""
+Value = float | int | str | bool | None | list[Any]
+"""What a search can set: a scalar, or a list of them. A sampler sees a list as its JSON text."""
 
 DIGITS = 12
 """Decimals kept when a value is computed, so that 1 - 0.99 is 0.01 and the published value decodes to itself."""
 
 
 class SpaceError(ValueError):
-    """A search space or a request to it is wrong: what must hold, what was given, what to do, in one line."""
+    """A search space or a request to it is wrong: what must hold, what was given, what to do, a line a fault."""
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
 
 
 class Suggests(Protocol):
@@ -67,6 +72,11 @@ class Parameter:
         return f"{self.path}.share" if self.between else self.path
 
     @property
+    def raw_choices(self) -> tuple[Value, ...]:
+        """The choices as the sampler takes them."""
+        return tuple(map(raw_choice, self.choices))
+
+    @property
     def raw_range(self) -> tuple[float, float]:
         """Smallest and largest raw number."""
         if self.one_minus:
@@ -77,7 +87,7 @@ class Parameter:
     def ends(self) -> tuple[Value, ...]:
         """All choices, or the smallest and the largest raw number."""
         if self.kind == "categorical":
-            return self.choices
+            return self.raw_choices
         low, high = self.raw_range
         return (int(low), int(high)) if self.kind == "int" else (low, high)
 
@@ -88,7 +98,7 @@ class Parameter:
     def suggest(self, trial: Suggests) -> Value:
         """Return a raw value drawn by the trial."""
         if self.kind == "categorical":
-            return trial.suggest_categorical(self.name, self.choices)
+            return trial.suggest_categorical(self.name, self.raw_choices)
         low, high = self.raw_range
         if self.kind == "int":
             if self.log:
@@ -104,7 +114,7 @@ class Parameter:
         """
         self._check(raw, raw, self.name)
         if self.kind == "categorical":
-            return raw
+            return self.choices[next(place for place, other in enumerate(self.raw_choices) if _same(other, raw))]
         if self.kind == "int":
             return int(_number(raw))
         number = _number(raw)
@@ -129,13 +139,16 @@ class Parameter:
             elif self.between:
                 start = _number(values[self.between[0]])
                 raw = round((raw - start) / (self.between[1] - start), DIGITS)
+        elif self.kind == "categorical":
+            equal = [choice for choice in self.choices if choice == value and _is_bool(choice) == _is_bool(value)]
+            raw = raw_choice(min(equal, key=lambda choice: type(choice) is not type(value), default=value))
         self._check(raw, value, self.path)
         return raw
 
     def _check(self, raw: Value, given: Value, called: str) -> None:
         """Refuse a raw value that could not have been drawn; `given` and `called` are for the message."""
         if self.kind == "categorical":
-            if not any(raw == choice and type(raw) is type(choice) for choice in self.choices):
+            if not any(_same(raw, choice) for choice in self.raw_choices):
                 raise SpaceError(f"{called} must be one of {list(self.choices)}, got {given!r}: choose one or add it")
             return
         low, high = self.raw_range
@@ -155,6 +168,19 @@ class Parameter:
 def is_number(value: object) -> bool:
     """Return whether a value is a finite number; truth values are not."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def raw_choice(choice: Value) -> Value:
+    """Return a choice as a sampler takes it: a list is its JSON text."""
+    return json.dumps(choice) if isinstance(choice, list) else choice
+
+
+def _same(one: Value, other: Value) -> bool:
+    return one == other and type(one) is type(other)
+
+
+def _is_bool(value: Value) -> bool:
+    return isinstance(value, bool)
 
 
 def _number(value: Value) -> float:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Literal
 
-from search_spaces.parameters import Parameter, SpaceError, Value, is_number
+from search_spaces.parameters import Parameter, SpaceError, Value, is_number, raw_choice
 
 LARGEST = 2**53
 """Whole numbers up to here are exact as floats, which samplers draw."""
@@ -22,14 +23,24 @@ def keys_of(data: object, where: str, required: Sequence[str], optional: Sequenc
     allowed = [*required, *optional]
     if not isinstance(data, dict):
         raise SpaceError(f"{where} must be a mapping with {', '.join(allowed)}, got {data!r}: write `key: value` lines")
+    faults = []
     for key in data:
         if key not in allowed:
             near = difflib.get_close_matches(str(key), allowed, n=1)
             hint = f"did you mean {near[0]}?" if near else "remove it"
-            raise SpaceError(f"{where} must hold only {', '.join(allowed)}, got {key!r}: {hint}")
-    for key in required:
-        if key not in data:
-            raise SpaceError(f"{where} must hold {key}, it is missing: add it")
+            faults.append(f"{where} must hold only {', '.join(allowed)}, got {key!r}: {hint}")
+    faults += [f"{where} must hold {key}, it is missing: add it" for key in required if key not in data]
+    if faults:
+        raise SpaceError(*faults)
+
+
+@contextmanager
+def noting(faults: list[str]) -> Iterator[None]:
+    """Note what is wrong, and go on: whoever reads a file says all of it at once."""
+    try:
+        yield
+    except SpaceError as error:
+        faults += error.faults
 
 
 def check_printable(name: str, where: str) -> None:
@@ -53,6 +64,15 @@ def scalar_of(value: object, where: str) -> Value:
     raise SpaceError(f"{where} must be a number, text, true, false or null, got {value!r}: write one of these")
 
 
+def value_of(value: object, where: str) -> Value:
+    """Return the value as one that a config can take: a scalar, or a list of values.
+
+    Raises:
+        SpaceError: it is a mapping or a date, or holds one.
+    """
+    return [value_of(item, where) for item in value] if isinstance(value, list) else scalar_of(value, where)
+
+
 def parse_parameter(path: str, spec: object, before: Sequence[Parameter]) -> Parameter:
     """Return the parameter that `path: spec` describes; `before` holds those above it in the file.
 
@@ -60,6 +80,8 @@ def parse_parameter(path: str, spec: object, before: Sequence[Parameter]) -> Par
         SpaceError: it describes none.
     """
     where = f"parameters.{path}"
+    if isinstance(spec, list):
+        spec = {"categorical": spec}
     keys_of(spec, where, required=(), optional=(*KINDS, "when", "one_minus", "between"))
     assert isinstance(spec, dict)  # noqa: S101  # keys_of checked it; this tells the type checker
     kinds = [kind for kind in KINDS if kind in spec]
@@ -83,7 +105,8 @@ def parse_parameter(path: str, spec: object, before: Sequence[Parameter]) -> Par
 
 
 def _range(spec: object, where: str, kind: Literal["float", "int"]) -> tuple[float, float, bool, int]:
-    """Return low, high, log and step of a numeric parameter."""
+    """Return low, high, log and step of a numeric parameter: a mapping, `[low, high]` or `[low, high, log]`."""
+    spec = _bounds(spec, where) if isinstance(spec, list) else spec
     keys_of(spec, where, required=("low", "high"), optional=("log", "step") if kind == "int" else ("log",))
     assert isinstance(spec, dict)  # noqa: S101  # as above
     for key in ("low", "high"):
@@ -108,6 +131,12 @@ def _range(spec: object, where: str, kind: Literal["float", "int"]) -> tuple[flo
     return low, high, log, step
 
 
+def _bounds(spec: Sequence[object], where: str) -> dict[str, object]:
+    if len(spec) == 2 or (len(spec) == 3 and spec[2] == "log"):
+        return {"low": spec[0], "high": spec[1], "log": len(spec) == 3}
+    raise SpaceError(f"{where} must be [low, high], [low, high, log] or a mapping, got {spec!r}: write one of them")
+
+
 def _check_form(
     where: str, low: float, high: float, log: bool, one_minus: bool, between: tuple[str, float] | None
 ) -> None:
@@ -126,8 +155,8 @@ def _check_form(
 def _choices(spec: object, where: str) -> tuple[Value, ...]:
     if not isinstance(spec, list) or len(spec) < 2:
         raise SpaceError(f"{where} must be a list of at least two values, got {spec!r}: write [a, b]")
-    choices = tuple(scalar_of(value, where) for value in spec)
-    if len({(type(choice), choice) for choice in choices}) < len(choices):
+    choices = tuple(value_of(value, where) for value in spec)
+    if len({(type(raw), raw) for raw in map(raw_choice, choices)}) < len(choices):
         raise SpaceError(f"{where} must be different values, got {spec!r}: remove the repeated one")
     return choices
 
@@ -146,7 +175,7 @@ def _when(spec: object, where: str, before: Sequence[Parameter]) -> Mapping[str,
                 f"{where}.when must name a categorical parameter above it without when, got {path!r}: "
                 "move or correct it"
             )
-        allowed = tuple(scalar_of(value, f"{where}.when") for value in (given if isinstance(given, list) else [given]))
+        allowed = tuple(value_of(value, f"{where}.when") for value in (given if isinstance(given, list) else [given]))
         wrong = [value for value in allowed if value not in categorical[path].choices]
         if wrong or not allowed:
             choices = list(categorical[path].choices)

@@ -128,7 +128,7 @@ until_it_says() { until grep -qs "$2" "s4-$1.log"; do sleep 1; done; }
 wait_for() {
   while [[ $(squeue -h -j "$1" -o %T 2>/dev/null || true) =~ [A-Z] ]]; do sleep 2; done
   say "job $1: $(scontrol show job "$1" | grep -oE '(JobState|Restarts|ExitCode)=[^ ]*' | tr '\n' ' ')"
-  sed 's/ --set .* on / ... on /' "s4-$1.log" | grep -aE '^(s4 job|\[[0-9]+/|interrupted|[0-9]+ trials? |best:|.* gangs x|.* steps, a report every)' | sed 's/^/    /' || true
+  sed 's/ --set .* on / ... on /' "s4-$1.log" | grep -aE '^(s4 job|\[[0-9]+/|interrupted|[0-9]+ trials? |best:|.* gangs? x|.* steps, a report every)' | sed 's/^/    /' || true
 }
 
 say "1. whole nodes, ray symmetric-run: a search that reaches its time limit"
@@ -143,7 +143,7 @@ train=$job
 beside=("${half[@]}" --time=15 "$checkout/cluster/slurm/shared.sbatch"
   tune digits_css --name beside --trials 4 --scheduler none --set schedule.steps=600)
 submit "${beside[@]}"
-until_it_says "$job" "gangs x"
+until_it_says "$job" "gangs\? x"
 say "a driver that has another token:"
 address=$(sed -n 's/.*Ray at \([0-9.:]*\).*/\1/p' "s4-$job.log")
 RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n') \

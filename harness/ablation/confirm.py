@@ -70,7 +70,7 @@ def verdict(on: Interval, chosen: str, metric: str) -> str:
     if on.low > 0:
         return f"tuning beat the noise: {chosen} - baseline is {numbers}"
     if on.high < 0:
-        return f"the published baseline is better: {chosen} - baseline is {numbers}"
+        return f"the baseline is better: {chosen} - baseline is {numbers}"
     return f"tuning did not beat the noise: {chosen} - baseline is {numbers}, which holds 0"
 
 
@@ -89,7 +89,7 @@ def verdict_lines(ablation: Ablation) -> list[str]:
     lines = [*failed, f"chosen: {chosen}, the highest lower bound of {dev}, {bound:.4f}"]
     on_dev = ablation.difference(chosen, dev) if ablation.is_whole(BASELINE) else None
     if on_dev is None:
-        return [*lines, "the published baseline did not reach the horizon with every seed: nothing to compare with"]
+        return [*lines, "the baseline did not reach the horizon with every seed: nothing to compare with"]
     again = ""
     if request.confirms.seed in request.seeds and not request.vary_data:
         again = f" (seed {request.confirms.seed} is the one that it was found with)"

@@ -120,8 +120,8 @@ def lines(ablation: Ablation) -> list[str]:
     if again and len(request.groups) > 1:
         again += " of their group"
     lines.append(
-        f"{len(request.seeds)} seeds{again}; trained in {ablation.elapsed_s:.0f} s, {ablation.device_s / 3600:.2f} "
-        "device-hours"
+        f"{counted(len(request.seeds), 'seed')}{again}; trained in {ablation.elapsed_s:.0f} s, "
+        f"{ablation.device_s / 3600:.2f} device-hours"
     )
     return lines
 

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.cli.help import WHAT, Command, Group
 from harness.cli.options import Json, Preset, Settings
 from harness.console import open_console
 from harness.experiment import CssExperiment
+from harness.formats import counted
 from trainers.config import DigitsData, FileData, FolderData
 from trainers.config.data import NO_LABEL
 from trainers.overrides import parse_settings
@@ -23,25 +25,39 @@ if TYPE_CHECKING:
 INCOMPLETE = 2
 """Exit code where something is missing."""
 
-data = typer.Typer(help="Look at the data of a preset.", no_args_is_help=True)
+data = typer.Typer(cls=Group, no_args_is_help=True)
 
 
 @data.callback()
 def group() -> None:
-    """Look at the data of a preset."""
+    """Look at the data of a preset, and make masks of annotations.
+
+    Examples:
+        s4 data check digits_css
+    """
 
 
-@data.command()
+@data.command(cls=Command)
 def check(
     preset: Preset = "digits_css",
     settings: Settings = None,
-    decode: Annotated[bool, typer.Option("--decode", help="Decode every image and mask; takes minutes.")] = False,
+    decode: Annotated[
+        bool, typer.Option("--decode", help="Decode every image and mask; takes minutes.", rich_help_panel=WHAT)
+    ] = False,
     overlays: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Write 4 labelled images with their classes in colour there.")
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Write 4 labelled images with their classes in colour there.", rich_help_panel=WHAT
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say what there is of a preset's data, what is missing, and where to get it. Exit code 2 if it is incomplete."""
+    """Say what there is of a preset's data, what is missing, and where to get it. Exit code 2 if it is incomplete.
+
+    Examples:
+        s4 data check voc_css_92
+        s4 data check mine.yaml --decode --overlays seen
+    """
     from trainers.data.inventory import take_inventory
     from trainers.overlays import check_overlays, write_overlays
 
@@ -64,13 +80,22 @@ def check(
         raise typer.Exit(INCOMPLETE)
 
 
-@data.command()
+@data.command(cls=Command)
 def convert(
     annotations: Annotated[Path, typer.Argument(metavar="JSON", help="COCO annotations of instances.")],
-    out: Annotated[Path, typer.Option(help="A new folder of the masks, for example data/train/masks.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="FOLDER", help="A new one, of the masks, for example data/train/masks.", rich_help_panel=WHAT
+        ),
+    ],
     as_json: Json = False,
 ) -> None:
-    """Write a mask NAME.png of class indices for each annotated image of a COCO file, and say what data.classes are."""
+    """Write a mask NAME.png of class indices for each annotated image of a COCO file, and say what data.classes are.
+
+    Examples:
+        s4 data convert instances.json --out data/train/masks
+    """
     from trainers.data.coco_json import read_coco
     from trainers.errors import UsageError
     from trainers.predict import mask_image, write_png
@@ -82,7 +107,8 @@ def convert(
         for name, label in draw():
             write_png(out / f"{name}.png", mask_image(label, len(classes)))
         setting = f"data.classes={json.dumps(classes, ensure_ascii=False)}"
-        console.say(f"{count} masks in {out}; {without} images without annotations count as not labelled")
+        more = counted(without, "image")
+        console.say(f"{counted(count, 'mask')} in {out}; {more} without annotations count as not labelled")
         console.say(f"set {setting}")
         console.result({"folder": str(out), "masks": count, "without": without, "classes": classes})
 
@@ -90,7 +116,7 @@ def convert(
 def lines(preset: str, inventory: Inventory, data: DigitsData | FileData) -> Iterator[str]:
     """Yield a short table, what masks hold and, where something is missing, what and where to get it."""
     rows = {"preset": preset, "data": inventory.title, "root": inventory.root or "none: nothing to download"}
-    rows |= {role: f"{count} images" for role, count in inventory.images.items()}
+    rows |= {role: counted(count, "image") for role, count in inventory.images.items()}
     rows |= {f"{part} masks": count for part, count in inventory.masks.items()}
     rows["classes"] = str(inventory.classes)
     if inventory.sizes is not None:

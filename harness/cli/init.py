@@ -7,27 +7,38 @@ from typing import Annotated
 
 import typer
 
+from harness.cli.help import WHAT
 from harness.cli.options import Json
 from harness.console import open_console, program
 
 
 def init(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Holds train/images and train/masks; val, too.")],
-    out: Annotated[Path | None, typer.Option(help="The file; default: the folder's name with .yaml, here.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="To write; default: the folder's name with .yaml, here.", rich_help_panel=WHAT
+        ),
+    ] = None,
     classes: Annotated[
         str | None,
         typer.Option(
             metavar="NAME,...",
+            rich_help_panel=WHAT,
             help="Names of the classes, with commas, in the order of the values or colours that masks hold; ignore: no "
             "label.",
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.", rich_help_panel=WHAT)] = False,
     as_json: Json = False,
 ) -> None:
     """Look at a folder of images and masks, and write a config file that every command takes in place of a preset.
 
     Masks may hold indices, grey values, colours or palettes, and be named after their images with something added.
+
+    Examples:
+        s4 init photos
+        s4 init photos --classes sky,building,road --out mine.yaml
     """
     from harness.config_file import named_config
     from harness.folder_config import check_file, found_lines, next_lines, write_folder_config

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import types
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple
 
 import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from harness.cli.help import WHAT
 from harness.cli.options import Json, Preset, Settings, Storage
 from harness.console import open_console
 from harness.experiment import CssExperiment
 from harness.run_folder import kind_of, run_names
+from harness.space_file import choices_of
 from harness.tables import Column, Table
 from trainers.errors import UsageError
 from trainers.overrides import parse_settings
@@ -36,11 +37,18 @@ class Setting(NamedTuple):
 
 def config(
     preset: Preset = "digits_css",
-    search: Annotated[str | None, typer.Option(metavar="WORD", help="Show what has this in path or meaning.")] = None,
+    search: Annotated[
+        str | None, typer.Option(metavar="WORD", help="Show what has this in path or meaning.", rich_help_panel=WHAT)
+    ] = None,
     settings: Settings = None,
     as_json: Json = False,
 ) -> None:
-    """List every path that --set and a space may name, with its value, its range and its meaning."""
+    """List every path that --set and a space may name, with its value, its range and its meaning.
+
+    Examples:
+        s4 config digits_css
+        s4 config --search temperature
+    """
     experiment = CssExperiment.of(preset, parse_settings(settings or []))
     rows = [row for row in settings_of(experiment.base) if _matches(row, search)]
     if not rows:
@@ -53,11 +61,19 @@ def config(
 
 
 def list_(
-    kind: Annotated[Kind | None, typer.Argument(help="What to list; default: all of it.")] = None,
+    kind: Annotated[
+        Kind | None,
+        typer.Argument(metavar="KIND", help="runs, presets, methods, spaces or plans; default: all of it."),
+    ] = None,
     storage: Storage = Path("runs"),
     as_json: Json = False,
 ) -> None:
-    """List runs, presets, methods, search spaces and ablation plans."""
+    """List runs, presets, methods, search spaces and ablation plans.
+
+    Examples:
+        s4 list
+        s4 list spaces
+    """
     from search_spaces import list_spaces
     from search_spaces.ablation import list_plans
     from trainers.methods import METHODS
@@ -92,23 +108,10 @@ def settings_of(section: BaseModel, prefix: str = "") -> Iterator[Setting]:
 
 def _range(field: FieldInfo) -> str:
     """Return the choices of a field, or the bounds of its numbers."""
-    choices = [repr(choice) for choice in _choices(field.annotation)]
+    choices = [repr(choice) for choice in choices_of(field.annotation)]
     bounds = [text.format(getattr(limit, name)) for limit in field.metadata for name, text in BOUNDS.items()
               if getattr(limit, name, None) is not None]  # fmt: skip
     return ", ".join(bounds) or (" | ".join(choices) if len(choices) > 1 else "")
-
-
-def _choices(annotation: Any) -> list[Any]:
-    """Return the values of the literals in an annotation."""
-    if get_origin(annotation) is Literal:
-        return list(get_args(annotation))
-    if get_origin(annotation) in (Union, types.UnionType):
-        return [
-            choice
-            for part in get_args(annotation)
-            for choice in (_choices(part) or ([None] if part is types.NoneType else []))
-        ]
-    return []
 
 
 def _matches(row: Setting, search: str | None) -> bool:

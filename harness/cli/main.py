@@ -7,21 +7,27 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from importlib import metadata
+from typing import Annotated
 
 import typer
 
 from harness.cli.ablate import ablate, confirm, noise
+from harness.cli.compare import compare
 from harness.cli.data import data
+from harness.cli.help import Command, Group
 from harness.cli.init import init
 from harness.cli.lists import config, list_
 from harness.cli.models import evaluate, predict
 from harness.cli.plan import plan
 from harness.cli.records import doctor, report, show, sync, ui
 from harness.cli.scale import scale
+from harness.cli.space import space
 from harness.cli.train import train
 from harness.cli.tune import tune
 from harness.trials import GangsBrokenError, UnfinishedError
@@ -32,32 +38,50 @@ DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 
 app = typer.Typer(
     name="s4",
-    help="Search, scale and ablate semi-supervised semantic segmentation. Runs on embedded data as it is.",
+    cls=Group,
+    context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
-for command in (
-    init,
-    train,
-    tune,
-    show,
-    report,
-    confirm,
-    ablate,
-    noise,
-    evaluate,
-    predict,
-    plan,
-    scale,
-    sync,
-    doctor,
-    ui,
-):
-    app.command()(command)
-app.command()(config)
-app.command("list")(list_)
-app.add_typer(data, name="data")
+SUBJECTS = {
+    "Run": (init, train, tune, plan, scale),
+    "Compare": (ablate, confirm, noise, compare),
+    "Models": (evaluate, predict),
+    "Records": (list_, show, report, ui, sync, doctor),
+    "Data and settings": (config,),
+}
+for subject, commands in SUBJECTS.items():
+    for command in commands:
+        app.command(command.__name__.strip("_"), cls=Command, rich_help_panel=subject)(command)
+for name, group in (("space", space), ("data", data)):
+    app.add_typer(group, name=name, rich_help_panel=[*SUBJECTS][-1])
+
+
+@app.callback()
+def s4(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=lambda asked: show_versions() if asked else None,
+                     help="Show versions and exit."),
+    ] = False,
+) -> None:  # fmt: skip
+    """Search, scale and ablate semi-supervised semantic segmentation. Runs on embedded data as it is.
+
+    Examples:
+        s4 train digits_css
+        s4 tune --space css_quick --trials 16
+        s4 report css_quick-001
+    """
+
+
+def show_versions() -> None:
+    """Write the versions of what results depend on, without importing it, and exit."""
+    versions = {name: metadata.version(name) for name in ("s4-harness", "torch", "ray", "optuna", "mlflow")}
+    versions = {"s4-harness": versions.pop("s4-harness"), "python": platform.python_version(), **versions}
+    for name, version in versions.items():
+        sys.stdout.write(f"{name} {version}\n")
+    raise typer.Exit
 
 
 def run(arguments: Sequence[str]) -> int:

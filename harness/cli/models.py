@@ -7,15 +7,18 @@ from typing import Annotated, Literal
 
 import typer
 
-from harness.cli.options import Json, Storage, TrackingUri
+from harness.cli.help import RECORDS, WHAT
+from harness.cli.options import Json, Storage, TrackingUri, runs_here
 from harness.console import open_console
 
+OUTPUT = "What is written"
 Run = Annotated[
     str,
     typer.Argument(
         metavar="RUN",
-        help="NAME of a training or search (its best trial), NAME/TRIAL, an MLflow run's id or name, "
-        "models:/NAME@ALIAS or models:/NAME/VERSION.",
+        autocompletion=runs_here,
+        help="NAME of a training or search (its best trial), NAME/TRIAL, NAME/VARIANT/SEED of an ablation, an MLflow "
+        "run's id or name, models:/NAME@ALIAS or models:/NAME/VERSION.",
     ),
 ]
 
@@ -23,15 +26,33 @@ Run = Annotated[
 def evaluate(
     run: Run,
     split: Annotated[
-        Literal["val", "dev"], typer.Option(help="Validation images, or those held back for dev.")
+        Literal["val", "dev"],
+        typer.Option(metavar="SPLIT", help="val, or dev: images held back from training.", rich_help_panel=WHAT),
     ] = "val",
     folder: Annotated[
-        Path | None, typer.Option(help="A folder of images/ and masks/ instead, of the model's classes.")
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Of images/ and masks/ instead, of the model's classes.", rich_help_panel=WHAT
+        ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Where files go; default: STORAGE/NAME/evaluation/SPLIT.")] = None,
-    pictures: Annotated[int, typer.Option(min=0, help="Images of which masks and overlays are written.")] = 8,
-    no_pictures: Annotated[bool, typer.Option("--no-pictures", help="Write no pictures.")] = False,
-    no_record: Annotated[bool, typer.Option("--no-record", help="Leave the run in MLflow as it is.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Of files; default: STORAGE/NAME/evaluation/SPLIT.", rich_help_panel=OUTPUT
+        ),
+    ] = None,
+    pictures: Annotated[
+        int,
+        typer.Option(
+            min=0, metavar="N", help="Images of which masks and overlays are written.", rich_help_panel=OUTPUT
+        ),
+    ] = 8,
+    no_pictures: Annotated[
+        bool, typer.Option("--no-pictures", help="Write no pictures.", rich_help_panel=OUTPUT)
+    ] = False,
+    no_record: Annotated[
+        bool, typer.Option("--no-record", help="Leave the run in MLflow as it is.", rich_help_panel=RECORDS)
+    ] = False,
     storage: Storage = Path("runs"),
     tracking_uri: TrackingUri = None,
     as_json: Json = False,
@@ -40,6 +61,11 @@ def evaluate(
 
     Writes tables, the confusion matrix of every image and pictures, and logs val/... to the model's MLflow run.
     Twice the same evaluation changes nothing.
+
+    Examples:
+        s4 evaluate css_quick-001
+        s4 evaluate css_components/mix/1 --split dev
+        s4 evaluate models:/css@champion --folder photos --no-record
     """
     from harness.models.evaluate_model import evaluate_model
 
@@ -51,9 +77,17 @@ def evaluate(
 def predict(
     run: Run,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.")],
-    out: Annotated[Path, typer.Option(help="Folder of the masks, NAME.png for each image.")],
+    out: Annotated[
+        Path,
+        typer.Option(metavar="FOLDER", help="Of the masks, NAME.png for each image.", rich_help_panel=OUTPUT),
+    ],
     overlays: Annotated[
-        bool, typer.Option("--overlay", help="Also write the images with the classes' colours: OUT/overlays/NAME.png.")
+        bool,
+        typer.Option(
+            "--overlay",
+            rich_help_panel=OUTPUT,
+            help="Also write the images with the classes' colours: OUT/overlays/NAME.png.",
+        ),
     ] = False,
     storage: Storage = Path("runs"),
     tracking_uri: TrackingUri = None,
@@ -62,6 +96,10 @@ def predict(
     """Write a mask of class indices for each image, of the image's own size, with a palette.
 
     All images are decoded before anything is written.
+
+    Examples:
+        s4 predict css_quick-001 photos --out masks
+        s4 predict slower street.jpg square.jpg --out masks --overlay
     """
     from harness.models.evaluate_model import predict_masks
 

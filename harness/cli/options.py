@@ -6,42 +6,86 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from harness.cli.help import RECORDS, RESOURCES, WHAT
+from harness.run_folder import run_names
+from harness.tuning.config import WORKERS
+from trainers.presets import PRESETS
+
 Command = TypeVar("Command", bound=Callable[..., Any])
-Preset = Annotated[str, typer.Argument(help="What to train: a preset, for example digits_css, or a config file.")]
+Preset = Annotated[
+    str,
+    typer.Argument(metavar="PRESET", help="A preset, or a config file.", autocompletion=lambda: [*PRESETS]),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="PATH=VALUE", help="Set a config value: schedule.steps=200, data.classes=sky,road. Repeatable."
+        "--set", metavar="PATH=VALUE", rich_help_panel=WHAT,
+        help="Set a config value: schedule.steps=200, data.classes=sky,road. Repeatable.",
     ),
+]  # fmt: skip
+Name = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Of the folder below --storage and in MLflow; default: the next free one.",
+        rich_help_panel=RECORDS,
+    ),
+]  # fmt: skip
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run of this --name.", rich_help_panel=RECORDS)]
+Workers = Annotated[
+    int, typer.Option(*WORKERS, metavar="N", min=1, help="Processes that train together.", rich_help_panel=RESOURCES)
 ]
-Name = Annotated[str | None, typer.Option(help="Name of the folder below --storage and in MLflow; the next free one.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run of this --name.")]
-Address = Annotated[str, typer.Option(help="Where Ray runs: local (started here), auto, or HOST:PORT.")]
-Storage = Annotated[Path, typer.Option(help="Folder for searches, checkpoints and results; all nodes must see it.")]
+Gangs = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, help="Trainings that run at once; default: what fits.", rich_help_panel=RESOURCES),
+]
+Address = Annotated[
+    str,
+    typer.Option(metavar="WHERE", help="Of Ray: local (started here), auto, or HOST:PORT.", rich_help_panel=RESOURCES),
+]
+Storage = Annotated[
+    Path,
+    typer.Option(
+        metavar="FOLDER", help="Of all runs, their checkpoints and results; every node must see it.",
+        rich_help_panel=RECORDS,
+    ),
+]  # fmt: skip
 TrackingUri = Annotated[
     str | None,
-    typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow's store or server; default: mlflow.db in this folder."),
+    typer.Option(
+        metavar="URI", envvar="MLFLOW_TRACKING_URI", show_envvar=False, rich_help_panel=RECORDS,
+        help="MLflow's store or server; default: $MLFLOW_TRACKING_URI, or mlflow.db in this folder.",
+    ),
+]  # fmt: skip
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="One JSON object on stdout; what is for people on stderr.", rich_help_panel=RECORDS),
 ]
 MlflowExperiment = Annotated[
     str,
     typer.Option(
-        "--experiment",
-        envvar="MLFLOW_EXPERIMENT_NAME",
-        help="MLflow's experiment. A run that goes on stays in its own.",
+        "--experiment", metavar="NAME", envvar="MLFLOW_EXPERIMENT_NAME", show_envvar=False, rich_help_panel=RECORDS,
+        help="MLflow's, of a new run; default: $MLFLOW_EXPERIMENT_NAME, or s4.",
+    ),
+]  # fmt: skip
+Register = Annotated[
+    bool,
+    typer.Option(
+        "--register", help="Make the best teacher MLflow's model s4-NAME, alias champion.", rich_help_panel=RECORDS
     ),
 ]
-Register = Annotated[
-    bool, typer.Option("--register", help="Make the best teacher MLflow's model s4-NAME, alias champion.")
-]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; everything for people on stderr.")]
 
 GIVEN = ("COMMANDLINE", "ENVIRONMENT")
+
+
+def runs_here() -> list[str]:
+    """Return the names of runs that a shell may complete: those in `runs`."""
+    return run_names(Path("runs"))
 
 
 def given_options(context: typer.Context) -> set[str]:
@@ -51,15 +95,16 @@ def given_options(context: typer.Context) -> set[str]:
 
 
 def options_of(
-    model: type[BaseModel], leave_out: Sequence[str] = (), only: Mapping[str, str] | None = None
+    model: type[BaseModel], panels: Mapping[str, Sequence[str]], texts: Mapping[str, str] | None = None
 ) -> Callable[[Command], Command]:
-    """Return a decorator: the parameter `options` of a command becomes an option for each field of a model.
+    """Return a decorator: the parameter `options` of a command becomes an option for each field of a model in `panels`.
 
-    Names, types, bounds, help and metavars are the fields'. The command receives a dictionary of those that were given.
-    Fields to `leave_out` are no options; `only` names the only ones that are, with their help.
+    Names, types, bounds, help and metavars are the fields', but for those of which `texts` has another help, without
+    a default. The command receives a dictionary of those that were given.
     """
-    names = [name for name in only or model.model_fields if name not in leave_out]
-    parameters = [_option(name, model.model_fields[name], (only or {}).get(name)) for name in names]
+    panel_of = {name: panel for panel, fields in panels.items() for name in fields}
+    names = [*panel_of]
+    parameters = [_option(name, model.model_fields[name], panel_of[name], (texts or {}).get(name)) for name in names]
 
     def decorate(command: Command) -> Command:
         hints = get_type_hints(command, include_extras=True)
@@ -84,15 +129,20 @@ def options_of(
     return decorate
 
 
-def _option(name: str, about: FieldInfo, text: str | None) -> inspect.Parameter:
+def _option(name: str, about: FieldInfo, panel: str, text: str | None) -> inspect.Parameter:
     """Return a field as a parameter of a command."""
     extra = about.json_schema_extra if isinstance(about.json_schema_extra, dict) else {}
     bound = next((bound for item in about.metadata if (bound := getattr(item, "ge", None)) is not None), None)
     kind, default = about.annotation, about.default
     if kind == tuple[str, ...]:
         kind, default = cast("Any", list[str] | None), None
-    flag = [f"--{name.replace('_', '-')}"] if kind is bool and not default else []
+    flags = [f"--{name.replace('_', '-')}"] if kind is bool and not default else []
+    own, text = text is not None, text or about.description or ""
+    if get_origin(kind) is Literal:
+        *most, last = map(str, get_args(kind))
+        text = f"{text.rstrip('.')}: {', '.join(most)} or {last}."
     option = typer.Option(
-        *flag, min=bound, help=text or about.description, metavar=cast("str | None", extra.get("metavar"))
-    )
+        *cast("list[str]", extra.get("flags", flags)), min=bound, help=text, show_default=not own,
+        rich_help_panel=panel, metavar=str(extra.get("metavar", "N" if int in (kind, *get_args(kind)) else "NAME")),
+    )  # fmt: skip
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])

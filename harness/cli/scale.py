@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from harness.cli.help import RESOURCES
 from harness.cli.options import (
     Address,
     Json,
@@ -23,12 +24,13 @@ from harness.console import open_console
 from harness.experiment import CssExperiment
 from harness.run_folder import existing_folder, named_folder
 from harness.tracking.stores import EXPERIMENT
+from harness.tuning.config import WORKERS
 from trainers.errors import UsageError
 from trainers.overrides import parse_settings
 
-SIMULATING = ("trials", "gangs", "workers_per_gang", "failures_per_day", "restart_seconds", "checkpoint_seconds",
-              "retries", "scaling")  # fmt: skip
-MEASURING = ("preset", "workers", "mode", "steps", "blocks", "warmup", "repeats", "settings", "name", "address",
+MEASURE, SIMULATE = "Measurement", "Simulation"
+SIMULATING = ("trials", "gangs", "failures_per_day", "restart_seconds", "checkpoint_seconds", "retries", "scaling")
+MEASURING = ("preset", "mode", "steps", "blocks", "warmup", "repeats", "settings", "name", "address",
              "tracking_uri")  # fmt: skip
 
 
@@ -36,32 +38,71 @@ def scale(
     context: typer.Context,
     preset: Preset = "digits_css",
     workers: Annotated[
-        str | None, typer.Option(metavar="N,N,...", help="Worker counts, ascending; default: 1, 2, 4, ... as fits.")
+        str | None,
+        typer.Option(
+            *WORKERS,
+            metavar="N,N,...",
+            rich_help_panel=RESOURCES,
+            help="Worker counts, ascending; default: 1, 2, 4, ... as fits. With --simulate one, of a trial; default: "
+            "as in the search.",
+        ),
     ] = None,
     mode: Annotated[
-        Literal["weak", "strong"], typer.Option(help="Constant batch: of each worker (weak), of all together (strong).")
+        Literal["weak", "strong"],
+        typer.Option(
+            metavar="MODE",
+            rich_help_panel=MEASURE,
+            help="weak: constant batch of each worker; strong: of all together.",
+        ),
     ] = "weak",
-    steps: Annotated[int, typer.Option(min=1, help="Steps of a timed block.")] = 20,
-    blocks: Annotated[int, typer.Option(min=1, help="Timed blocks of a repeat; their median counts.")] = 5,
-    warmup: Annotated[int, typer.Option(min=2, help="Steps before them, which do not count.")] = 10,
-    repeats: Annotated[int, typer.Option(min=1, help="Times that each point is measured, in new processes.")] = 3,
+    steps: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Steps of a timed block.", rich_help_panel=MEASURE)
+    ] = 20,
+    blocks: Annotated[
+        int,
+        typer.Option(
+            min=1, metavar="N", help="Timed blocks of a repeat; their median counts.", rich_help_panel=MEASURE
+        ),
+    ] = 5,
+    warmup: Annotated[
+        int,
+        typer.Option(min=2, metavar="N", help="Steps before them, which do not count.", rich_help_panel=MEASURE),
+    ] = 10,
+    repeats: Annotated[
+        int,
+        typer.Option(
+            min=1, metavar="N", help="Times that each point is measured, in new processes.", rich_help_panel=MEASURE
+        ),
+    ] = 3,
     simulate: Annotated[
-        str | None, typer.Option(metavar="SEARCH", help="Measure nothing: simulate searches of trials like this one's.")
+        str | None,
+        typer.Option(
+            metavar="SEARCH",
+            rich_help_panel=SIMULATE,
+            help="Measure nothing: simulate searches of trials like this one's.",
+        ),
     ] = None,
-    trials: Annotated[int, typer.Option(min=1, help="With --simulate: trials of the search.")] = 1000,
-    gangs: Annotated[str, typer.Option(metavar="G,G,...", help="With --simulate: trials at once.")] = "8,64",
-    workers_per_gang: Annotated[
-        int | None, typer.Option(min=1, help="With --simulate: processes of a trial; default: as in the search.")
-    ] = None,
+    trials: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Trials of the search.", rich_help_panel=SIMULATE)
+    ] = 1000,
+    gangs: Annotated[str, typer.Option(metavar="G,G,...", help="Trials at once.", rich_help_panel=SIMULATE)] = "8,64",
     failures_per_day: Annotated[
-        str, typer.Option(metavar="X,X,...", help="With --simulate: failures of one worker a day.")
+        str, typer.Option(metavar="X,X,...", help="Failures of one worker a day.", rich_help_panel=SIMULATE)
     ] = "0,0.1,1,10",
-    restart_seconds: Annotated[float, typer.Option(min=0, help="With --simulate: of a gang that failed.")] = 15.0,
-    checkpoint_seconds: Annotated[float, typer.Option(min=0, help="With --simulate: between checkpoints.")] = 30.0,
-    retries: Annotated[int, typer.Option(min=0, help="With --simulate: how often a trial goes on.")] = 2,
+    restart_seconds: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="Of a gang that failed.", rich_help_panel=SIMULATE)
+    ] = 15.0,
+    checkpoint_seconds: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="Between checkpoints.", rich_help_panel=SIMULATE)
+    ] = 30.0,
+    retries: Annotated[
+        int, typer.Option(min=0, metavar="N", help="How often a trial goes on.", rich_help_panel=SIMULATE)
+    ] = 2,
     scaling: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="With --simulate: a strong scaling that tells other workers' speed."),
+        typer.Option(
+            metavar="NAME", help="A strong scaling that tells other workers' speed.", rich_help_panel=SIMULATE
+        ),
     ] = None,
     name: Name = None,
     settings: Settings = None,
@@ -74,6 +115,10 @@ def scale(
     """Measure how training scales with workers: speed, efficiency, communication, input, bytes, memory; and predict.
 
     With --simulate SEARCH: how long many trials take with G gangs of N workers, and what each failure rate costs.
+
+    Examples:
+        s4 scale digits_css --workers 1,2
+        s4 scale --simulate css_quick-001 --trials 1000 --gangs 8,64 --workers 2
     """
     _refuse(given_options(context), simulate)
     with open_console(as_json) as console:
@@ -97,7 +142,10 @@ def scale(
             faults = Faults(restart_s=restart_seconds, checkpoint_s=checkpoint_seconds, retries=retries)
             times = read_times(existing_folder(storage, simulate))
             speeds = named_folder(storage, scaling) if scaling is not None else None
-            show(forecast_search(times, trials, counts, rates, faults, workers_per_gang, speeds), console)
+            each = parse_counts(workers, "--workers") if workers is not None else (None,)
+            if len(each) > 1:
+                raise UsageError(f"--workers must be one number with --simulate, got {workers}: choose one of them")
+            show(forecast_search(times, trials, counts, rates, faults, each[0], speeds), console)
 
 
 def _refuse(given: set[str], simulate: str | None) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from harness.cli.help import RESOURCES, WHAT
 from harness.cli.options import (
     Address,
     Json,
@@ -31,14 +32,17 @@ def train(
     method: Annotated[
         str | None,
         typer.Option(
+            metavar="NAME",
+            rich_help_panel=WHAT,
             help="Train the preset as supervised, mean_teacher, cutmix, contrastive, css_cross, css_mix or "
-            "css_mix_released."
+            "css_mix_released.",
         ),
     ] = None,
     workers: Annotated[
         str,
         typer.Option(
             metavar="N|MIN:MAX",
+            rich_help_panel=RESOURCES,
             help="Processes that train together; MIN:MAX: as many as the cluster holds now, more or fewer later.",
         ),
     ] = "1",
@@ -57,6 +61,11 @@ def train(
     Ctrl-C ends it in order, saved after its next step. With --resume --name NAME it goes on, after a crash too. Where a
     node is lost, it goes on from its last checkpoint: with N workers when there is room for them again, with MIN:MAX at
     once with what is left.
+
+    Examples:
+        s4 train digits_css
+        s4 train mine.yaml --set optimizer.lr=0.01 --name slower
+        s4 train --resume --name slower
     """
     with open_console(as_json) as console:
         from harness import api
@@ -66,8 +75,7 @@ def train(
             preset if "preset" in given or not resume else None,
             settings=parse_settings(settings or []) if "settings" in given else None,
             method=method, workers=workers, name=name, resume=resume, storage=storage, tracking_uri=tracking_uri,
-            mlflow_experiment=experiment,
-            address=address, register=register, console=console,
+            mlflow_experiment=experiment, address=address, register=register, console=console,
         )  # fmt: skip
         console.result(results.to_dict())
     if results.best is None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 
+from harness.cli.help import LIMITS, RESOURCES, SAMPLER, WHAT
 from harness.cli.options import (
     Address,
     Json,
@@ -23,11 +24,21 @@ from harness.cli.options import (
 )
 from harness.console import open_console
 from harness.tracking.stores import EXPERIMENT
-from harness.tuning.config import HIDDEN, SearchConfig
+from harness.tuning.config import SearchConfig
 from trainers.overrides import parse_settings
 
+PANELS = {
+    WHAT: ("space", "trials", "objective", "constraint", "warm_start"),
+    SAMPLER: ("sampler", "seed", "grid_points", "scheduler", "grace_steps", "reduction_factor", "perturb_steps",
+              "stop_collapsed"),
+    RESOURCES: ("workers_per_gang", "gangs"),
+    LIMITS: ("max_hours", "max_device_hours", "terminator", "keep_checkpoints", "max_checkpoint_gib", "retries",
+             "hang_minutes", "recycle_after"),
+}  # fmt: skip
+"""Options of a search by subject, all but `HIDDEN`."""
 
-@options_of(SearchConfig, leave_out=HIDDEN)
+
+@options_of(SearchConfig, PANELS)
 def tune(
     context: typer.Context,
     options: dict[str, Any],
@@ -42,10 +53,15 @@ def tune(
     register: Register = False,
     as_json: Json = False,
 ) -> None:
-    """Search a space of hyperparameters: published values first, bad trials stopped early, all of it recorded.
+    """Search a space of hyperparameters: the baseline first, bad trials stopped early, all of it recorded.
 
     Ctrl-C ends a search in order: running trials are saved after their next step. With --resume --name NAME it goes on,
     after a crash too; options that are not given are those it began with.
+
+    Examples:
+        s4 tune --space css_quick --trials 16
+        s4 tune camvid_lite0 --space mine.yaml --trials 60 --max-hours 8
+        s4 tune --resume --name css_quick-001 --trials 32
     """
     from harness import api
 

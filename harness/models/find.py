@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,8 +21,11 @@ from trainers.errors import UsageError
 from trainers.models.served import Segmenter, load_segmenter
 from trainers.overrides import apply_overrides
 
-LOCAL = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,63})(/(?P<trial>\d+))?")
-FORMS = "NAME, NAME/TRIAL, an MLflow run's id or name, or models:/NAME@ALIAS"
+LOCAL = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,63})(/(?P<trial>.+))?")
+FORMS = "NAME, NAME/TRIAL, NAME/VARIANT/SEED, an MLflow run's id or name, or models:/NAME@ALIAS"
+
+LISTED = 20
+"""Names of trials in a refusal, at most."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,8 @@ def find_run(word: str, storage: Path, tracking_uri: str) -> TrainedRun:
 
     Args:
         word: `NAME` of a training, or of a search (its best complete trial); `NAME/TRIAL` of a search, confirmation or
-            ablation; the id or the name of an MLflow run; `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
+            ablation, of the latter two also `NAME/VARIANT/SEED`; the id or the name of an MLflow run;
+            `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
         tracking_uri: of MLflow; asked only where the folders do not have the answer.
 
     Raises:
@@ -70,7 +74,7 @@ def find_run(word: str, storage: Path, tracking_uri: str) -> TrainedRun:
         return _registered(word, storage, tracking_uri)
     local = LOCAL.fullmatch(word)
     if local is not None and (folder := named_folder(storage, local["name"])).is_dir():
-        return local_run(folder, None if local["trial"] is None else int(local["trial"]))
+        return local_run(folder, local["trial"])
     with asking(tracking_uri):
         record = find_record(tracking_uri, word)
         if record is None:
@@ -78,8 +82,8 @@ def find_run(word: str, storage: Path, tracking_uri: str) -> TrainedRun:
     return _recorded(record, storage)
 
 
-def local_run(folder: Path, number: int | None = None) -> TrainedRun:
-    """Return a training (no number), or a trial of a search, confirmation or ablation, by its folder.
+def local_run(folder: Path, trial: int | str | None = None) -> TrainedRun:
+    """Return a training (no trial), or a trial of a search, confirmation or ablation by number or label, by its folder.
 
     Raises:
         UsageError: the folder holds none of them, there is no such trial, or its checkpoint is not there.
@@ -89,26 +93,39 @@ def local_run(folder: Path, number: int | None = None) -> TrainedRun:
         raise UsageError(f"a model must be one of this project's trainer, {folder.name} was trained by {info.trainer}")
     base = TrainConfig.model_validate(info.config)
     if info.kind != "train":
-        return _trial(folder, number, info, base)
-    if number not in (None, 0):
-        raise UsageError(f"a training has no trials, got {folder.name}/{number}: write {folder.name}")
+        return _trial(folder, trial, info, base)
+    if trial not in (None, 0, "0"):
+        raise UsageError(f"a training has no trials, got {folder.name}/{trial}: write {folder.name}")
     if not (folder / LATEST).exists():
         raise UsageError(f"a training must have a checkpoint, there is none yet in {folder}: wait for its report")
     return TrainedRun(folder.name, base, folder / EVALUATION, folder / LATEST, origin=(folder, 0))
 
 
-def _trial(folder: Path, number: int | None, info: RunInfo, base: TrainConfig) -> TrainedRun:
+def labels_of(info: RunInfo) -> Mapping[int, str]:
+    """Return what the trainings of an ablation or a confirmation are called, `VARIANT/SEED`, by number."""
+    return {number: f"{variant}/{seed}" for number, (variant, seed) in enumerate(info.request.get("runs", ()))}
+
+
+def _trial(folder: Path, trial: int | str | None, info: RunInfo, base: TrainConfig) -> TrainedRun:
     searched = info.kind == "search"
     objectives = info.request.get("options", {}).get("objective") if searched else None
     maximise = parse_objectives(objectives or [info.metric])[0].maximise
     trials = read_ledger(folder / LEDGER, maximise).trials
     kept = [key for key in sorted(trials) if (checkpoint_folder(folder / "trials", key) / LATEST).exists()]
-    has = f"{folder.name} keeps the checkpoints of {_listed(kept)}"
+    labels = labels_of(info)
+    has = f"{folder.name} keeps the checkpoints of {_listed([labels.get(key, str(key)) for key in kept])}"
+    number = next((key for key, label in labels.items() if label == trial), None)
+    if number is None and trial is not None:
+        if not str(trial).isdecimal():
+            form = "a number or VARIANT/SEED" if labels else "a number"
+            raise UsageError(f"a trial must be {form}, got {folder.name}/{trial}: {has}")
+        number = int(trial)
     if number is None:
         number = _best(trials.values(), maximise) if searched else None
         if number is None:
             why = "has no complete trial yet" if searched else "is no search, whose best could be meant"
-            raise UsageError(f"a trial must be named as {folder.name}/TRIAL, for {folder.name} {why}; {has}")
+            form = f"{folder.name}/{'VARIANT/SEED' if labels else 'TRIAL'}"
+            raise UsageError(f"a trial must be named as {form}, for {folder.name} {why}; {has}")
     if number not in trials:
         raise UsageError(f"a trial must be one of 0 to {max(trials, default=0)}, got {folder.name}/{number}: {has}")
     if number not in kept:
@@ -122,7 +139,8 @@ def _trial(folder: Path, number: int | None, info: RunInfo, base: TrainConfig) -
         )
     checkpoint = checkpoint_folder(folder / "trials", number) / LATEST
     out = folder / EVALUATION / f"trial-{number:03d}"
-    return TrainedRun(f"{folder.name}/{number}", config, out, checkpoint, origin=(folder, number))
+    title = f"{folder.name}/{labels.get(number, str(number))}"
+    return TrainedRun(title, config, out, checkpoint, origin=(folder, number))
 
 
 def _best(trials: Iterable[Trial], maximise: bool) -> int | None:
@@ -167,8 +185,8 @@ def _unknown(word: str, storage: Path, tracking_uri: str) -> str:
     return f"RUN must be {FORMS}, got {word!r}, which is none in {storage.resolve()} or {tracking_uri}: {hint}"
 
 
-def _listed(numbers: list[int]) -> str:
-    if not numbers:
+def _listed(names: list[str]) -> str:
+    if not names:
         return "no trials"
-    more = f" and {len(numbers) - 10} more" if len(numbers) > 10 else ""
-    return f"trials {', '.join(str(number) for number in numbers[:10])}{more}"
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return f"trials {', '.join(names[:LISTED])}{more}"

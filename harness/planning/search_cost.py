@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 from harness.cluster import Slots, cluster_slots, gang_count, local_slots
 from harness.connection import ray_session
 from harness.experiment import CssExperiment
-from harness.formats import HOUR_S, byte_size, duration
+from harness.formats import HOUR_S, byte_size, counted, duration
 from harness.planning import arithmetic as budget
 from harness.planning.arithmetic import Pace, Range, Shape
 from harness.planning.measure import Timing, existing, time_config
 from harness.planning.training_cost import Rows
 from harness.tables import Table, facts_table
-from harness.tuning.config import SearchConfig, check_space
+from harness.tuning.config import SearchConfig, fit_space
 from search_spaces import load_space
 from trainers.config import TrainConfig
 from trainers.cost import step_cost
@@ -76,8 +76,7 @@ def plan_search(
     for option, cap in (("--max-hours", options.max_hours), ("--max-device-hours", options.max_device_hours)):
         if cap is not None and not timed:
             raise UsageError(f"{option} must be compared with times, got --no-time: leave one of them out")
-    space, workers = load_space(options.space), options.workers_per_gang
-    check_space(space, experiment)
+    space, workers = fit_space(load_space(options.space), experiment), options.workers_per_gang
     grace_steps = options.grace(experiment)
     experiment.check(workers)
     slots = slots_at(address)
@@ -200,15 +199,19 @@ def to_json(cost: SearchCost) -> dict[str, Any]:
 
 def to_table(cost: SearchCost) -> Table:
     """Return the plan as names and values."""
-    title = f"plan of {cost.shape.trials} trials of {cost.preset} in space {cost.space}"
+    title = f"plan of {counted(cost.shape.trials, 'trial')} of {cost.preset} in space {cost.space}"
     return facts_table("plan", title, [_rung_rows(cost), _time_rows(cost), _disk_rows(cost)])
 
 
 def _rung_rows(cost: SearchCost) -> Rows:
     shape, unit = cost.shape, cost.slots.unit
     rows = [
-        ("gangs", f"{shape.gangs} x {shape.workers_per_gang} workers = {shape.workers} of {cost.slots.count} {unit}s"),
-        ("horizon", f"{shape.horizon} steps, a report every {shape.every}"),
+        (
+            "gangs",
+            f"{shape.gangs} x {counted(shape.workers_per_gang, 'worker')} = {shape.workers} of "
+            f"{counted(cost.slots.count, unit)}",
+        ),
+        ("horizon", f"{counted(shape.horizon, 'step')}, a report every {shape.every}"),
     ]
     if shape.scheduler == "asha":
         arrivals = float(shape.trials)
@@ -218,7 +221,7 @@ def _rung_rows(cost: SearchCost) -> Rows:
             arrivals = passing
         rows.append(("complete", f"{arrivals:.3g} trials (expected)"))
     elif shape.scheduler == "none":
-        rows.append(("complete", f"{shape.trials} trials: none is stopped"))
+        rows.append(("complete", f"{counted(shape.trials, 'trial')}: none is stopped"))
     else:
         rows.append(("complete", f"what {shape.scheduler} will stop is not foreseen: planned as if it were nothing"))
     return [*rows, ("steps", _range(budget.total_steps(shape), lambda value: f"{value:,.0f}"))]

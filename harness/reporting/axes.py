@@ -80,7 +80,7 @@ def guessed_axis(path: str, values: Sequence[Value]) -> Axis:
     numbers = _numbers(known)
     if len(numbers) == len(known) and numbers:
         return _axis_over(path, numbers)
-    return Axis(path, "choices", 0, 1, tuple(dict.fromkeys(known)))
+    return Axis(path, "choices", 0, 1, tuple({repr(value): value for value in known}.values()))
 
 
 def _numbers(values: Iterable[Value]) -> list[float]:

@@ -9,7 +9,7 @@ from harness.config_file import write_config
 from harness.experiment import CssExperiment
 from harness.reporting.results import Results
 from harness.run_folder import BEST, RunInfo
-from search_spaces.space import parse_space
+from harness.tuning.config import written_space
 from trainers.errors import ConfigError
 
 
@@ -25,7 +25,7 @@ def write_best(folder: Path, info: RunInfo, results: Results) -> Path | None:
     best = results.best
     if best is None or info.kind != "search" or info.trainer != CssExperiment.trainer:
         return None
-    settings = {**info.settings, **parse_space(info.request["space"]).fixed, **best.values}
+    settings = {**info.settings, **written_space(info).fixed, **best.values}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # said when the search began
         try:

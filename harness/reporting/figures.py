@@ -77,9 +77,9 @@ def best_handle(theme: Theme, label: str = "best", line: bool = False) -> Line2D
                   label=label)  # fmt: skip
 
 
-def baseline_handle(theme: Theme) -> Line2D:
+def baseline_handle(theme: Theme, label: str) -> Line2D:
     """Return what a legend shows of the baseline."""
-    return Line2D([], [], linestyle="--", color=theme.ink, linewidth=1.2, label="published baseline")
+    return Line2D([], [], linestyle="--", color=theme.ink, linewidth=1.2, label=label)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from harness.reporting.document import Commands, Section
 from harness.reporting.record import Record
 from harness.run_folder import BEST, RunInfo
 from harness.tracking.stores import default_tracking_uri
-from harness.tuning.config import HIDDEN, SearchConfig
+from harness.tuning.config import HIDDEN, WORKERS, SearchConfig
 from search_spaces.ablation import list_plans, load_plan
 from trainers.overrides import as_setting
 
@@ -95,17 +95,19 @@ def ablation_steps(ablation: Ablation, folder: Path) -> Section:
 def ablate_command(ablation: Ablation, folder: Path, seeds: Sequence[int]) -> str:
     """Return the command that goes on with an ablation, or with trainings of one configuration, with these seeds."""
     request = ablation.request
-    words = ["s4", "noise", request.preset, "--seeds", str(len(seeds))]
+    counted = tuple(seeds) == tuple(range(len(seeds)))
+    listed = ",".join(map(str, seeds)) + ("," if len(seeds) == 1 else "")  # a lone number would be a count
+    words = ["s4", "noise", request.preset, "--seeds", str(len(seeds)) if counted else listed]
     settings = {} if request.confirms else request.settings  # a confirmation has those of its search
     if request.confirms:
         # the space's own values, the last where they are not among the best, come with any --top
-        top, listed = len(ablation.others) - (ablation.others[1:][-1:] == [OURS]), ",".join(map(str, seeds))
+        top = len(ablation.others) - (ablation.others[1:][-1:] == [OURS])
         words = ["s4", "confirm", request.confirms.search, "--top", str(top), "--seeds", listed]
     elif len(request.variants) > 1:
         # a plan that does not come with the package is in a file, which must be found again
         shipped = request.plan in list_plans() and load_plan(request.plan).text == request.plan_text
         plan = request.plan if shipped else f"{request.plan}.yaml"
-        words = ["s4", "ablate", plan, "--preset", request.preset, "--seeds", ",".join(map(str, seeds))]
+        words = ["s4", "ablate", plan, "--preset", request.preset, "--seeds", listed]
         if len(request.tried) < len(request.variants):
             words += ["--only", ",".join(ablation.others or [request.base])]
     if request.vary_data:
@@ -143,6 +145,7 @@ def _options(given: Mapping[str, Any]) -> Iterator[str]:
     """Yield the options of a search that differ from their defaults."""
     for name, default in SearchConfig().model_dump(mode="json").items():
         value, flag = given.get(name, default), name.replace("_", "-")
+        flag = WORKERS[0].removeprefix("--") if name == "workers_per_gang" else flag
         if name in HIDDEN or value == default:
             continue
         if isinstance(value, bool):

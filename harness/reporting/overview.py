@@ -27,8 +27,8 @@ def overview(record: Record) -> Section:
     if record.results.kind == "search" and record.results.best is not None:
         blocks.append(Note(
             "These are numbers of one seed each, and the best of many is better than it is. "
-            f"`s4 confirm {record.name}` trains the best and the published configuration again with several seeds and "
-            "tells whether the difference is more than noise.", "caution"))  # fmt: skip
+            f"`s4 confirm {record.name}` trains the best and the {record.results.baseline_name} again with several "
+            "seeds and tells whether the difference is more than noise.", "caution"))  # fmt: skip
     if record.unfinished:
         blocks.append(Note("Not all trials are over: everything here is as far as it was when this was written."))
     return Section("Overview", [*blocks, Facts(facts(record))])

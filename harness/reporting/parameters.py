@@ -201,7 +201,7 @@ def _parallel(record: Record, rows: Sequence[Row], axes: Sequence[Axis]) -> Figu
                    for place, label in ((0.95, "best values"), (0.53, "middling"), (0.12, "worst"))]  # fmt: skip
         if results.baseline is not None and results.baseline in rows:
             panel.plot(xs, course(results.baseline), color=theme.ink, linestyle="--", linewidth=1.5, zorder=4)
-            handles.append(baseline_handle(theme))
+            handles.append(baseline_handle(theme, results.baseline_name))
         for x, axis in enumerate(axes):
             _scale(panel, x, axis.ticks(), theme)
         _scale(panel, len(axes), [(0.0, f"{low:.3g}"), (0.5, f"{(low + high) / 2:.3g}"), (1.0, f"{high:.3g}")], theme)
@@ -254,14 +254,16 @@ def _slices(record: Record, rows: Sequence[Row], axes: Sequence[Axis]) -> Figure
             panel.set_ylabel(f"best {results.metric}", fontsize=8)
         handles = state_handles([row.state for row in rows], theme)
         handles += [best_handle(theme)] if results.best in rows else []
-        legend(canvas, [*handles, *([baseline_handle(theme)] if results.baseline in rows else [])])
+        legend(
+            canvas, [*handles, *([baseline_handle(theme, results.baseline_name)] if results.baseline in rows else [])]
+        )
 
     data = [(row.number, row.state, axis.path, row.values[axis.path], row.best)
             for axis in axes for row in rows if axis.path in row.values]  # fmt: skip
     return Figure(
         "slices",
         f"Best {results.metric} over each parameter. The sampler moves all of them at once, so a trend in one may be "
-        "due to another. The dashed line crosses at the published value.",
+        "due to another. The dashed line crosses at the baseline's value.",
         f"Scatter plots of the best {results.metric} over {', '.join(labels)}.",
         paint,
         Data(["trial", "state", "path", "value", "best"], data),

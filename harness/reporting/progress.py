@@ -80,7 +80,7 @@ def _history(record: Record) -> Figure:
             handles += axes.step(*zip(*steps, strict=True), where="post", color=theme.best, label="best so far")
         if baseline is not None and baseline.best is not None:
             axes.axhline(baseline.best, color=theme.ink, linestyle="--", linewidth=1.1, zorder=2)
-            handles.append(baseline_handle(theme))
+            handles.append(baseline_handle(theme, results.baseline_name))
         if best is not None and best.best is not None:
             best_star(axes, best.number, best.best, theme)
             handles.append(best_handle(theme))
@@ -117,7 +117,7 @@ def _curves(record: Record) -> Figure:
         [axes] = paint_panels(canvas, [("", curves)], y_label=metric)
         handles = state_handles(states, theme, "line")
         if base in points:
-            handles.append(baseline_handle(theme))
+            handles.append(baseline_handle(theme, record.results.baseline_name))
         if best in points:
             best_star(axes, *points[best][-1], theme)
         if best is not None:
@@ -173,7 +173,7 @@ def _front(record: Record, points: Mapping[int, Mapping[str, float]], other: str
         groups = [
             (rest, "complete", {**filled, "color": theme.states["COMPLETE"], "marker": MARKERS["COMPLETE"], "s": 26}),
             (front, "on the front", {**filled, "color": theme.best, "marker": "D", "s": 42}),
-            ([0] if 0 in points else [], "published baseline",
+            ([0] if 0 in points else [], results.baseline_name,
              {"facecolors": "none", "edgecolors": theme.ink, "linewidths": 1.5, "marker": "P", "s": 60, "zorder": 4}),
         ]  # fmt: skip
         handles = []

@@ -95,8 +95,8 @@ def _table(record: Record, steps: Sequence[int], orders: Sequence[RungOrder]) ->
                Column("final best kept")]  # fmt: skip
     caption = (
         f"Trials by the steps at which the scheduler decides. The worst that went on: {record.results.metric} at the "
-        "rung, the published baseline aside, which is never stopped. Tau (Kendall) and rho (Spearman) compare "
-        "the order at the rung with the final one, over the trials that have both."
+        f"rung, the {record.results.baseline_name} aside, which is never stopped. Tau (Kendall) and rho (Spearman) "
+        "compare the order at the rung with the final one, over the trials that have both."
     )
     return Table("rungs", caption, columns, rows, shown=30)
 

@@ -15,9 +15,9 @@ from harness.event_log import LEDGER, History, Span, Times, json_lines, read_led
 from harness.reporting.results import FILES, Collector, Results, Row, read_results
 from harness.run_folder import RunInfo, kind_of, read_run
 from harness.trials import Trial, TrialState
+from harness.tuning.config import recorded_space
 from harness.tuning.objectives import parse_objectives
 from search_spaces import Space
-from search_spaces.space import parse_space
 from trainers.errors import UsageError
 
 Reports = Mapping[int, Mapping[str, float]]
@@ -118,13 +118,12 @@ def _rebuilt(folder: Path, info: RunInfo) -> Results:
         name=folder.name, kind=info.kind, preset=info.preset, space=space.name if space else None,
         metric=objectives[0].metric, horizon=info.horizon, elapsed_s=history.elapsed_s, tracking_uri="", paths=paths,
         rows=Collector(history.trials.values()).rows(paths, objectives), objectives=[str(item) for item in objectives],
-        ours=bool(space and space.ours),
+        ours=bool(space and space.ours), published=space is None or bool(space.source),
     )  # fmt: skip
 
 
 def _space(info: RunInfo | None) -> Space | None:
-    text = info.request.get("space") if info else None
-    return parse_space(text) if text else None
+    return recorded_space(info) if info and info.request.get("space") else None
 
 
 def read_reports(path: Path) -> dict[int, Reports]:

@@ -59,12 +59,12 @@ def differences_to(baseline: Mapping[str, Value]) -> Callable[[Trial], Mapping[s
     def tags(trial: Trial) -> Mapping[str, str]:
         form = Column("").text
         lines = [
-            f"- `{path}` = {form(value)}" + (f" (published: {form(baseline[path])})" if path in baseline else "")
+            f"- `{path}` = {form(value)}" + (f" (baseline: {form(baseline[path])})" if path in baseline else "")
             for path, value in trial.overrides.items()
             if path not in baseline or baseline[path] != value
         ]
-        said = "\n".join(["Differs from the published baseline in", "", *lines])
-        return {NOTE: said if lines else "The published baseline."}
+        said = "\n".join(["Differs from the baseline in", "", *lines])
+        return {NOTE: said if lines else "The baseline."}
 
     return tags
 

@@ -71,6 +71,8 @@ class Results:
     """Whether trial 1 is the second configuration of the space (`Space.ours`)."""
     reason: str | None = None
     """Why the session ended before all trials were over; none where they are."""
+    published: bool = True
+    """Whether the space says where its baseline comes from."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the results with their summary as JSON-able values."""
@@ -106,13 +108,18 @@ class Results:
 
     @property
     def baseline(self) -> Row | None:
-        """Trial 0 of a search, the published configuration."""
+        """Trial 0 of a search, the configuration that it is measured against."""
         return next((row for row in self.rows if row.number == 0), None) if self.kind == "search" else None
 
     @property
+    def baseline_name(self) -> str:
+        """What the baseline may be called."""
+        return "published baseline" if self.published else "baseline"
+
+    @property
     def starts(self) -> dict[str, Row]:
-        """The configurations that a search starts from, by name: the published baseline, and the space's own."""
-        rows = {"the published baseline": self.baseline}
+        """The configurations that a search starts from, by name: the (published) baseline, and the space's own."""
+        rows = {f"the {self.baseline_name}": self.baseline}
         if self.ours:
             rows["ours"] = next((row for row in self.rows if row.number == 1), None)
         return {name: row for name, row in rows.items() if row is not None}
@@ -218,7 +225,9 @@ def summary(results: Results) -> list[str]:
     states = ", ".join(f"{count} {STATES[state]}" for state, count in results.counts.items())
     lines = [f"{counted(len(results.rows), 'trial')}{f' ({states})' if states else ''} in {results.elapsed_s:.0f} s"]
     best = results.best
-    if best is not None and best.best is not None:
+    if results.kind == "train" and results.rows:
+        lines = [_course(results, results.rows[0])]
+    elif best is not None and best.best is not None:
         line = f"best: trial {best.number}, {results.metric} {best.best:.4f} at step {best.best_step}"
         line += "".join(f", {name}" for name, row in results.starts.items() if row is best)
         others = compared(results)
@@ -231,8 +240,19 @@ def summary(results: Results) -> list[str]:
         start = f"{over['start_s']:.3f} s from a trial's submission to the end of its first step"
         lines.append(f"overhead (medians): {start}, {1000 * over['report_s']:.1f} ms a report")
     ends = {"FAIL": "failed", "PRUNED": "was stopped"}
-    ended = [row for row in results.rows if row.error and row.state in ends]
+    ended = [row for row in results.rows if row.error and row.state in ends and results.kind != "train"]
     return lines + [f"trial {row.number} {ends[row.state]}: {row.error}" for row in ended]
+
+
+def _course(results: Results, row: Row) -> str:
+    """Return what became of a single training, in a sentence."""
+    way = f"{row.step} of {counted(results.horizon, 'step')} in {results.elapsed_s:.0f} s"
+    line = f"{results.name}: {'trained' if row.state == 'COMPLETE' else f'{STATES[row.state]} after'} {way}"
+    if row.best is not None:
+        line += f"; the best {results.metric} is {row.best:.4f}, at step {row.best_step}"
+        last = row.final.get(results.metric)
+        line += "" if last is None or row.best_step == row.step else f", and {last:.4f} at the end"
+    return f"{line}; {row.error}" if row.error else line
 
 
 def best_values(results: Results) -> list[str]:
@@ -266,12 +286,12 @@ def lead(results: Results) -> str:
         return f"The training reached {value} of {results.horizon}."
     others = compared(results)
     if results.baseline is best:
-        text = f"Nothing beat the published baseline: trial 0 is the best with {value}"
+        text = f"Nothing beat the {results.baseline_name}: trial 0 is the best with {value}"
     else:
         name = ", ours," if results.starts.get("ours") is best else ""
         text = f"Trial {best.number}{name} is the best with {value}"
-        if not any(other.startswith("the published") for other in others):
-            others = [*others, "the published baseline did not reach the horizon"]
+        if not any(other.startswith(f"the {results.baseline_name}") for other in others):
+            others = [*others, f"the {results.baseline_name} did not reach the horizon"]
     return f"{'; '.join([text, *others])}."
 
 

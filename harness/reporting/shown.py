@@ -20,8 +20,8 @@ from harness.reporting.results import STATES
 from harness.run_folder import COMMANDS, SPLITS, Kind, RunInfo, driver_of, read_run
 from harness.tracking.stores import OUTBOX
 from harness.trials import TrialState
+from harness.tuning.config import written_space
 from harness.tuning.objectives import parse_objectives
-from search_spaces.space import parse_space
 from trainers.errors import UsageError
 
 FILES: Mapping[str, str] = {
@@ -170,7 +170,7 @@ def _task(info: RunInfo, ablation: Ablation | None) -> dict[str, Any]:
         confirmed = {"search": request.confirms.search} if request.confirms else {"plan": request.plan}
         return {**confirmed, "variants": variants, "seeds": list(request.seeds), "vary_data": request.vary_data}
     if info.kind == "search":
-        space, options = parse_space(info.request["space"]), info.request["options"]
+        space, options = written_space(info), info.request["options"]
         kept = {name: options[name] for name in ("sampler", "scheduler") if name in options}
         return {"space": space.name, "parameters": list(space.paths), **kept, "sampler_seed": options.get("seed")}
     return dict(info.request)

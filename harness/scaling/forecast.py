@@ -138,7 +138,7 @@ def forecast_search(
     workers = workers or times.workers
     if workers != times.workers and scaling is None:
         raise UsageError(
-            f"--workers-per-gang must be that of the search, {times.workers}, where no --scaling tells how much faster "
+            f"--workers must be that of the search, {times.workers}, where no --scaling tells how much faster "
             f"others are, got {workers}: run s4 scale --mode strong and name it"
         )
     factor = 1.0 if scaling is None else step_ratio(scaling, workers, times.workers)

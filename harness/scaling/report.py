@@ -77,8 +77,9 @@ def lines(scaling: Scaling) -> list[str]:
     request, device = scaling.request, "GPU" if scaling.unit == "GPU" else "CPU thread"
     summary = [
         f"{request['mode']} scaling of {request['preset']}: a batch of {request['labelled_batch']} + "
-        f"{request['unlabelled_batch']} images is that of {request['batch_of']}; {request['repeats']} repeats of "
-        f"{request['blocks']} blocks of {request['steps']} steps after {request['warmup']} that do not count; one "
+        f"{request['unlabelled_batch']} images is that of {request['batch_of']}; "
+        f"{counted(request['repeats'], 'repeat')} of {counted(request['blocks'], 'block')} of "
+        f"{counted(request['steps'], 'step')} after {request['warmup']} that do not count; one "
         f"{device} a worker, {counted(scaling.hosts, 'host')}"
     ]
     point = next((point for point in scaling.points if point.workers > 1), None)

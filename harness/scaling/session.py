@@ -177,7 +177,7 @@ def run_scaling(
     check_store(uri)
     with (
         new_run(storage, name, f"scale-{request.preset}") as folder,
-        ray_session(address, cpus=cores() if address == "local" else None),
+        ray_session(address, cpus=cores() if address == "local" else None, say=console.say),
     ):
         for line in experiment.describe():
             console.say(line)
@@ -187,7 +187,8 @@ def run_scaling(
         hosts = sum(node.resources.get(slots.unit, 0) >= 1 for node in cluster_nodes().nodes)
         console.say(
             f"{folder.name}: {request.mode} scaling of {request.preset} over "
-            f"{', '.join(map(str, request.counts))} workers, {request.repeats} x {request.total_steps} steps each"
+            f"{', '.join(map(str, request.counts))} worker{'' if request.counts == (1,) else 's'}, "
+            f"{counted(request.repeats, 'repeat')} of {counted(request.total_steps, 'step')} each"
         )
         console.say(f"results in {folder}, records at {uri}")
         info = RunInfo.of("scale", experiment, METRIC, request.as_plain())

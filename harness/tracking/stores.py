@@ -10,6 +10,7 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from http.client import HTTPException
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -105,11 +106,17 @@ def _check_database(path: Path) -> None:
         )
 
 
+@cache
+def _known_schemes() -> tuple[str, ...]:
+    """Return MLflow's own schemes and those of plugins; to look for these takes tens of milliseconds."""
+    return (*SCHEMES, *(plugin.name for plugin in entry_points(group="mlflow.tracking_store")))
+
+
 def _check_scheme(tracking_uri: str) -> None:
     """Refuse a store that MLflow does not have: all of a run would be recorded nowhere."""
     scheme, colon, rest = tracking_uri.partition(":")
     scheme, _, driver = scheme.partition("+")
-    known = (*SCHEMES, *(plugin.name for plugin in entry_points(group="mlflow.tracking_store")))
+    known = _known_schemes()
     near = difflib.get_close_matches(scheme.lower(), known, n=1)
     if not tracking_uri.strip():
         wrong, hint = "it is empty", "leave it out for mlflow.db here"

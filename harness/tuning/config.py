@@ -5,13 +5,16 @@ from __future__ import annotations
 import importlib.util
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from harness.run_folder import RunInfo
 from harness.trials import Experiment, Value
 from harness.tuning.objectives import Constraint, Objective, parse_constraint, parse_objectives
-from search_spaces import Space
+from search_spaces import Space, SpaceError
+from search_spaces.space import parse_space, value_at
 from trainers.errors import ConfigError, UsageError
 from trainers.overrides import describe
 
@@ -24,6 +27,8 @@ LASTING = (
 """Options that a search keeps when it goes on; the others may change from session to session."""
 HIDDEN = ("stagnation", "threads_per_worker", "save_interval_s", "min_free_gib", "patience_s")
 """Options of Python alone."""
+WORKERS = ("--workers", "--workers-per-gang")
+"""How the command line calls the workers of a gang; the second is an old name."""
 
 
 class Abilities(NamedTuple):
@@ -82,14 +87,17 @@ class SearchConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     space: str = Field("css_quick", description="Search space: css, css_quick, encoder, or a YAML file.")
-    trials: int = Field(16, ge=1, description="Configurations to try; the first is the published one.")
+    trials: int = Field(16, ge=1, description="Configurations to try; the first is the baseline.")
     gangs: int | None = Field(None, ge=1, description="Trials that run at once; default: what fits.")
-    workers_per_gang: int = Field(1, ge=1, description="Processes that train one trial together.")
+    workers_per_gang: int = Field(
+        1, ge=1, json_schema_extra={"flags": [*WORKERS]},
+        description="Processes that train one trial together.",
+    )  # fmt: skip
     scheduler: Scheduler = Field("asha", description="What stops bad trials early.")
     sampler: Sampler = Field("tpe", description="What proposes configurations.")
     objective: tuple[str, ...] = Field(
         (), json_schema_extra={"metavar": "METRIC[:min]"},
-        description="What is sought, default dev/miou; repeated: the Pareto front.",
+        description="What is sought; default: dev/miou. Repeated: the Pareto front.",
     )  # fmt: skip
     constraint: tuple[str, ...] = Field(
         (), json_schema_extra={"metavar": "METRIC<=NUMBER"},
@@ -103,7 +111,7 @@ class SearchConfig(BaseModel):
         None, ge=1, description="With pbt: steps between two exploits; default: the grace steps."
     )
     grid_points: int = Field(3, ge=1, description="With grid: values of each number.")
-    seed: int = Field(0, ge=0, description="Of the sampler; a training's own is --set seed=...")
+    seed: int = Field(0, ge=0, description="Of the sampler; that of trainings is --set seed=...")
     warm_start: str | None = Field(
         None, json_schema_extra={"metavar": "SEARCH"},
         description="Learn from an earlier search: name, folder, mlflow:EXPERIMENT/SEARCH.",
@@ -111,14 +119,24 @@ class SearchConfig(BaseModel):
     stop_collapsed: bool = Field(True, description="Stop a trial whose teacher predicts one class only.")
     terminator: bool = Field(False, description="End when 30 complete trials in a row brought nothing better.")
     max_hours: float | None = Field(
-        None, gt=0, description="End, ready to be resumed, after this much wall clock in all."
+        None,
+        gt=0,
+        description="End, ready to be resumed, after this much wall clock in all.",
+        json_schema_extra={"metavar": "HOURS"},
     )
-    max_device_hours: float | None = Field(None, gt=0, description="The same, for devices held times hours.")
+    max_device_hours: float | None = Field(
+        None, gt=0, description="The same, for hours times devices held.", json_schema_extra={"metavar": "HOURS"}
+    )
     keep_checkpoints: int = Field(5, ge=0, description="Best trials whose checkpoints stay.")
-    max_checkpoint_gib: float | None = Field(None, ge=0, description="What all checkpoints together may take.")
+    max_checkpoint_gib: float | None = Field(
+        None, ge=0, description="What all checkpoints together may take.", json_schema_extra={"metavar": "GIB"}
+    )
     retries: int = Field(2, ge=0, description="How often a trial whose workers died goes on.")
     hang_minutes: float = Field(
-        60.0, ge=0, description="A gang without a report for this long is started anew; 0: never."
+        60.0,
+        ge=0,
+        description="A gang without a report for this long is started anew; 0: never.",
+        json_schema_extra={"metavar": "MINUTES"},
     )
     recycle_after: int = Field(
         200, ge=0, description="Trials after which a gang's processes are started anew; 0: never."
@@ -140,6 +158,8 @@ class SearchConfig(BaseModel):
         Raises:
             UsageError: one does not exist or is out of range, or they do not fit each other; one line.
         """
+        if "workers" in options:  # what it is called everywhere else
+            options["workers_per_gang"] = options.pop("workers")
         try:
             return cls(**options)
         except ValidationError as error:
@@ -216,23 +236,56 @@ def extremes(space: Space) -> Iterator[dict[str, Value]]:
         yield space.overrides(params)
 
 
-def check_space(space: Space, experiment: Experiment) -> None:
-    """Make sure that the config takes everything that the space can draw.
+def written_space(info: RunInfo) -> Space:
+    """Return the space of a search that has begun, as its file had it then."""
+    name = Path(info.request.get("options", {}).get("space", "space")).stem
+    return parse_space(info.request["space"], name)
+
+
+def recorded_space(info: RunInfo) -> Space:
+    """Return the space of a search that has begun, with the baseline that it began with."""
+    return written_space(info).starting_from(info.config)
+
+
+def fit_space(space: Space, experiment: Experiment) -> Space:
+    """Return the space with a whole baseline, once the config takes everything that the space can draw.
+
+    What is set by hand may be searched where the file leaves its baseline open: the search starts from it.
 
     Raises:
         UsageError: a path does not exist, is also set by hand, or a value is refused.
     """
-    both = sorted(experiment.settings.keys() & {*space.paths, *space.fixed})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            if lost := _lost_paths(space, experiment):
+                raise ConfigError("\n  ".join(["", *lost] if len(lost) > 1 else lost))
+            fitted = space.starting_from(experiment.config)
+            open_paths = fitted.published.keys() - space.published.keys()
+            both = sorted(experiment.settings.keys() & {*space.paths, *space.fixed} - open_paths)
+            for overrides in extremes(fitted) if not both else ():
+                experiment.resolve(overrides)
+        except (UsageError, SpaceError) as error:
+            raise ConfigError(f"space {space.name} must fit the config: {error}") from None
     if both:
         how = "searched" if both[0] in space.paths else "fixed"
         raise UsageError(
             f"--set must leave alone what the space {space.name} decides, {both[0]} is {how} there: "
             "remove the setting or take another space"
         )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for overrides in extremes(space):
+    return fitted
+
+
+def _lost_paths(space: Space, experiment: Experiment) -> list[str]:
+    """Return what the config says of paths that it does not have."""
+    lost = dict[str, None]()
+    for path in {**dict.fromkeys(space.paths), **space.fixed}:
+        try:
+            value_at(experiment.config, path)
+        except LookupError:
             try:
-                experiment.resolve(overrides)
+                experiment.resolve({**space.fixed, path: None})
             except UsageError as error:
-                raise ConfigError(f"space {space.name} must fit the config: {error}") from None
+                if "must exist" in str(error):
+                    lost[str(error)] = None
+    return [*lost]

@@ -95,7 +95,7 @@ def inside(space: Space, params: Mapping[str, Value]) -> dict[str, Value]:
 def draw(parameter: Parameter) -> Value:
     """Return a raw value at random, evenly in what the sampler draws from."""
     if parameter.kind == "categorical":
-        return random.choice(parameter.choices)
+        return random.choice(parameter.raw_choices)
     low, high = parameter.raw_range
     if parameter.kind == "int" and not parameter.log:
         return random.randrange(int(low), int(high) + 1, parameter.step)
@@ -107,7 +107,7 @@ def draw(parameter: Parameter) -> Value:
 
 
 def _mutation(parameter: Parameter) -> Any:
-    return list(parameter.choices) if parameter.kind == "categorical" else lambda: draw(parameter)
+    return list(parameter.raw_choices) if parameter.kind == "categorical" else lambda: draw(parameter)
 
 
 def _clamp(parameter: Parameter, raw: Value) -> Value:

@@ -145,7 +145,7 @@ def grid_of(space: SearchSpace, points: int) -> list[dict[str, Value]]:
 def levels(parameter: Parameter, points: int) -> Sequence[Value]:
     """Return the raw values of a parameter in a grid, ascending; one point is the middle."""
     if parameter.kind == "categorical":
-        return parameter.choices
+        return parameter.raw_choices
     low, high = parameter.raw_range
     log = parameter.log or parameter.one_minus
     if parameter.kind == "float":

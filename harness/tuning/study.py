@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from harness.event_log import LEDGER, History, Ledger, end_with_a_whole_line, json_lines, read_ledger
-from harness.formats import one_line
+from harness.formats import counted, one_line
 from harness.run_folder import put_aside
 from harness.trials import SearchSpace, Trial, TrialState
 from harness.tuning.objectives import Constraint, Objective
@@ -117,7 +117,7 @@ def fault_of(folder: Path, name: str, history: History) -> str | None:
     except Exception as error:  # whatever a file that is none makes Optuna raise
         return f"{JOURNAL} cannot be read ({one_line(error)})"
     lacking = sum(number >= known for number in history.trials)
-    return f"{JOURNAL} lacks {lacking} of the ledger's {len(history.trials)} trials" if lacking else None
+    return f"{JOURNAL} lacks {lacking} of the ledger's {counted(len(history.trials), 'trial')}" if lacking else None
 
 
 def rebuild(
@@ -136,7 +136,7 @@ def rebuild(
         if history.trials:
             _fill(draft, name, space, objectives, constraints, history)
         kept = f", the old one is kept as {put_aside(folder / JOURNAL).name}" if (folder / JOURNAL).exists() else ""
-    return f"{JOURNAL} was rebuilt from the ledger, with {len(history.trials)} trials{kept}"
+    return f"{JOURNAL} was rebuilt from the ledger, with {counted(len(history.trials), 'trial')}{kept}"
 
 
 def _fill(

@@ -17,13 +17,14 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from harness.formats import one_line
+from harness.formats import counted, one_line
 from harness.tracking.limits import PARAM_LENGTH, TAG_LENGTH, clean_name, clean_value
 from harness.tracking.stores import absolute_uri, connect_client, find_runs
 from harness.trials import Value
 from harness.tuning.objectives import Constraint, Objective, values_of
 from harness.tuning.study import JOURNAL, MARK
 from search_spaces import Parameter, Space, SpaceError
+from search_spaces.files import read_yaml
 from trainers.errors import UsageError
 
 MLFLOW = "mlflow:"
@@ -44,7 +45,7 @@ class Earlier(NamedTuple):
     def words(self) -> str:
         """Return one line for the user."""
         reasons = "".join(f", {count} left out because {reason}" for reason, count in self.left_out.most_common())
-        return f"{len(self.trials)} earlier trials taken{reasons}"
+        return f"{counted(len(self.trials), 'earlier trial')} taken{reasons}"
 
 
 class _Found(NamedTuple):
@@ -95,7 +96,7 @@ def earlier_trials(
 def distribution_of(parameter: Parameter) -> BaseDistribution:
     """Return the distribution from which the sampler draws the raw value."""
     if parameter.kind == "categorical":
-        return CategoricalDistribution(parameter.choices)
+        return CategoricalDistribution(parameter.raw_choices)
     low, high = parameter.raw_range
     if parameter.kind == "int":
         return IntDistribution(int(low), int(high), log=parameter.log, step=parameter.step)
@@ -254,5 +255,7 @@ def _read(text: str, parameter: Parameter) -> Value:
         return float(text)
     if parameter.kind == "int":
         return int(text)
-    (choice,) = [choice for choice in parameter.choices if clean_value(choice, PARAM_LENGTH) == text]
+    same = [choice for choice in parameter.choices if clean_value(choice, PARAM_LENGTH) == text]
+    same = same or [choice for choice in parameter.choices if isinstance(choice, list) and choice == read_yaml(text)]
+    (choice,) = same  # of [0.5, 2] a config makes [0.5, 2.0]
     return choice

@@ -264,8 +264,8 @@ def test_a_search_draws_params_against_scores(page: Any, pages: Pages) -> None:
 def test_a_trial_says_what_it_changes(page: Any, pages: Pages) -> None:
     run = pages.runs["trial-002"].info.run_id
     page.goto(f"{pages.address}/#/experiments/{pages.experiment}/runs/{run}")
-    page.get_by_text("Differs from the published baseline in").wait_for()
-    assert "loss.lambda_u = 3 (published: 1)" in page.locator("body").inner_text()
+    page.get_by_text("Differs from the baseline in").wait_for()
+    assert "loss.lambda_u = 3 (baseline: 1)" in page.locator("body").inner_text()
 
 
 def test_a_run_shows_its_metrics(page: Any, pages: Pages) -> None:

@@ -57,7 +57,7 @@ def test_only_the_driver_needs_the_tracking_store(two_hosts: Hosts, folder: Path
     )  # fmt: skip
     said = search.wait()
     two_hosts[1].run("umount", hidden)
-    assert "2 gangs x 1 workers = 2 of 2 CPUs" in said
+    assert "2 gangs x 1 worker = 2 of 2 CPUs" in said
     assert {trial for trial, _ in search.reports()} == {0, 1, 2, 3}
     client = mlflow.MlflowClient(uri)
     (experiment,) = client.search_experiments(filter_string="name = 's4'")

@@ -49,6 +49,8 @@ SEARCH = (
 def params_of(space: Space, number: int) -> dict[str, object]:
     """Raw params of a trial: the baseline's, or some that move with the number."""
     params = dict(space.baseline_params)
+    if number and space.name != "css_quick":
+        return {**params, **{item.name: item.ends[number % len(item.ends)] for item in space.parameters}}
     if number:
         params["loss.lambda_u"] = 0.2 * 25 ** ((number * 0.37) % 1)
         params["thresholds.delta_u"] = 0.6 + 0.39 * ((number * 0.61) % 1)
@@ -65,11 +67,12 @@ def made_search(
     scheduler: str = "asha",
     sessions: int = 1,
     times: bool = True,
+    space: Space | None = None,
 ) -> Path:
     """Write a search; one that did not end has no results and asked for ten trials more."""
-    space = load_space("css_quick")
+    space = space or load_space("css_quick")
     options = SearchConfig.of(
-        trials=len(courses) + (0 if ended else 10), gangs=2, objective=objectives, scheduler=scheduler
+        space=space.name, trials=len(courses) + (0 if ended else 10), gangs=2, objective=objectives, scheduler=scheduler
     ).model_dump(mode="json")
     folder.mkdir(parents=True)
     write_run(folder, made_info("search", {"schedule.steps": HORIZON}, {"options": options, "space": space.text}))
@@ -87,6 +90,7 @@ def made_search(
         write_results(folder, Results(
             folder.name, "search", "digits_css", space.name, METRIC, HORIZON, 90.0, "sqlite:///x.db", space.paths,
             collector.rows(space.paths, sought), [str(one) for one in sought],
+            published=bool(space.source),
         ))  # fmt: skip
     return folder
 

@@ -68,7 +68,7 @@ def forest(record: AblationRecord) -> Section:
         *without_scores(record),
     ]  # fmt: skip
     without = [row.variant for row in drawn if row.images is None]
-    if without:
+    if without and record.ablation.request.info.trainer != "scores":
         why = (f"No interval over images for {', '.join(without)}: confusion matrices of the same images "
                f"(`{record.split}.npz`) are missing for the seeds that it shares with the base.")  # fmt: skip
         other = f"Intervals over images are those of mIoU; there are none of {record.metric}."

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Mapping
 
 from harness.ablation.confirm import confirmation_table, verdict_lines
+from harness.ablation.doubts import doubts
 from harness.ablation.request import Request
 from harness.ablation.results import Ablation
 from harness.formats import counted, duration
@@ -71,7 +72,9 @@ def overview(record: AblationRecord) -> Section:
     if record.ablation.request.confirms is not None:
         blocks += [Text(line) for line in verdict_lines(record.ablation)]
         blocks.append(confirmation_table(record.ablation))
-    blocks += [Note(text, "caution") for text in few_seeds(record.ablation.compare(record.metric))]
+    cautions = [f"This {text}." for text in doubts(record.ablation)]
+    cautions += few_seeds(record.ablation.compare(record.metric))
+    blocks += [Note(text, "caution") for text in cautions]
     return Section("Overview", [*blocks, Facts(facts(record)), _variants(record.ablation.request)])
 
 

@@ -108,7 +108,7 @@ def test_a_dry_run_counts_and_gives_no_hours_that_nobody_measured(
 def test_a_dry_run_multiplies_given_seconds_by_steps_and_devices(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cost, said = planned(tmp_path, capsys, "--step-seconds", "0.5", "--workers-per-gang", "2")
+    cost, said = planned(tmp_path, capsys, "--step-seconds", "0.5", "--workers", "2")
     assert cost["device_hours"] == pytest.approx(8 * 900 * 0.5 * 2 / 3600)
     assert "steps of 500 ms, as given, on 2 devices each" in said
 
@@ -226,6 +226,8 @@ def test_who_leads_is_judged_by_pairs_where_seeds_differ() -> None:
         (["css_lables"], "got 'css_lables': did you mean css_labels?"),
         (["css_labels", "--seeds", "1,1"], "--seeds must be different ones, got 1 twice"),
         (["css_labels", "--seeds", "a"], "--seeds must be whole numbers"),
+        (["css_labels", "--seeds", "0"], "or how many from 0 on, got '0': for example 0,1,2 or 3"),
+        (["css_labels", "--seeds", "2024"], "--seeds must count at most 1000, got 2024: write 2024, for this one seed"),
         (["css_labels", "--metric", "loss"], "--metric must be one of an evaluation"),
         (["css_labels", "--preset", "digit_css"], "got 'digit_css': did you mean digits_css?"),
         (["css_labels", "--set", "css.indicator=confidence"], "css.indicator is set by its variant 'logit'"),

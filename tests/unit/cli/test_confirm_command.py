@@ -113,7 +113,7 @@ WRONG: dict[str, tuple[str, Change]] = {
     "confirm search": ("got 'search': did you mean searched?", lambda runs: None),
     "confirm searched --top 3": ("--top must be at most the 2 complete trials of searched", lambda runs: None),
     "confirm searched --top 1 --seeds 0,1,1": ("--seeds must be different ones, got 1 twice", lambda runs: None),
-    "confirm searched --top 1 --seeds 0": ("--seeds must be at least two, for an interval, got 0", lambda runs: None),
+    "confirm searched --top 1 --seeds 0,": ("--seeds must be at least two, for an interval, got 0", lambda runs: None),
     "confirm searched --seeds 0,x": ("--seeds must be whole numbers from 0", lambda runs: None),
     "confirm searched --seeds=0,-1": ("--seeds must be whole numbers from 0", lambda runs: None),
     "confirm searched --top 1 --name a/b": ("a name must be letters, digits", lambda runs: None),

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from harness.cli.main import run
-from harness.cli.plan import SEARCH, plan
+from harness.cli.plan import PANELS, SEARCH, plan
 from harness.cli.tune import tune
 from harness.cluster import Slots
 from harness.planning import arithmetic as budget
@@ -183,7 +183,7 @@ def test_checkpoints_that_fit_exactly_are_not_refused(tmp_path: Path) -> None:
 
 def test_a_search_is_planned_with_the_defaults_of_the_command_that_runs_it() -> None:
     known, planned = signature(tune).parameters, signature(plan).parameters
-    for name in set(SEARCH) - {"space"}:
+    for name in set(PANELS[SEARCH]) - {"space"}:
         assert planned[name].default == known[name].default == SearchConfig.model_fields[name].default
 
 
@@ -192,7 +192,7 @@ def test_the_table_says_what_is_expected_and_what_was_measured(scheduler: str) -
     table = to_table(costing(replace(SHAPE, scheduler=scheduler)))
     cells = " ".join(str(cell) for row in table.rows for cell in row)
     said = {"asha": "6.79 go on (expected)", "none": "none is stopped", "median": "not foreseen"}[scheduler]
-    for part in (said, "20 steps in one process", "step 4 s", "2 x 1 workers = 2 of 2 CPUs", "12 at once at most"):
+    for part in (said, "20 steps in one process", "step 4 s", "2 x 1 worker = 2 of 2 CPUs", "12 at once at most"):
         assert part in cells
 
 
@@ -204,7 +204,7 @@ WRONG = {
     "plan --space css_quick --gangs 3": "gangs x workers must be at most the 2 CPUs there are, got 3 x 1 = 3",
     "plan --space css_quick --no-time --max-hours 1": "--max-hours must be compared with times, got --no-time",
     "plan --space css_quick --grace-steps 901": "--grace-steps must be at most the horizon, 900 steps",
-    "plan --space css_quick --workers-per-gang 3": "schedule.labelled_batch is shared by all workers",
+    "plan --space css_quick --workers 3": "schedule.labelled_batch is shared by all workers",
     "plan --space css_quick --set loss.lambda_u=2": "loss.lambda_u is searched there",
     "plan --space css_quick --address 127.0.0.1:1": "a Ray cluster must run at 127.0.0.1:1",
 }

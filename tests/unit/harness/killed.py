@@ -282,6 +282,7 @@ class World:
 
         for name in ("replace", "rename", "unlink", "mkdir", "rmdir"):
             guarded(name, os)
+        patch.setattr(os, "fsync", lambda _: None)  # processes die here, and never the machine
         opened = io.open
 
         def open_(file: Any, mode: str = "r", *arguments: Any, **options: Any) -> Any:

@@ -62,7 +62,7 @@ def test_of_equal_ones_the_first_is_chosen() -> None:
     ("values", "said"),
     [
         ({0: 0.60, 1: 0.63, 2: 0.61}, "tuning beat the noise"),
-        ({0: 0.40, 1: 0.41, 2: 0.42}, "the published baseline is better"),
+        ({0: 0.40, 1: 0.41, 2: 0.42}, "the baseline is better"),
         ({0: 0.60, 1: 0.50, 2: 0.52}, "tuning did not beat the noise"),
     ],
 )
@@ -98,7 +98,7 @@ def test_the_validation_images_do_not_change_the_choice() -> None:
     after = found(on_val={BASELINE: {0: 0.9, 1: 0.9, 2: 0.91}, "trial 4": {0: 0.1, 1: 0.1, 2: 0.12}})
     assert before.chosen == after.chosen == "trial 4"
     assert (before.beat_the_noise, after.beat_the_noise) == (None, False)
-    assert "the published baseline is better" in verdict_lines(after)[-1]
+    assert "the baseline is better" in verdict_lines(after)[-1]
 
 
 def test_only_the_chosen_one_and_the_baseline_are_evaluated() -> None:

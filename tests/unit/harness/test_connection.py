@@ -122,6 +122,12 @@ def test_a_short_scratch_folder_stays_rays(started: list[str | None], monkeypatc
             assert started == [None]
 
 
+def test_that_ray_is_being_started_is_said_before_it_is(started: list[str | None]) -> None:
+    said = list[tuple[str, bool]]()
+    with ray_session("local", say=lambda line: said.append((line, bool(started)))):
+        assert said == [("starting Ray ...", False)]
+
+
 def test_without_any_folder_for_sockets_nothing_is_started(
     started: list[str | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,8 +12,11 @@ from rich.console import Console as RichConsole
 from harness.ablation.request import make_request
 from harness.ablation.results import Ablation, Outcome
 from harness.ablation.run import to_table as ablation_table
-from harness.console import Console
+from harness.cli.main import run
+from harness.console import FILE_WIDTH, Console
 from harness.experiment import CssExperiment
+from harness.planning.training_cost import plan_training
+from harness.planning.training_cost import to_table as to_plan
 from harness.reporting.results import Collector, Results, to_table
 from harness.run_folder import RunInfo
 from harness.session import show, show_table
@@ -110,6 +113,39 @@ def test_an_ablations_table_keeps_what_variants_are_judged_by(
     lines = at_width(width, lambda console: show_table(made, tmp_path / "runs" / "a-001", console))
     left_out = check(lines, ablation_table(made), width, VERDICTS)
     assert left_out == {80: {"seeds", "std", "dev/miou"}, 100: {"dev/miou"}, 160: set()}[width]
+
+
+def piped(width: int, write: Callable[[Console], object]) -> list[str]:
+    """The lines that something writes into a pipe."""
+    out = io.StringIO()
+    write(Console(RichConsole(file=out, width=width), None))
+    return out.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("width", [*WIDTHS, FILE_WIDTH])
+@pytest.mark.parametrize("made", [lambda: to_table(search("css")), lambda: ablation_table(ablation())])
+def test_the_rule_is_as_wide_as_the_table_and_nothing_trails_in_a_pipe(width: int, made: Callable[[], Table]) -> None:
+    table = made()
+    lines = piped(width, lambda console: console.table(table))
+    rule = next(index for index, line in enumerate(lines) if "──" in line)
+    shown = lines[: rule + 1 + len(table.rows)]
+    assert not [line for line in shown if line != line.rstrip()]
+    longest = max(len(line) for index, line in enumerate(shown) if index != rule)
+    assert len(lines[rule]) == longest <= width
+
+
+@pytest.mark.parametrize("columns", ["80", "100", "160", "", "wide", "0"])
+def test_a_plan_in_a_pipe_is_as_wide_as_asked_for(
+    columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    assert run(["plan", "voc_css_92"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    width = int(columns) if columns.isdecimal() and int(columns) else FILE_WIDTH
+    assert max(map(len, lines)) <= width
+    assert not [line for line in lines if line != line.rstrip()]
+    table = to_plan(plan_training(CssExperiment.of("voc_css_92"), 1, None))
+    assert " ".join(lines).split() == " ".join([table.caption, *(" ".join(row) for row in table.texts())]).split()
 
 
 def test_a_file_holds_all_columns() -> None:

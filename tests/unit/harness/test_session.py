@@ -121,7 +121,7 @@ def test_a_parent_says_what_was_asked_for_and_what_came_of_it(task: Session) -> 
     data = {run.info.run_name: run.data for run in runs}
     assert (data["s-001"].params["space"], data["s-001"].params["preset"]) == ("css_quick", "digits_css")
     assert data["s-001"].tags["mlflow.note.content"].startswith("Nothing beat the published baseline")
-    assert data["trial-000"].tags["mlflow.note.content"] == "The published baseline."
+    assert data["trial-000"].tags["mlflow.note.content"] == "The baseline."
 
 
 def test_a_view_has_charts_of_what_was_reported_alone(task: Session) -> None:
@@ -182,3 +182,37 @@ def test_commands_are_shown_as_they_must_be_typed(
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr("sys.argv", [called])
     assert program() == shown
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        (TrialState.COMPLETE, "s-001: trained 900 of 900 steps in 0 s; the best dev/miou is 0.5000, at step 600, and "
+                              "0.4000 at the end"),
+        (TrialState.INTERRUPTED, "s-001: interrupted after 900 of 900 steps"),
+    ],
+)  # fmt: skip
+def test_a_training_ends_with_a_sentence_and_no_leaderboard(task: Session, state: TrialState, said: str) -> None:
+    out = io.StringIO()
+
+    def train(observers: Sequence[TrialObserver]) -> None:
+        trial = Trial(0, {}, {}, "h", task.info.config)
+        trial.metrics, trial.best = {"step": 900, "dev/miou": 0.4}, {"value": 0.5, "step": 600}
+        tell(observers, trial)
+        trial.state = state
+        observers[1].on_end(trial)
+
+    single = replace(task, total=1, space=None, info=replace(task.info, kind="train"))
+    record_session(replace(single, console=Console(RichConsole(file=out, width=200), None)), train, report=False)
+    assert said in out.getvalue()
+    assert "rank" not in out.getvalue()
+    assert "trial" not in out.getvalue()
+
+
+def test_the_baseline_of_a_space_without_a_source_is_not_called_published(task: Session) -> None:
+    out = io.StringIO()
+    assert task.space is not None
+    own = replace(task, space=replace(task.space, source=""))
+    record_session(replace(own, console=Console(RichConsole(file=out, width=200), None)), play)
+    assert "at step 900, the baseline" in out.getvalue()
+    assert "published" not in out.getvalue() + (task.folder / "report" / "report.md").read_text()

@@ -50,15 +50,38 @@ def test_a_run_of_a_confirmation_is_found_by_its_number(trained: TrainedRuns) ->
     assert found.load().step == 6
 
 
-def test_a_run_of_an_ablation_is_found_by_its_number(trained: TrainedRuns, tmp_path: Path) -> None:
+@pytest.fixture
+def ablated(trained: TrainedRuns, tmp_path: Path) -> Path:
+    """A storage with an ablation of which run 1 is trial 1 of the search."""
     shutil.copytree(trained.storage / "search-001", tmp_path / "ablation")
     (tmp_path / "ablation" / "run.yaml").unlink()
-    variant = Variant("rate", {"optimizer.lr": RATES[1]})
+    variant = Variant("183/+ rate", {"optimizer.lr": RATES[1]})
     info = RunInfo.of("ablation", CssExperiment(trained.config, "digits_css"), "dev/miou", {})
-    request = Request(info, "plan", "", "rate", (variant,), (Run("rate", 0), Run("rate", 1)), False)
-    write_request(tmp_path / "ablation", request)
-    found = find_run("ablation/1", tmp_path, trained.uri)
+    runs = (Run(variant.name, 7), Run(variant.name, 3))
+    write_request(tmp_path / "ablation", Request(info, "plan", "", variant.name, (variant,), runs, False))
+    return tmp_path
+
+
+@pytest.mark.parametrize("word", ["ablation/1", "ablation/183/+ rate/3"])
+def test_a_run_of_an_ablation_is_found_by_its_number_and_by_its_label(
+    word: str, ablated: Path, trained: TrainedRuns
+) -> None:
+    found = find_run(word, ablated, trained.uri)
     assert found.config == apply_overrides(trained.config, {"optimizer.lr": RATES[1]})
+    assert found.title == "ablation/183/+ rate/3"
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [("ablation", "must be named as ablation/VARIANT/SEED"), ("ablation/rate/3", "must be a number or VARIANT/SEED"),
+     ("ablation/9", "must be one of 0 to 2")],
+)  # fmt: skip
+def test_a_label_that_is_none_is_answered_with_those_there_are(
+    word: str, said: str, ablated: Path, trained: TrainedRuns
+) -> None:
+    with pytest.raises(UsageError, match=said) as refusal:
+        find_run(word, ablated, trained.uri)
+    assert str(refusal.value).endswith("ablation keeps the checkpoints of trials 183/+ rate/7, 183/+ rate/3")
 
 
 def test_an_mlflow_run_of_a_trial_means_that_trial(trained: TrainedRuns) -> None:
@@ -99,6 +122,7 @@ WRONG = {
     "frist": "did you mean first",
     "search-001/2": r"search-001/2 \(PRUNED\) has none: search-001 keeps the checkpoints of trials 0, 1",
     "search-001/7": "must be one of 0 to 2, got search-001/7",
+    "search-001/x/1": "a trial must be a number, got search-001/x/1: search-001 keeps the checkpoints of trials 0, 1",
     "first/1": "a training has no trials, got first/1: write first",
     "search-001-confirm": "a trial must be named as search-001-confirm/TRIAL",
     "models:/nothing@champion": "a registered model must exist, got models:/nothing@champion",

@@ -64,6 +64,6 @@ def test_a_note_that_has_no_room_for_its_table_keeps_its_sentence_its_command_an
 def test_a_trial_says_what_it_sets_otherwise_than_the_baseline() -> None:
     tags = differences_to({"loss.lambda_u": 1.0, "css.label_strategy": "mix", "css.radius": 2})
     note = tags(Trial(3, {}, {"loss.lambda_u": 1.63712, "css.label_strategy": "mix", "css.heads": 4}))
-    assert note["mlflow.note.content"].splitlines()[2:] == ["- `loss.lambda_u` = 1.637 (published: 1)",
+    assert note["mlflow.note.content"].splitlines()[2:] == ["- `loss.lambda_u` = 1.637 (baseline: 1)",
                                                             "- `css.heads` = 4"]  # fmt: skip
-    assert tags(Trial(0, {}, {"loss.lambda_u": 1.0}))["mlflow.note.content"] == "The published baseline."
+    assert tags(Trial(0, {}, {"loss.lambda_u": 1.0}))["mlflow.note.content"] == "The baseline."

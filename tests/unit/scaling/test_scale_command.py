@@ -38,6 +38,7 @@ WRONG = {
     "scale --simulate taken --gangs 8,8": "--gangs must be whole numbers from 1 on, ascending",
     "scale --simulate taken --failures-per-day x": "--failures-per-day must be numbers from 0 on",
     "scale --simulate taken --failures-per-day -1": "--failures-per-day must be numbers from 0 on",
+    "scale --simulate search --workers 2,4": "--workers must be one number with --simulate, got 2,4",
     "scale --simulate search --workers-per-gang 4": "must be that of the search, 1, where no --scaling tells",
     "scale --simulate search --workers-per-gang 4 --scaling taken": "--scaling must name a measurement of s4 scale",
     "scale --simulate search --workers-per-gang 4 --scaling weak": "must name a strong scaling with 1 and 4 workers",
@@ -82,7 +83,7 @@ def test_a_mistake_is_answered_in_one_line(line: str, tmp_path: Path, capsys: py
 
 
 def test_every_option_belongs_to_measuring_or_simulating_or_both() -> None:
-    both = {"simulate", "storage", "as_json", "context"}
+    both = {"simulate", "workers", "storage", "as_json", "context"}
     assert {*MEASURING, *SIMULATING} | both == scale.__annotations__.keys() - {"return"}
 
 
@@ -104,7 +105,7 @@ def test_a_strong_scaling_tells_how_much_faster_more_workers_are(
 ) -> None:
     write_search(tmp_path / "runs" / "search")
     write(tmp_path / "runs" / "strong", measured("strong", (1, 2)))
-    line = "scale --simulate search --workers-per-gang 2 --scaling strong --gangs 1 --failures-per-day 0 --json"
+    line = "scale --simulate search --workers 2 --scaling strong --gangs 1 --failures-per-day 0 --json"
     assert run(line.split()) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["factor"] == pytest.approx(0.112 / 0.102)

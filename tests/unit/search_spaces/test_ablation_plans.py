@@ -124,8 +124,14 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
 
 def test_a_file_that_is_no_plan_is_named(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("name: mine\n")
-    with pytest.raises(SpaceError, match=r"plan .*mine.yaml: the file must hold source"):
+    with pytest.raises(SpaceError, match=r"plan .*mine.yaml: the file must hold one of variants, "):
         load_plan(tmp_path / "mine.yaml")
+
+
+def test_a_plan_needs_only_variants_and_is_called_as_its_file(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("variants: {a: {x: 1}, b: {x: 2}}\n")
+    plan = load_plan(tmp_path / "mine.yaml")
+    assert (plan.name, plan.source, plan.base) == ("mine", "", "a")
 
 
 @pytest.mark.parametrize("name", list_plans())

@@ -82,7 +82,7 @@ WRONG = {
         "could not determine a constructor for the tag",
     ),
     "a name that a terminal obeys": (
-        'name: "a\\e[31m"\nsource: t\nbaseline: {}\nparameters: {}\n',
+        'name: "a\\e[31m"\nparameters: {a.x: [1, 2]}\n',
         "name must hold printable",
     ),
     "no date": (ONE + "float: {low: 2020-99-99, high: 1}", "must be YAML, got an error: month must be in 1..12"),
@@ -96,16 +96,20 @@ WRONG = {
         "must have bounds of at most 9007199254740992",
     ),
     "not YAML": ("name: [", "must be YAML"),
-    "not a mapping": ("- a", "the file must be a mapping with name, source"),
+    "not a mapping": ("- a", "the file must be a mapping with parameters, name, source"),
     "unknown key": (
         ONE.replace("source", "sources") + "float: {low: 0, high: 1}",
         "got 'sources': did you mean source?",
     ),
-    "missing key": ("name: s\nsource: t\n", "the file must hold baseline, it is missing"),
+    "missing key": ("name: s\nsource: t\n", "the file must hold parameters, it is missing"),
     "empty name": (ONE.replace("name: s", "name: ''") + "float: {low: 0, high: 1}", "name must be text, got ''"),
     "no parameters": (HEAD + "baseline: {a: 1}\nparameters: {}", "parameters must map dotted config paths, got {}"),
     "repeated key": (ONE + "float: {low: 0, high: 1}\n  a.x:\n    float: {low: 0, high: 1}", "a.x appears twice"),
     "no distribution": (ONE + "one_minus: true", "a.x must hold one of float, int, categorical, got none"),
+    "baseline that is none of the lists": (
+        ONE.replace("0.5", "[0, 1]") + "[[1, 2], [3, 4]]",
+        "baseline: a.x must be one of [[1, 2], [3, 4]], got [0, 1]",
+    ),
     "two distributions": (ONE + "{float: {low: 0, high: 1}, int: {low: 0, high: 1}}", "got float, int: keep one"),
     "unknown distribution": (ONE + "flaot: {low: 0, high: 1}", "got 'flaot': did you mean float?"),
     "no high": (ONE + "float: {low: 0}", "a.x.float must hold high, it is missing"),
@@ -120,7 +124,13 @@ WRONG = {
     "step and log": (ONE + "int: {low: 1, high: 5, step: 2, log: true}", "must hold log or step, got both"),
     "one choice": (ONE + "categorical: [a]", "must be a list of at least two values, got ['a']"),
     "equal choices": (ONE + "categorical: [a, a]", "must be different values, got ['a', 'a']"),
-    "a list as a choice": (ONE + "categorical: [a, [b]]", "must be a number, text, true, false or null, got ['b']"),
+    "a mapping as a choice": (ONE + "categorical: [a, [{}]]", "must be a number, text, true, false or null, got {}"),
+    "equal lists": (ONE + "[[1, 2], [1, 2]]", "must be different values, got [[1, 2], [1, 2]]"),
+    "a list and its text": (ONE + "[[1, 2], '[1, 2]']", "must be different values, got [[1, 2], '[1, 2]']"),
+    "three bounds": (
+        ONE + "float: [1, 2, 3]",
+        "a.x.float must be [low, high], [low, high, log] or a mapping, got [1, 2, 3]",
+    ),
     "one_minus of an int": (ONE + "{int: {low: 0, high: 1}, one_minus: true}", "must be a float for one_minus"),
     "one_minus of choices": (ONE + "{categorical: [a, b], one_minus: true}", "must be a float for one_minus"),
     "one_minus of one": (ONE + "{float: {low: 0, high: 1}, one_minus: true}", "must have high < 1 for one_minus"),
@@ -144,7 +154,7 @@ WRONG = {
     ),
     "ours without a value": (
         "ours: {b: 1}\n" + ONE + "float: {low: 0, high: 1}",
-        "ours must hold a value of each parameter, a.x is missing",
+        "ours: a value of each parameter must be there, a.x is missing",
     ),
     "ours that is the baseline": (
         "ours: {a.x: 0.5}\n" + ONE + "float: {low: 0, high: 1}",
@@ -154,9 +164,9 @@ WRONG = {
         ONE + "float: {low: 0.6, high: 1}",
         "baseline: a.x must be a number in [0.6, 1.0], got 0.5",
     ),
-    "baseline without a value": (
+    "baseline of no parameter": (
         ONE.replace("a.x: 0.5", "b: 1") + "float: {low: 0, high: 1}",
-        "must hold a published value of each parameter, a.x is missing",
+        "baseline must hold only parameters that apply to it, got b",
     ),
     "baseline of another": (
         ONE.replace("a.x: 0.5", "a.x: 0.5, b: 1") + "float: {low: 0, high: 1}",
