@@ -51,7 +51,7 @@ def train(config: TrainConfig, run: Run) -> TrainState:
             context = StepContext(config.seed, state.step, run.rank, run.world_size, warming_up=state.step < warmup)
             batch = loader.load(state.step)
             weights = loss_weights(config.loss, state.step, steps)
-            for part in css_step(state.wrapped, state.teacher, state.prototypes, batch, counted, context):
+            for part in css_step(state.wrapped, state.teaching, state.prototypes, batch, counted, context):
                 loss = part.weighted(weights)
                 # Gradients are averaged over the ranks, losses are parts of a sum.
                 state.accumulate(loss * run.world_size)
@@ -81,7 +81,7 @@ def warm_up(config: TrainConfig, run: Run) -> None:
     batch = load_batch(splits, config, context, run.device)
     weights = loss_weights(config.loss, 0, config.schedule.steps)
     counted = with_counted_weights(config)
-    for part in css_step(state.wrapped, state.teacher, state.prototypes, batch, counted, context):
+    for part in css_step(state.wrapped, state.teaching, state.prototypes, batch, counted, context):
         state.accumulate(part.weighted(weights))
     state.advance(part.prototypes)
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainers.compute import in_steps
 from trainers.config import OptimizerConfig, TrainConfig
 from trainers.css.prototypes import Prototypes
 from trainers.distributed import average_buffers
@@ -35,17 +36,16 @@ class TrainState:
         self.step = 0
         self.student = build_model(config.model, config.num_classes, derive_seed(config.seed, "model"), run.device)
         self.teacher = make_teacher(self.student).train(config.ema.teacher_norm == "train")
-        if config.compute.compile:
-            self.student.compile()
-            self.teacher.compile()
         self.prototypes = Prototypes.empty(config.num_classes, config.model.representation_dim, run.device)
         self.prototypes_at_report = self.prototypes
         """As they were at the last report, from which drift is measured."""
         self.snapshots: list[Snapshot] = []
         """Representations at earlier reports; for pictures alone."""
         self.optimizer = make_optimizer(self.student, config.optimizer)
-        self.wrapped: nn.Module = run.wrap(self.student)
-        """The student as it is called in training, with gradients averaged over ranks."""
+        self.wrapped: nn.Module = run.wrap(in_steps(self.student, config))
+        """The student as steps call it, with gradients averaged over ranks."""
+        self.teaching: nn.Module = in_steps(self.teacher, config)
+        """The teacher as steps call it."""
 
     @property
     def scored(self) -> nn.Module:

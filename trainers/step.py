@@ -102,7 +102,7 @@ def _part_output(
     # A split, whose gradient is put together at once; of slices, each would fill a map of zeros.
     on_labelled, on_strong = torch.split(logits, [labelled, logits.shape[0] - labelled])
 
-    supervised = _supervised(on_labelled, student_batch.labels, config)
+    supervised = _supervised(on_labelled, student_batch.labels, student_batch.class_weights, config)
     pixels = _contrast_pixels(output, student_batch, prototypes, config) if config.uses_prototypes else None
     reduced = _over_ranks(supervised, pixels, config, context)
     divisor = student_batch.supervised_divisor if reduced.supervised is None else reduced.supervised * parts
@@ -199,12 +199,12 @@ def _over_ranks(supervised: LossSum, pixels: _Pixels | None, config: TrainConfig
     return _Reduced(divisor, hard, valid, None if pixels.sums is None else ClassSums(next(totals), next(totals)))
 
 
-def _supervised(logits: Tensor, labels: Tensor, config: TrainConfig) -> LossSum:
+def _supervised(logits: Tensor, labels: Tensor, weights: Tensor | None, config: TrainConfig) -> LossSum:
     loss = config.loss
     if loss.supervised == "ohem":
         ohem_loss = as_configured(hard_example_loss, config)
-        return ohem_loss(logits, labels, loss.ohem_threshold, loss.ohem_min_kept, loss.weights, loss.ohem_scope)
-    return as_configured(supervised_loss, config)(logits, labels, loss.weights)
+        return ohem_loss(logits, labels, loss.ohem_threshold, loss.ohem_min_kept, weights, loss.ohem_scope)
+    return as_configured(supervised_loss, config)(logits, labels, weights)
 
 
 def _unsupervised(logits: Tensor, targets: Targets, config: TrainConfig) -> LossSum:

@@ -15,6 +15,7 @@ from trainers.css.pseudo_labels import Targets, collaborate, downsample_labels, 
 from trainers.css.supervision import supervised_divisor, unsupervised_divisor
 from trainers.distributed import sum_over_ranks
 from trainers.models.heads import Dense
+from trainers.transfer import send
 
 
 class Batch(NamedTuple):
@@ -48,6 +49,8 @@ class StudentBatch(NamedTuple):
     """[N, 3, H, W], labelled."""
     labels: Tensor
     """[N, H, W]."""
+    class_weights: Tensor | None
+    """Of L_s, [K]; none: all are 1."""
     strong: Tensor | None
     """Strongly augmented unlabelled images [U, 3, H, W]; none where no loss reads them."""
     targets: Targets | None
@@ -83,16 +86,18 @@ def make_targets(
 
     All ranks make one collective: two divisors and, where prototypes are the teacher's, K x (D + 1) numbers.
     """
-    divisor = supervised_divisor(batch.labels, config.loss.weights)
+    numbers = config.loss.weights
+    weights = None if numbers is None else send(torch.tensor(numbers), batch.labels.device)
+    divisor = supervised_divisor(batch.labels, weights)
     if batch.unlabelled is None:
         (divisor,) = sum_over_ranks([divisor], context.world_size)
-        return StudentBatch(batch.images, batch.labels, None, None, divisor, torch.zeros_like(divisor), None)
+        return StudentBatch(batch.images, batch.labels, weights, None, None, divisor, torch.zeros_like(divisor), None)
     targets, sums = _label(teacher, prototypes, batch, batch.unlabelled, config, context)
     images, targets = _augment(batch.unlabelled, targets, config, context)
     local = [divisor, unsupervised_divisor(targets.logit_target, targets.confidence, config)]
     reduced = sum_over_ranks([*local, *(sums or ())], context.world_size)
     total_sums = None if sums is None else ClassSums(*reduced[2:])
-    return StudentBatch(batch.images, batch.labels, images, targets, reduced[0], reduced[1], total_sums)
+    return StudentBatch(batch.images, batch.labels, weights, images, targets, reduced[0], reduced[1], total_sums)
 
 
 def valid_labels(labels: Tensor, targets: Targets, config: TrainConfig, size: tuple[int, int]) -> Tensor:
