@@ -18,6 +18,7 @@ from trainers.errors import ConfigError, DataError
 from trainers.randomness import generator
 from trainers.run import Run
 from trainers.targets import Batch, StepContext
+from trainers.transfer import send
 
 
 class _Stored(NamedTuple):
@@ -167,17 +168,14 @@ def numbered_groups(
             rows = (samples.sizes == torch.tensor([height, width])).all(dim=1)
             group = Group(
                 to_images(samples.images[rows, :, :height, :width], run.device),
-                samples.labels[rows, :height, :width].to(run.device, torch.int64),
+                send(samples.labels[rows, :height, :width], run.device).long(),
             )
             yield [chosen[row] for row in rows.nonzero().flatten().tolist()], group
 
 
 def to_images(images: Tensor, device: torch.device) -> Tensor:
     """Move stored images [N, 3, H, W] uint8 to the device, as float32 in [0, 1] and channels_last."""
-    if device.type == "cuda":
-        images = images.pin_memory()
-    moved = images.to(device, non_blocking=True)
-    return moved.to(torch.float32, memory_format=torch.channels_last).div_(255.0)
+    return send(images, device).to(torch.float32, memory_format=torch.channels_last).div_(255.0)
 
 
 @lru_cache(maxsize=16)  # the current and the next epoch of a few purposes
@@ -198,23 +196,22 @@ def _read(splits: Splits, config: TrainConfig, context: StepContext) -> _Stored:
 
 
 def _to_batch(stored: _Stored, config: TrainConfig, context: StepContext, device: torch.device) -> Batch:
-    images, labels = _augment(stored.labelled, "labelled", config, context, device)
+    labels = send(stored.labelled.labels, device).long()
+    images, labels = _augment(stored.labelled, labels, "labelled", config, context)
     if stored.unlabelled is None:
         return Batch(images, labels, None)
-    # What truth there may be stays here: zeros become 255 outside of the image.
-    blank = stored.unlabelled._replace(labels=torch.zeros_like(stored.unlabelled.labels))
-    unlabelled, outside = _augment(blank, "unlabelled", config, context, device)
+    # What truth there may be stays on the host: zeros become 255 outside of the image.
+    blank = torch.zeros(stored.unlabelled.labels.shape, dtype=torch.int64, device=device)
+    unlabelled, outside = _augment(stored.unlabelled, blank, "unlabelled", config, context)
     return Batch(images, labels, unlabelled, outside != IGNORE)
 
 
 def _augment(
-    samples: Samples, purpose: str, config: TrainConfig, context: StepContext, device: torch.device
+    samples: Samples, labels: Tensor, purpose: str, config: TrainConfig, context: StepContext
 ) -> tuple[Tensor, Tensor]:
-    maps = {
-        "image": to_images(samples.images, device),
-        "label": samples.labels.to(device, torch.int64, non_blocking=True),
-    }
-    sizes = samples.sizes.to(device, torch.float32) if samples.padded else None
+    """Return images and labels, both on the device of the labels."""
+    maps = {"image": to_images(samples.images, labels.device), "label": labels}
+    sizes = send(samples.sizes, labels.device).float() if samples.padded else None
     weak, labelled = config.augment.weak, config.augment.labelled
     seed, step, rank, world_size, _ = context
     if purpose == "unlabelled" or labelled is None:

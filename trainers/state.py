@@ -155,10 +155,12 @@ def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float, own_
     """
     averaged: list[Tensor] = list(teacher.parameters())
     latest: list[Tensor] = list(student.parameters())
+    counters: list[Tensor] = []
+    counted: list[Tensor] = []
     for of_teacher, of_student in () if own_buffers else zip(teacher.buffers(), student.buffers(), strict=True):
-        if of_teacher.is_floating_point():
-            averaged.append(of_teacher)
-            latest.append(of_student)
-        else:
-            of_teacher.copy_(of_student)
+        floating = of_teacher.is_floating_point()
+        (averaged if floating else counters).append(of_teacher)
+        (latest if floating else counted).append(of_student)
     torch._foreach_lerp_(averaged, latest, 1.0 - momentum)
+    if counters:
+        torch._foreach_copy_(counters, counted)

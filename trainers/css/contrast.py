@@ -17,8 +17,9 @@ from trainers.config import IGNORE, LossConfig
 from trainers.css.prototypes import Prototypes
 
 _BLOCK_NUMBERS = 2**21
-"""Numbers in a block of negatives, 8 MiB in float32: small enough for a CPU's cache, large enough for a GPU."""
-
+"""Numbers in a block of negatives, 8 MiB in float32: small enough for a CPU's cache."""
+_CUDA_BLOCK_NUMBERS = 2**25
+"""On CUDA, 128 MiB in float32: large enough for launches to take no time beside the work."""
 
 _SHORTEST = 1e-12
 """Length that representations are taken to have at least, as in `F.normalize`."""
@@ -132,7 +133,8 @@ class _LogSumExp(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, anchors: Tensor, pixels: Tensor, negative_at: Tensor) -> Tensor:
         negatives, dim = negative_at.shape[1], anchors.shape[2]
-        block = max(1, _BLOCK_NUMBERS // (negatives * dim))
+        numbers = _CUDA_BLOCK_NUMBERS if pixels.device.type == "cuda" else _BLOCK_NUMBERS
+        block = max(1, numbers // (negatives * dim))
         lengths = torch.linalg.vector_norm(pixels, dim=1).clamp(min=_SHORTEST)
         sums, means = [], []
         for queries, at in zip(torch.split(anchors, block), torch.split(negative_at, block), strict=True):

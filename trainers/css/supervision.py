@@ -6,7 +6,7 @@ divisors over the ranks, so that ranks together compute what one process would.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +34,11 @@ def supervised_loss(logits: Tensor, label: Tensor, class_weights: Tensor | None 
     """
     # Pixels as rows: on channels_last maps the softmax over classes then runs along memory.
     rows = logits.permute(0, 2, 3, 1).flatten(0, 2)
-    total = F.cross_entropy(rows, label.flatten(), weight=class_weights, ignore_index=IGNORE, reduction="sum")
+    settings: dict[str, Any] = {"weight": class_weights, "ignore_index": IGNORE}
+    if logits.device.type == "cuda":  # where rows are summed by a kernel of a single block, one after the other
+        total = F.cross_entropy(rows, label.flatten(), reduction="none", **settings).sum()
+    else:
+        total = F.cross_entropy(rows, label.flatten(), reduction="sum", **settings)
     return LossSum(total, supervised_divisor(label, class_weights))
 
 
