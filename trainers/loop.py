@@ -9,6 +9,7 @@ from torch import Tensor
 
 from trainers.checkpoint import load_checkpoint
 from trainers.class_weights import with_counted_weights
+from trainers.compute import step_algorithms
 from trainers.config import TrainConfig
 from trainers.data.splits import open_splits
 from trainers.distributed import sum_over_ranks
@@ -46,7 +47,8 @@ def train(config: TrainConfig, run: Run) -> TrainState:
     if state.step == steps:  # interrupted between the last step and its report
         run.report(meter.read(state) | evaluate_state(state, splits, config, run), state)
     state.mark_report()  # states are saved at reports
-    with BatchLoader(splits, config, run.rank, run.world_size, run.device) as loader:
+    loading = BatchLoader(splits, config, run.rank, run.world_size, run.device)
+    with step_algorithms(config, run.device), loading as loader:
         while state.step < steps:
             context = StepContext(config.seed, state.step, run.rank, run.world_size, warming_up=state.step < warmup)
             batch = loader.load(state.step)
@@ -81,8 +83,9 @@ def warm_up(config: TrainConfig, run: Run) -> None:
     batch = load_batch(splits, config, context, run.device)
     weights = loss_weights(config.loss, 0, config.schedule.steps)
     counted = with_counted_weights(config)
-    for part in css_step(state.wrapped, state.teaching, state.prototypes, batch, counted, context):
-        state.accumulate(part.weighted(weights))
+    with step_algorithms(config, run.device):
+        for part in css_step(state.wrapped, state.teaching, state.prototypes, batch, counted, context):
+            state.accumulate(part.weighted(weights))
     state.advance(part.prototypes)
 
 
@@ -117,15 +120,16 @@ class Meter:
         Raises:
             DivergedError: one of them is not finite.
         """
-        seconds = time.perf_counter() - self.since
         names = [f"train/loss/{name}" for name in self.losses] + [f"train/{name}" for name in self.statistics]
         metrics = {"step": float(state.step), "finished": float(state.step == state.config.schedule.steps)}
         if self.steps:
             local = torch.stack([*self.losses.values(), *self.statistics.values()]) / self.steps
             (losses,) = sum_over_ranks([local[: len(self.losses)]], self.run.world_size)
-            values = torch.cat([losses, local[len(self.losses) :]]).tolist()
+            values = torch.cat(
+                [losses, local[len(self.losses) :]]
+            ).tolist()  # waits for the device, and so for the steps
             metrics |= dict(zip(names, values, strict=True))
-            metrics["time/step_s"] = seconds / self.steps
+            metrics["time/step_s"] = (time.perf_counter() - self.since) / self.steps
         if self.first_step is not None:
             metrics["time/first_step_unix"] = self.first_step
         self.losses, self.statistics, self.steps, self.since = {}, {}, 0, time.perf_counter()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainers.compute import in_steps
+from trainers.compute import in_precision, in_steps
 from trainers.config import OptimizerConfig, TrainConfig
 from trainers.css.prototypes import Prototypes
 from trainers.distributed import average_buffers
@@ -54,7 +54,8 @@ class TrainState:
 
     def accumulate(self, loss: Tensor) -> None:
         """Add the gradients of this loss to those of the step."""
-        loss.backward()  # type: ignore[no-untyped-call]
+        with in_precision(self.config, loss.device):
+            loss.backward()  # type: ignore[no-untyped-call]
 
     def advance(self, prototypes: Prototypes) -> None:
         """Take one optimizer step down the gradients, move the teacher, take over the prototypes."""

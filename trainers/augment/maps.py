@@ -45,7 +45,7 @@ def rank_share(draws: Draws, rank: int, count: int, device: torch.device) -> Dra
     columns, structure = tree_flatten(draws)
     rows = [column[rank * count : (rank + 1) * count] for column in columns]
     packed = send(torch.cat([row.flatten().float() for row in rows]), device)
-    parts = packed.split([row.numel() for row in rows])
+    parts = torch.split(packed, [row.numel() for row in rows])
     shared: Draws = tree_unflatten(
         [part.view(row.shape).to(row.dtype) for part, row in zip(parts, rows, strict=True)], structure
     )
