@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from trainers.transfer import send
+from trainers.transfer import send_together
 
 Maps = dict[str, Tensor]
 Draws = TypeVar("Draws", bound=tuple[Any, ...])
@@ -44,11 +44,7 @@ def rank_share(draws: Draws, rank: int, count: int, device: torch.device) -> Dra
     """
     columns, structure = tree_flatten(draws)
     rows = [column[rank * count : (rank + 1) * count] for column in columns]
-    packed = send(torch.cat([row.flatten().float() for row in rows]), device)
-    parts = torch.split(packed, [row.numel() for row in rows])
-    shared: Draws = tree_unflatten(
-        [part.view(row.shape).to(row.dtype) for part, row in zip(parts, rows, strict=True)], structure
-    )
+    shared: Draws = tree_unflatten(rows if device.type == "cpu" else send_together(rows, device), structure)
     return shared
 
 
