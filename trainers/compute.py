@@ -44,7 +44,7 @@ def in_precision(config: TrainConfig, device: torch.device) -> Iterator[None]:
 
     By itself torch takes TF32 in convolutions of CUDA and not in matrix products.
     """
-    tf32 = config.compute.precision != "float32"
+    tf32 = config.compute.precision == "tf32"
     with _set_on_cuda(device, (CUDNN, "allow_tf32", tf32), (torch.backends.cuda.matmul, "allow_tf32", tf32)):
         yield
 
@@ -128,7 +128,7 @@ def _set_on_cuda(device: torch.device, *settings: tuple[Any, str, bool]) -> Iter
 
 
 def _compile(what: Any) -> Any:
-    # From the limit on torch runs new shapes without a graph, and says so in one line of a log: the numbers of a trial
-    # would depend on the trials before it.
-    torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = GRAPHS
+    # From its limits on torch runs new shapes without a graph, and says so in one line of a log: the numbers of a trial
+    # would depend on the trials before it. Later versions have other names for them, and still understand these.
+    torch._dynamo.config.cache_size_limit = torch._dynamo.config.accumulated_cache_size_limit = GRAPHS
     return torch.compile(what, dynamic=False)

@@ -35,9 +35,13 @@ def _as_they_were() -> Iterator[None]:
     assert settings() == (True, False, False, False, False)
 
 
-@pytest.mark.parametrize(("precision", "tf32"), [("float32", False), ("tf32", True)])
-def test_on_cuda_a_forward_takes_the_precision_of_the_config(precision: str, tf32: bool) -> None:
+@pytest.mark.parametrize(("precision", "tf32"), [("float32", False), ("tf32", True), ("bfloat16", False)])
+def test_on_cuda_a_forward_takes_the_precision_of_the_config(
+    precision: str, tf32: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen = []
+    monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
     with FakeTensorMode():
         images = torch.zeros(1, 3, 4, 4, device=CUDA)
         forward(lambda _: seen.append(settings()[:2]), images, tiny_config({"compute.precision": precision}))  # type: ignore[arg-type]
@@ -54,7 +58,7 @@ class Loss:
         self.seen = settings()[:2]
 
 
-@pytest.mark.parametrize(("precision", "tf32"), [("float32", False), ("tf32", True)])
+@pytest.mark.parametrize(("precision", "tf32"), [("float32", False), ("tf32", True), ("bfloat16", False)])
 def test_on_cuda_a_backward_takes_the_precision_of_the_config(precision: str, tf32: bool) -> None:
     loss: Any = Loss()
     TrainState(tiny_config({"compute.precision": precision}), LocalRun(device=CPU)).accumulate(loss)
