@@ -73,20 +73,20 @@ def in_steps(network: nn.Module, config: TrainConfig) -> nn.Module:
 
     The network itself stays as it is: images of an evaluation have other sizes, which no graph of a step should fit.
     """
-    return _compile(network) if config.compute.compile else network
+    return compiled(network) if config.compute.compile else network
 
 
 def as_configured(function: Callable[Arguments, Result], config: TrainConfig) -> Callable[Arguments, Result]:
     """Return the function, compiled if `compute.compile` is set; once a process."""
     if not config.compute.compile:
         return function
-    compiled: Callable[Arguments, Result] = _compiled(function)
-    return compiled
+    graph: Callable[Arguments, Result] = _compiled(function)
+    return graph
 
 
 @cache
 def _compiled(function: Callable[..., Result]) -> Callable[..., Result]:
-    graph = _compile(function)
+    graph = compiled(function)
 
     @wraps(function)
     def call(*arguments: Any) -> Result:
@@ -127,8 +127,9 @@ def _set_on_cuda(device: torch.device, *settings: tuple[Any, str, bool]) -> Iter
             setattr(module, name, value)
 
 
-def _compile(what: Any) -> Any:
+def compiled(what: Any, whole: bool = False) -> Any:
+    """Return a function or network compiled; if `whole`, as one graph, which CUDA captures and replays."""
     # From its limits on torch runs new shapes without a graph, and says so in one line of a log: the numbers of a trial
     # would depend on the trials before it. Later versions have other names for them, and still understand these.
     torch._dynamo.config.cache_size_limit = torch._dynamo.config.accumulated_cache_size_limit = GRAPHS
-    return torch.compile(what, dynamic=False)
+    return torch.compile(what, dynamic=False, fullgraph=whole, mode="reduce-overhead" if whole else None)

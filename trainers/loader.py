@@ -97,13 +97,19 @@ def check_batches(config: TrainConfig, world_size: int) -> None:
     """Refuse batches that cannot be made: not shared evenly by the ranks and a rank's parts, or of several sizes.
 
     Raises:
-        ConfigError: a batch is not a multiple of the number of ranks times `schedule.accumulate`, or images of
-            different sizes are not cropped to one.
+        ConfigError: a batch is not a multiple of the number of ranks times `schedule.accumulate`, images of different
+            sizes are not cropped to one, or a step that is to be one graph has several ranks or parts.
     """
     if config.data.image_shape is None and config.augment.weak.crop is None:
         raise ConfigError(
             f"augment.weak.crop must be a height and width for {config.data.name}, whose images differ in size, got "
             "none: set it, for example to [512, 512]"
+        )
+    parts, compiled = config.schedule.accumulate, config.compute.compile
+    if config.compute.graph and (world_size, parts, compiled) != (1, 1, False):
+        raise ConfigError(
+            "compute.graph must have one worker, schedule.accumulate=1 and compute.compile=false, got "
+            f"{world_size}, {parts} and {str(compiled).lower()}: change them, or set compute.graph=false"
         )
     shares = world_size * config.schedule.accumulate
     for name in ("labelled_batch", "unlabelled_batch"):
@@ -213,7 +219,7 @@ def _augment(
     maps = {"image": to_images(samples.images, labels.device), "label": labels}
     sizes = send(samples.sizes, labels.device).float() if samples.padded else None
     weak, labelled = config.augment.weak, config.augment.labelled
-    seed, step, rank, world_size, _ = context
+    seed, step, rank, world_size = context[:4]
     if purpose == "unlabelled" or labelled is None:
         maps = weak_augment(maps, weak, seed, purpose, step, rank, world_size, sizes)
     else:

@@ -19,8 +19,9 @@ from trainers.loader import BatchLoader, check_batches, load_batch
 from trainers.run import Decision, Run
 from trainers.schedules import cross_warmup_steps, loss_weights
 from trainers.state import TrainState
-from trainers.step import StepOutput, css_step
+from trainers.step import StepOutput
 from trainers.targets import StepContext
+from trainers.whole_step import step_of
 
 
 def train(config: TrainConfig, run: Run) -> TrainState:
@@ -42,7 +43,7 @@ def train(config: TrainConfig, run: Run) -> TrainState:
         state.load_state_dict(load_checkpoint(checkpoint))
     steps = config.schedule.steps
     warmup = cross_warmup_steps(config.css, config.schedule, len(splits.labelled), len(splits.unlabelled))
-    counted = with_counted_weights(config)
+    step = step_of(with_counted_weights(config), run)
     meter = Meter(run)
     if state.step == steps:  # interrupted between the last step and its report
         run.report(meter.read(state) | evaluate_state(state, splits, config, run), state)
@@ -53,7 +54,7 @@ def train(config: TrainConfig, run: Run) -> TrainState:
             context = StepContext(config.seed, state.step, run.rank, run.world_size, warming_up=state.step < warmup)
             batch = loader.load(state.step)
             weights = loss_weights(config.loss, state.step, steps)
-            for part in css_step(state.wrapped, state.teaching, state.prototypes, batch, counted, context):
+            for part in step(state.wrapped, state.teaching, state.prototypes, batch, context):
                 loss = part.weighted(weights)
                 # Gradients are averaged over the ranks, losses are parts of a sum.
                 state.accumulate(loss * run.world_size)
@@ -82,9 +83,9 @@ def warm_up(config: TrainConfig, run: Run) -> None:
     context = StepContext(config.seed, 0, run.rank, run.world_size)
     batch = load_batch(splits, config, context, run.device)
     weights = loss_weights(config.loss, 0, config.schedule.steps)
-    counted = with_counted_weights(config)
+    step = step_of(with_counted_weights(config), run)
     with step_algorithms(config, run.device):
-        for part in css_step(state.wrapped, state.teaching, state.prototypes, batch, counted, context):
+        for part in step(state.wrapped, state.teaching, state.prototypes, batch, context):
             state.accumulate(part.weighted(weights))
     state.advance(part.prototypes)
 

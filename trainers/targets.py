@@ -7,9 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from trainers.augment.pipeline import strong_augment
+from trainers.augment.pipeline import StrongDraws, strong_augment
 from trainers.compute import as_configured, forward
 from trainers.config import IGNORE, TrainConfig
+from trainers.css.contrast import SampleDraws
 from trainers.css.prototypes import ClassSums, Prototypes, class_sums
 from trainers.css.pseudo_labels import Targets, collaborate, downsample_labels, logit_targets, pseudo_labels
 from trainers.css.supervision import supervised_divisor, unsupervised_divisor
@@ -31,6 +32,13 @@ class Batch(NamedTuple):
     """[U, H, W] bool, where `unlabelled` shows its image and not what lies around it; none: everywhere."""
 
 
+class StepDraws(NamedTuple):
+    """Random numbers of a step, on the device."""
+
+    strong: StrongDraws
+    contrast: SampleDraws
+
+
 class StepContext(NamedTuple):
     """Step and rank; with the seed, all that its randomness depends on."""
 
@@ -40,6 +48,8 @@ class StepContext(NamedTuple):
     world_size: int = 1
     warming_up: bool = False
     """Whether `cross` still takes all labels from the logits."""
+    draws: StepDraws | None = None
+    """The random numbers of a step of one part, where it is not to draw them itself."""
 
 
 class StudentBatch(NamedTuple):
@@ -87,7 +97,7 @@ def make_targets(
     All ranks make one collective: two divisors and, where prototypes are the teacher's, K x (D + 1) numbers.
     """
     numbers = config.loss.weights
-    weights = None if numbers is None else send(torch.tensor(numbers), batch.labels.device)
+    weights = None if numbers is None else send(torch.as_tensor(numbers), batch.labels.device)
     divisor = supervised_divisor(batch.labels, weights)
     if batch.unlabelled is None:
         (divisor,) = sum_over_ranks([divisor], context.world_size)
@@ -162,5 +172,6 @@ def _augment(unlabelled: Tensor, targets: Targets, config: TrainConfig, context:
         context.step,
         context.rank,
         context.world_size,
+        None if context.draws is None else context.draws.strong,
     )
     return maps["image"], Targets(maps["label"], maps["label_representation"], maps["confidence"], maps["indicator"])

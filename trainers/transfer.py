@@ -13,7 +13,7 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
 
     It keeps its type: a change of type is for the device, after fewer bytes have crossed.
     """
-    pinned = tensor.pin_memory() if device.type == "cuda" else tensor
+    pinned = tensor.pin_memory() if (tensor.device.type, device.type) == ("cpu", "cuda") else tensor
     return pinned.to(device, non_blocking=True)
 
 

@@ -6,6 +6,8 @@ batch do what one process does on the whole. Nothing here waits for the device, 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -80,8 +82,25 @@ def labelled_augment(
     return _recolour(_move(maps, config, geometry, crop or _size(maps), sizes), config, jitter, blur)
 
 
+class StrongDraws(NamedTuple):
+    """Parameters of a rank's images, on its device."""
+
+    geometry: GeometryParams
+    jitter: JitterParams
+    blur: BlurParams
+    mix: MixParams
+
+
 @torch.no_grad()
-def strong_augment(maps: Maps, config: StrongAugmentConfig, seed: int, step: int, rank: int, world_size: int) -> Maps:
+def strong_augment(
+    maps: Maps,
+    config: StrongAugmentConfig,
+    seed: int,
+    step: int,
+    rank: int,
+    world_size: int,
+    draws: StrongDraws | None = None,
+) -> Maps:
     """Return the maps after geometry, colour jitter, blur and mixing, in the order of the config; the size stays.
 
     Mixing pairs images of this rank, which is the same as pairing in the global batch where a rank's share is even.
@@ -93,17 +112,12 @@ def strong_augment(maps: Maps, config: StrongAugmentConfig, seed: int, step: int
         step: Of training.
         rank: 0 to world_size - 1.
         world_size: Number of ranks that share the global batch.
+        draws: Those of `draw_strong` for this step; none: they are drawn here.
     """
-    size, total = _size(maps), len(maps[IMAGE]) * world_size
-    # All is drawn, used or not: switching one part off leaves the others' numbers as they were.
-    draws = generator(seed, "augment.strong", step)
-    drawn = (
-        draw_geometry(config, total, draws),
-        draw_jitter(config, total, draws),
-        draw_blur(config, total, draws),
-        draw_mix(config, total, size, draws),
-    )
-    geometry, jitter, blur, mix = _share(drawn, maps, rank)
+    size = _size(maps)
+    if draws is None:
+        draws = draw_strong(maps[IMAGE], config, seed, step, rank, world_size)
+    geometry, jitter, blur, mix = draws
 
     if config.order == "jitter_first":
         return _mix(_recolour(_move(maps, config, geometry, size), config, jitter, blur), config, mix)
@@ -111,6 +125,22 @@ def strong_augment(maps: Maps, config: StrongAugmentConfig, seed: int, step: int
     maps = _move(maps, unflipped, geometry._replace(flip=torch.zeros_like(geometry.flip)), size)
     maps = _recolour(_mix(maps, config, mix), config, jitter, blur)
     return maps if config.flip == 0 else apply_flip(maps, geometry.flip)
+
+
+def draw_strong(
+    image: Tensor, config: StrongAugmentConfig, seed: int, step: int, rank: int, world_size: int
+) -> StrongDraws:
+    """Draw for a rank's images [N, 3, H, W], of which only the shape and the device are read; see `strong_augment`."""
+    total, size = len(image) * world_size, (image.shape[-2], image.shape[-1])
+    # All is drawn, used or not: switching one part off leaves the others' numbers as they were.
+    draws = generator(seed, "augment.strong", step)
+    drawn = StrongDraws(
+        draw_geometry(config, total, draws),
+        draw_jitter(config, total, draws),
+        draw_blur(config, total, draws),
+        draw_mix(config, total, size, draws),
+    )
+    return rank_share(drawn, rank, len(image), image.device)
 
 
 def _size(maps: Maps) -> tuple[int, int]:

@@ -97,6 +97,9 @@ class ComputeConfig(Frozen):
     products of float32 numbers read 10 of their 23 bits; elsewhere it is float32."""
     compile: bool = False
     """Compile the step with torch.compile: worth its minutes on long GPU runs."""
+    graph: bool = added(False)
+    """Compile the step as one graph, which on CUDA is captured and replayed: for small networks, whose steps are bound
+    by launches. With one worker, in one part."""
     deterministic: bool = added(False)
     """On CUDA, take algorithms that repeat bit by bit where torch has them, at a cost; it warns where it has none.
     On a CPU a step repeats in any case."""

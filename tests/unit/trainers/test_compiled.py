@@ -1,8 +1,7 @@
-"""compute.compile changes how a step is computed and not what; graphs are made once."""
+"""compute.compile and compute.graph change how a step is computed and not what; graphs are made once."""
 
 import shutil
 from collections.abc import Iterator, Mapping
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -11,10 +10,13 @@ import torch
 from reference.tiny import differences, tiny_config
 from torch._dynamo.utils import counters
 
-from trainers import compute
+from trainers import compute, whole_step
 from trainers.css.supervision import confident_pixel_loss
+from trainers.errors import ConfigError
+from trainers.loader import check_batches
 from trainers.local_run import LocalRun
 from trainers.loop import train
+from trainers.methods import METHODS
 from trainers.state import TrainState
 
 METHOD = {"model.norm": "group", "schedule.evaluate_every": 2, "schedule.steps": 6, "css.cross_warmup": 0.0}
@@ -24,17 +26,24 @@ METHOD = {"model.norm": "group", "schedule.evaluate_every": 2, "schedule.steps":
 def no_graphs() -> Iterator[None]:
     """Nothing is compiled yet, and nothing is left."""
     compute._compiled.cache_clear()
+    whole_step._graph.cache_clear()
     torch._dynamo.reset()
     counters.clear()
     yield
     compute._compiled.cache_clear()
+    whole_step._graph.cache_clear()
     torch._dynamo.reset()
 
 
 @pytest.fixture
 def traced(no_graphs: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Graphs are traced and split as for any compiler, and then run as they are: inductor would take minutes."""
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    real = torch.compile
+
+    def trace(what: Any, mode: str | None, **options: Any) -> Any:
+        return real(what, backend="aot_eager", **options)
+
+    monkeypatch.setattr(torch, "compile", trace)
 
 
 def graphs() -> int:
@@ -137,3 +146,58 @@ def test_compiled_to_code_a_loss_of_other_thresholds_is_the_same_function() -> N
     totals = [torch.stack([one.total for one in losses]) for losses in (fast, slow)]
     assert torch.allclose(*totals, rtol=1e-5)  # sums of at most 128 numbers in float32, in another order
     assert torch.equal(loss(logits, target, confidence, thresholds[0]).total, fast[0].total)
+
+
+GRAPH = {**METHOD, "compute.graph": True}
+
+
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize(
+    ("settings", "count"),
+    [({"loss.supervised": "ohem", "loss.class_weights": (2.0,) * 11}, 1), (METHODS["supervised"], 1),
+     ({"css.label_strategy": "cross", "css.cross_warmup": 0.5}, 2), (METHODS["css_mix_released"], 1)],
+    ids=["mix, ohem", "supervised", "cross, warmed up half-way", "as released"],
+)  # fmt: skip
+def test_a_training_whose_step_is_one_graph_learns_the_same(settings: Mapping[str, Any], count: int) -> None:
+    run = LocalRun(device=torch.device("cpu"))
+    one = train(tiny_config({**GRAPH, **settings}), run).student.state_dict()
+    assert graphs() == count
+    other = train(tiny_config({**METHOD, **settings}), run).student.state_dict()
+    # float32, added up in another order over six steps.
+    assert [name for name in one if not torch.allclose(one[name], other[name], rtol=1e-3, atol=1e-5)] == []
+
+
+@pytest.mark.usefixtures("traced")
+def test_one_graph_serves_trials_that_differ_in_numbers_alone() -> None:
+    def trained(trial: int) -> TrainState:
+        share = (trial + 1) / 20
+        strong = {f"augment.strong.{name}": share for name in ("jitter", "blur", "flip", "shift")}
+        overrides = {**GRAPH, **searched(trial), **strong, "augment.strong.scale": (1 - share, 1 + share)}
+        return train(tiny_config(overrides), LocalRun(device=torch.device("cpu")))
+
+    first = trained(0)
+    for trial in range(1, 12):
+        trained(trial)
+    assert graphs() == 1
+    assert differences(first.state_dict(), trained(0).state_dict()) == []
+
+
+@pytest.mark.usefixtures("traced")
+def test_the_precision_of_cuda_can_be_set_within_a_graph() -> None:
+    config = tiny_config()
+
+    def double(values: torch.Tensor) -> torch.Tensor:
+        with compute.in_precision(config, torch.device("cuda")):
+            return 2 * values
+
+    assert compute.compiled(double, whole=True)(torch.ones(2)).tolist() == [2.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "workers", "given"),
+    [({}, 2, "2, 1 and false"), ({"compute.compile": True}, 1, "1, 1 and true"),
+     ({"schedule.accumulate": 2}, 1, "1, 2 and false")],
+)  # fmt: skip
+def test_a_step_that_cannot_be_one_graph_is_refused(settings: Mapping[str, Any], workers: int, given: str) -> None:
+    with pytest.raises(ConfigError, match=f"got {given}: change them"):
+        check_batches(tiny_config({**GRAPH, **settings}), workers)

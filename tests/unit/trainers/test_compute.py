@@ -9,7 +9,7 @@ import torch
 from reference.tiny import tiny_config
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from trainers import evaluate, loop
+from trainers import evaluate, loop, whole_step
 from trainers.compute import forward, in_precision, step_algorithms
 from trainers.local_run import LocalRun
 from trainers.loop import train
@@ -98,7 +98,7 @@ def test_algorithms_are_tried_out_in_steps_and_never_in_evaluations(
 ) -> None:
     steps: list[tuple[bool, ...]] = []
     evaluations: list[tuple[bool, ...]] = []
-    monkeypatch.setattr(loop, "css_step", watched(loop.css_step, steps))
+    monkeypatch.setattr(whole_step, "css_step", watched(whole_step.css_step, steps))
     monkeypatch.setattr(evaluate, "confusion_matrix", watched(evaluate.confusion_matrix, evaluations))
     config = tiny_config({"schedule.steps": 2, "schedule.evaluate_every": 1, "compute.deterministic": deterministic})
     train(config, LocalRun(device=CPU))
