@@ -48,7 +48,7 @@ class SampleDraws(NamedTuple):
 
 
 def draw_samples(
-    num_classes: int, config: LossConfig, generator: torch.Generator | None, device: torch.device, world_size: int = 1
+    num_classes: int, config: LossConfig, generator: torch.Generator, device: torch.device, world_size: int = 1
 ) -> SampleDraws:
     """Draw what `contrastive_loss` chooses its samples by.
 
