@@ -70,5 +70,10 @@ def write_config(path: Path, preset: str, settings: Mapping[str, Any], notes: It
         notes: a line each.
     """
     above = "".join(f"# {line}\n" for line in notes)
-    values = yaml.safe_dump({"preset": preset, **settings}, sort_keys=False, allow_unicode=True)
-    write_whole(path, above + values)
+    entries = [
+        # lists and mappings in a line, as people write them
+        yaml.safe_dump({name: value}, default_flow_style=None if value and isinstance(value, list | tuple | dict) else False,
+                       width=120, allow_unicode=True)
+        for name, value in {"preset": preset, **settings}.items()
+    ]  # fmt: skip
+    write_whole(path, above + "".join(entries))

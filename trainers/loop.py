@@ -126,9 +126,8 @@ class Meter:
         if self.steps:
             local = torch.stack([*self.losses.values(), *self.statistics.values()]) / self.steps
             (losses,) = sum_over_ranks([local[: len(self.losses)]], self.run.world_size)
-            values = torch.cat(
-                [losses, local[len(self.losses) :]]
-            ).tolist()  # waits for the device, and so for the steps
+            # Reading the values waits for the device, and so for the steps.
+            values = torch.cat([losses, local[len(self.losses) :]]).tolist()
             metrics |= dict(zip(names, values, strict=True))
             metrics["time/step_s"] = (time.perf_counter() - self.since) / self.steps
         if self.first_step is not None:
