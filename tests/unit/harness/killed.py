@@ -22,7 +22,8 @@ import pytest
 from invented.scalings import sample
 from mlflow.exceptions import MlflowException
 
-from harness import api, run_folder, session
+from harness import run_folder, session
+from harness.api import trainings
 from harness.cluster import Slots
 from harness.event_log import Operation, Outbox
 from harness.gangs import jobs
@@ -236,10 +237,10 @@ class World:
         for module in (source, run_folder):
             patch.setattr(module, "git_sha", lambda *_: "abc")
         slots = Slots(1, "CPU")
-        for module in (api, session):
+        for module in (trainings, session):
             patch.setattr(module, "ray_session", lambda *_, **__: nullcontext())
             patch.setattr(module, "cluster_slots", lambda: slots)
-            patch.setattr(module, "local_slots", lambda: slots)
+            patch.setattr(module, "local_slots", lambda: slots, raising=False)
         patch.setattr(session, "NodeMetrics", lambda *_: nullcontext())
         patch.setattr(reports, "report_on", self._report)
         patch.setattr(session, "evaluate_runs", _evaluate_here)
