@@ -70,5 +70,8 @@ def write_config(path: Path, preset: str, settings: Mapping[str, Any], notes: It
         notes: a line each.
     """
     above = "".join(f"# {line}\n" for line in notes)
-    values = yaml.safe_dump({"preset": preset, **settings}, sort_keys=False, allow_unicode=True)
-    write_whole(path, above + values)
+    entries = []
+    for name, value in {"preset": preset, **settings}.items():
+        in_line = None if value and isinstance(value, list | tuple | dict) else False  # as people write them
+        entries.append(yaml.safe_dump({name: value}, default_flow_style=in_line, width=120, allow_unicode=True))
+    write_whole(path, above + "".join(entries))

@@ -32,7 +32,7 @@ from harness.run_folder import (
 )
 from harness.tables import Cell, Column, Table
 from harness.tracking.recorder import STATUS, STOP_REASON, replay
-from harness.tracking.stores import EXPERIMENT, OUTBOX, PARENT, find_runs, open_store, search_id_of
+from harness.tracking.stores import OUTBOX, PARENT, experiment_of, find_runs, open_store, search_id_of
 from harness.trials import Trial, TrialState
 from harness.tuning.config import SearchConfig, recorded_space
 from harness.tuning.objectives import Objective, parse_objectives
@@ -324,7 +324,7 @@ def _check_trials(records: Records, client: MlflowClient, by_trial: dict[int, li
 
 def _runs(client: MlflowClient, folder: Path) -> list[Run]:
     """Return what MLflow has of a run; by name where its outbox, which says what it is tagged with, is gone."""
-    experiment, search_id = client.get_experiment_by_name(EXPERIMENT), search_id_of(folder)
+    experiment, search_id = client.get_experiment_by_name(experiment_of(folder)), search_id_of(folder)
     condition = f"tags.`s4.search_id` = '{search_id}'" if search_id else f"tags.`s4.search` = '{folder.name}'"
     return list(find_runs(client, experiment.experiment_id, condition)) if experiment is not None else []
 

@@ -19,7 +19,8 @@ from harness.ablation.results import write_results as write_results_of
 from harness.ablation.run import evaluate_runs, gather, runs_table, verdicts
 from harness.ablation.run import lines as ablation_lines
 from harness.ablation.run import to_table as ablation_table
-from harness.ablation.tracking import record_outcomes, run_tags
+from harness.ablation.tracking import params_of as ablation_params
+from harness.ablation.tracking import record_outcomes, record_winner, run_tags
 from harness.cluster import allocate, cluster_slots, cores, local_slots
 from harness.connection import ray_session
 from harness.console import Console, Tally, program, show_progress
@@ -30,13 +31,22 @@ from harness.reporting.ablation.record import read_ablation
 from harness.reporting.best import write_best
 from harness.reporting.next_steps import next_commands, resume_command, storage_option, train_best
 from harness.reporting.record import read_or_rebuild
+from harness.reporting.records import (
+    differences_to,
+    params_of,
+    record_beginning,
+    record_best,
+    record_search,
+    record_verdict,
+    search_note,
+)
 from harness.reporting.results import FILES, Collector, Results, best_values, summary, to_table, write_results
-from harness.run_folder import PICTURE, REPRESENTATIONS, RunInfo, existing_folder, kind_of, read_run, sole_driver
+from harness.reporting.themes import DARK
+from harness.run_folder import PICTURE, RunInfo, existing_folder, kind_of, read_run, sole_driver
 from harness.tables import Column, Table
 from harness.tracking.node_metrics import NodeMetrics
 from harness.tracking.recorder import Delivery, MlflowRecorder, close_books, recording, replay, tags_of
-from harness.tracking.stores import OUTBOX, check_places
-from harness.tracking.views import Chart
+from harness.tracking.stores import EXPERIMENT, OUTBOX, check_places
 from harness.trials import Experiment, GangsBrokenError, TrialObserver, UnfinishedError
 from harness.tuning.objectives import Objective, parse_objectives
 from search_spaces import Space
@@ -63,6 +73,10 @@ class Session:
     space: Space | None = None
     earlier: History = field(default_factory=History)
     """What earlier sessions left."""
+    mlflow_experiment: str = EXPERIMENT
+    """Of a new run; one that goes on stays in its own."""
+    register: bool = False
+    """Whether the best teacher becomes a registered model."""
 
     def announce(self, *lines: str) -> None:
         """Say what begins, and where it goes."""
@@ -93,9 +107,13 @@ def record_session(session: Session, work: Callable[[Sequence[TrialObserver]], o
     )  # fmt: skip
     tags = tags_of(folder, info, session.experiment, **({"space": space.name} if space else {}))
     with recording(
-        folder, info, session.tracking_uri, tags, console, metric=objective.metric, maximise=objective.maximise
-    ) as recorder:
-        _record_inputs(recorder, session)
+        folder, info, session.tracking_uri, tags, console, metric=objective.metric, maximise=objective.maximise,
+        mlflow_experiment=session.mlflow_experiment,
+        params=params_of(info, space), trial_tags=differences_to(space.baseline) if space else None,
+    ) as recorder:  # fmt: skip
+        record_beginning(recorder, session.experiment, folder, info.config)
+        if space is not None:
+            recorder.artifact("space.yaml", space.text)
         recorder.catch_up(earlier)
         try:
             with watching(recorder, tally, console) as progress:
@@ -111,10 +129,15 @@ def record_session(session: Session, work: Callable[[Sequence[TrialObserver]], o
             )  # fmt: skip
             try:
                 write_results(folder, results)
-                _record_outputs(recorder, session, results)
+                reported = {name for trial in collector.trials.values() for name in trial.metrics}
+                record_search(recorder, folder, info, space, results, reported)
+                if session.register:
+                    console.say(record_best(recorder, folder, session.experiment, results, collector.trials))
             except OSError as error:  # a full disk: how the session ended must be said all the same
                 console.say(f"results cannot be written into {folder}: {error}")
         page = leave_report(folder, recorder, console) if report else None
+        if page is not None:
+            recorder.note(search_note(results, report=True))
     show(results, folder, console)
     if page is not None:
         console.say(f"report: {page}")
@@ -137,6 +160,8 @@ def ablate_session(
     address: str,
     observers: Sequence[TrialObserver] = (),
     report: bool = True,
+    mlflow_experiment: str = EXPERIMENT,
+    register: bool = False,
 ) -> Ablation:
     """Train what is missing of an ablation, evaluate, write down and record what came of it, and show it.
 
@@ -145,7 +170,7 @@ def ablate_session(
         KeyboardInterrupt: it was interrupted.
     """
     ablation = _finished(folder, request, metric)
-    if ablation is not None and recorded_to_the_end(folder):
+    if ablation is not None and recorded_to_the_end(folder) and not register:
         send_left(folder, tracking_uri, console)
         console.say(
             f"{folder.name} is finished: nothing to train{'' if request.confirms else '; more seeds can be asked for'}"
@@ -166,11 +191,11 @@ def ablate_session(
             tags = {"confirms": request.confirms.search, "objective": metric}
         with recording(
             folder, info, tracking_uri, tags_of(folder, info, experiment, **tags), console, metric=request.watched,
-            trial_tags=lambda trial: run_tags(request, trial),
+            mlflow_experiment=mlflow_experiment,
+            params=ablation_params(request, metric), trial_tags=lambda trial: run_tags(request, trial),
             trial_name=lambda trial: request.runs[trial.number].label,
         ) as recorder:  # fmt: skip
-            experiment.record_inputs(recorder, folder, val=True)
-            recorder.artifact("config.yaml", yaml.safe_dump(dict(info.config), sort_keys=False))
+            record_beginning(recorder, experiment, folder, info.config, val=True)
             variants = {variant.name: dict(variant.overrides) for variant in request.variants}
             recorder.artifact("plan.yaml", request.plan_text or yaml.safe_dump({"variants": variants}, sort_keys=False))
             left = len(request.runs) - sum(trial.state.over for trial in earlier)
@@ -199,7 +224,10 @@ def ablate_session(
             ablation = gather(folder, request, metric, tracking_uri, late)
             write_results_of(folder, ablation)
             record_outcomes(recorder, folder, ablation)
+            if register:
+                console.say(record_winner(recorder, folder, ablation))
             page = leave_report(folder, recorder, console) if report else None
+            record_verdict(recorder, folder, ablation, report=page is not None)
     if page is not None:
         console.say(f"report: {page}")
     return ablation
@@ -223,7 +251,7 @@ def show_ablation(ablation: Ablation, storage: Path, console: Console) -> None:
     folder = storage.resolve() / ablation.name
     show_table(ablation, folder, console)
     console.say(f"next: {next_commands(folder, ablation.tracking_uri, program())}")
-    console.result({**ablation.to_dict(), "folder": str(folder)})
+    console.result({**ablation.to_dict(), "doubts": doubts(ablation), "folder": str(folder)})
 
 
 def show_table(ablation: Ablation, folder: Path, console: Console) -> None:
@@ -243,7 +271,7 @@ def show_scores(ablation: Ablation, out: Path | None, console: Console) -> None:
     if out is not None and out.exists() and not (out / "report.html").exists():
         raise UsageError(f"--out must be a new folder or hold a report, {out} does not: name another, or remove it")
     console.table(ablation_table(ablation))
-    for line in verdicts(ablation):
+    for line in (*verdicts(ablation), *doubts(ablation)):
         console.say(line)
     data = ablation.to_dict()
     if out is not None:
@@ -292,7 +320,9 @@ def show_noise(ablation: Ablation, storage: Path, console: Console) -> None:
         console.say(line)
     folder, metrics = storage.resolve() / ablation.name, {noise.metric: noise.to_dict() for noise in spreads}
     base = ablation.request.base
-    console.result({"name": ablation.name, "preset": base, "folder": str(folder), "metrics": metrics})
+    console.result({
+        "name": ablation.name, "preset": base, "folder": str(folder), "metrics": metrics, "doubts": doubts(ablation),
+    })  # fmt: skip
 
 
 def recorded_to_the_end(folder: Path) -> bool:
@@ -380,7 +410,8 @@ def leave_report(folder: Path, recorder: MlflowRecorder, console: Console) -> Pa
     try:
         files = report_on(folder)
         for file in files:
-            recorder.file(file, folder=file.parent.relative_to(folder).as_posix())
+            if file.parent.name != "figures" or (file.suffix == ".png" and not file.stem.endswith(f"-{DARK.name}")):
+                recorder.file(file, folder=file.parent.relative_to(folder).as_posix())
     except (Exception, KeyboardInterrupt) as error:
         why = " ".join(str(error).split()) or type(error).__name__
         console.say(f"no report: {why}; s4 report {folder.name} tries again")
@@ -425,25 +456,3 @@ def report_again(storage: Path, name: str, console: Console) -> Path:
                     "its records")  # fmt: skip
     console.result({**data, "report": str(page)})
     return page
-
-
-def _record_inputs(recorder: MlflowRecorder, session: Session) -> None:
-    session.experiment.record_inputs(recorder, session.folder)
-    recorder.artifact("config.yaml", yaml.safe_dump(dict(session.info.config), sort_keys=False))
-    if session.space is not None:
-        recorder.artifact("space.yaml", session.space.text)
-
-
-def _record_outputs(recorder: MlflowRecorder, session: Session, results: Results) -> None:
-    if session.space is not None:
-        metric = session.objectives[0].metric
-        charts = [metric, "train/loss/total", "quality/mix/miou", "quality/logit/miou", "health/predicted_entropy"]
-        order = f"best/{metric.replace('/', '_')}"
-        recorder.view("runs", "tags.`s4.kind` = 'trial'", order, [Chart(name, "LINE") for name in charts])
-    if (best := write_best(session.folder, session.info, results)) is not None:
-        recorder.artifact(best.name, best.read_text(encoding="utf-8"))
-    for file in ("results.csv", "results.md"):
-        recorder.artifact(file, (session.folder / file).read_text(encoding="utf-8"))
-    for picture in (PICTURE, REPRESENTATIONS):
-        if (session.folder / picture).exists():
-            recorder.file(session.folder / picture)

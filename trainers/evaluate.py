@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from trainers.compute import forward
+from trainers.compute import any_shapes, forward
 from trainers.config import TrainConfig
 from trainers.css.pseudo_labels import upsample
 from trainers.data.source import ImageSource
@@ -69,6 +69,7 @@ def evaluate(model: nn.Module, source: ImageSource, config: TrainConfig, run: Ru
     return {f"{prefix}/miou": scores.miou, **per_class}
 
 
+@any_shapes()
 def evaluate_state(state: TrainState, splits: Splits, config: TrainConfig, run: Run) -> dict[str, float]:
     """Return a report's metrics of a state: `dev/...` of the network that is scored, `quality/...` and `health/...`.
 

@@ -18,6 +18,7 @@ from trainers.errors import ConfigError, DataError
 from trainers.randomness import generator
 from trainers.run import Run
 from trainers.targets import Batch, StepContext
+from trainers.transfer import send
 
 
 class _Stored(NamedTuple):
@@ -96,13 +97,19 @@ def check_batches(config: TrainConfig, world_size: int) -> None:
     """Refuse batches that cannot be made: not shared evenly by the ranks and a rank's parts, or of several sizes.
 
     Raises:
-        ConfigError: a batch is not a multiple of the number of ranks times `schedule.accumulate`, or images of
-            different sizes are not cropped to one.
+        ConfigError: a batch is not a multiple of the number of ranks times `schedule.accumulate`, images of different
+            sizes are not cropped to one, or a step that is to be one graph has several ranks or parts.
     """
     if config.data.image_shape is None and config.augment.weak.crop is None:
         raise ConfigError(
             f"augment.weak.crop must be a height and width for {config.data.name}, whose images differ in size, got "
             "none: set it, for example to [512, 512]"
+        )
+    parts, compiled = config.schedule.accumulate, config.compute.compile
+    if config.compute.graph and (world_size, parts, compiled) != (1, 1, False):
+        raise ConfigError(
+            "compute.graph must have one worker, schedule.accumulate=1 and compute.compile=false, got "
+            f"{world_size}, {parts} and {str(compiled).lower()}: change them, or set compute.graph=false"
         )
     shares = world_size * config.schedule.accumulate
     for name in ("labelled_batch", "unlabelled_batch"):
@@ -167,17 +174,14 @@ def numbered_groups(
             rows = (samples.sizes == torch.tensor([height, width])).all(dim=1)
             group = Group(
                 to_images(samples.images[rows, :, :height, :width], run.device),
-                samples.labels[rows, :height, :width].to(run.device, torch.int64),
+                send(samples.labels[rows, :height, :width], run.device).long(),
             )
             yield [chosen[row] for row in rows.nonzero().flatten().tolist()], group
 
 
 def to_images(images: Tensor, device: torch.device) -> Tensor:
     """Move stored images [N, 3, H, W] uint8 to the device, as float32 in [0, 1] and channels_last."""
-    if device.type == "cuda":
-        images = images.pin_memory()
-    moved = images.to(device, non_blocking=True)
-    return moved.to(torch.float32, memory_format=torch.channels_last).div_(255.0)
+    return send(images, device).to(torch.float32, memory_format=torch.channels_last).div_(255.0)
 
 
 @lru_cache(maxsize=16)  # the current and the next epoch of a few purposes
@@ -198,25 +202,24 @@ def _read(splits: Splits, config: TrainConfig, context: StepContext) -> _Stored:
 
 
 def _to_batch(stored: _Stored, config: TrainConfig, context: StepContext, device: torch.device) -> Batch:
-    images, labels = _augment(stored.labelled, "labelled", config, context, device)
+    labels = send(stored.labelled.labels, device).long()
+    images, labels = _augment(stored.labelled, labels, "labelled", config, context)
     if stored.unlabelled is None:
         return Batch(images, labels, None)
-    # What truth there may be stays here: zeros become 255 outside of the image.
-    blank = stored.unlabelled._replace(labels=torch.zeros_like(stored.unlabelled.labels))
-    unlabelled, outside = _augment(blank, "unlabelled", config, context, device)
+    # What truth there may be stays on the host: zeros become 255 outside of the image.
+    blank = torch.zeros(stored.unlabelled.labels.shape, dtype=torch.int64, device=device)
+    unlabelled, outside = _augment(stored.unlabelled, blank, "unlabelled", config, context)
     return Batch(images, labels, unlabelled, outside != IGNORE)
 
 
 def _augment(
-    samples: Samples, purpose: str, config: TrainConfig, context: StepContext, device: torch.device
+    samples: Samples, labels: Tensor, purpose: str, config: TrainConfig, context: StepContext
 ) -> tuple[Tensor, Tensor]:
-    maps = {
-        "image": to_images(samples.images, device),
-        "label": samples.labels.to(device, torch.int64, non_blocking=True),
-    }
-    sizes = samples.sizes.to(device, torch.float32) if samples.padded else None
+    """Return images and labels, both on the device of the labels."""
+    maps = {"image": to_images(samples.images, labels.device), "label": labels}
+    sizes = send(samples.sizes, labels.device).float() if samples.padded else None
     weak, labelled = config.augment.weak, config.augment.labelled
-    seed, step, rank, world_size, _ = context
+    seed, step, rank, world_size = context[:4]
     if purpose == "unlabelled" or labelled is None:
         maps = weak_augment(maps, weak, seed, purpose, step, rank, world_size, sizes)
     else:

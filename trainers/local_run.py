@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trainers.checkpoint import save_checkpoint
+from trainers.errors import ConfigError
 from trainers.run import Checkpointable, Decision
 
 Listener = Callable[[Mapping[str, float]], Decision | None]
@@ -101,11 +102,24 @@ def default_device() -> torch.device:
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Join the group that torchrun describes in the environment; do nothing where there is none."""
+    """Join the group that torchrun describes in the environment; do nothing where there is none.
+
+    Raises:
+        ConfigError: there are more processes than GPUs on this machine.
+    """
     if "WORLD_SIZE" not in os.environ:
         yield
         return
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    device = default_device()
+    if device.type == "cuda":
+        if device.index >= (gpus := torch.cuda.device_count()):
+            raise ConfigError(
+                f"each process must have a GPU of its own, got LOCAL_RANK {device.index} and {gpus} GPUs: start at "
+                f"most {gpus} processes on this machine"
+            )
+        # Before any collective: those of objects take the current device, which is cuda:0 on every rank.
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield
     finally:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from trainers.checkpoint import load_checkpoint
 from trainers.class_weights import with_counted_weights
+from trainers.compute import step_algorithms
 from trainers.config import TrainConfig
 from trainers.data.splits import open_splits
 from trainers.distributed import sum_over_ranks
@@ -18,8 +19,9 @@ from trainers.loader import BatchLoader, check_batches, load_batch
 from trainers.run import Decision, Run
 from trainers.schedules import cross_warmup_steps, loss_weights
 from trainers.state import TrainState
-from trainers.step import StepOutput, css_step
+from trainers.step import StepOutput
 from trainers.targets import StepContext
+from trainers.whole_step import step_of
 
 
 def train(config: TrainConfig, run: Run) -> TrainState:
@@ -41,17 +43,18 @@ def train(config: TrainConfig, run: Run) -> TrainState:
         state.load_state_dict(load_checkpoint(checkpoint))
     steps = config.schedule.steps
     warmup = cross_warmup_steps(config.css, config.schedule, len(splits.labelled), len(splits.unlabelled))
-    counted = with_counted_weights(config)
+    step = step_of(with_counted_weights(config), run)
     meter = Meter(run)
     if state.step == steps:  # interrupted between the last step and its report
         run.report(meter.read(state) | evaluate_state(state, splits, config, run), state)
     state.mark_report()  # states are saved at reports
-    with BatchLoader(splits, config, run.rank, run.world_size, run.device) as loader:
+    loading = BatchLoader(splits, config, run.rank, run.world_size, run.device)
+    with step_algorithms(config, run.device), loading as loader:
         while state.step < steps:
             context = StepContext(config.seed, state.step, run.rank, run.world_size, warming_up=state.step < warmup)
             batch = loader.load(state.step)
             weights = loss_weights(config.loss, state.step, steps)
-            for part in css_step(state.wrapped, state.teacher, state.prototypes, batch, counted, context):
+            for part in step(state.wrapped, state.teaching, state.prototypes, batch, context):
                 loss = part.weighted(weights)
                 # Gradients are averaged over the ranks, losses are parts of a sum.
                 state.accumulate(loss * run.world_size)
@@ -80,9 +83,10 @@ def warm_up(config: TrainConfig, run: Run) -> None:
     context = StepContext(config.seed, 0, run.rank, run.world_size)
     batch = load_batch(splits, config, context, run.device)
     weights = loss_weights(config.loss, 0, config.schedule.steps)
-    counted = with_counted_weights(config)
-    for part in css_step(state.wrapped, state.teacher, state.prototypes, batch, counted, context):
-        state.accumulate(part.weighted(weights))
+    step = step_of(with_counted_weights(config), run)
+    with step_algorithms(config, run.device):
+        for part in step(state.wrapped, state.teaching, state.prototypes, batch, context):
+            state.accumulate(part.weighted(weights))
     state.advance(part.prototypes)
 
 
@@ -117,15 +121,15 @@ class Meter:
         Raises:
             DivergedError: one of them is not finite.
         """
-        seconds = time.perf_counter() - self.since
         names = [f"train/loss/{name}" for name in self.losses] + [f"train/{name}" for name in self.statistics]
         metrics = {"step": float(state.step), "finished": float(state.step == state.config.schedule.steps)}
         if self.steps:
             local = torch.stack([*self.losses.values(), *self.statistics.values()]) / self.steps
             (losses,) = sum_over_ranks([local[: len(self.losses)]], self.run.world_size)
+            # Reading the values waits for the device, and so for the steps.
             values = torch.cat([losses, local[len(self.losses) :]]).tolist()
             metrics |= dict(zip(names, values, strict=True))
-            metrics["time/step_s"] = seconds / self.steps
+            metrics["time/step_s"] = (time.perf_counter() - self.since) / self.steps
         if self.first_step is not None:
             metrics["time/first_step_unix"] = self.first_step
         self.losses, self.statistics, self.steps, self.since = {}, {}, 0, time.perf_counter()

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainers.compute import in_precision, in_steps
 from trainers.config import OptimizerConfig, TrainConfig
 from trainers.css.prototypes import Prototypes
 from trainers.distributed import average_buffers
@@ -35,17 +36,16 @@ class TrainState:
         self.step = 0
         self.student = build_model(config.model, config.num_classes, derive_seed(config.seed, "model"), run.device)
         self.teacher = make_teacher(self.student).train(config.ema.teacher_norm == "train")
-        if config.compute.compile:
-            self.student.compile()
-            self.teacher.compile()
         self.prototypes = Prototypes.empty(config.num_classes, config.model.representation_dim, run.device)
         self.prototypes_at_report = self.prototypes
         """As they were at the last report, from which drift is measured."""
         self.snapshots: list[Snapshot] = []
         """Representations at earlier reports; for pictures alone."""
         self.optimizer = make_optimizer(self.student, config.optimizer)
-        self.wrapped: nn.Module = run.wrap(self.student)
-        """The student as it is called in training, with gradients averaged over ranks."""
+        self.wrapped: nn.Module = run.wrap(in_steps(self.student, config))
+        """The student as steps call it, with gradients averaged over ranks."""
+        self.teaching: nn.Module = in_steps(self.teacher, config)
+        """The teacher as steps call it."""
 
     @property
     def scored(self) -> nn.Module:
@@ -54,7 +54,8 @@ class TrainState:
 
     def accumulate(self, loss: Tensor) -> None:
         """Add the gradients of this loss to those of the step."""
-        loss.backward()  # type: ignore[no-untyped-call]
+        with in_precision(self.config, loss.device):
+            loss.backward()  # type: ignore[no-untyped-call]
 
     def advance(self, prototypes: Prototypes) -> None:
         """Take one optimizer step down the gradients, move the teacher, take over the prototypes."""
@@ -155,10 +156,12 @@ def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float, own_
     """
     averaged: list[Tensor] = list(teacher.parameters())
     latest: list[Tensor] = list(student.parameters())
+    counters: list[Tensor] = []
+    counted: list[Tensor] = []
     for of_teacher, of_student in () if own_buffers else zip(teacher.buffers(), student.buffers(), strict=True):
-        if of_teacher.is_floating_point():
-            averaged.append(of_teacher)
-            latest.append(of_student)
-        else:
-            of_teacher.copy_(of_student)
+        floating = of_teacher.is_floating_point()
+        (averaged if floating else counters).append(of_teacher)
+        (latest if floating else counted).append(of_student)
     torch._foreach_lerp_(averaged, latest, 1.0 - momentum)
+    if counters:
+        torch._foreach_copy_(counters, counted)

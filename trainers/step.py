@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from trainers.compute import as_configured, forward
 from trainers.config import TrainConfig
-from trainers.css.contrast import PixelPool, build_pool, contrastive_loss
+from trainers.css.contrast import PixelPool, SampleDraws, build_pool, contrastive_loss, draw_samples
 from trainers.css.prototypes import (
     ClassSums,
     Prototypes,
@@ -102,7 +102,7 @@ def _part_output(
     # A split, whose gradient is put together at once; of slices, each would fill a map of zeros.
     on_labelled, on_strong = torch.split(logits, [labelled, logits.shape[0] - labelled])
 
-    supervised = _supervised(on_labelled, student_batch.labels, config)
+    supervised = _supervised(on_labelled, student_batch.labels, student_batch.class_weights, config)
     pixels = _contrast_pixels(output, student_batch, prototypes, config) if config.uses_prototypes else None
     reduced = _over_ranks(supervised, pixels, config, context)
     divisor = student_batch.supervised_divisor if reduced.supervised is None else reduced.supervised * parts
@@ -199,12 +199,12 @@ def _over_ranks(supervised: LossSum, pixels: _Pixels | None, config: TrainConfig
     return _Reduced(divisor, hard, valid, None if pixels.sums is None else ClassSums(next(totals), next(totals)))
 
 
-def _supervised(logits: Tensor, labels: Tensor, config: TrainConfig) -> LossSum:
+def _supervised(logits: Tensor, labels: Tensor, weights: Tensor | None, config: TrainConfig) -> LossSum:
     loss = config.loss
     if loss.supervised == "ohem":
         ohem_loss = as_configured(hard_example_loss, config)
-        return ohem_loss(logits, labels, loss.ohem_threshold, loss.ohem_min_kept, loss.weights, loss.ohem_scope)
-    return as_configured(supervised_loss, config)(logits, labels, loss.weights)
+        return ohem_loss(logits, labels, loss.ohem_threshold, loss.ohem_min_kept, weights, loss.ohem_scope)
+    return as_configured(supervised_loss, config)(logits, labels, weights)
 
 
 def _unsupervised(logits: Tensor, targets: Targets, config: TrainConfig) -> LossSum:
@@ -223,19 +223,21 @@ def _contrast(
 ) -> Tensor:
     """Return this rank's and part's share of L_c: anchors and negatives are its own pixels."""
     parts = config.schedule.accumulate
-    draws = generator(
-        context.seed,
-        "contrast",
-        context.step,
-        context.rank + context.world_size * index,
-        device=output.representations.device,
-    )
+    drawn = context.draws
+    draws = drawn.contrast if drawn else draw_contrast(config, context, output.representations.device, index)
     per_class = contrastive_loss(
         output.representations, pool, prototypes, hard, config.loss, draws, context.world_size * parts
     )
     # Only classes that have hard pixels count; the published code divides by all classes present.
     classes = ((hard > 0) & prototypes.seen).sum().clamp(min=1)
     return per_class.sum() / (classes * parts)
+
+
+def draw_contrast(config: TrainConfig, context: StepContext, device: torch.device, index: int = 0) -> SampleDraws:
+    """Draw the samples of L_c for a part of a rank's step."""
+    draws = generator(context.seed, "contrast", context.step, context.rank + context.world_size * index, device=device)
+    ranks = context.world_size * config.schedule.accumulate
+    return draw_samples(config.num_classes, config.loss, draws, device, ranks)
 
 
 def _gradients_stay_local(student: nn.Module, local: bool) -> AbstractContextManager[None]:

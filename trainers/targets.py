@@ -7,14 +7,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from trainers.augment.pipeline import strong_augment
+from trainers.augment.pipeline import StrongDraws, strong_augment
 from trainers.compute import as_configured, forward
 from trainers.config import IGNORE, TrainConfig
+from trainers.css.contrast import SampleDraws
 from trainers.css.prototypes import ClassSums, Prototypes, class_sums
 from trainers.css.pseudo_labels import Targets, collaborate, downsample_labels, logit_targets, pseudo_labels
 from trainers.css.supervision import supervised_divisor, unsupervised_divisor
 from trainers.distributed import sum_over_ranks
 from trainers.models.heads import Dense
+from trainers.transfer import send
 
 
 class Batch(NamedTuple):
@@ -30,6 +32,13 @@ class Batch(NamedTuple):
     """[U, H, W] bool, where `unlabelled` shows its image and not what lies around it; none: everywhere."""
 
 
+class StepDraws(NamedTuple):
+    """Random numbers of a step, on the device."""
+
+    strong: StrongDraws
+    contrast: SampleDraws
+
+
 class StepContext(NamedTuple):
     """Step and rank; with the seed, all that its randomness depends on."""
 
@@ -39,6 +48,8 @@ class StepContext(NamedTuple):
     world_size: int = 1
     warming_up: bool = False
     """Whether `cross` still takes all labels from the logits."""
+    draws: StepDraws | None = None
+    """The random numbers of a step of one part, where it is not to draw them itself."""
 
 
 class StudentBatch(NamedTuple):
@@ -48,6 +59,8 @@ class StudentBatch(NamedTuple):
     """[N, 3, H, W], labelled."""
     labels: Tensor
     """[N, H, W]."""
+    class_weights: Tensor | None
+    """Of L_s, [K]; none: all are 1."""
     strong: Tensor | None
     """Strongly augmented unlabelled images [U, 3, H, W]; none where no loss reads them."""
     targets: Targets | None
@@ -83,16 +96,18 @@ def make_targets(
 
     All ranks make one collective: two divisors and, where prototypes are the teacher's, K x (D + 1) numbers.
     """
-    divisor = supervised_divisor(batch.labels, config.loss.weights)
+    numbers = config.loss.weights
+    weights = None if numbers is None else send(torch.as_tensor(numbers), batch.labels.device)
+    divisor = supervised_divisor(batch.labels, weights)
     if batch.unlabelled is None:
         (divisor,) = sum_over_ranks([divisor], context.world_size)
-        return StudentBatch(batch.images, batch.labels, None, None, divisor, torch.zeros_like(divisor), None)
+        return StudentBatch(batch.images, batch.labels, weights, None, None, divisor, torch.zeros_like(divisor), None)
     targets, sums = _label(teacher, prototypes, batch, batch.unlabelled, config, context)
     images, targets = _augment(batch.unlabelled, targets, config, context)
     local = [divisor, unsupervised_divisor(targets.logit_target, targets.confidence, config)]
     reduced = sum_over_ranks([*local, *(sums or ())], context.world_size)
     total_sums = None if sums is None else ClassSums(*reduced[2:])
-    return StudentBatch(batch.images, batch.labels, images, targets, reduced[0], reduced[1], total_sums)
+    return StudentBatch(batch.images, batch.labels, weights, images, targets, reduced[0], reduced[1], total_sums)
 
 
 def valid_labels(labels: Tensor, targets: Targets, config: TrainConfig, size: tuple[int, int]) -> Tensor:
@@ -157,5 +172,6 @@ def _augment(unlabelled: Tensor, targets: Targets, config: TrainConfig, context:
         context.step,
         context.rank,
         context.world_size,
+        None if context.draws is None else context.draws.strong,
     )
     return maps["image"], Targets(maps["label"], maps["label_representation"], maps["confidence"], maps["indicator"])

@@ -8,8 +8,21 @@ from typing import Annotated
 import typer
 
 from harness.cli.help import RECORDS, WHAT
-from harness.cli.options import Address, Gangs, Json, Preset, Settings, Storage, TrackingUri, Workers, runs_here
+from harness.cli.options import (
+    Address,
+    Gangs,
+    Json,
+    MlflowExperiment,
+    Preset,
+    Register,
+    Settings,
+    Storage,
+    TrackingUri,
+    Workers,
+    runs_here,
+)
 from harness.console import open_console
+from harness.tracking.stores import EXPERIMENT
 from trainers.errors import UsageError
 from trainers.overrides import parse_settings
 
@@ -67,6 +80,8 @@ def ablate(
     address: Address = "local",
     storage: Storage = Path("runs"),
     tracking_uri: TrackingUri = None,
+    experiment: MlflowExperiment = EXPERIMENT,
+    register: Register = False,
     as_json: Json = False,
 ) -> None:
     """Train variants of a config with the same seeds to the same horizon, and compare them pair by pair.
@@ -92,7 +107,8 @@ def ablate(
             preset, plan=plan, seeds=parse_seeds(seeds),
             only=[word.strip() for words in only or () for word in words.split(",")], vary_data=vary_data,
             metric=metric, settings=parse_settings(settings or []), name=name, workers=workers, gangs=gangs,
-            storage=storage, tracking_uri=tracking_uri, address=address, dry_run=dry_run, console=console,
+            storage=storage, tracking_uri=tracking_uri, mlflow_experiment=experiment, address=address,
+            dry_run=dry_run, register=register, console=console,
         )  # fmt: skip
         if dry_run:
             from harness.planning import ablation_cost
@@ -120,6 +136,7 @@ def noise(
     address: Address = "local",
     storage: Storage = Path("runs"),
     tracking_uri: TrackingUri = None,
+    experiment: MlflowExperiment = EXPERIMENT,
     as_json: Json = False,
 ) -> None:
     """Train one config with several seeds: their spread, and how many seeds it takes to see a difference.
@@ -135,7 +152,8 @@ def noise(
 
         ablation = api.noise(
             preset, seeds=parse_seeds(seeds), vary_data=vary_data, settings=parse_settings(settings or []), name=name,
-            workers=workers, gangs=gangs, storage=storage, tracking_uri=tracking_uri, address=address,
+            workers=workers, gangs=gangs, storage=storage, tracking_uri=tracking_uri, mlflow_experiment=experiment,
+            address=address,
             console=console,
         )  # fmt: skip
         session.show_noise(ablation, storage, console)
@@ -160,6 +178,7 @@ def confirm(
     address: Address = "local",
     storage: Storage = Path("runs"),
     tracking_uri: TrackingUri = None,
+    experiment: MlflowExperiment = EXPERIMENT,
     as_json: Json = False,
 ) -> None:
     """Train a search's best configurations and its baseline again, with paired seeds, to the full horizon.
@@ -176,7 +195,8 @@ def confirm(
 
         ablation = api.confirm(
             search, top=top, seeds=parse_seeds(seeds), vary_data=vary_data, workers=workers, gangs=gangs, name=name,
-            storage=storage, tracking_uri=tracking_uri, address=address, console=console,
+            storage=storage, tracking_uri=tracking_uri,
+            mlflow_experiment=experiment, address=address, console=console,
         )  # fmt: skip
         session.show_ablation(ablation, storage, console)
     if ablation.chosen is None:

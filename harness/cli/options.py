@@ -66,6 +66,19 @@ Json = Annotated[
     bool,
     typer.Option("--json", help="One JSON object on stdout; what is for people on stderr.", rich_help_panel=RECORDS),
 ]
+MlflowExperiment = Annotated[
+    str,
+    typer.Option(
+        "--experiment", metavar="NAME", envvar="MLFLOW_EXPERIMENT_NAME", show_envvar=False, rich_help_panel=RECORDS,
+        help="MLflow's, of a new run; default: $MLFLOW_EXPERIMENT_NAME, or s4.",
+    ),
+]  # fmt: skip
+Register = Annotated[
+    bool,
+    typer.Option(
+        "--register", help="Make the best teacher MLflow's model s4-NAME, alias champion.", rich_help_panel=RECORDS
+    ),
+]
 
 GIVEN = ("COMMANDLINE", "ENVIRONMENT")
 

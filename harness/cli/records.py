@@ -131,7 +131,7 @@ def ui(
         s4 ui
         s4 ui css_quick-001 --port 5001
     """
-    from harness.tracking.views import serve
+    from harness.tracking.pages import serve
 
     if name is not None:
         named_folder(Path(), name)  # refuses what is no name

@@ -12,6 +12,7 @@ from harness.cli.help import RESOURCES
 from harness.cli.options import (
     Address,
     Json,
+    MlflowExperiment,
     Name,
     Preset,
     Settings,
@@ -22,6 +23,7 @@ from harness.cli.options import (
 from harness.console import open_console
 from harness.experiment import CssExperiment
 from harness.run_folder import existing_folder, named_folder
+from harness.tracking.stores import EXPERIMENT
 from harness.tuning.config import WORKERS
 from trainers.errors import UsageError
 from trainers.overrides import parse_settings
@@ -107,6 +109,7 @@ def scale(
     address: Address = "local",
     storage: Storage = Path("runs"),
     tracking_uri: TrackingUri = None,
+    experiment: MlflowExperiment = EXPERIMENT,
     as_json: Json = False,
 ) -> None:
     """Measure how training scales with workers: speed, efficiency, communication, input, bytes, memory; and predict.
@@ -127,7 +130,7 @@ def scale(
                 CssExperiment.of(preset, parse_settings(settings or [])), mode, counts, steps, blocks, warmup, repeats
             )
             try:
-                run_scaling(request, storage, name, address, tracking_uri, console)
+                run_scaling(request, storage, name, address, tracking_uri, console, experiment)
             except MeasurementError as error:
                 console.say(f"failed: {error}")
                 raise typer.Exit(1) from None

@@ -8,8 +8,21 @@ from typing import Annotated
 import typer
 
 from harness.cli.help import RESOURCES, WHAT
-from harness.cli.options import Address, Json, Name, Preset, Resume, Settings, Storage, TrackingUri, given_options
+from harness.cli.options import (
+    Address,
+    Json,
+    MlflowExperiment,
+    Name,
+    Preset,
+    Register,
+    Resume,
+    Settings,
+    Storage,
+    TrackingUri,
+    given_options,
+)
 from harness.console import open_console
+from harness.tracking.stores import EXPERIMENT
 from trainers.overrides import parse_settings
 
 
@@ -39,6 +52,8 @@ def train(
     address: Address = "local",
     storage: Storage = Path("runs"),
     tracking_uri: TrackingUri = None,
+    experiment: MlflowExperiment = EXPERIMENT,
+    register: Register = False,
     as_json: Json = False,
 ) -> None:
     """Train one configuration, recorded like a trial of a search.
@@ -60,7 +75,7 @@ def train(
             preset if "preset" in given or not resume else None,
             settings=parse_settings(settings or []) if "settings" in given else None,
             method=method, workers=workers, name=name, resume=resume, storage=storage, tracking_uri=tracking_uri,
-            address=address, console=console,
+            mlflow_experiment=experiment, address=address, register=register, console=console,
         )  # fmt: skip
         console.result(results.to_dict())
     if results.best is None:

@@ -11,8 +11,10 @@ from harness.cli.help import LIMITS, RESOURCES, SAMPLER, WHAT
 from harness.cli.options import (
     Address,
     Json,
+    MlflowExperiment,
     Name,
     Preset,
+    Register,
     Resume,
     Settings,
     Storage,
@@ -21,6 +23,7 @@ from harness.cli.options import (
     options_of,
 )
 from harness.console import open_console
+from harness.tracking.stores import EXPERIMENT
 from harness.tuning.config import SearchConfig
 from trainers.overrides import parse_settings
 
@@ -46,6 +49,8 @@ def tune(
     address: Address = "local",
     storage: Storage = Path("runs"),
     tracking_uri: TrackingUri = None,
+    experiment: MlflowExperiment = EXPERIMENT,
+    register: Register = False,
     as_json: Json = False,
 ) -> None:
     """Search a space of hyperparameters: the baseline first, bad trials stopped early, all of it recorded.
@@ -65,7 +70,8 @@ def tune(
         results = api.search(
             preset if "preset" in given or not resume else None,
             settings=parse_settings(settings or []) if "settings" in given else None,
-            name=name, resume=resume, storage=storage, tracking_uri=tracking_uri, address=address, console=console,
+            name=name, resume=resume, storage=storage, tracking_uri=tracking_uri,
+            mlflow_experiment=experiment, address=address, register=register, console=console,
             **options,
         )  # fmt: skip
         console.result(results.to_dict())

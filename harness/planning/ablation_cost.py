@@ -20,14 +20,13 @@ from trainers.errors import UsageError
 from trainers.overrides import apply_overrides
 
 CARDS = {
-    "v100": (15.7, 15.7),
-    "a100": (312.0, 156.0),
-    "l40s": (362.0, 183.0),
-    "h100": (989.0, 495.0),
-    "h200": (989.0, 495.0),
+    "v100": {"bfloat16": 15.7, "tf32": 15.7, "float32": 15.7},
+    "a100": {"bfloat16": 312.0, "tf32": 156.0, "float32": 19.5},
+    "l40s": {"bfloat16": 362.0, "tf32": 183.0, "float32": 91.6},
+    "h100": {"bfloat16": 989.0, "tf32": 495.0, "float32": 67.0},
+    "h200": {"bfloat16": 989.0, "tf32": 495.0, "float32": 67.0},
 }
-"""Peak TFLOP/s of dense matrix products, by the makers' data sheets: bfloat16, and float32 as PyTorch's convolutions
-take it (TF32 where the card has it)."""
+"""Peak TFLOP/s of dense matrix products by `compute.precision`, by the makers' data sheets (the V100 has no others)."""
 REACHED = 0.2
 """Share of the peak that a training step reaches: an assumption, not a measurement."""
 
@@ -76,7 +75,7 @@ class AblationCost(NamedTuple):
     @property
     def peak(self) -> float:
         """Operations a second at the card's peak."""
-        return 1e12 * CARDS[self.card or ""][self.precision != "bfloat16"]
+        return 1e12 * CARDS[self.card or ""][self.precision]
 
     @property
     def device_s(self) -> float | None:

@@ -15,9 +15,11 @@ from harness.reporting.themes import Theme
 from harness.tables import Cell, Column, Data, Table, check_name
 
 __all__ = [
-    "Block", "Cell", "Column", "Commands", "Data", "Document", "Facts", "Figure", "Note", "Picture", "Section", "Table",
-    "Text",
+    "FOLDER", "PAGE", "Block", "Cell", "Column", "Commands", "Data", "Document", "Facts", "Figure", "Note", "Picture",
+    "Section", "Table", "Text",
 ]  # fmt: skip
+FOLDER, PAGE = "report", "report.html"
+"""Of a report: its folder in that of what it reports on, and its page there."""
 
 
 @dataclass(frozen=True)

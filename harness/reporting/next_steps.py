@@ -22,6 +22,8 @@ SCALE_OPTIONS = ("mode", "steps", "blocks", "warmup", "repeats")
 MORE = 2
 """Seeds that are proposed beside those that an ablation has."""
 
+RECORDS = "its records in MLflow: a description, a table, curves"
+
 
 def next_commands(folder: Path, tracking_uri: str, program: str = "s4") -> str:
     """Return the commands that show more of a run, in a line for a terminal."""
@@ -125,7 +127,7 @@ def _target(folder: Path) -> str:
 def _looks(folder: Path, report: str, tracking_uri: str) -> list[tuple[str, str]]:
     """Return the commands that show a run; the URI is empty where it is not known."""
     pages = f"s4 ui {shlex.quote(folder.name)}{_tracking_option(tracking_uri or None)}"
-    return [(f"s4 report {_target(folder)}", report), (pages, "its records in MLflow")]
+    return [(f"s4 report {_target(folder)}", report), (pages, RECORDS)]
 
 
 def ablate_command(ablation: Ablation, folder: Path, seeds: Sequence[int]) -> str:

@@ -14,7 +14,7 @@ from harness.reporting.document import Block, Column, Data, Facts, Figure, Note,
 from harness.reporting.figures import WORDS, legend, state_handles
 from harness.reporting.next_steps import beginning, confirm_command
 from harness.reporting.record import Record, lanes
-from harness.reporting.results import compared, to_table
+from harness.reporting.results import to_table
 from harness.reporting.themes import Theme
 from trainers.overrides import as_setting
 
@@ -22,26 +22,6 @@ LABELLED = 60
 """Spans up to which the timeline writes the numbers of trials."""
 MEDIANS = {"Start of a trial": "overhead/start_s", "A report": "overhead/report_s", "A step": "time/step_s"}
 """Metrics of which the report shows the median over trials of the median over reports, as the terminal does."""
-
-
-def lead(record: Record) -> str:
-    """Return the result in a sentence."""
-    results, best = record.results, record.results.best
-    if best is None or best.best is None:
-        begun = f"{len(results.rows)} {'was' if len(results.rows) == 1 else 'were'} begun"
-        return f"No trial reached the horizon of {results.horizon} steps yet; {begun}."
-    value = f"{results.metric} {best.best:.4f} at step {best.best_step}"
-    if results.kind == "train":
-        return f"The training reached {value} of {results.horizon}."
-    others = compared(results)
-    if results.baseline is best:
-        text = f"Nothing beat the {results.baseline_name}: trial 0 is the best with {value}"
-    else:
-        name = ", ours," if results.starts.get("ours") is best else ""
-        text = f"Trial {best.number}{name} is the best with {value}"
-        if not any(other.startswith(f"the {results.baseline_name}") for other in others):
-            others = [*others, f"the {results.baseline_name} did not reach the horizon"]
-    return f"{'; '.join([text, *others])}."
 
 
 def overview(record: Record) -> Section:

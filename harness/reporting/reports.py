@@ -16,14 +16,15 @@ from markupsafe import Markup, escape
 from harness.reporting.ablation.record import read_ablation
 from harness.reporting.ablation.report import ablation_document
 from harness.reporting.best import draw_best
-from harness.reporting.document import Document
+from harness.reporting.document import FOLDER, PAGE, Document
 from harness.reporting.figures import draw
 from harness.reporting.next_steps import search_steps, training_steps
-from harness.reporting.overview import faults, lead, leaderboard, overview, timing
+from harness.reporting.overview import faults, leaderboard, overview, timing
 from harness.reporting.parameters import parameters
 from harness.reporting.progress import pareto, progress
 from harness.reporting.pruning import pruning, rung_steps
 from harness.reporting.record import Record, read_record
+from harness.reporting.results import lead
 from harness.reporting.scaling import is_scaling, scaling_document
 from harness.reporting.themes import DARK, LIGHT
 from harness.reporting.training import classes, curves, predictions
@@ -31,9 +32,7 @@ from harness.run_folder import kind_of
 from harness.tables import Cell, markdown_inline, markdown_text, spans, table_csv, table_latex, table_markdown
 from trainers.drafts import draft_name, held
 
-FOLDER = "report"
-"""Of a report, in the folder of what it reports on."""
-PAGE, TEXT = "report.html", "report.md"
+TEXT = "report.md"
 LEADING = re.compile(r"([-+]?\d+(?:\.\d+)?) [±\[]")
 """The number that cells such as `+0.01 [-0.01, +0.03]` are sorted by."""
 
@@ -61,14 +60,18 @@ def search_document(record: Record) -> Document:
     sections = [overview(record), leaderboard(record), progress(record), pareto(record),
                 parameters(record, rung_steps(record)), pruning(record), predictions(record), timing(record),
                 faults(record), search_steps(record)]  # fmt: skip
-    return Document(record.name, "search", lead(record), [section for section in sections if section is not None])
+    return Document(
+        record.name, "search", lead(record.results), [section for section in sections if section is not None]
+    )
 
 
 def training_document(record: Record) -> Document:
     """Return the report of a training."""
     sections = [overview(record), curves(record), classes(record), predictions(record), timing(record), faults(record),
                 training_steps(record)]  # fmt: skip
-    return Document(record.name, "training", lead(record), [section for section in sections if section is not None])
+    return Document(
+        record.name, "training", lead(record.results), [section for section in sections if section is not None]
+    )
 
 
 def write_report(document: Document, folder: Path, foot: str = "") -> list[Path]:

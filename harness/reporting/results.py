@@ -277,6 +277,26 @@ def compared(results: Results) -> list[str]:
     ]
 
 
+def lead(results: Results) -> str:
+    """Return the result in a sentence."""
+    best = results.best
+    if best is None or best.best is None:
+        begun = f"{len(results.rows)} {'was' if len(results.rows) == 1 else 'were'} begun"
+        return f"No trial reached the horizon of {results.horizon} steps yet; {begun}."
+    value = f"{results.metric} {best.best:.4f} at step {best.best_step}"
+    if results.kind == "train":
+        return f"The training reached {value} of {results.horizon}."
+    others = compared(results)
+    if results.baseline is best:
+        text = f"Nothing beat the {results.baseline_name}: trial 0 is the best with {value}"
+    else:
+        name = ", ours," if results.starts.get("ours") is best else ""
+        text = f"Trial {best.number}{name} is the best with {value}"
+        if not any(other.startswith(f"the {results.baseline_name}") for other in others):
+            others = [*others, f"the {results.baseline_name} did not reach the horizon"]
+    return f"{'; '.join([text, *others])}."
+
+
 def candidates(results: Results, top: int) -> list[Row]:
     """Return the best complete trials of a search that differ from the baseline and from each other.
 

@@ -21,7 +21,8 @@ from harness.scaling.measure import ScaleExperiment
 from harness.scaling.model import PREDICTED, Fit, Mode, NotIdentifiedError, Sample, fit_all, gather_points
 from harness.scaling.report import CURVE, FILES, Scaling, draw_curve, lines, to_json, to_table, write
 from harness.tracking.recorder import MlflowRecorder, recording, tags_of
-from harness.tracking.stores import absolute_uri, check_store
+from harness.tracking.source import command_line
+from harness.tracking.stores import EXPERIMENT, absolute_uri, check_store
 from harness.trials import GangsBrokenError, Trial, TrialState
 from trainers.config import TrainConfig
 from trainers.errors import ConfigError, UsageError
@@ -154,7 +155,13 @@ def fit_to_slots(request: ScaleRequest, slots: Slots) -> ScaleRequest:
 
 
 def run_scaling(
-    request: ScaleRequest, storage: Path, name: str | None, address: str, tracking_uri: str | None, console: Console
+    request: ScaleRequest,
+    storage: Path,
+    name: str | None,
+    address: str,
+    tracking_uri: str | None,
+    console: Console,
+    mlflow_experiment: str = EXPERIMENT,
 ) -> Scaling:
     """Measure, record, fit, predict, write the files into a new folder below the storage, and show them.
 
@@ -187,7 +194,8 @@ def run_scaling(
         info = RunInfo.of("scale", experiment, METRIC, request.as_plain())
         write_run(folder, info)
         with recording(
-            folder, info, uri, tags_of(folder, info, experiment, mode=request.mode), console, metric=METRIC,
+            folder, info, uri, tags_of(folder, info, experiment, mode=request.mode), console,
+            mlflow_experiment, metric=METRIC,
             trial_tags=lambda trial: {"s4.kind": "point", "s4.workers": str(trial.overrides["workers"])},
         ) as recorder:  # fmt: skip
             record = ScaleRecord(recorder, request)
@@ -205,6 +213,7 @@ def run_scaling(
             record.finish(scaling)
             for name in (*FILES, CURVE):
                 recorder.file(folder / name)
+            recorder.note("\n\n".join([*lines(scaling), f"    {command_line()}"]))
     console.table(to_table(scaling))
     for line in (*lines(scaling), f"curve: {folder / CURVE}"):
         console.say(line)

@@ -69,7 +69,7 @@ def log_external(
     does, without its global state and without a second model where one was begun.
 
     Args:
-        name: of the model, one a run; what MLflow refuses in it is replaced.
+        name: of the model, one a run, its parts between slashes; what MLflow refuses in it is replaced.
         uri: a path that all nodes see, or a URI.
         metrics: of the run, to be shown with the model.
     """
@@ -79,7 +79,7 @@ def log_external(
         get_external_mlflow_model_spec(model).save(str(folder / MLMODEL_FILE_NAME))
 
     tags = {**tags, CHECKPOINT: uri, MLFLOW_MODEL_IS_EXTERNAL: "true"}
-    model = _ensure_model(client, run_id, model_name(name), "checkpoint", tags, {}, step, save)
+    model = _ensure_model(client, run_id, model_name(*name.split("/")), "checkpoint", tags, {}, step, save)
     _link_metrics(client, run_id, model, metrics, step)
     return str(model.model_id)
 

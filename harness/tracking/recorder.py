@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 from harness.console import Console
 from harness.event_log import LEDGER, Operation, Outbox, OutboxState, read_ledger, stamped
-from harness.run_folder import RunInfo, git_sha, read_run
+from harness.run_folder import RunInfo, read_run
 from harness.tracking.limits import (
     NAME_LENGTH,
     TAG_LENGTH,
@@ -27,6 +27,7 @@ from harness.tracking.limits import (
 )
 from harness.tracking.run_logger import RunLogger
 from harness.tracking.sender import Apply, Sender
+from harness.tracking.source import source_tags
 from harness.tracking.stores import (
     EXPERIMENT,
     OUTBOX,
@@ -46,8 +47,10 @@ STATUS: Mapping[TrialState, Status] = {
     TrialState.FAIL: "FAILED",
     TrialState.INTERRUPTED: "KILLED",
 }
-BOOKKEEPING = frozenset({"step", "finished"})
-"""Reported, but no metrics: the step is where metrics are logged, `finished` becomes the run's status."""
+FIRST_STEP = "time/first_step_unix"
+BOOKKEEPING = frozenset({"step", "finished", FIRST_STEP})
+"""Reported, but no metrics: the step is where metrics are logged, `finished` becomes the run's status, the time of the
+first step, which does not change, a tag."""
 CLOSE_REASON: Mapping[Status, str] = {"FINISHED": "all done", "FAILED": "driver failed", "KILLED": INTERRUPTED}
 STOP_REASON = {
     TrialState.COMPLETE: "horizon",
@@ -85,6 +88,7 @@ class MlflowRecorder(RunLogger):
         *,
         metric: str = "dev/miou",
         maximise: bool = True,
+        params: Mapping[str, object] | None = None,
         trial_tags: Callable[[Trial], Mapping[str, str]] | None = None,
         trial_name: Callable[[Trial], str] | None = None,
     ) -> None:
@@ -92,13 +96,14 @@ class MlflowRecorder(RunLogger):
 
         Args:
             tags: of all runs.
+            params: of the parent: what was asked for.
             trial_tags: what a trial's run is tagged with besides.
             trial_name: what a trial's run is called, when it is created; none: `trial-007`.
         """
-        uri, sha = absolute_uri(tracking_uri), git_sha()
+        uri = absolute_uri(tracking_uri)
         self._metric, self._name = metric, name
         self._leaf = clean_name(metric).replace("/", "_")
-        self._tags = clean_tags({**tags, "s4.search": name, **({"s4.git_sha": sha} if sha else {})})
+        self._tags = clean_tags({**tags, **source_tags(), "s4.search": name})
         self._maximise, self._trial_tags = maximise, trial_tags
         self._trial_name = trial_name or (lambda trial: f"trial-{trial.number:03d}")
         self._overrides: dict[int, dict[str, Value]] = {}
@@ -112,6 +117,7 @@ class MlflowRecorder(RunLogger):
             "name": clean_value(name, NAME_LENGTH),
             "search_id": uuid.uuid4().hex[:12],
             "tags": {**self._tags, "s4.kind": kind, "s4.state": str(TrialState.RUNNING)},
+            "params": flat_params(params or {}),
         }
         now = stamped("open")
         self._began, self._kind = header.get("time", now["time"]), header["kind"]
@@ -144,18 +150,21 @@ class MlflowRecorder(RunLogger):
         self._log("report", trial.number, step=clean_step(trial.step), metrics=metrics)
 
     def on_end(self, trial: Trial) -> None:
-        """End the trial's run as its state says, with what tables of runs show: the best and the final value."""
-        metrics: dict[str, float] = {}
+        """End the trial's run as its state says, with what tables of runs show: the best value, and when it was."""
+        metrics = {}
         if "value" in trial.best:
-            metrics = {f"best/{self._leaf}": trial.best["value"], "best/step": trial.best.get("step", 0.0)}
-        if self._metric in trial.metrics:
-            metrics[f"final/{self._leaf}"] = trial.metrics[self._metric]
+            metrics = {f"best/{self._leaf}": trial.best["value"]}
         status, tags = STATUS[trial.state], {"s4.state": str(trial.state), "s4.stop_reason": STOP_REASON[trial.state]}
+        if "step" in trial.best:
+            tags["s4.best_step"] = str(int(trial.best["step"]))
+        if FIRST_STEP in trial.metrics:
+            tags["s4.first_step_unix"] = str(trial.metrics[FIRST_STEP])
         if trial.state is TrialState.PRUNED and trial.error:
             tags["s4.stop_reason"] = "health"
         if trial.error and trial.error != INTERRUPTED:
             tags["s4.error"] = clean_value(trial.error, TAG_LENGTH, keep_end=True)
-        self._end(status, tags, trial=trial.number, step=clean_step(trial.step), metrics=finite(metrics)[0])
+        # At step 0 MLflow draws a bar, at a later one a line of one point.
+        self._end(status, tags, trial=trial.number, step=0, metrics=finite(metrics)[0])
         self._show_best(trial)
 
     def catch_up(self, trials: Iterable[Trial]) -> None:
@@ -210,9 +219,9 @@ class MlflowRecorder(RunLogger):
         self.metrics(numbers, trial.step, trial.number)
 
     def _show_best(self, trial: Trial) -> None:
-        """Show on the parent how the best completed trial improves with the number of trials that ended."""
+        """Show on a search's parent how the best completed trial improves with the number of trials that ended."""
         value = finite(trial.best)[0].get("value")
-        if self._kind == "train" or trial.state is not TrialState.COMPLETE or value is None:
+        if self._kind != "search" or trial.state is not TrialState.COMPLETE or value is None:
             return
         best = self._state.best
         if best is None or (value > best if self._maximise else value < best):
@@ -299,19 +308,28 @@ def tags_of(folder: Path, info: RunInfo, experiment: Experiment, **more: str) ->
 
 @contextmanager
 def recording(
-    folder: Path, info: RunInfo, tracking_uri: str, tags: Mapping[str, str], console: Console, **options: Any
+    folder: Path,
+    info: RunInfo,
+    tracking_uri: str,
+    tags: Mapping[str, str],
+    console: Console,
+    mlflow_experiment: str = EXPERIMENT,
+    **options: Any,
 ) -> Iterator[MlflowRecorder]:
     """Yield the recorder of a run; what was begun is continued. At the end nothing is left RUNNING.
 
     A server that does not answer is said at once, and the run goes on: the outbox keeps its records.
 
     Args:
+        mlflow_experiment: name of the experiment of a new run; one that goes on stays in its own.
         options: of `MlflowRecorder`.
     """
     if (why := silence(tracking_uri)) is not None:
         console.say(f"warning: {tracking_uri} does not answer ({why}): records are kept, s4 sync {folder.name} sends "
                     "what does not get there")  # fmt: skip
-    recorder = MlflowRecorder(tracking_uri, EXPERIMENT, info.kind, folder.name, tags, folder / OUTBOX, **options)
+    recorder = MlflowRecorder(
+        tracking_uri, mlflow_experiment or EXPERIMENT, info.kind, folder.name, tags, folder / OUTBOX, **options
+    )
     try:
         with recorder:
             yield recorder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +12,7 @@ from harness.event_log import Operation, stamped
 from harness.tracking.limits import (
     INPUT_TAG_LENGTH,
     NAME_LENGTH,
+    TAG_LENGTH,
     clean_name,
     clean_path,
     clean_step,
@@ -20,13 +21,19 @@ from harness.tracking.limits import (
     finite,
     flat_params,
 )
-from harness.tracking.views import Chart, view_key, view_value
+from harness.tracking.stores import NOTE
+from harness.tracking.views import Chart, What, view_key, view_value
 from harness.trials import Value
 
 DATASET_NAME, DATASET_DIGEST, DATASET_SOURCE, DATASET_SCHEMA = 500, 36, 65_535, 1_048_575
 """Characters that MLflow takes of a data set's fields."""
 CHAMPION = "champion"
 """Alias of the registered version that is the newest winner."""
+
+HERE, FILES = "{here}", "{files}"
+"""In a note: the addresses of the run's own page and of its artifacts, not known before MLflow has the run."""
+NOTE_LENGTH = TAG_LENGTH - 500
+"""Characters of a note, beside the addresses in it."""
 
 Context = Literal["training", "dev", "val"]
 
@@ -59,6 +66,10 @@ class RunLogger(ABC):
         """Set tags; one that is there already gets the new value."""
         self._log("tag", trial, tags=clean_tags(tags))
 
+    def note(self, text: str, trial: int | None = None) -> None:
+        """Set the description that MLflow's pages show of a run: Markdown, with `HERE` and `FILES` for addresses."""
+        self.tag({NOTE: clean_value(text, NOTE_LENGTH)}, trial)
+
     def metrics(self, metrics: Mapping[str, float], step: float, trial: int | None = None) -> None:
         """Log metrics that are known late, such as `val/...` after the end; a run that has ended stays ended."""
         self._log("report", trial, step=clean_step(step), metrics=finite(metrics)[0])
@@ -90,7 +101,7 @@ class RunLogger(ABC):
         profile: Mapping[str, object] | None = None,
         schema: Mapping[str, object] | None = None,
     ) -> None:
-        """Note a data set that the search read; on the parent only, for inputs of many runs make MLflow slow.
+        """Note a data set that the search read, before its first trial starts: trials on the same data get it, too.
 
         MLflow keeps one context for each name and digest.
 
@@ -110,17 +121,24 @@ class RunLogger(ABC):
             schema=_json(schema or {}, DATASET_SCHEMA),
         )
 
-    def view(self, what: str, condition: str, order_by: str, charts: list[Chart]) -> None:
+    def view(
+        self,
+        what: What,
+        condition: str,
+        order_by: str,
+        charts: Sequence[Chart],
+        columns: Sequence[str] = (),
+        group_by: str | None = None,
+    ) -> None:
         """Prepare a view of MLflow's page of runs (`harness.tracking.views`); one that is there is replaced.
 
         Args:
-            what: one of `VIEWS`.
             condition: of the runs, besides that they are of this search, in MLflow's words.
-            order_by: metric whose highest values come first.
+            order_by, columns, group_by: as in `view_value`.
         """
         mine = f"tags.`s4.search` = '{self._name}' and {condition}"
         now = stamped("view")
-        value = view_value(f"{self._name}: {what}", mine, order_by, charts, now["time"])
+        value = view_value(f"{self._name}: {what}", mine, order_by, charts, now["time"], columns, group_by)
         self._send({**now, "key": view_key(self._name, what), "value": value})
 
     def model(

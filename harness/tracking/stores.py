@@ -10,6 +10,7 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from http.client import HTTPException
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -30,11 +31,13 @@ ALLOW_FOLDER = "MLFLOW_ALLOW_FILE_STORE"
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlartifacts"
 EXPERIMENT = "s4"
-"""Of MLflow, that runs are recorded in."""
+"""Of MLflow, that runs are recorded in where nobody says otherwise."""
 OUTBOX = "outbox.jsonl"
 """In the folder of each run."""
 PARENT = "mlflow.parentRunId"
 """Tag of a run that stands below another one."""
+NOTE, COLOUR = "mlflow.note.content", "mlflow.runColor"
+"""Tags of a run that MLflow's pages show as its description, in Markdown, and draw its mark and its curves with."""
 SQLITE = b"SQLite format 3\0"
 """What every SQLite database begins with."""
 SCHEMES = (
@@ -103,11 +106,17 @@ def _check_database(path: Path) -> None:
         )
 
 
+@cache
+def _known_schemes() -> tuple[str, ...]:
+    """Return MLflow's own schemes and those of plugins; to look for these takes tens of milliseconds."""
+    return (*SCHEMES, *(plugin.name for plugin in entry_points(group="mlflow.tracking_store")))
+
+
 def _check_scheme(tracking_uri: str) -> None:
     """Refuse a store that MLflow does not have: all of a run would be recorded nowhere."""
     scheme, colon, rest = tracking_uri.partition(":")
     scheme, _, driver = scheme.partition("+")
-    known = (*SCHEMES, *(plugin.name for plugin in entry_points(group="mlflow.tracking_store")))
+    known = _known_schemes()
     near = difflib.get_close_matches(scheme.lower(), known, n=1)
     if not tracking_uri.strip():
         wrong, hint = "it is empty", "leave it out for mlflow.db here"
@@ -280,7 +289,7 @@ def find_record(tracking_uri: str, word: str) -> RecordedRun | None:
     try:
         runs = [client.get_run(word)]
     except MlflowException:
-        runs = list(client.search_runs(_experiments(client), f"attributes.run_name = '{word}'", max_results=5))
+        runs = list(client.search_runs(experiment_ids(client), f"attributes.run_name = '{word}'", max_results=5))
     if len(runs) > 1:
         listed = ", ".join(f"{run.info.run_id} (of {run.data.tags.get('s4.search', '?')})" for run in runs)
         raise UsageError(f"a run's name must be that of one run, {word!r} is that of {listed}: give an id")
@@ -295,14 +304,14 @@ def find_record(tracking_uri: str, word: str) -> RecordedRun | None:
 def run_names(tracking_uri: str) -> set[str]:
     """Return the names of searches and trainings that MLflow knows, the newest 1000 runs of them."""
     client = open_store(tracking_uri)
-    runs = client.search_runs(_experiments(client), "tags.`s4.kind` != 'trial'") if client is not None else []
+    runs = client.search_runs(experiment_ids(client), "tags.`s4.kind` != 'trial'") if client is not None else []
     return {str(run.info.run_name) for run in runs}
 
 
 def run_of(tracking_uri: str, folder: Path, trial: int) -> str | None:
     """Return the id of the MLflow run of a trial, found by the first operation of the outbox in its folder, or none."""
     search_id, client = search_id_of(folder), open_store(tracking_uri)
-    experiment = client.get_experiment_by_name(EXPERIMENT) if client is not None else None
+    experiment = client.get_experiment_by_name(experiment_of(folder)) if client is not None else None
     if client is None or experiment is None or search_id is None:
         return None
     condition = f"tags.`s4.search_id` = '{search_id}' and tags.`s4.trial` = '{trial}'"
@@ -315,14 +324,24 @@ def search_id_of(folder: Path) -> str | None:
 
     Names can be given again once a folder is removed; this cannot.
     """
+    return _opening(folder, "search_id")
+
+
+def experiment_of(folder: Path) -> str:
+    """Return the name of MLflow's experiment that a run is recorded in, by the first operation of its outbox."""
+    return _opening(folder, "experiment") or EXPERIMENT
+
+
+def _opening(folder: Path, key: str) -> str | None:
     try:
         with (folder / OUTBOX).open(encoding="utf-8") as lines:
-            return str(json.loads(next(lines))["search_id"])
+            return str(json.loads(next(lines))[key])
     except (OSError, ValueError, StopIteration, KeyError, TypeError):
         return None
 
 
-def _experiments(client: MlflowClient) -> list[str]:
+def experiment_ids(client: MlflowClient) -> list[str]:
+    """Return the ids of all experiments that are not in the trash."""
     return [experiment.experiment_id for experiment in client.search_experiments(max_results=1000)]
 
 

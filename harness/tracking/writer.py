@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, reduce
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,11 +19,22 @@ from mlflow.exceptions import MlflowException
 
 from harness.event_log import Operation
 from harness.tracking.limits import batches, clean_name, finite, weight
-from harness.tracking.stores import PARENT, absolute_uri, connect_client
+from harness.tracking.run_logger import FILES, HERE
+from harness.tracking.stores import NOTE, PARENT, absolute_uri, connect_client
 from harness.tracking.views import SHARED
 
+FILE_OF = "get-artifact?run_uuid="
+"""Where MLflow's server has a run's artifacts, relative to its pages; `&path=` follows."""
+DIGEST = "s4.data_digest"
+"""Tag that says what a run is trained on; a trial with that of its search has its data sets, too."""
 KIND = {"mlflow.experimentKind": "custom_model_development"}
 """Has MLflow's pages (3.17) show runs and charts of the experiment first, and not traces of language models."""
+ABOUT = {
+    NOTE: "Searches, ablations and trainings of s4-harness: semi-supervised semantic segmentation. Each is one row "
+    "that unfolds into its trials, and its description says what came of it. `s4 ui NAME` prints links to its tables "
+    "and curves, which are also under *Views*."
+}
+"""Description of an experiment."""
 
 
 class RunHandle(NamedTuple):
@@ -88,13 +99,15 @@ class RunTree:
         experiment: Any = client.get_experiment_by_name(name)
         if experiment is None:
             try:
-                return str(client.create_experiment(name, artifact_location=location, tags=KIND))
+                return str(client.create_experiment(name, artifact_location=location, tags={**KIND, **ABOUT}))
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":  # by another driver, a moment ago
                     raise
                 experiment = client.get_experiment_by_name(name)
         if experiment.lifecycle_stage == "deleted":
             client.restore_experiment(experiment.experiment_id)
+        if NOTE not in experiment.tags:  # an earlier version made it
+            client.set_experiment_tag(experiment.experiment_id, NOTE, ABOUT[NOTE])
         return str(experiment.experiment_id)
 
 
@@ -103,6 +116,7 @@ class MlflowWriter:
 
     def __init__(self, client: MlflowClient, header: Operation) -> None:
         self._client = client
+        self._header = header
         self._runs = RunTree(client, header)
 
     def apply(self, operations: Sequence[Operation]) -> None:
@@ -127,13 +141,13 @@ class MlflowWriter:
     def _apply(self, operation: Operation) -> None:
         match operation["op"]:
             case "open":
-                self._client.update_run(self._runs.parent().id, status="RUNNING")
+                parent = self._runs.parent()
+                self._complete(parent, operation.get("params", {}), {})
+                self._client.update_run(parent.id, status="RUNNING")
             case "start":
-                run = self._runs.trial(operation)
-                if self._complete(run, operation["params"], operation["tags"]) != "RUNNING":
-                    self._client.update_run(run.id, status="RUNNING")
+                self._start(operation)
             case "tag":
-                self._log(self._runs.run_of(operation), tags=operation["tags"])
+                self._tag(self._runs.run_of(operation), operation["tags"])
             case "artifact" | "file":
                 self._write_artifact(operation)
             case "aggregate":
@@ -146,6 +160,25 @@ class MlflowWriter:
                 self._write_model(operation)
             case other:
                 raise ValueError(f"an operation must be one that this version writes, got {other!r}: update s4-harness")
+
+    def _start(self, operation: Operation) -> None:
+        run, parent = self._runs.trial(operation), self._runs.parent()
+        if self._complete(run, operation["params"], operation["tags"]) != "RUNNING":
+            self._client.update_run(run.id, status="RUNNING")
+        same = operation["tags"].get(DIGEST) == self._header["tags"].get(DIGEST)
+        if same and self._inputs and run.id != parent.id:
+            self._client.log_inputs(run.id, datasets=self._inputs)
+
+    @cached_property
+    def _inputs(self) -> list[DatasetInput]:
+        """Data sets of the search, which are noted before its first trial starts."""
+        return list(self._client.get_run(self._runs.parent().id).inputs.dataset_inputs)
+
+    def _tag(self, run_id: str, tags: Mapping[str, str]) -> None:
+        places = {HERE: f"#/experiments/{self._runs.experiment}/runs/{run_id}", FILES: f"{FILE_OF}{run_id}&path="}
+        if NOTE in tags:
+            tags = {**tags, NOTE: reduce(lambda note, word: note.replace(word, places[word]), places, tags[NOTE])}
+        self._log(run_id, tags=tags)
 
     def _aggregate(self, operation: Operation) -> None:
         """Create or update a summary, and leave it FINISHED; a metric that has not changed is not logged again."""

@@ -24,6 +24,7 @@ from harness.trials import Value
 from harness.tuning.objectives import Constraint, Objective, values_of
 from harness.tuning.study import JOURNAL, MARK
 from search_spaces import Parameter, Space, SpaceError
+from search_spaces.files import read_yaml
 from trainers.errors import UsageError
 
 MLFLOW = "mlflow:"
@@ -254,5 +255,7 @@ def _read(text: str, parameter: Parameter) -> Value:
         return float(text)
     if parameter.kind == "int":
         return int(text)
-    (choice,) = [choice for choice in parameter.choices if clean_value(choice, PARAM_LENGTH) == text]
+    same = [choice for choice in parameter.choices if clean_value(choice, PARAM_LENGTH) == text]
+    same = same or [choice for choice in parameter.choices if isinstance(choice, list) and choice == read_yaml(text)]
+    (choice,) = same  # of [0.5, 2] a config makes [0.5, 2.0]
     return choice

@@ -60,7 +60,7 @@ def take_step(training: TrainState, splits: Splits, config: TrainConfig) -> None
     context = StepContext(config.seed, training.step)
     batch = load_batch(splits, config, context, torch.device("cpu"))
     weights = loss_weights(config.loss, training.step, config.schedule.steps)
-    for part in css_step(training.wrapped, training.teacher, training.prototypes, batch, config, context):
+    for part in css_step(training.wrapped, training.teaching, training.prototypes, batch, config, context):
         training.accumulate(part.weighted(weights))
     training.advance(part.prototypes)
 

@@ -1,4 +1,4 @@
-"""What a person sees of an ablation in MLflow's pages, in a headless Chromium."""
+"""What a person sees of an ablation and of a search in MLflow's pages, in a headless Chromium."""
 
 from __future__ import annotations
 
@@ -26,10 +26,14 @@ from harness.ablation.results import Ablation, collect
 from harness.ablation.tracking import record_outcomes, run_tags
 from harness.console import make_console
 from harness.experiment import CssExperiment
+from harness.reporting.records import differences_to, params_of, record_search, record_verdict
+from harness.reporting.results import Collector, Results, write_results
 from harness.run_folder import OVERLAYS, RunInfo, checkpoint_folder
 from harness.session import recording, tags_of
-from harness.tracking.views import search_links
+from harness.tracking.pages import search_links
 from harness.trials import Trial, TrialState
+from harness.tuning.objectives import Objective
+from search_spaces import load_space
 from search_spaces.ablation import load_plan
 
 SEEDS = (0, 1)
@@ -71,6 +75,42 @@ def record(folder: Path, uri: str) -> None:
         late = {number: {"val/miou": 0.4 + number / 100} for number in trials}
         found = Ablation("labels", request, collect(request, trials, late), "val/miou", uri, 1.0, 1.0)
         record_outcomes(recorder, home, found)
+        figure = home / "report" / "figures" / "forest-light.png"
+        figure.parent.mkdir(parents=True)
+        Image.new("RGB", (642, 246), "white").save(figure)
+        record_verdict(recorder, home, found, report=True)
+        (home / "report" / "report.html").write_text("<h1>a report</h1>")
+        recorder.file(home / "report" / "report.html", folder="report")
+
+
+def record_a_search(folder: Path, uri: str) -> None:
+    """Record a search that was never done: of its four trials the last was stopped early."""
+    experiment, space = CssExperiment.of("digits_css", {"data.dev": 8}), load_space("css_quick")
+    info = RunInfo.of("search", experiment, "dev/miou", {"options": {"trials": 4}, "space": space.text})
+    home, objective, collector = folder / "runs" / "first", Objective("dev/miou", "max"), Collector()
+    home.mkdir(parents=True)
+    with recording(
+        home, info, uri, tags_of(home, info, experiment), make_console(quiet=True), metric="dev/miou",
+        params=params_of(info, space), trial_tags=differences_to(space.baseline),
+    ) as recorder:  # fmt: skip
+        for number in range(4):
+            overrides = {**space.baseline, "loss.lambda_u": 1.0 + number}
+            config, config_hash = experiment.resolve(overrides)
+            trial = Trial(number, {}, overrides, config_hash, config)
+            for observer in (recorder, collector):
+                observer.on_start(trial)
+            for step in (300, 600, 900)[: 3 if number < 3 else 1]:
+                trial.take_in({"step": float(step), "dev/miou": step / 2000 + number / 100}, step / 2000 + number / 100)
+                recorder.on_report(trial)
+            trial.state = TrialState.COMPLETE if number < 3 else TrialState.PRUNED
+            for observer in (recorder, collector):
+                observer.on_end(trial)
+        rows = collector.rows(space.paths, [objective])
+        results = Results(
+            "first", "search", "digits_css", "css_quick", "dev/miou", 900, 1.0, uri, space.paths, rows, ["dev/miou:max"]
+        )
+        write_results(home, results)
+        record_search(recorder, home, info, space, results, {"dev/miou"})
 
 
 def trained(recorder: Any, experiment: CssExperiment, request: Request, number: int) -> Trial:
@@ -97,7 +137,8 @@ def draw_picture(path: Path, number: int) -> None:
 def pages(new_store: Callable[[Path], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
     folder = tmp_path_factory.mktemp("pages")
     uri = new_store(folder)
-    record(folder, uri)
+    record_a_search(folder, uri)
+    record(folder, uri)  # the newest is the first row
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -154,19 +195,83 @@ def test_summaries_are_compared_side_by_side(page: Any, pages: Pages) -> None:
         assert word in said.inner_text()
 
 
-def test_the_prepared_page_shows_the_variants_with_charts(page: Any, pages: Pages) -> None:
-    links = search_links(MlflowClient(pages.store), "s4", "labels")
-    page.goto(f"{pages.address}{links.views[0]}")
-    page.get_by_text("mean/val/miou").first.wait_for()
+def go(page: Any, pages: Pages, name: str, what: str) -> None:
+    page.goto(f"{pages.address}{search_links(MlflowClient(pages.store), name)[what]}")
+
+
+@pytest.mark.parametrize("what", ["open", "runs", "curves", "variants"])
+def test_a_link_opens_the_pages_of_trainings_and_not_those_of_agents(what: str, page: Any, pages: Pages) -> None:
+    go(page, pages, "labels", what)
+    menu = page.locator("aside")
+    menu.get_by_role("link", name="Models", exact=True).wait_for()
+    assert menu.get_by_role("link", name="Judges").count() == 0
+
+
+def test_the_page_of_an_ablation_says_what_came_of_it(page: Any, pages: Pages) -> None:
+    go(page, pages, "labels", "open")
+    page.get_by_text("Show more").first.click()
+    versus = page.locator("table", has_text="95 % interval").first
+    assert "within noise" in versus.inner_text() or "better" in versus.inner_text()
+    page.wait_for_function("[...document.images].some(image => image.naturalWidth === 321)")
+    report = page.get_by_role("link", name="the report", exact=True).get_attribute("href")
+    page.goto(f"{pages.address}/{report}")
+    page.frame_locator("iframe").get_by_text("a report").wait_for()
+
+
+def test_the_variants_are_a_table_with_verdict_difference_interval_and_seeds(page: Any, pages: Pages) -> None:
+    go(page, pages, "labels", "variants")
     for name in ("logit", "representation", "mix", "cross"):
         page.get_by_role("link", name=name, exact=True).wait_for()
     assert page.get_by_role("link", name="mix, seed 0").count() == 0
+    for title in ("s4.verdict", "difference/val/miou", "s4.interval", "seeds", "mean/val/miou"):
+        page.get_by_role("columnheader", name=title, exact=True).first.wait_for()
+    assert page.get_by_role("gridcell", name="the base", exact=True).count() >= 1
+
+
+def test_each_variant_has_a_colour_of_its_own_that_its_runs_share(page: Any, pages: Pages) -> None:
+    go(page, pages, "labels", "variants")
+    page.get_by_role("link", name="logit", exact=True).wait_for()
+    drawn = page.evaluate("[...document.querySelectorAll('*')].map(each => getComputedStyle(each).backgroundColor)")
+    colours = {run.data.tags["mlflow.runColor"] for run in pages.runs.values() if "s4.variant" in run.data.tags}
+    assert len(colours) == 4
+    for colour in colours:
+        red, green, blue = (int(colour[index : index + 2], 16) for index in (1, 3, 5))
+        assert f"rgb({red}, {green}, {blue})" in drawn
+
+
+def test_curves_are_drawn_a_line_a_variant(page: Any, pages: Pages) -> None:
+    go(page, pages, "labels", "curves")
+    page.get_by_text("Group by: s4.variant").wait_for()
+    for name in ("logit", "representation", "mix", "cross"):
+        page.get_by_text(f"Group: {name}", exact=True).first.wait_for()
+    page.get_by_text("mix (dev/miou)").first.wait_for()
+
+
+def test_a_search_is_a_table_of_scores_states_and_params(page: Any, pages: Pages) -> None:
+    go(page, pages, "first", "runs")
+    for title in ("best/dev_miou", "s4.state", "loss.lambda_u"):
+        page.get_by_role("columnheader", name=title, exact=True).first.wait_for()
+    assert page.get_by_role("gridcell", name="PRUNED", exact=True).count() == 1
+    assert page.get_by_role("gridcell", name="COMPLETE", exact=True).count() == 3
+
+
+def test_a_search_draws_params_against_scores(page: Any, pages: Pages) -> None:
+    go(page, pages, "first", "curves")
+    page.get_by_text("Parallel Coordinates").wait_for()
+    page.locator("svg", has_text="loss.lambda_u").first.wait_for()
+
+
+def test_a_trial_says_what_it_changes(page: Any, pages: Pages) -> None:
+    run = pages.runs["trial-002"].info.run_id
+    page.goto(f"{pages.address}/#/experiments/{pages.experiment}/runs/{run}")
+    page.get_by_text("Differs from the baseline in").wait_for()
+    assert "loss.lambda_u = 3 (baseline: 1)" in page.locator("body").inner_text()
 
 
 def test_a_run_shows_its_metrics(page: Any, pages: Pages) -> None:
     run = pages.runs["mix, seed 0"].info.run_id
     page.goto(f"{pages.address}/#/experiments/{pages.experiment}/runs/{run}")
-    page.get_by_text("final/val_miou").first.wait_for()
+    page.get_by_text("val/miou").first.wait_for()
     assert "dev/miou" in page.locator("body").inner_text()
 
 

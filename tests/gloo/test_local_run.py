@@ -12,7 +12,8 @@ from ranks import Ranks
 from run_conformance import Body, RestoringConformance, metrics, three_reports
 from torch import nn
 
-from trainers.local_run import LocalRun, process_group
+from trainers.errors import ConfigError
+from trainers.local_run import LocalRun, process_group, share_decision
 from trainers.run import Decision
 
 CPU = torch.device("cpu")
@@ -78,16 +79,64 @@ class TestTwoRanks(RestoringConformance):
         assert self.ranks.call(heard, [Decision.CONTINUE] * 3) == [[0.0, 1.0, 2.0], []]
 
 
-def test_a_group_described_in_the_environment_is_joined_and_left(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def described(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A group of one, as torchrun describes it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     described = {"WORLD_SIZE": "1", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     for name, value in described.items():
         monkeypatch.setenv(name, value)
+
+
+@pytest.mark.usefixtures("described")
+def test_a_group_described_in_the_environment_is_joined_and_left() -> None:
     with process_group():
         assert dist.get_world_size() == 1
     assert not dist.is_initialized()
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, object]]:
+    """What a rank on a machine of four GPUs asks of CUDA and of its group, in order; NCCL is gloo here."""
+    calls: list[tuple[str, object]] = []
+    join, broadcast = dist.init_process_group, dist.broadcast_object_list
+
+    def joined(backend: str) -> None:
+        calls.append(("join", backend))
+        join("gloo")
+
+    def sent(objects: list[Any], src: int) -> None:
+        calls.append(("broadcast", src))
+        broadcast(objects, src=src)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: calls.append(("device", str(device))))
+    monkeypatch.setattr(dist, "init_process_group", joined)
+    monkeypatch.setattr(dist, "broadcast_object_list", sent)
+    return calls
+
+
+@pytest.mark.usefixtures("described")
+def test_a_rank_takes_its_gpu_before_the_first_collective(
+    calls: list[tuple[str, object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    with process_group():
+        share_decision(Decision.CONTINUE, world_size=2)
+    assert calls == [("device", "cuda:3"), ("join", "nccl"), ("broadcast", 0)]
+
+
+@pytest.mark.usefixtures("described")
+def test_a_rank_without_a_gpu_of_its_own_is_refused_before_it_joins(
+    calls: list[tuple[str, object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "4")
+    with pytest.raises(ConfigError, match="got LOCAL_RANK 4 and 4 GPUs: start at most 4"), process_group():
+        pass
+    assert calls == []
 
 
 def test_without_a_group_in_the_environment_none_is_joined(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,7 +68,7 @@ def ablated(ray_here: None, tmp_path_factory: pytest.TempPathFactory) -> Ablated
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         folder = tmp_path_factory.mktemp("ablated")
         (folder / "plan.yaml").write_text(PLAN)
-        return Ablated(folder, s4(folder, "--seeds", "0,1"), s4(folder, "--seeds", "0,1,2"), s4(folder))
+        return Ablated(folder, s4(folder, "--seeds", "0,1"), s4(folder, "--seeds", "0,1,2", "--register"), s4(folder))
 
 
 def row(said: Said, variant: str) -> Mapping[str, Any]:
@@ -126,14 +126,16 @@ def test_mlflow_has_a_run_a_variant_and_seed_and_a_summary_a_variant(ablated: Ab
     assert "RUNNING" not in {run.info.status for run in [parent, *trials, *summaries]}
 
 
-def test_a_summary_says_mean_spread_and_interval_of_all_seeds(ablated: Ablated) -> None:
+def test_a_summary_says_mean_spread_and_difference_of_all_seeds(ablated: Ablated) -> None:
     (logit,) = [run for run in ablated.runs("aggregate") if run.info.run_name == "logit"]
     scores = list(row(ablated.three, "logit")["scores"].values())
     metrics = logit.data.metrics
-    assert logit.data.tags["s4.n"] == "3"
+    assert (logit.data.tags["s4.seeds"], metrics["seeds"]) == ("0, 1, 2", 3)
     assert metrics["mean/val/miou"] == pytest.approx(np.mean(scores))
     assert metrics["std/val/miou"] == pytest.approx(np.std(scores, ddof=1))
-    low, high = stats.t.interval(0.95, 2, np.mean(scores), stats.sem(scores))
+    base = list(row(ablated.three, "mix")["scores"].values())
+    by_seed = np.subtract(scores, base)
+    low, high = stats.t.interval(0.95, 2, np.mean(by_seed), stats.sem(by_seed))
     assert (metrics["ci_low/val/miou"], metrics["ci_high/val/miou"]) == pytest.approx((low, high))
     assert logit.data.params["diff"] == "css.label_strategy=logit"
 
@@ -143,16 +145,15 @@ def test_validation_scores_and_pictures_are_with_each_run(ablated: Ablated) -> N
     whole = [run for run in ablated.runs("trial") if run.info.status == "FINISHED"]
     assert len(whole) == 6
     for trained in whole:
-        assert trained.data.metrics["final/val_miou"] == trained.data.metrics["val/miou"]
+        assert trained.data.metrics["val/miou"] > 0
         kept = {file.path for file in client.list_artifacts(trained.info.run_id)}
         assert {"overlays.png", "confusion.png", "dev", "val"} <= kept
 
 
-def test_data_sets_are_on_the_parent_only(ablated: Ablated) -> None:
-    (parent,) = ablated.runs("ablation")
-    contexts = {tag.value for entry in parent.inputs.dataset_inputs for tag in entry.tags}
-    assert contexts == {"training", "dev", "val"}
-    assert not any(run.inputs.dataset_inputs for run in ablated.runs("trial"))
+def test_data_sets_are_on_the_parent_and_on_each_run(ablated: Ablated) -> None:
+    for each in (*ablated.runs("ablation"), *ablated.runs("trial")):
+        contexts = {tag.value for entry in each.inputs.dataset_inputs for tag in entry.tags}
+        assert contexts == {"training", "dev", "val"}
 
 
 def test_checkpoints_are_models_without_a_copy_and_the_winner_is_registered(ablated: Ablated) -> None:

@@ -8,10 +8,16 @@ Keys of `Maps`:
 
 from __future__ import annotations
 
+from typing import Any, TypeVar
+
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from trainers.transfer import send_together
 
 Maps = dict[str, Tensor]
+Draws = TypeVar("Draws", bound=tuple[Any, ...])
 
 IMAGE = "image"
 LABEL = "label"
@@ -27,10 +33,19 @@ def mean_colour(image: Tensor) -> Tensor:
     return image.mean((-2, -1), keepdim=True)
 
 
-def rank_share(parameters: tuple[Tensor, ...], rank: int, count: int, device: torch.device) -> tuple[Tensor, ...]:
-    """Return the parameters of this rank's `count` images, out of those drawn for the global batch, on `device`."""
-    rows = slice(rank * count, (rank + 1) * count)
-    return tuple(column[rows].to(device, non_blocking=True) for column in parameters)
+def rank_share(draws: Draws, rank: int, count: int, device: torch.device) -> Draws:
+    """Return what was drawn for this rank's `count` images, out of that for the global batch, in one copy to `device`.
+
+    Args:
+        draws: tuples, nested at will, of tensors with a row an image, float32 or bool.
+        rank: 0 to the number of ranks - 1.
+        count: images a rank.
+        device: of this rank.
+    """
+    columns, structure = tree_flatten(draws)
+    rows = [column[rank * count : (rank + 1) * count] for column in columns]
+    shared: Draws = tree_unflatten(rows if device.type == "cpu" else send_together(rows, device), structure)
+    return shared
 
 
 def per_image(column: Tensor) -> Tensor:

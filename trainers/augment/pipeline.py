@@ -6,11 +6,13 @@ batch do what one process does on the whole. Nothing here waits for the device, 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from trainers.augment.geometry import GeometryParams, apply_flip, apply_geometry, draw_geometry, moves_nothing
-from trainers.augment.maps import IMAGE, Maps, rank_share
+from trainers.augment.maps import IMAGE, Draws, Maps, rank_share
 from trainers.augment.mixing import MixParams, apply_mix, draw_mix
 from trainers.augment.photometric import BlurParams, JitterParams, apply_blur, apply_jitter, draw_blur, draw_jitter
 from trainers.config import (
@@ -47,8 +49,8 @@ def weak_augment(
         sizes: Height and width of each image, float32 [N, 2], where the images are padded; see `apply_geometry`.
     """
     draws = generator(seed, f"augment.weak.{purpose}", step)
-    geometry = draw_geometry(config, len(maps[IMAGE]) * world_size, draws)
-    return _move(maps, config, geometry, config.crop or _size(maps), rank, sizes)
+    geometry = _share(draw_geometry(config, len(maps[IMAGE]) * world_size, draws), maps, rank)
+    return _move(maps, config, geometry, config.crop or _size(maps), sizes)
 
 
 @torch.no_grad()
@@ -75,12 +77,30 @@ def labelled_augment(
         sizes: As in `weak_augment`.
     """
     draws, total = generator(seed, "augment.weak.labelled", step), len(maps[IMAGE]) * world_size
-    maps = _move(maps, config, draw_geometry(config, total, draws), crop or _size(maps), rank, sizes)
-    return _recolour(maps, config, draw_jitter(config, total, draws), draw_blur(config, total, draws), rank)
+    drawn = draw_geometry(config, total, draws), draw_jitter(config, total, draws), draw_blur(config, total, draws)
+    geometry, jitter, blur = _share(drawn, maps, rank)
+    return _recolour(_move(maps, config, geometry, crop or _size(maps), sizes), config, jitter, blur)
+
+
+class StrongDraws(NamedTuple):
+    """Parameters of a rank's images, on its device."""
+
+    geometry: GeometryParams
+    jitter: JitterParams
+    blur: BlurParams
+    mix: MixParams
 
 
 @torch.no_grad()
-def strong_augment(maps: Maps, config: StrongAugmentConfig, seed: int, step: int, rank: int, world_size: int) -> Maps:
+def strong_augment(
+    maps: Maps,
+    config: StrongAugmentConfig,
+    seed: int,
+    step: int,
+    rank: int,
+    world_size: int,
+    draws: StrongDraws | None = None,
+) -> Maps:
     """Return the maps after geometry, colour jitter, blur and mixing, in the order of the config; the size stays.
 
     Mixing pairs images of this rank, which is the same as pairing in the global batch where a rank's share is even.
@@ -92,22 +112,35 @@ def strong_augment(maps: Maps, config: StrongAugmentConfig, seed: int, step: int
         step: Of training.
         rank: 0 to world_size - 1.
         world_size: Number of ranks that share the global batch.
+        draws: Those of `draw_strong` for this step; none: they are drawn here.
     """
-    size, total = _size(maps), len(maps[IMAGE]) * world_size
-    # All is drawn, used or not: switching one part off leaves the others' numbers as they were.
-    draws = generator(seed, "augment.strong", step)
-    geometry = draw_geometry(config, total, draws)
-    jitter = draw_jitter(config, total, draws)
-    blur = draw_blur(config, total, draws)
-    mix = draw_mix(config, total, size, draws)
+    size = _size(maps)
+    if draws is None:
+        draws = draw_strong(maps[IMAGE], config, seed, step, rank, world_size)
+    geometry, jitter, blur, mix = draws
 
     if config.order == "jitter_first":
-        maps = _move(maps, config, geometry, size, rank)
-        return _mix(_recolour(maps, config, jitter, blur, rank), config, mix, rank)
+        return _mix(_recolour(_move(maps, config, geometry, size), config, jitter, blur), config, mix)
     unflipped = config.model_copy(update={"flip": 0.0})
-    maps = _move(maps, unflipped, geometry._replace(flip=torch.zeros_like(geometry.flip)), size, rank)
-    maps = _recolour(_mix(maps, config, mix, rank), config, jitter, blur, rank)
-    return maps if config.flip == 0 else apply_flip(maps, *_share((geometry.flip,), maps, rank))
+    maps = _move(maps, unflipped, geometry._replace(flip=torch.zeros_like(geometry.flip)), size)
+    maps = _recolour(_mix(maps, config, mix), config, jitter, blur)
+    return maps if config.flip == 0 else apply_flip(maps, geometry.flip)
+
+
+def draw_strong(
+    image: Tensor, config: StrongAugmentConfig, seed: int, step: int, rank: int, world_size: int
+) -> StrongDraws:
+    """Draw for a rank's images [N, 3, H, W], of which only the shape and the device are read; see `strong_augment`."""
+    total, size = len(image) * world_size, (image.shape[-2], image.shape[-1])
+    # All is drawn, used or not: switching one part off leaves the others' numbers as they were.
+    draws = generator(seed, "augment.strong", step)
+    drawn = StrongDraws(
+        draw_geometry(config, total, draws),
+        draw_jitter(config, total, draws),
+        draw_blur(config, total, draws),
+        draw_mix(config, total, size, draws),
+    )
+    return rank_share(drawn, rank, len(image), image.device)
 
 
 def _size(maps: Maps) -> tuple[int, int]:
@@ -115,8 +148,8 @@ def _size(maps: Maps) -> tuple[int, int]:
     return height, width
 
 
-def _share(parameters: tuple[Tensor, ...], maps: Maps, rank: int) -> tuple[Tensor, ...]:
-    return rank_share(parameters, rank, len(maps[IMAGE]), maps[IMAGE].device)
+def _share(draws: Draws, maps: Maps, rank: int) -> Draws:
+    return rank_share(draws, rank, len(maps[IMAGE]), maps[IMAGE].device)
 
 
 def _move(
@@ -124,24 +157,23 @@ def _move(
     config: GeometryConfig,
     params: GeometryParams,
     out_size: tuple[int, int],
-    rank: int,
     sizes: Tensor | None = None,
 ) -> Maps:
     if sizes is None and moves_nothing(config, _size(maps), out_size):
         return maps
-    return apply_geometry(maps, GeometryParams._make(_share(params, maps, rank)), out_size, sizes)
+    return apply_geometry(maps, params, out_size, sizes)
 
 
-def _recolour(maps: Maps, config: PhotometricConfig, jitter: JitterParams, blur: BlurParams, rank: int) -> Maps:
+def _recolour(maps: Maps, config: PhotometricConfig, jitter: JitterParams, blur: BlurParams) -> Maps:
     image = maps[IMAGE]
     if config.jitter > 0:
-        image = apply_jitter(image, JitterParams._make(_share(jitter, maps, rank)))
+        image = apply_jitter(image, jitter)
     if config.blur > 0:
-        image = apply_blur(image, BlurParams._make(_share(blur, maps, rank)), config.blur_sigma[1])
+        image = apply_blur(image, blur, config.blur_sigma[1])
     return maps | {IMAGE: image}
 
 
-def _mix(maps: Maps, config: StrongAugmentConfig, params: MixParams, rank: int) -> Maps:
+def _mix(maps: Maps, config: StrongAugmentConfig, params: MixParams) -> Maps:
     if config.mix == "none" or config.mix_probability == 0:
         return maps
-    return apply_mix(maps, MixParams._make(_share(params, maps, rank)), config)
+    return apply_mix(maps, params, config)

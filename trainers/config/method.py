@@ -221,7 +221,7 @@ class LossConfig(Frozen):
     @property
     def weights(self) -> tuple[float, ...] | None:
         """Weights as numbers, which `auto` must have become before a step (`trainers.class_weights`)."""
-        assert self.class_weights != "auto"  # noqa: S101 - the loop counts them
+        assert not isinstance(self.class_weights, str)  # noqa: S101 - the loop counts them
         return self.class_weights
 
     @model_validator(mode="after")

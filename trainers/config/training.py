@@ -92,10 +92,17 @@ class EvaluationConfig(Frozen):
 class ComputeConfig(Frozen):
     """Arithmetic of the step; its results stay the same up to rounding."""
 
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Arithmetic of the networks; losses and prototypes are always float32."""
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    """Arithmetic of the networks; losses and prototypes are always float32. `tf32`: on CUDA, convolutions and matrix
+    products of float32 numbers read 10 of their 23 bits; elsewhere it is float32."""
     compile: bool = False
     """Compile the step with torch.compile: worth its minutes on long GPU runs."""
+    graph: bool = added(False)
+    """Compile the step as one graph, which on CUDA is captured and replayed: for small networks, whose steps are bound
+    by launches. With one worker, in one part."""
+    deterministic: bool = added(False)
+    """On CUDA, take algorithms that repeat bit by bit where torch has them, at a cost; it warns where it has none.
+    On a CPU a step repeats in any case."""
 
 
 class TrainConfig(Frozen):

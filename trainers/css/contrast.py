@@ -17,8 +17,9 @@ from trainers.config import IGNORE, LossConfig
 from trainers.css.prototypes import Prototypes
 
 _BLOCK_NUMBERS = 2**21
-"""Numbers in a block of negatives, 8 MiB in float32: small enough for a CPU's cache, large enough for a GPU."""
-
+"""Numbers in a block of negatives, 8 MiB in float32: small enough for a CPU's cache."""
+_CUDA_BLOCK_NUMBERS = 2**25
+"""On CUDA, 128 MiB in float32: large enough for launches to take no time beside the work."""
 
 _SHORTEST = 1e-12
 """Length that representations are taken to have at least, as in `F.normalize`."""
@@ -35,6 +36,35 @@ class PixelPool(NamedTuple):
     """[K] int64, valid pixels of each class."""
     hard: Tensor
     """[K] int64, hard pixels of each class."""
+
+
+class SampleDraws(NamedTuple):
+    """Uniform numbers in [0, 1), from which anchors and negatives are chosen."""
+
+    anchors: Tensor
+    """[K, Q]."""
+    negatives: Tensor
+    """[2, K, groups x M]: of the class, and of the pixel in it."""
+
+
+def draw_samples(
+    num_classes: int, config: LossConfig, generator: torch.Generator, device: torch.device, world_size: int = 1
+) -> SampleDraws:
+    """Draw what `contrastive_loss` chooses its samples by.
+
+    Args:
+        num_classes: K.
+        config: queries, negatives, negative_groups.
+        generator: on the device.
+        device: of the representations.
+        world_size: ranks among which the anchors are divided.
+    """
+    groups = config.negative_groups
+    queries = -(-config.queries // (world_size * groups))
+    anchors = torch.rand(num_classes, groups * queries, device=device, generator=generator)
+    return SampleDraws(
+        anchors, torch.rand(2, num_classes, groups * config.negatives, device=device, generator=generator)
+    )
 
 
 def build_pool(label: Tensor, hard: Tensor, num_classes: int) -> PixelPool:
@@ -61,7 +91,7 @@ def contrastive_loss(
     prototypes: Prototypes,
     hard_counts: Tensor,
     config: LossConfig,
-    generator: torch.Generator,
+    draws: torch.Generator | SampleDraws,
     world_size: int = 1,
 ) -> Tensor:
     """Tell each class's hard pixels from pixels of other classes (Eq. 9): InfoNCE with the prototype as positive.
@@ -80,7 +110,7 @@ def contrastive_loss(
         prototypes: [K, D], already updated with this step.
         hard_counts: [K], hard pixels of each class over all ranks.
         config: queries, negatives, negative_groups, temperature.
-        generator: on the device of the representations.
+        draws: a generator on the device of the representations, or what was drawn from it.
         world_size: ranks among which the anchors are divided.
 
     Returns:
@@ -88,15 +118,18 @@ def contrastive_loss(
         a gradient of zero, for classes without hard pixels, without a prototype or without negatives.
     """
     num_classes, dim = prototypes.values.shape
+    if not isinstance(draws, SampleDraws):
+        draws = draw_samples(num_classes, config, draws, representations.device, world_size)
     groups = config.negative_groups
-    queries = -(-config.queries // (world_size * groups))
+    queries = draws.anchors.shape[1] // groups
     pixels = representations.permute(0, 2, 3, 1).flatten(0, 2)
     directions = F.normalize(prototypes.values, dim=1).detach()
 
-    anchor_at = _draw_anchors(pool, groups * queries, generator)
+    # Of hard pixels; of any pixel where a class has none, which is weighted zero below.
+    anchor_at = _nth_pixel(pool, draws.anchors, pool.offsets.unsqueeze(1), pool.hard.unsqueeze(1))
     anchors = F.normalize(pixels.index_select(0, anchor_at.flatten()), dim=1) / config.temperature
     anchors = anchors.view(num_classes, groups * queries, dim)
-    negative_at, has_negatives = _draw_negatives(pool, directions, prototypes.seen, config, generator)
+    negative_at, has_negatives = _choose_negatives(pool, directions, prototypes.seen, config.temperature, draws)
     positive = torch.bmm(anchors, directions.unsqueeze(2)).squeeze(2)
     against = _log_sum_exp(
         anchors.view(num_classes * groups, queries, dim), pixels, negative_at.view(num_classes * groups, -1)
@@ -132,7 +165,8 @@ class _LogSumExp(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, anchors: Tensor, pixels: Tensor, negative_at: Tensor) -> Tensor:
         negatives, dim = negative_at.shape[1], anchors.shape[2]
-        block = max(1, _BLOCK_NUMBERS // (negatives * dim))
+        numbers = _CUDA_BLOCK_NUMBERS if pixels.device.type == "cuda" else _BLOCK_NUMBERS
+        block = max(1, numbers // (negatives * dim))
         lengths = torch.linalg.vector_norm(pixels, dim=1).clamp(min=_SHORTEST)
         sums, means = [], []
         for queries, at in zip(torch.split(anchors, block), torch.split(negative_at, block), strict=True):
@@ -151,30 +185,22 @@ class _LogSumExp(torch.autograd.Function):
         return gradients[0].unsqueeze(2) * means, None, None
 
 
-def _draw_anchors(pool: PixelPool, queries: int, generator: torch.Generator) -> Tensor:
-    """Return pixel numbers [K, Q] of hard pixels; of any pixel where a class has none (weighted zero by the caller)."""
-    uniform = torch.rand(pool.hard.shape[0], queries, device=pool.order.device, generator=generator)
-    return _nth_pixel(pool, uniform, pool.offsets.unsqueeze(1), pool.hard.unsqueeze(1))
-
-
-def _draw_negatives(
-    pool: PixelPool, directions: Tensor, seen: Tensor, config: LossConfig, generator: torch.Generator
+def _choose_negatives(
+    pool: PixelPool, directions: Tensor, seen: Tensor, temperature: float, draws: SampleDraws
 ) -> tuple[Tensor, Tensor]:
     """Return pixel numbers [K, groups * M] of other classes, and [K] whether a class has any."""
     num_classes = directions.shape[0]
     others = ~torch.eye(num_classes, dtype=torch.bool, device=directions.device)
     allowed = others & (seen & (pool.counts > 0)).unsqueeze(0)
     has_any = allowed.any(dim=1)
-    logits = (directions @ directions.T / config.temperature).masked_fill(~allowed, float("-inf"))
+    logits = (directions @ directions.T / temperature).masked_fill(~allowed, float("-inf"))
     probs = torch.where(has_any.unsqueeze(1), logits.softmax(dim=1), torch.full_like(logits, 1 / num_classes))
-    uniform = torch.rand(
-        2, num_classes, config.negative_groups * config.negatives, device=directions.device, generator=generator
-    )
+    of_class, of_pixel = draws.negatives
     cumulative = probs.cumsum(dim=1)
     # Kept just inside the last step, where rounding could otherwise pick a class of probability zero.
-    target = uniform[0] * cumulative[:, -1:] * (1 - 1e-6)
+    target = of_class * cumulative[:, -1:] * (1 - 1e-6)
     classes = torch.searchsorted(cumulative, target, right=True).clamp(max=num_classes - 1)
-    return _nth_pixel(pool, uniform[1], pool.offsets[classes], pool.counts[classes]), has_any
+    return _nth_pixel(pool, of_pixel, pool.offsets[classes], pool.counts[classes]), has_any
 
 
 def _nth_pixel(pool: PixelPool, uniform: Tensor, offset: Tensor, count: Tensor) -> Tensor:

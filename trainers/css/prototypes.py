@@ -84,7 +84,7 @@ def cosine_similarity(representations: Tensor, prototypes: Prototypes) -> Tensor
     return torch.einsum("ndhw,kd->nkhw", F.normalize(representations, dim=1), directions)
 
 
-def similarity_probs(similarity: Tensor, seen: Tensor, temperature: float) -> Tensor:
+def similarity_probs(similarity: Tensor, seen: Tensor, temperature: float | Tensor) -> Tensor:
     """Return softmax(similarity / tau) over the classes seen (Eq. 5), [N, K, h, w]; all zero before any was seen.
 
     The published code lets classes never seen take part with similarity 0, where they can win; here they cannot.

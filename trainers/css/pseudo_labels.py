@@ -55,7 +55,9 @@ def downsample_labels(label: Tensor, size: tuple[int, int]) -> Tensor:
     return resized.to(label.dtype)
 
 
-def pseudo_labels(teacher: Dense, prototypes: Prototypes, temperature: float, size: tuple[int, int]) -> PseudoLabels:
+def pseudo_labels(
+    teacher: Dense, prototypes: Prototypes, temperature: float | Tensor, size: tuple[int, int]
+) -> PseudoLabels:
     """Label every pixel twice (Eq. 1, 4, 5).
 
     Args:

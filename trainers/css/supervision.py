@@ -6,7 +6,7 @@ divisors over the ranks, so that ranks together compute what one process would.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,35 +24,37 @@ class LossSum(NamedTuple):
     """Scalar, without; may be zero, and then the total is zero too."""
 
 
-def supervised_loss(logits: Tensor, label: Tensor, class_weights: tuple[float, ...] | None = None) -> LossSum:
+def supervised_loss(logits: Tensor, label: Tensor, class_weights: Tensor | None = None) -> LossSum:
     """Cross-entropy over labelled pixels (Eq. 7); with class weights, both sum and divisor are weighted.
 
     Args:
         logits: [N, K, H, W].
         label: [N, H, W], 255 ignored.
-        class_weights: K positive numbers; none: all are 1.
+        class_weights: [K], positive; none: all are 1.
     """
-    weights = _as_tensor(class_weights, logits)
     # Pixels as rows: on channels_last maps the softmax over classes then runs along memory.
     rows = logits.permute(0, 2, 3, 1).flatten(0, 2)
-    total = F.cross_entropy(rows, label.flatten(), weight=weights, ignore_index=IGNORE, reduction="sum")
+    settings: dict[str, Any] = {"weight": class_weights, "ignore_index": IGNORE}
+    if logits.device.type == "cuda":  # where rows are summed by a kernel of a single block, one after the other
+        total = F.cross_entropy(rows, label.flatten(), reduction="none", **settings).sum()
+    else:
+        total = F.cross_entropy(rows, label.flatten(), reduction="sum", **settings)
     return LossSum(total, supervised_divisor(label, class_weights))
 
 
-def supervised_divisor(label: Tensor, class_weights: tuple[float, ...] | None = None) -> Tensor:
+def supervised_divisor(label: Tensor, class_weights: Tensor | None = None) -> Tensor:
     """Return what `supervised_loss` of these labels is divided by, which no logit changes."""
     if class_weights is None:
         return _labelled(label).sum()
-    padded = torch.tensor([*class_weights, *[0.0] * (IGNORE + 1 - len(class_weights))], device=label.device)
-    return padded[label].sum()
+    return F.pad(class_weights, (0, IGNORE + 1 - len(class_weights)))[label].sum()
 
 
 def hard_example_loss(
     logits: Tensor,
     label: Tensor,
-    threshold: float,
+    threshold: float | Tensor,
     min_kept: int,
-    class_weights: tuple[float, ...] | None = None,
+    class_weights: Tensor | None = None,
     scope: str = "image",
 ) -> LossSum:
     """Cross-entropy over hard labelled pixels: online hard example mining (Shrivastava et al., 2016).
@@ -66,7 +68,7 @@ def hard_example_loss(
         label: [N, H, W], 255 ignored.
         threshold: in [0, 1]; 0.7 in the paper.
         min_kept: pixels an image; 50 000 in the paper.
-        class_weights: K positive numbers; none: all are 1.
+        class_weights: [K], positive; none: all are 1.
         scope: image or batch.
     """
     per_pixel = F.cross_entropy(logits, label, ignore_index=IGNORE, reduction="none")
@@ -79,7 +81,7 @@ def hard_example_loss(
     return supervised_loss(logits, torch.where(kept, label, IGNORE), class_weights)
 
 
-def confident_pixel_loss(logits: Tensor, target: Tensor, confidence: Tensor, threshold: float) -> LossSum:
+def confident_pixel_loss(logits: Tensor, target: Tensor, confidence: Tensor, threshold: float | Tensor) -> LossSum:
     """Cross-entropy over the pixels whose confidence is at least the threshold (Eq. 8), divided by their number.
 
     Args:
@@ -91,12 +93,12 @@ def confident_pixel_loss(logits: Tensor, target: Tensor, confidence: Tensor, thr
     return supervised_loss(logits, confident_labels(target, confidence, threshold))
 
 
-def confident_labels(target: Tensor, confidence: Tensor, threshold: float) -> Tensor:
+def confident_labels(target: Tensor, confidence: Tensor, threshold: float | Tensor) -> Tensor:
     """Return the pseudo-labels [N, H, W] with 255 where the confidence is below the threshold."""
     return torch.where(confidence >= threshold, target, IGNORE)
 
 
-def image_share_loss(logits: Tensor, target: Tensor, confidence: Tensor, threshold: float) -> LossSum:
+def image_share_loss(logits: Tensor, target: Tensor, confidence: Tensor, threshold: float | Tensor) -> LossSum:
     """Cross-entropy over all pseudo-labelled pixels, each image weighted by its share of confident ones.
 
     This is what the published code computes where Eq. 8 says otherwise. Unlike there, ignored pixels count neither as
@@ -114,10 +116,6 @@ def unsupervised_divisor(target: Tensor, confidence: Tensor, config: TrainConfig
     if config.loss.unsupervised != "pixel":
         return _labelled(target).sum()
     return _labelled(confident_labels(target, confidence, config.thresholds.delta_u)).sum()
-
-
-def _as_tensor(class_weights: tuple[float, ...] | None, like: Tensor) -> Tensor | None:
-    return None if class_weights is None else torch.tensor(class_weights, device=like.device, dtype=like.dtype)
 
 
 def _labelled(label: Tensor) -> Tensor:

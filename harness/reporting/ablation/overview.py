@@ -73,8 +73,9 @@ def overview(record: AblationRecord) -> Section:
     if record.ablation.request.confirms is not None:
         blocks += [Text(line) for line in verdict_lines(record.ablation)]
         blocks.append(confirmation_table(record.ablation))
-    notes = [*doubts(record.ablation), *few_seeds(record.ablation.compare(record.metric))]
-    blocks += [Note(f"{text[0].upper()}{text[1:]}", "caution") for text in notes]
+    cautions = [f"This {text}." for text in doubts(record.ablation)]
+    cautions += few_seeds(record.ablation.compare(record.metric))
+    blocks += [Note(text, "caution") for text in cautions]
     return Section("Overview", [*blocks, Facts(facts(record)), *by_hand(record.ablation.request.settings),
                                _variants(record.ablation.request)])  # fmt: skip
 

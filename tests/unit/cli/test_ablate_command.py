@@ -16,7 +16,6 @@ from scipy import stats
 from harness.ablation.request import Request, Run, make_request, read_request, with_seeds, write_request
 from harness.ablation.results import Ablation, Outcome, read_results, write_results
 from harness.ablation.run import lines, to_table
-from harness.ablation.tracking import aggregate_metrics
 from harness.cli.main import run
 from harness.event_log import LEDGER, Ledger
 from harness.experiment import CssExperiment
@@ -331,14 +330,6 @@ def test_a_failed_run_is_left_out_of_its_pairs_and_said() -> None:
 
 def test_the_smallest_p_that_seeds_allow_is_said() -> None:
     assert any("cannot fall below 0.25 with 3 seeds" in said for said in lines(found()))
-
-
-def test_a_summary_holds_every_metric_and_the_difference() -> None:
-    metrics = aggregate_metrics(found(), "mix")
-    assert metrics["mean/dev/miou"] == pytest.approx(metrics["mean/val/miou"] + 0.1)
-    assert metrics["ci_low/val/miou"] < metrics["mean/val/miou"] < metrics["ci_high/val/miou"]
-    assert metrics["difference/mean/val/miou"] == pytest.approx(0.1, abs=1e-3)
-    assert not any(name.startswith("difference") for name in aggregate_metrics(found(), "logit"))
 
 
 def test_noise_of_a_finished_one_says_spread_and_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

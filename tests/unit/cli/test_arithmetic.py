@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.cluster import Slots, gang_count
-from harness.tracking.views import server_command
+from harness.tracking.pages import server_command
 from harness.tuning.config import grace, rungs
 from trainers.errors import UsageError
 from trainers.overrides import parse_settings

@@ -14,6 +14,7 @@ import pytest
 from harness import api, session
 from harness.ablation.request import Request, read_request, write_request
 from harness.ablation.results import Ablation, Outcome, read_results, write_results
+from harness.api import comparisons
 from harness.cli.main import run
 from harness.cluster import Slots
 from harness.experiment import CssExperiment
@@ -69,7 +70,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
         seen.append(request)
         raise StartedError
 
-    monkeypatch.setattr(api, "ablate_session", ablate_session)
+    monkeypatch.setattr(comparisons, "ablate_session", ablate_session)
     return seen
 
 
@@ -173,7 +174,7 @@ def finished(runs: Path, val: bool) -> Ablation:
     write_search(runs, [*ROWS, *PRUNED])
     seen: list[Request] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(api, "ablate_session", lambda folder, request, *_, **__: seen.append(request))
+        patch.setattr(comparisons, "ablate_session", lambda folder, request, *_, **__: seen.append(request))
         api.confirm("searched", top=2, seeds=(0, 1), storage=runs, quiet=True)
     [request] = seen
     folder = runs / "searched-confirm"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.api import worker_sizes
+from harness.api.trainings import worker_sizes
 from harness.cli.main import run
 from harness.event_log import LEDGER
 from harness.experiment import CssExperiment

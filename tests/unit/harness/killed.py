@@ -22,7 +22,8 @@ import pytest
 from invented.scalings import sample
 from mlflow.exceptions import MlflowException
 
-from harness import api, run_folder, session
+from harness import run_folder, session
+from harness.api import trainings
 from harness.cluster import Slots
 from harness.event_log import Operation, Outbox
 from harness.gangs import jobs
@@ -30,7 +31,7 @@ from harness.gangs.messages import Job, Report
 from harness.reporting import reports
 from harness.run_folder import LATEST, TRIALS, Lock, checkpoint_folder, write_whole
 from harness.scaling import session as scaling
-from harness.tracking import recorder
+from harness.tracking import recorder, source
 from harness.tracking.writer import MlflowWriter
 from harness.trials import Experiment
 
@@ -98,9 +99,9 @@ class Server:
     def get_experiment_by_name(self, name: str) -> Any:
         return self.experiment
 
-    def create_experiment(self, name: str, **_: object) -> str:
+    def create_experiment(self, name: str, tags: Mapping[str, str], **_: object) -> str:
         self._death.point()
-        self.experiment = SimpleNamespace(experiment_id="1", lifecycle_stage="active")
+        self.experiment = SimpleNamespace(experiment_id="1", lifecycle_stage="active", tags=tags)
         return "1"
 
     def search_runs(self, experiments: Sequence[str], condition: str, **_: object) -> list[Any]:
@@ -111,7 +112,8 @@ class Server:
     def create_run(self, experiment: str, start: int, tags: Mapping[str, str], name: str) -> Any:
         self._death.point()
         info = SimpleNamespace(run_id=f"run-{len(self.runs)}", status="RUNNING", experiment_id=experiment)
-        run = SimpleNamespace(info=info, data=SimpleNamespace(tags=dict(tags), metrics={}, params={}), points=set())
+        data, inputs = SimpleNamespace(tags=dict(tags), metrics={}, params={}), SimpleNamespace(dataset_inputs=[])
+        run = SimpleNamespace(info=info, data=data, inputs=inputs, points=set())
         self.runs[info.run_id] = run
         return run
 
@@ -232,13 +234,13 @@ class World:
             return made
 
         patch.setattr(recorder, "_start_sender", sender)
-        for module in (recorder, run_folder):
+        for module in (source, run_folder):
             patch.setattr(module, "git_sha", lambda *_: "abc")
         slots = Slots(1, "CPU")
-        for module in (api, session):
+        for module in (trainings, session):
             patch.setattr(module, "ray_session", lambda *_, **__: nullcontext())
             patch.setattr(module, "cluster_slots", lambda: slots)
-            patch.setattr(module, "local_slots", lambda: slots)
+            patch.setattr(module, "local_slots", lambda: slots, raising=False)
         patch.setattr(session, "NodeMetrics", lambda *_: nullcontext())
         patch.setattr(reports, "report_on", self._report)
         patch.setattr(session, "evaluate_runs", _evaluate_here)
@@ -281,6 +283,7 @@ class World:
 
         for name in ("replace", "rename", "unlink", "mkdir", "rmdir"):
             guarded(name, os)
+        patch.setattr(os, "fsync", lambda _: None)  # processes die here, and never the machine
         opened = io.open
 
         def open_(file: Any, mode: str = "r", *arguments: Any, **options: Any) -> Any:

@@ -40,6 +40,12 @@ class Made(Experiment):
         raise NotImplementedError
 
 
+def test_an_own_experiment_is_not_registered_for_nobody_else_could_load_it(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--register must go with a preset of s4"):
+        api.ablate(Made(), plan=PLAIN_AND_MORE, storage=tmp_path, register=True, quiet=True)
+    assert list(tmp_path.iterdir()) == []
+
+
 def made_up(jobs: Jobs) -> JobsEnd:
     """End every training that is not over as its config says, as `run_jobs` would."""
     trials = dict(jobs.earlier.trials) if jobs.earlier else {}

@@ -225,6 +225,13 @@ def test_a_run_of_another_search_of_that_name_is_left_alone(search: Search) -> N
     assert search.diagnose() == []
 
 
+def test_a_search_is_looked_for_in_the_experiment_that_it_was_recorded_in(search: Search) -> None:
+    search.client.rename_experiment(search.client.get_experiment_by_name("s4").experiment_id, "mine")
+    outbox = search.folder / OUTBOX
+    outbox.write_text(outbox.read_text().replace('"experiment":"s4"', '"experiment":"mine"'))
+    assert search.diagnose() == []
+
+
 def test_what_the_outbox_still_holds_decides_how_runs_end(search: Search) -> None:
     parent = search.run(0).data.tags["mlflow.parentRunId"]
     records_that_were_not_sent(search)

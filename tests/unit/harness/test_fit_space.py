@@ -37,6 +37,14 @@ def test_a_search_starts_from_the_config_it_searches(space: Space) -> None:
     assert EXPERIMENT.resolve(space.baseline)[1] == EXPERIMENT.base.hash
 
 
+def test_the_first_space_of_the_readme_fits_the_preset_it_is_for() -> None:
+    text = (Path(__file__).parents[3] / "search_spaces" / "README.md").read_text()
+    block = text.split("```yaml\n")[1].split("```")[0]
+    space = fit_space(parse_space(block, "mine"), CssExperiment.of("digits_css"))
+    assert [parameter.kind for parameter in space.parameters] == ["float", "int", "categorical", "categorical"]
+    assert len(block.splitlines()) == 5
+
+
 def test_what_is_set_by_hand_is_not_searched_where_the_file_has_a_baseline() -> None:
     with pytest.raises(UsageError, match=r"optimizer.lr is searched there"):
         fit_space(parse_space("baseline: {optimizer.lr: 0.01}" + SHORT), EXPERIMENT)

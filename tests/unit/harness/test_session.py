@@ -1,7 +1,10 @@
 """What surrounds a search or a training: records, results and words, whatever happens in between."""
 
+import base64
 import io
+import json
 import re
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -96,7 +99,40 @@ def test_the_report_is_written_named_and_kept_in_mlflow(task: Session) -> None:
                 if run.info.run_name == "s-001"]  # fmt: skip
     kept = {file.path for folder in ("report", "report/tables", "report/figures")
             for file in client.list_artifacts(parent.info.run_id, folder) if not file.is_dir}  # fmt: skip
-    assert kept == {str(file.relative_to(task.folder)) for file in page.parent.rglob("*") if file.is_file()}
+    written = {str(file.relative_to(task.folder)) for file in page.parent.rglob("*") if file.is_file()}
+    assert kept == {file for file in written if "figures" not in file or file.endswith("-light.png")}
+    note = parent.data.tags["mlflow.note.content"]
+    address = f"#/experiments/{parent.info.experiment_id}/runs/{parent.info.run_id}/artifacts/report/report.html"
+    assert f"[the report]({address})" in note
+
+
+def test_a_session_is_recorded_in_the_experiment_that_is_named_and_goes_on_there(task: Session) -> None:
+    record_session(replace(task, mlflow_experiment="mine"), play)
+    record_session(task, lambda observers: None)
+    client = MlflowClient(task.tracking_uri)
+    runs = client.search_runs([client.get_experiment_by_name("mine").experiment_id])
+    assert {run.info.run_name for run in runs} == {"s-001", "trial-000"}
+    assert client.get_experiment_by_name("s4") is None
+
+
+def test_a_parent_says_what_was_asked_for_and_what_came_of_it(task: Session) -> None:
+    record_session(task, play)
+    client = MlflowClient(task.tracking_uri)
+    runs = client.search_runs([client.get_experiment_by_name("s4").experiment_id])
+    data = {run.info.run_name: run.data for run in runs}
+    assert (data["s-001"].params["space"], data["s-001"].params["preset"]) == ("css_quick", "digits_css")
+    assert data["s-001"].tags["mlflow.note.content"].startswith("Nothing beat the published baseline")
+    assert data["trial-000"].tags["mlflow.note.content"] == "The baseline."
+
+
+def test_a_view_has_charts_of_what_was_reported_alone(task: Session) -> None:
+    record_session(task, play)
+    tags = MlflowClient(task.tracking_uri).get_experiment_by_name("s4").tags
+    [view] = [json.loads(text) for key, text in tags.items() if key.startswith("mlflow.sharedViewState.")]
+    state = json.loads(zlib.decompress(base64.b64decode(view["state"].removeprefix("deflate;"))))
+    drawn = {(chart["type"], chart["metricKey"]) for chart in state["compareRunCharts"]}
+    assert drawn == {("PARALLEL", "best/dev_miou"), ("BAR", "best/dev_miou"), ("LINE", "dev/miou")}
+    assert "params.`loss.lambda_u`" in state["selectedColumns"]
 
 
 def test_a_report_that_fails_loses_no_search(task: Session, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +188,7 @@ def test_commands_are_shown_as_they_must_be_typed(
 @pytest.mark.parametrize(
     ("state", "said"),
     [
-        (TrialState.COMPLETE, "s-001: trained 900 of 900 steps in [0-9]+ m?s; the best dev/miou is 0.5000, at step "
+        (TrialState.COMPLETE, "s-001: trained 900 of 900 steps in [0-9.]+ m?s; the best dev/miou is 0.5000, at step "
                               "600, and 0.4000 at the end"),
         (TrialState.INTERRUPTED, "s-001: interrupted after 900 of 900 steps"),
     ],

@@ -18,6 +18,7 @@ from harness.tuning.warm_start import (
     NO_CONSTRAINT,
     NO_VALUE,
     OUTSIDE,
+    _raw_params,
     distribution_of,
     earlier_trials,
 )
@@ -121,7 +122,8 @@ def test_trials_outside_the_present_ranges_are_left_out_and_counted(tmp_path: Pa
     taken = earlier_trials(str(tmp_path), NARROWER, [MIOU])
     assert [trial.params for trial in taken.trials] == [trial.params for trial in inside]
     assert taken.left_out == {OUTSIDE: 7 - len(inside)}
-    assert taken.words() == f"{len(inside)} earlier trials taken, {7 - len(inside)} left out because {OUTSIDE}"
+    assert len(inside) == 1
+    assert taken.words() == f"1 earlier trial taken, 6 left out because {OUTSIDE}"
 
 
 def test_a_search_of_other_parameters_gives_nothing(tmp_path: Path) -> None:
@@ -285,3 +287,12 @@ def test_a_search_that_mlflow_does_not_hold_is_refused_in_one_line(source: str, 
 def test_mlflow_needs_a_tracking_uri() -> None:
     with pytest.raises(UsageError, match="a tracking URI must be given"):
         earlier_trials("mlflow:s4/first", SPACE, [MIOU])
+
+
+@pytest.mark.parametrize(
+    ("text", "raw"),
+    [("[0.5, 2.0]", "[0.5, 2]"), ("['a', 'b']", '["a", "b"]'), ("[1]", None), ("[", None), ("plain", "plain")],
+)
+def test_a_list_is_found_again_in_the_text_that_mlflow_has_of_it(text: str, raw: str | None) -> None:
+    space = parse_space("baseline: {a.s: plain}\nparameters:\n  a.s: [[0.5, 2], [a, b], plain]\n")
+    assert _raw_params({"a.s": text}, space) == ({} if raw is None else {"a.s": raw})

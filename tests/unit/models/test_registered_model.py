@@ -1,21 +1,29 @@
 """Models in MLflow: a checkpoint without a second copy, and a winner that any process can load."""
 
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from trained_runs import TrainedRuns
+from trained_runs import RATES, TrainedRuns
 
 from harness.cli.main import run
+from harness.event_log import LEDGER, read_ledger
+from harness.experiment import CssExperiment
 from harness.models.find import find_run
+from harness.reporting.record import read_or_rebuild
+from harness.reporting.records import record_best
 from harness.run_folder import LATEST
 from harness.tracking import models as logged
-from harness.tracking.models import log_external, register_winner
-from harness.tracking.stores import connect_client, run_of
+from harness.tracking.models import log_external, read_registered, register_winner
+from harness.tracking.recorder import MlflowRecorder
+from harness.tracking.stores import OUTBOX, connect_client, run_of
 from trainers.errors import DataError, UsageError
 
 
@@ -82,6 +90,28 @@ def test_metrics_are_shown_with_the_model_and_stay_single_in_the_run(recorded: R
     assert {metric.key: metric.value for metric in model.metrics} == {"dev/miou": before[-1].value, "val/other": 0.25}
     assert recorded.client.get_metric_history(recorded.run_id, "dev/miou") == before
     assert len(recorded.client.get_metric_history(recorded.run_id, "val/other")) == 1
+
+
+def test_the_best_trial_of_a_search_is_registered_with_its_config(trained: TrainedRuns, tmp_path: Path) -> None:
+    folder = tmp_path / "search-001"
+    shutil.copytree(trained.storage / "search-001", folder)
+    experiment, trials = CssExperiment(trained.config, "digits_css"), read_ledger(folder / LEDGER).trials
+    results = read_or_rebuild(folder)
+    with MlflowRecorder(trained.uri, "s4", "search", "search-001", {}, folder / OUTBOX) as recorder:
+        said = record_best(recorder, folder, experiment, results, trials)
+    assert said == f"registered: trial {trained.best} as models:/s4-search-001@champion"
+    model = read_registered(trained.uri, "models:/s4-search-001@champion")
+    assert model.segmenter.config.optimizer.lr == RATES[trained.best]
+    assert model.run_id == run_of(trained.uri, folder, trained.best)
+
+
+def test_nothing_is_registered_without_a_checkpoint_or_a_complete_trial(trained: TrainedRuns, tmp_path: Path) -> None:
+    results = read_or_rebuild(trained.storage / "search-001")
+    experiment, recorder = CssExperiment(trained.config, "digits_css"), MagicMock()
+    assert record_best(recorder, tmp_path, experiment, results, {}).startswith("nothing is registered: the checkpoint")
+    none = replace(results, rows=[row for row in results.rows if row.state != "COMPLETE"])
+    assert record_best(recorder, tmp_path, experiment, none, {}).endswith("no trial reached the horizon")
+    assert recorder.mock_calls == []
 
 
 def test_registered_twice_a_winner_has_one_version_with_the_alias(recorded: Recorded) -> None:

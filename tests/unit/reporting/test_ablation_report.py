@@ -220,3 +220,10 @@ def test_one_configuration_by_itself_says_how_far_its_seeds_scatter(tmp_path: Pa
     assert ablate_command(ablation, tmp_path / "noise", (0, 1, 2, 3)).startswith("s4 noise digits_css --seeds 4 ")
     (needed,) = [table for table in document.tables if table.name == "seeds-needed"]
     assert [row[0] for row in needed.rows] == list(DELTAS)
+
+
+def test_a_report_of_two_seeds_says_that_it_decides_nothing(tmp_path: Path) -> None:
+    document = ablation_document(made_ablation(tmp_path / "a", (0, 1)), tmp_path / "a")
+    assert "This decides nothing: 2 of at least 3 seeds; give more --seeds." in notes(document, "caution")
+    document = ablation_document(made_ablation(tmp_path / "b", SEEDS), tmp_path / "b")
+    assert "decides nothing" not in notes(document, "caution")

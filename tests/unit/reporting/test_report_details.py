@@ -175,7 +175,7 @@ def test_two_seeds_decide_nothing_and_their_intervals_are_not_drawn(tmp_path: Pa
         f"Two seeds each: {STRONG} is furthest from {PLAIN}, by +0.0922 val/miou, and whether that is more than the "
         "noise of seeds nobody can say."
     )
-    assert "Decides nothing: 2 of at least 3 seeds" in texts(document)
+    assert "This decides nothing: 2 of at least 3 seeds" in texts(document)
     [table] = [one for one in document.tables if one.name == "comparison"]
     assert [row[-1] for row in table.rows] == ["the base", "undecided: 2 seeds", "undecided: 2 seeds"]
     assert not table.bold

@@ -16,9 +16,10 @@ from recorded import Store, picture, play, trial
 from harness.event_log import Outbox
 from harness.tracking import recorder, sender
 from harness.tracking.recorder import MlflowRecorder, replay
+from harness.tracking.run_logger import HERE
 from harness.trials import TrialState
 
-OPERATIONS = 22
+OPERATIONS = 23
 NOWHERE = "http://127.0.0.1:1"
 DIES = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 
@@ -30,7 +31,8 @@ def scripted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "picture.png").write_bytes(b"\x89PNG")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recorder, "connect_client", fail_to_connect)
-        record = MlflowRecorder(NOWHERE, "s4", "ablation", "ablation-001", {"s4.preset": "p"}, folder / "outbox.jsonl")
+        record = MlflowRecorder(NOWHERE, "s4", "search", "search-001", {"s4.preset": "p"}, folder / "outbox.jsonl",
+                                params={"space": "s"})  # fmt: skip
         record.dataset("digits/dev", "0a1c", "digits", context="dev", profile={"images": 5})
         record.artifact("plan.yaml", "seeds: [0, 1]\n")
         play(record, 0, TrialState.COMPLETE, values=(0.2, 0.6, 0.5))
@@ -41,6 +43,7 @@ def scripted(tmp_path_factory: pytest.TempPathFactory) -> Path:
         record.tag({"s4.chosen": "no"}, trial=0)
         record.aggregate("mix", "mix", {"dev/mean": 0.5}, {"s4.n": 1}, {"method": "mix"}, step=1)
         record.tag({"s4.chosen": "yes"}, trial=0)
+        record.note(f"[report]({HERE})")
         record.aggregate("mix", "mix", {"dev/mean": 0.6}, {"s4.n": 2}, {"method": "mix"}, step=2)
         record.close(timeout_s=0)
     assert record._outbox.count == OPERATIONS
@@ -71,14 +74,14 @@ def undisturbed(scripted: Path, uri: str, tmp_path_factory: pytest.TempPathFacto
 
 def test_the_script_leaves_what_it_says(undisturbed: dict[str, Any]) -> None:
     assert {name: run["ended"][0] for name, run in undisturbed.items()} == {
-        "ablation-001": "FINISHED", "trial-000": "FINISHED", "trial-001": "FAILED", "trial-002": "KILLED",
+        "search-001": "FINISHED", "trial-000": "FINISHED", "trial-001": "FAILED", "trial-002": "KILLED",
         "mix": "FINISHED",
     }  # fmt: skip
     values = [(step, value) for step, _, value in undisturbed["trial-000"]["histories"]["dev/miou"]]
     assert values == [(10, 0.2), (20, 0.6), (30, 0.5)]
     assert undisturbed["trial-000"]["artifacts"] == ["val", "val/picture.png"]
     assert undisturbed["trial-000"]["tags"]["s4.chosen"] == "yes"
-    assert undisturbed["ablation-001"]["inputs"] == [("digits/dev", "0a1c")]
+    assert undisturbed["search-001"]["inputs"] == [("digits/dev", "0a1c")]
 
 
 @DIES

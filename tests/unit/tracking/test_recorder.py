@@ -1,6 +1,8 @@
 """The recorder against a real SQLite store: the tree of runs, how they end, and what happens when things go wrong."""
 
+import getpass
 import json
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from recorded import Store, play, report, trial, wait_until_sent
 
 from harness.tracking.recorder import MlflowRecorder, replay
+from harness.tracking.stores import NOTE
 from harness.trials import TrialState
 
 
@@ -45,15 +48,76 @@ def test_a_trial_says_what_it_was_and_why_it_ended(store: Store) -> None:
     }  # fmt: skip
 
 
-def test_metrics_are_at_optimizer_steps_with_best_and_final_values(store: Store) -> None:
+def test_metrics_are_at_optimizer_steps_with_the_best_value_and_when_it_was(store: Store) -> None:
     with store.recorder() as recorder:
         play(recorder, 0, TrialState.COMPLETE, values=(0.2, 0.6, 0.5))
     run = store.run("trial-000")
     history = store.client.get_metric_history(run.info.run_id, "dev/miou")
     assert [(point.step, point.value) for point in history] == [(10, 0.2), (20, 0.6), (30, 0.5)]
-    metrics = run.data.metrics
-    assert (metrics["best/dev_miou"], metrics["best/step"], metrics["final/dev_miou"]) == (0.6, 20, 0.5)
-    assert "step" not in metrics
+    assert run.data.metrics == {"dev/miou": 0.5, "loss/sup": 0.5, "best/dev_miou": 0.6}
+    assert run.data.tags["s4.best_step"] == "20"
+
+
+def test_the_time_of_the_first_step_which_every_report_says_is_a_tag(store: Store) -> None:
+    with store.recorder() as recorder:
+        playing = trial(0)
+        recorder.on_start(playing)
+        playing.take_in({"step": 10.0, "dev/miou": 0.5, "time/first_step_unix": 1.5e9}, 0.5)
+        recorder.on_report(playing)
+        playing.state = TrialState.COMPLETE
+        recorder.on_end(playing)
+    data = store.run("trial-000").data
+    assert data.tags["s4.first_step_unix"] == "1500000000.0"
+    assert data.metrics.keys() == {"dev/miou", "best/dev_miou"}
+
+
+def test_what_was_asked_for_is_in_the_params_of_the_parent_also_where_another_driver_goes_on(store: Store) -> None:
+    for params in ({"space": "css_quick", "trials": 16}, {"space": "another"}):
+        outbox = store.folder / "outbox.jsonl"
+        with MlflowRecorder(store.uri, store.experiment, "search", "s", {}, outbox, params=params) as recorder:
+            play(recorder, 0, TrialState.COMPLETE)
+    assert store.run("s").data.params == {"space": "css_quick", "trials": "16"}
+
+
+def test_an_outbox_of_an_earlier_version_which_has_no_params_is_sent(store: Store) -> None:
+    with store.recorder() as recorder:
+        play(recorder, 0, TrialState.COMPLETE)
+    lines = recorder._outbox.path.read_text().splitlines()
+    opening = {**json.loads(lines[0]), "search_id": "old", "name": "old"}
+    opening.pop("params")
+    old = store.folder / "old.jsonl"
+    old.write_text("\n".join([json.dumps(opening), *lines[1:]]) + "\n")
+    assert replay(old, store.uri).rejected == 0
+    assert store.run("old").info.status == "FINISHED"
+
+
+def test_a_run_says_who_made_it_with_which_command_of_which_commit(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/opt/bin/s4", "tune", "--set", "data.root=/my data"])
+    with store.recorder() as recorder:
+        play(recorder, 0, TrialState.COMPLETE)
+    for run in store.runs():
+        tags = run.data.tags
+        assert tags["mlflow.source.name"] == "s4 tune --set 'data.root=/my data'"
+        assert tags["mlflow.user"] == getpass.getuser()
+        assert tags["s4.git_sha"].removesuffix("-dirty") == tags["mlflow.source.git.commit"]
+
+
+def test_an_experiment_has_a_description_and_one_of_the_users_own_stays(store: Store) -> None:
+    store.recorder(name="first").close()
+    experiment = store.client.get_experiment_by_name(store.experiment)
+    assert "ablations" in experiment.tags[NOTE]
+    store.client.set_experiment_tag(experiment.experiment_id, NOTE, "mine")
+    store.recorder(name="second").close()
+    assert store.client.get_experiment_by_name(store.experiment).tags[NOTE] == "mine"
+
+
+@pytest.mark.parametrize("kind", ["ablation", "confirm"])
+def test_only_a_search_has_a_best_trial(kind: str, store: Store) -> None:
+    with store.recorder(kind) as recorder:
+        play(recorder, 0, TrialState.COMPLETE)
+    assert store.run("search-001").data.metrics == {}
 
 
 def test_values_that_are_not_finite_are_dropped_and_counted(store: Store) -> None:

@@ -7,6 +7,8 @@ import pytest
 from recorded import Store, play, wait_until_sent
 
 from harness.experiment import CssExperiment
+from harness.tracking.run_logger import FILES, HERE
+from harness.tracking.stores import NOTE
 from harness.trials import TrialState
 
 
@@ -52,6 +54,23 @@ def test_tags_are_set_on_a_trial_or_on_the_search_and_may_change(store: Store) -
     assert store.run("search-001").data.tags["s4.winner"] == "0"
 
 
+def test_a_note_leads_to_the_page_of_its_run_and_to_its_artifacts(store: Store) -> None:
+    with store.recorder() as recorder:
+        play(recorder, 0, TrialState.COMPLETE)
+        recorder.note(f"[page]({HERE}/artifacts) ![picture]({FILES}a.png)", trial=0)
+    run = store.run("trial-000").info
+    page = f"#/experiments/{run.experiment_id}/runs/{run.run_id}/artifacts"
+    note = f"[page]({page}) ![picture](get-artifact?run_uuid={run.run_id}&path=a.png)"
+    assert store.run("trial-000").data.tags[NOTE] == note
+
+
+def test_a_note_that_is_too_long_is_cut_and_arrives(store: Store) -> None:
+    recorder = store.recorder()
+    recorder.note("word " * 5000)
+    assert recorder.close().rejected == 0
+    assert store.run("search-001").data.tags[NOTE].startswith("word word")
+
+
 @pytest.mark.parametrize(("state", "status"), [(TrialState.COMPLETE, "FINISHED"), (TrialState.PRUNED, "KILLED")])
 def test_late_metrics_leave_a_run_that_has_ended_as_it_ended(store: Store, state: TrialState, status: str) -> None:
     recorder = store.recorder()
@@ -92,19 +111,31 @@ def test_a_summary_that_is_made_again_is_the_same_run_with_new_metrics_and_tags(
     assert (run.data.tags["s4.n"], run.data.params["n"], run.info.status) == ("5", "3", "FINISHED")
 
 
-def test_data_sets_are_inputs_of_the_parent_each_with_its_context(store: Store) -> None:
+def test_data_sets_are_inputs_of_the_parent_and_of_its_trials_each_with_its_context(store: Store) -> None:
     with store.recorder() as recorder:
-        play(recorder, 0, TrialState.COMPLETE)
         recorder.dataset("digits/labelled", "0a1b", "digits", context="training", profile={"images": 80})
         recorder.dataset("digits/dev", "0a1c", "digits", context="dev")
         recorder.dataset("digits/dev", "0a1c", "digits", context="dev")
-    inputs = store.run("search-001").inputs.dataset_inputs
-    found = {(item.dataset.name, item.dataset.digest, item.tags[0].value) for item in inputs}
-    assert found == {("digits/labelled", "0a1b", "training"), ("digits/dev", "0a1c", "dev")}
-    assert len(inputs) == 2
-    [profile] = [json.loads(item.dataset.profile) for item in inputs if item.dataset.name == "digits/labelled"]
-    assert profile == {"images": 80}
-    assert store.run("trial-000").inputs.dataset_inputs == []
+        play(recorder, 0, TrialState.COMPLETE)
+    with store.recorder() as resumed:
+        play(resumed, 1, TrialState.COMPLETE)
+    for name in ("search-001", "trial-000", "trial-001"):
+        inputs = store.run(name).inputs.dataset_inputs
+        found = {(item.dataset.name, item.dataset.digest, item.tags[0].value) for item in inputs}
+        assert found == {("digits/labelled", "0a1b", "training"), ("digits/dev", "0a1c", "dev")}
+        assert len(inputs) == 2
+        [profile] = [json.loads(item.dataset.profile) for item in inputs if item.dataset.name == "digits/labelled"]
+        assert profile == {"images": 80}
+
+
+def test_a_trial_on_other_data_than_the_search_does_not_have_its_data_sets(store: Store) -> None:
+    recorder = store.recorder()
+    recorder._trial_tags = lambda trial: {"s4.data_digest": "other"} if trial.number else {}
+    recorder.dataset("digits/dev", "0a1c", "digits", context="dev")
+    for number in range(2):
+        play(recorder, number, TrialState.COMPLETE)
+    recorder.close()
+    assert [len(store.run(name).inputs.dataset_inputs) for name in ("trial-000", "trial-001")] == [1, 0]
 
 
 def test_a_data_set_of_any_size_is_taken(store: Store) -> None:
@@ -152,10 +183,11 @@ def test_a_checkpoint_is_a_model_of_its_trial(store: Store, tmp_path: Path) -> N
     with store.recorder() as recorder:
         play(recorder, 0, TrialState.COMPLETE)
         for _ in range(2):
-            recorder.model("checkpoint", str(tmp_path), trial=0, tags={"s4.step": 900}, metrics={"dev/miou": 0.5})
+            recorder.model("labels/mix/seed0", str(tmp_path), trial=0, tags={"s4.step": 900}, metrics={"dev/miou": 0.5})
     run = store.run("trial-000")
     [model] = store.client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run.info.run_id}'")
     assert (model.tags["s4.checkpoint"], model.tags["s4.step"]) == (str(tmp_path), "900")
+    assert model.name == "labels-mix-seed0"
     assert run.info.status == "FINISHED"
 
 

@@ -235,6 +235,6 @@ def test_what_the_user_set_for_mlflow_stays(name: str, monkeypatch: pytest.Monke
 
 
 def test_who_does_not_talk_to_mlflow_does_not_import_it() -> None:
-    modules = "harness.tracking.recorder, harness.tracking.views, harness.models.find, harness.tuning.warm_start"
+    modules = "harness.tracking.recorder, harness.tracking.pages, harness.models.find, harness.tuning.warm_start"
     code = f"import sys, {modules}; sys.exit('mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

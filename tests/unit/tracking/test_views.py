@@ -9,7 +9,7 @@ from typing import Any
 
 from recorded import Store
 
-from harness.tracking.views import SHARED, Chart, search_links, view_key, view_value
+from harness.tracking.views import Chart, view_key, view_value
 
 CHARTS = [Chart("mean/val/miou", "BAR"), Chart("mean/dev/miou", "BAR"), Chart("dev/miou", "LINE")]
 
@@ -36,14 +36,29 @@ def test_the_key_of_a_view_is_the_same_each_time_and_fits_an_address() -> None:
     assert view_key("my_search.2", "runs") == "s4-my-search-2-runs"
 
 
-def test_a_search_with_views_has_links_to_them(store: Store) -> None:
-    recorder = store.recorder("ablation", "labels")
-    recorder.view("runs", "tags.`s4.kind` = 'trial'", "dev/miou", CHARTS)
-    recorder.close()
-    key = view_key("labels", "runs")
-    assert SHARED + key in store.client.get_experiment_by_name(store.experiment).tags
-    (view,) = search_links(store.client, store.experiment, "labels").views
-    assert f"viewStateShareKey={key}" in view
+def test_a_view_shows_its_columns_in_their_order_each_wide_enough_for_its_title() -> None:
+    columns = ["tags.s4.verdict", "metrics.mean/val/miou", "params.loss.lambda_u"]
+    state = unpacked(view_value("v", "c", "m", CHARTS, 1, columns))
+    assert state["selectedColumns"] == ["tags.`s4.verdict`", "metrics.`mean/val/miou`", "params.`loss.lambda_u`"]
+    assert state["columnOrder"] == state["selectedColumns"] == [*state["columnWidths"]]
+    assert min(state["columnWidths"].values()) >= 8 * len("loss.lambda_u")
+
+
+def test_runs_of_a_view_are_grouped_by_a_tag_where_it_says_so() -> None:
+    state = unpacked(view_value("v", "c", "m", CHARTS, 1, group_by="s4.variant"))
+    keys = [{"mode": "tag", "groupByData": "s4.variant"}]
+    assert state["groupBy"] == {"aggregateFunction": "average", "groupByKeys": keys}
+    assert unpacked(view_value("v", "c", "m", CHARTS, 1))["groupBy"] is None
+
+
+def test_a_chart_of_params_and_score_has_all_runs_and_the_whole_width() -> None:
+    chart = Chart("best/dev_miou", "PARALLEL", ["loss.lambda_u", "css.label_strategy"])
+    state = unpacked(view_value("v", "c", "m", [chart, Chart("best/dev_miou", "BAR")], 1))
+    drawn, bars = state["compareRunCharts"]
+    assert (drawn["selectedParams"], drawn["selectedMetrics"]) == ([*chart.params], ["best/dev_miou"])
+    assert drawn["showAllRuns"]
+    columns = {section["uuid"]: section["columns"] for section in state["compareRunSections"]}
+    assert columns[drawn["metricSectionId"]] == 1 < columns[bars["metricSectionId"]]
 
 
 def test_a_summary_has_the_tags_of_all_runs_of_the_search(store: Store) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from trainers.config import LossConfig
 from trainers.css import contrast
-from trainers.css.contrast import build_pool, contrastive_loss
+from trainers.css.contrast import build_pool, contrastive_loss, draw_samples
 from trainers.css.prototypes import Prototypes
 
 K, D, TAU = 4, 5, 0.4
@@ -252,17 +252,17 @@ def test_a_rank_counts_by_its_share_of_the_hard_pixels_of_all() -> None:
 
 
 @pytest.mark.parametrize(("world_size", "expected"), [(1, 16), (2, 8), (3, 6), (16, 2), (64, 2)])
-def test_ranks_share_the_anchors_evenly_rounded_up_to_whole_groups(
-    world_size: int, expected: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    drawn = []
-    draw_anchors = contrast._draw_anchors
-    monkeypatch.setattr(
-        contrast,
-        "_draw_anchors",
-        lambda pool, queries, draws: drawn.append(queries) or draw_anchors(pool, queries, draws),
-    )
+def test_ranks_share_the_anchors_evenly_rounded_up_to_whole_groups(world_size: int, expected: int) -> None:
+    draws = draw_samples(K, settings_of(16, 4, 2), torch.Generator(), torch.device("cpu"), world_size)
+    assert (draws.anchors.shape, draws.negatives.shape) == ((K, expected), (2, K, 2 * 4))
+
+
+def test_samples_that_were_drawn_before_are_those_of_their_generator() -> None:
     representations, label, hard, prototypes = tensors(case())
-    pool = build_pool(label, hard, K)
-    contrastive_loss(representations, pool, prototypes, pool.hard, settings_of(16, 4, 2), torch.Generator(), world_size)
-    assert drawn == [expected]
+    pool, config = build_pool(label, hard, K), settings_of(16, 4, 2)
+    draws = draw_samples(K, config, torch.Generator().manual_seed(3), torch.device("cpu"), 2)
+    here, before = (
+        contrastive_loss(representations, pool, prototypes, pool.hard, config, given, 2)
+        for given in (torch.Generator().manual_seed(3), draws)
+    )
+    assert torch.equal(here, before)

@@ -16,6 +16,7 @@ from trainers.local_run import LocalRun
 from trainers.loop import train, warm_up
 from trainers.run import Decision
 from trainers.state import TrainState
+from trainers.step import StepOutput
 from trainers.targets import StepContext
 
 SHORT = {"schedule.steps": 5, "schedule.evaluate_every": 2}
@@ -86,6 +87,25 @@ def test_a_report_holds_losses_shares_scores_and_times() -> None:
         "time/first_step_unix",
         "dev/miou",
     }
+
+
+def test_the_time_of_a_step_includes_the_wait_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    read = torch.Tensor.tolist
+
+    def wait(tensor: torch.Tensor) -> Any:
+        clock[0] += 6.0
+        return read(tensor)
+
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: clock[0])
+    state = TrainState(tiny_config(), LocalRun(device=torch.device("cpu")))
+    meter = loop.Meter(LocalRun(device=torch.device("cpu")))
+    output = StepOutput({"supervised": torch.ones(())}, {}, state.prototypes)
+    for _ in range(2):
+        meter.add(torch.ones(()), output)
+        meter.count_step()
+    monkeypatch.setattr(torch.Tensor, "tolist", wait)
+    assert meter.read(state)["time/step_s"] == 3.0
 
 
 def test_the_total_is_the_weighted_sum_of_the_losses() -> None:

@@ -121,6 +121,8 @@ OURS: dict[str, str] = {
     "evaluation.representation_pixels": "drawn, changes nothing",
     "compute.precision": "bfloat16: twice the speed on GPUs that have it; the published code trains in float32",
     "compute.compile": "changes no result",
+    "compute.graph": "changes no result",
+    "compute.deterministic": "changes no result but the last bits",
 }
 """Fields whose values are not published or not followed, and why."""
 
