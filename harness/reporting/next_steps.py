@@ -59,7 +59,7 @@ def search_steps(record: Record) -> Section:
     """Return the section on what to do next with a search."""
     rows = [
         (confirm_command(record), "does the best configuration beat the noise of seeds?"),
-        *_looks(record.folder, "this report again, as far as the search is then", record.results.tracking_uri),
+        *_looks(record.folder, "this report again, as far as the search is then"),
         (f"s4 doctor {_target(record.folder)}", "do ledger, Optuna, MLflow and checkpoints agree?"),
     ]
     if (record.folder / BEST).exists():
@@ -71,7 +71,7 @@ def search_steps(record: Record) -> Section:
 
 def training_steps(record: Record) -> Section:
     """Return the section on what to do next with a training."""
-    rows = _looks(record.folder, "this report again", record.results.tracking_uri)
+    rows = _looks(record.folder, "this report again")
     if record.results.best is None:
         rows.insert(0, (_resume(record, "train", "train"), "go on with it"))
     return Section("Go on", [Commands(rows)])
@@ -81,7 +81,7 @@ def ablation_steps(ablation: Ablation, folder: Path) -> Section:
     """Return the section on what to do next with an ablation."""
     seeds = ablation.request.seeds
     more = range(max(seeds) + 1, max(seeds) + 1 + MORE)
-    rows = _looks(folder, "this report again", ablation.tracking_uri)
+    rows = _looks(folder, "this report again")
     if ablation.request.confirms is None:  # a confirmation goes on with the seeds it began with
         command = ablate_command(ablation, folder, (*seeds, *more))
         rows.insert(0, (command, "train more seeds; those that are there stay"))
@@ -124,10 +124,9 @@ def _target(folder: Path) -> str:
     return f"{shlex.quote(folder.name)}{storage_option(folder)}"
 
 
-def _looks(folder: Path, report: str, tracking_uri: str) -> list[tuple[str, str]]:
-    """Return the commands that show a run; the URI is empty where it is not known."""
-    pages = f"s4 ui {shlex.quote(folder.name)}{_tracking_option(tracking_uri or None)}"
-    return [(f"s4 report {_target(folder)}", report), (pages, RECORDS)]
+def _looks(folder: Path, report: str) -> list[tuple[str, str]]:
+    """Return the commands that show a run; a page that is sent names no store, whose address may hold a password."""
+    return [(f"s4 report {_target(folder)}", report), (f"s4 ui {shlex.quote(folder.name)}", RECORDS)]
 
 
 def ablate_command(ablation: Ablation, folder: Path, seeds: Sequence[int]) -> str:
