@@ -31,7 +31,7 @@ from trainers.overrides import parse_settings
 MEASURE, SIMULATE = "Measurement", "Simulation"
 SIMULATING = ("trials", "gangs", "failures_per_day", "restart_seconds", "checkpoint_seconds", "retries", "scaling")
 MEASURING = ("preset", "mode", "steps", "blocks", "warmup", "repeats", "settings", "name", "address",
-             "tracking_uri")  # fmt: skip
+             "tracking_uri", "experiment")  # fmt: skip
 
 
 def scale(
