@@ -34,3 +34,15 @@ def vit_narrow_patch14(pretrained: bool = False, **changes: Any) -> VisionTransf
 def vit_narrow_patch14_reg4(pretrained: bool = False, **changes: Any) -> VisionTransformer:
     """Likewise, with four registers."""
     return _narrow(REGISTERS, reg_tokens=4, no_embed_class=True, **changes)
+
+
+def with_metas_names(network: VisionTransformer) -> dict[str, Tensor]:
+    """The weights of a network by the names of Meta's files, which have a position and a mask's token more."""
+    tensors = {name: tensor.clone() for name, tensor in network.state_dict().items() if not name.startswith("head")}
+    tensors["mask_token"] = torch.rand(1, network.embed_dim)
+    if "reg_token" in tensors:
+        tensors["register_tokens"] = tensors.pop("reg_token")
+        of_class = torch.rand(1, 1, network.embed_dim)  # timm adds it to the class token
+        tensors["cls_token"] = tensors["cls_token"] - of_class
+        tensors["pos_embed"] = torch.cat([of_class, tensors["pos_embed"]], dim=1)
+    return tensors
