@@ -50,7 +50,16 @@ def _backward_of_convolution(gradient: Tensor, images: Tensor, weight: Tensor, *
     return forward * (int(mask[0]) + int(mask[1]))
 
 
-FORMULAS = {**flop_registry, torch.ops.aten.convolution_backward: _backward_of_convolution}
+aten = torch.ops.aten
+FORMULAS = {
+    **flop_registry,
+    aten.convolution_backward: _backward_of_convolution,
+    # The CPU's attention, which torch's own counter leaves out, costs what that of a GPU does.
+    aten._scaled_dot_product_flash_attention_for_cpu: flop_registry[aten._scaled_dot_product_flash_attention],
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: flop_registry[
+        aten._scaled_dot_product_flash_attention_backward
+    ],
+}
 """Operations of an operator by its arguments and, as `out_val`, its output."""
 
 

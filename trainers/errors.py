@@ -26,6 +26,11 @@ class DivergedError(RuntimeError):
     """Training produced a value that is not finite."""
 
 
+def first_line(error: Exception) -> str:
+    """Return what an error of a library says, in one line of 120 characters at most."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]
+
+
 def require_finite(metrics: Mapping[str, float], step: int) -> None:
     """Refuse metrics that are not numbers.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -19,3 +21,13 @@ def generator(seed: int, purpose: str, *keys: int, device: torch.device | str = 
     Nothing that is random crosses a step, so a resumed run draws what the uninterrupted one would have drawn.
     """
     return torch.Generator(device).manual_seed(derive_seed(seed, purpose, *keys))
+
+
+@contextmanager
+def seeded(seed: int, purpose: str, *keys: int, device: torch.device) -> Iterator[None]:
+    """Let layers that draw from a device's global generator draw within as `generator` would; put its state back."""
+    on_cuda = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if on_cuda else []):
+        global_generator = torch.cuda if on_cuda else torch.default_generator
+        global_generator.manual_seed(derive_seed(seed, purpose, *keys))
+        yield

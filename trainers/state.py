@@ -131,15 +131,19 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Opt
 
 
 def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
-    """Return the parameters that are not frozen: all in one group or, with a rate of its own, the encoder's apart."""
+    """Return the parameters that are not frozen: all in one group or, with rates of their own, the encoder's layers."""
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if config.encoder_lr_factor == 1.0:
+    if config.encoder_lr_factor == config.layer_decay == 1.0:
         return [{"params": learned}]
-    parts = model.encoder_parts().values()  # type: ignore[operator]
-    of_encoder = {id(parameter) for part in parts for parameter in part.parameters()}
-    heads, encoder = ([p for p in learned if (id(p) in of_encoder) is inside] for inside in (False, True))
-    slower = {"params": encoder, "lr": config.encoder_lr_factor * config.lr, LR_FACTOR: config.encoder_lr_factor}
-    return [{"params": heads}, *([slower] if encoder else [])]
+    layers = model.encoder_layers()  # type: ignore[operator]
+    of_encoder = {id(parameter) for layer in layers for parameter in layer}
+    groups: list[dict[str, Any]] = [{"params": [p for p in learned if id(p) not in of_encoder]}]
+    for above, layer in enumerate(reversed(layers)):
+        factor = config.encoder_lr_factor * config.layer_decay**above
+        slower = [parameter for parameter in layer if parameter.requires_grad]
+        if slower:
+            groups.append({"params": slower, "lr": factor * config.lr, LR_FACTOR: factor})
+    return groups
 
 
 def make_teacher(student: nn.Module) -> nn.Module:

@@ -36,7 +36,7 @@ from trainers.css.supervision import (
 )
 from trainers.distributed import sum_over_ranks
 from trainers.models.heads import Dense
-from trainers.randomness import generator
+from trainers.randomness import generator, seeded
 from trainers.targets import Batch, StepContext, StudentBatch, make_targets, map_size, valid_labels
 
 
@@ -97,7 +97,8 @@ def _part_output(
 ) -> tuple[StepOutput, ClassSums | None]:
     """Return the output of one part, and the sums over ranks and parts so far that prototypes are made of."""
     labelled, parts = student_batch.images.shape[0], config.schedule.accumulate
-    output = _student_output(student, student_batch, config)
+    with _skipped_blocks(student_batch.images, config, context, index):
+        output = _student_output(student, student_batch, config)
     logits = upsample(output.logits, map_size(student_batch.images))
     # A split, whose gradient is put together at once; of slices, each would fill a map of zeros.
     on_labelled, on_strong = torch.split(logits, [labelled, logits.shape[0] - labelled])
@@ -137,6 +138,16 @@ def _student_output(student: nn.Module, student_batch: StudentBatch, config: Tra
         return forward(student, torch.cat([student_batch.images, student_batch.strong]), config)
     labelled, strong = (forward(student, images, config) for images in (student_batch.images, student_batch.strong))
     return Dense(*(torch.cat(both) for both in zip(labelled, strong, strict=True)))
+
+
+def _skipped_blocks(
+    images: Tensor, config: TrainConfig, context: StepContext, index: int
+) -> AbstractContextManager[None]:
+    """Let stochastic depth draw as a function of the step, the rank and the part."""
+    if config.model.drop_path == 0:
+        return nullcontext()
+    own = context.rank + context.world_size * index
+    return seeded(context.seed, "drop_path", context.step, own, device=images.device)
 
 
 class _Pixels(NamedTuple):

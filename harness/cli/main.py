@@ -23,7 +23,7 @@ from harness.cli.data import data
 from harness.cli.help import Command, Group
 from harness.cli.init import init
 from harness.cli.lists import config, list_
-from harness.cli.models import evaluate, predict
+from harness.cli.models import evaluate, export, predict
 from harness.cli.plan import plan
 from harness.cli.records import doctor, report, show, sync, ui
 from harness.cli.scale import scale
@@ -47,7 +47,7 @@ app = typer.Typer(
 SUBJECTS = {
     "Run": (init, train, tune, plan, scale),
     "Compare": (ablate, confirm, noise, compare),
-    "Models": (evaluate, predict),
+    "Models": (evaluate, predict, export),
     "Records": (list_, show, report, ui, sync, doctor),
     "Data and settings": (config,),
 }

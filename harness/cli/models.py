@@ -105,3 +105,35 @@ def predict(
 
     with open_console(as_json) as console:
         predict_masks(run, images, out, storage, tracking_uri, console, overlays)
+
+
+def export(
+    run: Run,
+    form: Annotated[
+        Literal["torch", "torchscript"],
+        typer.Option("--format", metavar="FORMAT", help="torch (torch.export), or torchscript.", rich_help_panel=WHAT),
+    ] = "torch",
+    size: Annotated[
+        str | None,
+        typer.Option(metavar="HxW", help="Of the images; default: as the network sees them.", rich_help_panel=WHAT),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Default: STORAGE/NAME/evaluation/model.pt2.", rich_help_panel=OUTPUT),
+    ] = None,
+    storage: Storage = Path("runs"),
+    tracking_uri: TrackingUri = None,
+    as_json: Json = False,
+) -> None:
+    """Write a model as one file that torch alone can run: images in [0, 1] to logits, of one size.
+
+    A copy that is read back computes what the model does, or nothing is written.
+
+    Examples:
+        s4 export css_quick-001
+        s4 export slower --format torchscript --size 512x512 --out slower.pt
+    """
+    from harness.models.export_model import export_model
+
+    with open_console(as_json) as console:
+        export_model(run, form, out, size, storage, tracking_uri, console)

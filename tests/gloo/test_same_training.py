@@ -5,6 +5,7 @@ from typing import NamedTuple
 import pytest
 from ranks import Processes, Ranks
 from reference.tiny import differences, tiny_config
+from reference.vits import DPT
 from training import CPU, Settings, Trained, far_apart, reported_otherwise, trained
 
 from trainers.data.splits import open_splits
@@ -37,6 +38,7 @@ MORE: dict[str, Settings] = {
         "augment.strong.box": "half",
         "augment.strong.flip": 0.5,
     },
+    "a ViT": {**DPT, "optimizer.encoder_lr_factor": 0.1, "optimizer.layer_decay": 0.7, "model.checkpointing": True},
     "cutout, student": {"augment.strong.mix": "cutout", "ema.prototype_source": "student"},
 }
 CASES: dict[str, Settings] = METHODS | MORE

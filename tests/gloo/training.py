@@ -30,6 +30,8 @@ def trained(overrides: Settings, folder: Path | None = None, stop_at: int | None
         return Decision.STOP if metrics["step"] == stop_at else Decision.CONTINUE
 
     torch.set_num_threads(1)
+    if overrides.get("model.arch") == "dpt":
+        import reference.vits  # noqa: F401 - timm then knows its networks on this rank, too
     run = LocalRun(folder=folder, device=CPU, listener=listen)
     return Trained(train(tiny_config(overrides), run).state_dict(), reports)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 from typing import Literal
@@ -14,35 +15,46 @@ WEIGHT_WORDS = ("none", "imagenet", "pretrained", "bundled")
 WEIGHT_SUFFIXES = (".pt", ".pth", ".safetensors")
 BUNDLED = "tf_efficientnet_lite0"
 """The network whose weights a package ships (`trainers.models.bundled`)."""
+PLAIN_VIT = "vit_small_patch14_dinov2"
+"""timm's name of DINOv2's smallest network."""
 
 
 class ModelConfig(Frozen):
     """The network: encoder f, segmentation head g (K logits), representation head h (D numbers a pixel)."""
 
-    arch: Literal["tiny", "deeplabv3plus", "light"] = "tiny"
+    arch: Literal["tiny", "deeplabv3plus", "light", "dpt"] = "tiny"
     """`tiny`: a stride-4 network of about 0.3 M parameters; `deeplabv3plus`: on a torchvision ResNet or an `encoder`;
-    `light`: the sum of an `encoder`'s maps and one depthwise-separable convolution, for small machines."""
+    `light`: the sum of an `encoder`'s maps and one depthwise-separable convolution, for small machines; `dpt`: four
+    maps of a plain ViT as `encoder`, fused from the coarsest to the finest."""
     backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50"
     """torchvision's ResNet below deeplabv3plus, where no `encoder` is named."""
     encoder: str | None = added(None, pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)?$")
     """A network of timm with maps of features from stride 4 on, with or without the tag of its weights, such as
-    `tf_efficientnet_lite0` or `convnext_tiny.fb_in1k`; for deeplabv3plus and light."""
+    `tf_efficientnet_lite0` or `convnext_tiny.fb_in1k`, for deeplabv3plus and light; or a plain ViT, such as
+    `vit_small_patch14_dinov2`, for dpt."""
     stem: Literal["standard", "deep"] = "standard"
     """How the encoder of deeplabv3plus starts: one 7x7 convolution, or three 3x3 ones with 64, 64 and 128 channels
     (the ResNet-101 that the paper takes to compare with other methods)."""
     backbone_weights: Literal["none", "imagenet", "pretrained", "bundled"] | Path = "none"
-    """Encoder initialisation of deeplabv3plus and light: random; torchvision's download for its ResNets (`imagenet`) or
+    """Encoder initialisation of all but tiny: random; torchvision's download for its ResNets (`imagenet`) or
     timm's for an `encoder` (`pretrained`); EfficientNet-Lite0's from the package of the extra `bundled`; or a state
-    dict in a .pt, .pth or .safetensors file (with torchvision's or timm's names, or with those behind `module.`,
-    `backbone.` or `encoder.`)."""
+    dict in a .pt, .pth or .safetensors file (with torchvision's or timm's names, of a ViT with Meta's, too, or with
+    those behind `module.`, `backbone.` or `encoder.`)."""
     freeze: Literal["none", "norm", "all"] = added("none")
     """What of the encoder stays as its weights have it: nothing, BatchNorm's statistics, or the whole encoder."""
+    drop_path: float = added(0.0, ge=0, lt=1)
+    """Stochastic depth: probability that an image skips the last block of a ViT in training; from the first block on it
+    grows evenly from 0. For dpt only."""
+    checkpointing: bool = added(False)
+    """Whether the backward pass computes each block of a ViT again instead of keeping what is within it: a third more
+    operations of the encoder, and a fraction of its memory. For dpt only."""
     output_stride: Literal[8, 16] = 16
     """Stride of the deepest features of deeplabv3plus; ASPP rates are 12/24/36 at 8 and 6/12/18 at 16."""
     aspp_width: int = Field(256, ge=8, le=1024, multiple_of=8)
     """Channels of the spatial pyramid (ASPP) of deeplabv3plus; 256 in the paper."""
     head_width: int = Field(256, ge=8, le=1024, multiple_of=8)
-    """Channels between the two convolutions of both heads of deeplabv3plus (256 in the paper), and of light's sum."""
+    """Channels between the two convolutions of both heads of all but tiny (256 in the paper), of light's sum, and of
+    dpt's fused maps."""
     width: int = Field(32, ge=8, le=256, multiple_of=8)
     """Channels of the tiny network's first stage."""
     representation_dim: int = Field(64, ge=8, le=1024)
@@ -50,10 +62,10 @@ class ModelConfig(Frozen):
     representation_init: Literal["default", "centred"] = "default"
     """How the last layer of the representation head starts: as PyTorch does, or with rows of mean zero and no bias. Its
     inputs are not negative, so with the default all representations, and all prototypes, start nearly parallel."""
-    norm: Literal["batch", "sync_batch", "group", "auto"] = "batch"
+    norm: Literal["batch", "sync_batch", "group", "auto", "none"] = "batch"
     """Normalisation: of the rank's batch, of the batch of all ranks (CUDA only), or of groups of channels; `auto`: of
     all ranks on CUDA, as published, and of the rank elsewhere. An `encoder` keeps its own kind; its BatchNorm is of all
-    ranks where this is."""
+    ranks where this is. `none`: the heads of dpt without normalisation, as in UniMatch V2."""
     pool_norm: bool = added(False)
     """Whether the image-level features of the spatial pyramid are normalised, as published; a rank then needs at least
     two images. For deeplabv3plus only."""
@@ -72,25 +84,47 @@ class ModelConfig(Frozen):
         )
 
     @property
+    def patch(self) -> int:
+        """Pixels a side of dpt's patches, as the encoder's name has them; 1 where it has none."""
+        found = re.search(r"_patch(\d+)", self.encoder or "") if self.arch == "dpt" else None
+        return int(found[1]) if found else 1
+
+    @property
     def encoder_name(self) -> str | None:
         """Name of the encoder in its library; none of the tiny network."""
         return None if self.arch == "tiny" else self.encoder or self.backbone
 
     @model_validator(mode="after")
     def _encoder_fits(self) -> ModelConfig:
-        if self.arch == "light" and self.encoder is None:
-            raise ValueError(f"arch=light must have a network of timm, got none: set encoder, for example to {BUNDLED}")
+        if self.arch in ("light", "dpt") and self.encoder is None:
+            raise ValueError(
+                f"arch={self.arch} must have a network of timm, got none: set encoder, for example to "
+                f"{BUNDLED if self.arch == 'light' else PLAIN_VIT}"
+            )
         if self.encoder is None:
             return self
         if self.arch == "tiny":
             raise ValueError(
-                f"encoder must have arch=light or deeplabv3plus, got encoder={self.encoder} with arch=tiny: set arch"
+                f"encoder must have arch=light, deeplabv3plus or dpt, got encoder={self.encoder} with arch=tiny: "
+                "set arch"
             )
         if self.stem == "deep":
             raise ValueError(
                 "stem=deep is one of torchvision's ResNets, got encoder="
                 f"{self.encoder}: set stem=standard, or encoder to a network with such a stem, as resnet50d"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_of_a_vit_has_one(self) -> ModelConfig:
+        for name, is_set in (
+            ("drop_path", self.drop_path > 0), ("checkpointing", self.checkpointing), ("norm", self.norm == "none"),
+        ):  # fmt: skip
+            if is_set and self.arch != "dpt":
+                raise ValueError(
+                    f"{name}={getattr(self, name)} must have arch=dpt, got {self.arch}: set arch and encoder, or "
+                    f"{name} to {type(self).model_fields[name].default}"
+                )
         return self
 
     @model_validator(mode="after")

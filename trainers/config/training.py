@@ -25,6 +25,9 @@ class OptimizerConfig(Frozen):
     """Learning rate at the first step, of encoder and heads unless `encoder_lr_factor` sets them apart."""
     encoder_lr_factor: Positive = added(1.0)
     """The encoder's learning rate as a share of the heads', at every step; below 1 it keeps more of its weights."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = added(1.0)
+    """Learning rate of each block of a ViT as a share of the next deeper one's; the last block's is this share of the
+    encoder's, as in BEiT (Bao et al., 2022). For dpt only."""
     momentum: Momentum = 0.9
     """Nesterov momentum of `sgd`, 0 turns it off; of `adamw`, beta_1."""
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
@@ -166,6 +169,31 @@ class TrainConfig(Frozen):
         """Hash of every field (see `hashed`): equal configs, equal hashes. 12 hexadecimal digits."""
         text = json.dumps(hashed(self), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @model_validator(mode="after")
+    def _fits_a_vit(self) -> TrainConfig:
+        model, crop = self.model, self.augment.weak.crop
+        if self.optimizer.layer_decay < 1 and model.arch != "dpt":
+            raise ValueError(
+                f"optimizer.layer_decay={self.optimizer.layer_decay} must have model.arch=dpt, got {model.arch}: set "
+                "it to 1, or model.arch and model.encoder"
+            )
+        if model.drop_path > 0 and self.ema.teacher_norm == "train":
+            raise ValueError(
+                f"model.drop_path={model.drop_path} must have ema.teacher_norm=eval, got train, with which the "
+                "teacher's labels would skip blocks, too: set one of them"
+            )
+        views = {"augment.weak.crop": crop or self.data.image_shape}
+        if self.evaluation.mode == "sliding":
+            views["evaluation.window"] = self.evaluation.window
+        for name, view in views.items():
+            if view is not None and any(side % model.patch for side in view):
+                near = "x".join(str(max(2, round(side / model.patch)) * model.patch) for side in view)
+                raise ValueError(
+                    f"{name} must be multiples of the patch of model.encoder ({model.patch}), got "
+                    f"{view[0]}x{view[1]}: set it, for example to {near}"
+                )
+        return self
 
     @model_validator(mode="after")
     def _a_weight_for_each_class(self) -> TrainConfig:

@@ -78,6 +78,10 @@ def _network_class(config: ModelConfig) -> Callable[[ModelConfig, int, Norm], Ne
         from trainers.models.deeplab import ResNetDeepLab
 
         return ResNetDeepLab
+    if config.arch == "dpt":
+        from trainers.models.dpt import DptSegmenter
+
+        return DptSegmenter
     from trainers.models.on_timm import LightSegmenter, TimmDeepLab
 
     return LightSegmenter if config.arch == "light" else TimmDeepLab

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from trainers.config import ModelConfig
-from trainers.errors import ConfigError
+from trainers.config.model import PLAIN_VIT
+from trainers.errors import ConfigError, first_line
 from trainers.models.heads import FINEST, Norm, Normalise
 
 
@@ -59,14 +60,24 @@ class TimmEncoder(nn.Module):
         return [maps.permute(0, 3, 1, 2) if self.channels_last else maps for maps in chosen]
 
 
-def _create(config: ModelConfig) -> Any:
-    """Return the network of timm, with random weights, that has been tried at the smallest size of its strides."""
+def known_name(config: ModelConfig) -> str:
+    """Return the configured network of timm, with or without the tag of its weights.
+
+    Raises:
+        ConfigError: timm has none of this name.
+    """
     name = str(config.encoder)
     bare = name.partition(".")[0]
     if not timm.is_model(bare):
         near = difflib.get_close_matches(bare, timm.list_models(), n=1)
         hint = f"did you mean {near[0]}?" if near else "see timm.list_models()"
         raise ConfigError(f"model.encoder must be a network of timm {timm.__version__}, got {name}: {hint}")
+    return name
+
+
+def _create(config: ModelConfig) -> Any:
+    """Return the network of timm, with random weights, that has been tried at the smallest size of its strides."""
+    name = known_name(config)
     options: dict[str, Any] = {"output_stride": config.output_stride} if config.arch == "deeplabv3plus" else {}
     refusals = []
     for sizes in ({}, {"strict_img_size": False}):  # what transformers with windows need to take images of any size
@@ -74,12 +85,14 @@ def _create(config: ModelConfig) -> Any:
             features = timm.create_model(name, features_only=True, **options, **sizes)
             _try(features)
         except Exception as error:  # timm and its networks raise what they like: AssertionError, TypeError, ...
-            refusals.append((str(error).splitlines() or [type(error).__name__])[0][:120])
+            refusals.append(first_line(error))
         else:
             return _without_dropout(features)
     must = "model.encoder must be a network of timm that gives maps of features of images of any size"
     if not options:
-        raise ConfigError(f"{must}, got {name} ({refusals[0]}): choose another")
+        raise ConfigError(
+            f"{must}, got {name} ({refusals[0]}): choose another, or set model.arch=dpt for a plain ViT, as {PLAIN_VIT}"
+        )
     raise ConfigError(
         f"{must} at model.output_stride={config.output_stride}, got {name} ({refusals[0]}): set model.arch=light, "
         "which takes it at its own strides, or choose another"

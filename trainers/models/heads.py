@@ -37,16 +37,18 @@ def norm_layer(name: str, device: torch.device) -> Norm:
         name = "sync_batch" if device.type == "cuda" else "batch"
     if name == "sync_batch" and device.type != "cuda":
         raise ConfigError(f"model.norm=sync_batch needs CUDA, this rank computes on {device.type}: use batch or group")
+    if name == "none":
+        return nn.Identity
     if name == "group":
         return lambda channels: nn.GroupNorm(8, channels)
     return nn.SyncBatchNorm if name == "sync_batch" else nn.BatchNorm2d
 
 
 def conv(inputs: int, outputs: int, norm: Norm, kernel: int = 3, stride: int = 1, dilation: int = 1) -> nn.Sequential:
-    """Return convolution, normalisation, ReLU; the size is kept at stride 1."""
-    padding = dilation * (kernel // 2)
+    """Return convolution, normalisation, ReLU; the size is kept at stride 1. Without normalisation there is a bias."""
+    padding, bias = dilation * (kernel // 2), norm is nn.Identity
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, bias=False), norm(outputs), nn.ReLU(inplace=True)
+        nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, bias=bias), norm(outputs), nn.ReLU(inplace=True)
     )
 
 

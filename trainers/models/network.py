@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, Self
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from trainers.config import ModelConfig
@@ -20,6 +21,14 @@ class Network(nn.Module):
     def encoder_parts(self) -> dict[str, nn.Module]:
         """Return the parts of the encoder by the names that published weights have, or the whole under an empty one."""
         raise NotImplementedError
+
+    def encoder_layers(self) -> list[list[nn.Parameter]]:
+        """Return the encoder's parameters by layers that may have learning rates of their own, from the image on."""
+        return [[parameter for part in self.encoder_parts().values() for parameter in part.parameters()]]
+
+    def by_own_names(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return an encoder's tensors by the names that they have here, where published weights may have others."""
+        return dict(tensors)
 
     def freeze_encoder(self, config: ModelConfig) -> None:
         """Keep what `model.freeze` says as it is, in training, too.

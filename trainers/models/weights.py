@@ -16,7 +16,7 @@ from torch import Tensor
 from torchvision import models
 
 from trainers.config import ModelConfig
-from trainers.errors import DataError
+from trainers.errors import DataError, first_line
 from trainers.models.build import make_network
 from trainers.models.network import Network
 
@@ -96,7 +96,7 @@ def load_encoder(model: Network, config: ModelConfig) -> WeightReport:
         DataError: they cannot be read or downloaded, or fill less than half of the encoder.
     """
     encoder = encoder_tensors(model)
-    weights = _named_as(encoder, read_weights(config))
+    weights = _named_as(encoder, model, read_weights(config))
     report = match(encoder, weights)
     with torch.no_grad():
         for name, tensor in encoder.items():
@@ -125,8 +125,9 @@ def inspect_weights(config: ModelConfig) -> WeightReport | None:
         return None
     with torch.device("meta"):
         # Any norm may be built for CUDA; nothing is computed.
-        encoder = encoder_tensors(make_network(config, 2, torch.device("cuda")))
-    return match(encoder, _named_as(encoder, read_weights(config)))
+        model = make_network(config, 2, torch.device("cuda"))
+    encoder = encoder_tensors(model)
+    return match(encoder, _named_as(encoder, model, read_weights(config)))
 
 
 def encoder_tensors(model: Network) -> dict[str, Tensor]:
@@ -139,10 +140,21 @@ def encoder_tensors(model: Network) -> dict[str, Tensor]:
     }
 
 
-def _named_as(encoder: Mapping[str, Tensor], weights: Weights) -> Weights:
-    """Return the weights by the encoder's names, in which timm joins the parts that it flattens with `_`."""
+def _named_as(encoder: Mapping[str, Tensor], model: Network, weights: Weights) -> Weights:
+    """Return the weights by the encoder's names, in which timm joins the parts that it flattens with `_`.
+
+    Raises:
+        DataError: they have names of a published network, and not its tensors.
+    """
+    try:
+        tensors = model.by_own_names(weights.tensors)
+    except Exception as error:  # timm's readers of other names raise whatever a missing or odd tensor leads them into
+        raise DataError(
+            f"model.backbone_weights must be of model.encoder, got {weights.source} ({first_line(error)}): set "
+            "model.encoder to the network that the file was made with, or take another file"
+        ) from None
     names = {_flat(name): name for name in encoder}
-    return weights._replace(tensors={names.get(_flat(name), name): tensor for name, tensor in weights.tensors.items()})
+    return weights._replace(tensors={names.get(_flat(name), name): tensor for name, tensor in tensors.items()})
 
 
 def _flat(name: str) -> str:
@@ -204,7 +216,7 @@ def read_weights(config: ModelConfig) -> Weights:
         tensors = weights.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:
         raise DataError(
-            f"model.backbone_weights=imagenet must be able to download {weights.url}, got {_first_line(error)}: "
+            f"model.backbone_weights=imagenet must be able to download {weights.url}, got {first_line(error)}: "
             "go online once, or set model.backbone_weights to a file"
         ) from None
     return Weights(f"torchvision's {weights}", None, _without_counters(tensors))
@@ -220,7 +232,7 @@ def _download(name: str) -> Weights:
     except Exception as error:  # of timm, huggingface_hub, its HTTP library or safetensors
         raise DataError(
             f"model.backbone_weights=pretrained must be able to download timm's weights of {name}, got "
-            f"{_first_line(error)}: go online once, or set model.backbone_weights to a file"
+            f"{first_line(error)}: go online once, or set model.backbone_weights to a file"
         ) from None
     known = network.pretrained_cfg
     source = ".".join(filter(None, (known["architecture"], known.get("tag"))))
@@ -239,7 +251,7 @@ def _read_file(path: Path) -> Weights:
     except Exception as error:  # torch raises whatever a broken or a hostile file leads it into
         raise DataError(
             "model.backbone_weights must be a state dict of tensors, as torch.save or safetensors writes it, got "
-            f"{path} ({_first_line(error)}): save the state_dict() alone"
+            f"{path} ({first_line(error)}): save the state_dict() alone"
         ) from None
     for key in WRAPPERS:
         if isinstance(stored, Mapping) and isinstance(stored.get(key), Mapping):
@@ -263,7 +275,3 @@ def _bare(name: str) -> str:
     for prefix in PREFIXES:
         name = name.removeprefix(prefix)
     return name
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:120]

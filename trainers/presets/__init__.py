@@ -20,6 +20,7 @@ from trainers.presets.cpu import (
     digits_supervised,
     supervised,
 )
+from trainers.presets.dinov2 import cityscapes_dinov2, voc_dinov2
 from trainers.presets.folder import folder_css
 from trainers.presets.paper import ade20k_css, cityscapes_css, coco_stuff_css, voc_blender_css, voc_css, voc_released
 
@@ -40,6 +41,9 @@ PRESETS: dict[str, Callable[[], TrainConfig]] = {
     **{f"voc_blender_css_{labelled}": partial(voc_blender_css, labelled) for labelled in (662, 1323, 2646, 5291)},
     **{f"voc_released_{labelled}": partial(voc_released, labelled) for labelled in (92, 183, 366, 732)},
     **{f"cityscapes_css_{labelled}": partial(cityscapes_css, labelled) for labelled in (186, 372, 744, 1488)},
+    "voc_dinov2_s_92": partial(voc_dinov2, "small", 92),
+    "voc_dinov2_b_92": partial(voc_dinov2, "base", 92),
+    "cityscapes_dinov2_b_186": partial(cityscapes_dinov2, "base", 186),
     "ade20k_css": ade20k_css,
     "coco_stuff_css": coco_stuff_css,
 }

@@ -15,6 +15,12 @@ from trainers.presets import load_preset
 
 SPACES = list_spaces()
 PUBLISHED = ["css", "css_quick"]
+PRESET_OF = {"encoder": "camvid_lite0", "vit": "voc_dinov2_s_92"}
+"""Spaces for presets of a kind, and one of them."""
+
+
+def base_of(name: str) -> TrainConfig:
+    return load_preset(PRESET_OF[name]) if name in PRESET_OF else TrainConfig()
 
 
 def raw_values(parameter: Parameter) -> st.SearchStrategy[object]:
@@ -28,7 +34,7 @@ def every_param(space: Space) -> st.SearchStrategy[dict[str, object]]:
 
 
 def test_the_shipped_spaces_are_listed_by_name() -> None:
-    assert {*PUBLISHED, "encoder"} == set(SPACES)
+    assert {*PUBLISHED, *PRESET_OF} == set(SPACES)
     assert all(load_space(name).name == name for name in SPACES)
 
 
@@ -52,15 +58,17 @@ def test_what_is_ours_is_a_configuration_of_its_own_and_tried_second(name: str) 
     assert apply_overrides(digits, ours) == apply_overrides(digits, space.fixed)
 
 
-def test_the_baseline_of_the_space_of_encoders_is_the_preset_that_it_is_for() -> None:
-    preset = load_preset("camvid_lite0")
-    assert apply_overrides(preset, load_space("encoder").baseline) == preset
+@pytest.mark.parametrize("name", PRESET_OF)
+def test_the_baseline_of_a_space_of_encoders_is_the_preset_that_it_is_for(name: str) -> None:
+    preset = base_of(name)
+    assert apply_overrides(preset, load_space(name).baseline) == preset
 
 
-def test_a_frozen_encoder_has_no_learning_rate() -> None:
-    space = load_space("encoder")
+@pytest.mark.parametrize("name", PRESET_OF)
+def test_a_frozen_encoder_has_no_learning_rate(name: str) -> None:
+    space = load_space(name)
     frozen = space.overrides({p.name: "all" if p.name == "model.freeze" else p.ends[0] for p in space.parameters})
-    assert "optimizer.encoder_lr_factor" not in frozen
+    assert {"optimizer.encoder_lr_factor", "optimizer.layer_decay", "model.drop_path"} & frozen.keys() == set()
 
 
 @pytest.mark.parametrize("name", SPACES)
@@ -71,9 +79,9 @@ def test_both_ends_of_every_range_make_a_valid_config(name: str) -> None:
         for end in (0, 1):
             chosen = iter(choices)
             params = {p.name: next(chosen) if p.kind == "categorical" else p.ends[end] for p in space.parameters}
-            apply_overrides(TrainConfig(), space.overrides(params))
+            apply_overrides(base_of(name), space.overrides(params))
     for params in space.edges():
-        apply_overrides(TrainConfig(), space.overrides(params))
+        apply_overrides(base_of(name), space.overrides(params))
 
 
 @pytest.mark.parametrize("name", SPACES)
@@ -83,7 +91,7 @@ def test_any_draw_makes_a_valid_config_with_conditional_parameters_only_where_th
 ) -> None:
     space = load_space(name)
     overrides = space.overrides(data.draw(every_param(space)))
-    config = apply_overrides(TrainConfig(), overrides)
+    config = apply_overrides(base_of(name), overrides)
     assert config.thresholds.delta_w < config.thresholds.delta_s
     assert ("css.cross_warmup" in overrides) == (
         "css.cross_warmup" in space.paths and config.css.label_strategy == "cross"

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 from pydantic import BaseModel, ValidationError
 from reference.tiny import tiny_config
+from reference.vits import DPT
 
 import trainers
 from trainers.config import AugmentConfig, FolderData, LabelledAugmentConfig, ModelConfig, TrainConfig
@@ -19,6 +20,8 @@ from trainers.presets import PRESETS, load_preset, supervised
 FOLDER = TrainConfig(data=FolderData(root=Path("images"), classes=("sky", "road"), height=32, width=32))
 
 ENCODER = tiny_config({"model.arch": "light", "model.encoder": "resnet18"})
+VIT = tiny_config(DPT)
+OF_A_VIT = ("model.drop_path", "model.checkpointing", "optimizer.layer_decay")
 
 
 def fields(config: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -52,9 +55,9 @@ def others(value: Any, annotation: Any) -> list[Any]:
 
 CHANGES = [
     pytest.param(config, path, value, annotation, id=f"{config.data.name} {path}")
-    for config, begins in ((tiny_config(), ""), (FOLDER, "data."), (ENCODER, "model.encoder"))
+    for config, begins in ((tiny_config(), ""), (FOLDER, "data."), (ENCODER, "model.encoder"), (VIT, OF_A_VIT))
     for path, value, annotation in fields(config)
-    if path != "data.name" and path.startswith(begins) and (config is ENCODER or path != "model.encoder")
+    if path != "data.name" and path.startswith(begins) and (begins or path not in ("model.encoder", *OF_A_VIT))
 ]
 
 

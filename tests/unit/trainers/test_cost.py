@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from reference.tiny import tiny_config
+from reference.vits import DPT
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainers.config import TrainConfig
@@ -40,6 +41,8 @@ VARIANTS: list[dict[str, Any]] = [
     {**DEEPLAB, "augment.weak.crop": (33, 37)},
     {**LIGHT},
     {**LIGHT, "model.freeze": "all", "optimizer.kind": "adamw"},
+    {**DPT},
+    {**DPT, "model.checkpointing": True, "model.drop_path": 0.3, "compute.precision": "bfloat16"},
 ]
 
 
@@ -88,6 +91,28 @@ def test_the_operations_of_a_step_counted_on_fakes_are_those_of_a_real_step(over
     with FlopCounterMode(display=False) as counter:
         take_step(state, batch)
     assert cost_of(config).flops.total == counter.get_total_flops()
+
+
+def test_attention_counts_its_matrix_products() -> None:
+    # Two of them forward. Backward a gradient for each of their four factors, and the scores are computed again.
+    shape, profiler = (2, 3, 7, 8), StepProfiler()
+    queries, keys, values = (torch.rand(shape, requires_grad=True) for _ in range(3))
+    with profiler, profiler.phase("forward"):
+        out = torch.nn.functional.scaled_dot_product_attention(queries, keys, values)
+        with profiler.phase("backward"):
+            out.sum().backward()
+    product = 2 * 2 * 3 * 7 * 7 * 8
+    assert profiler.flops == {"forward": 2 * product, "backward": 5 * product}
+
+
+def test_checkpointing_of_a_vit_keeps_less_for_another_forward_of_its_blocks() -> None:
+    larger = DPT | {"augment.weak.crop": (70, 70)}
+    kept, again = (cost_of(tiny_config(larger | {"model.checkpointing": value})) for value in (False, True))
+    assert again.memory.activations < 0.7 * kept.memory.activations
+    assert again.flops.student == kept.flops.student
+    # 8 images of 26 tokens through 4 blocks: 12 C^2 weights a token, and two products of attention.
+    blocks = 4 * 8 * (2 * 26 * 12 * 32**2 + 2 * 2 * 26 * 26 * 32)
+    assert again.flops.backward - kept.flops.backward == blocks
 
 
 @pytest.mark.parametrize("groups", [1, 16])

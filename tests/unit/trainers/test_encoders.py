@@ -109,7 +109,7 @@ def test_batch_norm_of_an_encoder_is_of_all_ranks_where_the_config_says_so() -> 
 
 REFUSED = {
     "a light network without an encoder": ({"model.arch": "light"}, ["arch=light must have a network of timm"]),
-    "a tiny network with one": ({"model.encoder": SMALL}, ["arch=light or deeplabv3plus, got encoder=mobilenet"]),
+    "a tiny network with one": ({"model.encoder": SMALL}, ["arch=light, deeplabv3plus or dpt, got encoder=mobilenet"]),
     "a name that is none": ({"model.arch": "light", "model.encoder": "hf-hub:me/mine"}, ["model.encoder", "pattern"]),
     "a deep stem": (
         {"model.arch": "deeplabv3plus", "model.encoder": SMALL, "model.stem": "deep"},
@@ -143,7 +143,7 @@ def test_what_cannot_be_combined_is_refused_with_the_config(what: str) -> None:
     ("changes", "parts"),
     [
         ({"encoder": "efficientnet_lite00"}, ["must be a network of timm 1.", "did you mean efficientnet_lite0?"]),
-        ({"encoder": "vit_tiny_patch16_224"}, ["images of any size, got vit_tiny_patch16_224"]),
+        ({"encoder": "vit_tiny_patch16_224"}, ["images of any size, got vit_tiny_patch16_224", "set model.arch=dpt"]),
         ({"encoder": "mobilenetv3_small_050.nobody"}, ["Invalid pretrained tag (nobody)"]),
         ({"encoder": "pvt_v2_b0", "arch": "deeplabv3plus"}, ["model.output_stride=16", "set model.arch=light"]),
         ({"encoder": "convnext_atto", "freeze": "norm"}, ["freeze=norm must have an encoder with BatchNorm"]),

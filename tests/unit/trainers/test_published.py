@@ -12,7 +12,8 @@ import pytest
 from trainers.overrides import flatten
 from trainers.presets import PRESETS, load_preset
 
-PAPER = {name for name in PRESETS if name.startswith(("voc_", "cityscapes_", "ade20k_", "coco_stuff_"))}
+DINOV2 = {name for name in PRESETS if "_dinov2_" in name}
+PAPER = {name for name in PRESETS if name.startswith(("voc_", "cityscapes_", "ade20k_", "coco_stuff_"))} - DINOV2
 VOC = "voc_css_92"
 
 PUBLISHED: dict[str, tuple[Any, str]] = {
@@ -102,6 +103,9 @@ OURS: dict[str, str] = {
     "model.width": "of the tiny network",
     "model.encoder": "read with encoders of timm only",
     "model.freeze": "every parameter is trained",
+    "model.drop_path": "of a ViT",
+    "model.checkpointing": "of a ViT",
+    "optimizer.layer_decay": "of a ViT",
     "optimizer.encoder_lr_factor": "every parameter has the same learning rate",
     "augment.weak.scale_draw": "read where the scale is a range",
     "augment.strong.shift": "read where the place is centred",
@@ -180,3 +184,65 @@ def test_other_presets_differ_in_what_is_published_for_them(name: str) -> None:
 def test_presets_of_a_data_set_differ_in_the_number_of_labels_alone(name: str) -> None:
     like = next((like for like in ("cityscapes_css_186", "voc_released_92") if like[:8] == name[:8]), VOC)
     assert settings(name) == settings(like)
+
+
+UNIMATCH_V2: dict[str, tuple[Any, str]] = {
+    "model.arch": ("dpt", "fixmatch.py"),
+    "model.norm": ("none", "model/semseg/dpt.py: use_bn=False"),
+    "augment.weak.scale": ((0.5, 2.0), "dataset/semi.py: resize"),
+    "augment.weak.scale_draw": ("uniform", "dataset/transform.py: random.randint"),
+    "augment.weak.flip": (0.5, "dataset/semi.py: hflip"),
+    "augment.labelled": (None, "dataset/semi.py: train_l is augmented as the teacher's view"),
+    "augment.strong.jitter": (0.8, "dataset/semi.py"),
+    "augment.strong.brightness": (0.5, "dataset/semi.py: ColorJitter"),
+    "augment.strong.contrast": (0.5, "dataset/semi.py: ColorJitter"),
+    "augment.strong.saturation": (0.5, "dataset/semi.py: ColorJitter"),
+    "augment.strong.hue": (0.25, "dataset/semi.py: ColorJitter"),
+    "augment.strong.blur": (0.5, "dataset/semi.py: blur"),
+    "augment.strong.blur_sigma": ((0.1, 2.0), "dataset/transform.py: blur"),
+    "augment.strong.mix": ("cutmix", "dataset/semi.py: obtain_cutmix_box"),
+    "augment.strong.mix_probability": (0.5, "dataset/semi.py: obtain_cutmix_box"),
+    "augment.strong.box_area": ((0.02, 0.4), "dataset/transform.py: obtain_cutmix_box"),
+    "thresholds.delta_u": (0.95, "configs: conf_thresh"),
+    "loss.lambda_u": (1.0, "fixmatch.py: (loss_x + loss_u_s) / 2"),
+    "loss.unsupervised": ("all_pixels", "fixmatch.py: divided by the pixels that are not ignored"),
+    "ema.teacher_momentum": (0.996, "fixmatch.py: ema_ratio"),
+    "optimizer.kind": ("adamw", "fixmatch.py"),
+    "optimizer.lr": (2e-4, "configs: lr of 5e-6, lr_multi of 40"),
+    "optimizer.encoder_lr_factor": (1 / 40, "configs: lr_multi"),
+    "optimizer.momentum": (0.9, "fixmatch.py: betas"),
+    "optimizer.weight_decay": (0.01, "fixmatch.py"),
+    "optimizer.power": (0.9, "fixmatch.py"),
+    "optimizer.min_lr": (0.0, "fixmatch.py"),
+    "schedule.joint_forward": (True, "fixmatch.py: labelled and strong images in one batch"),
+}
+"""What UniMatch V2 publishes for all of its data sets (arXiv 2410.10777 and its code), and where."""
+
+OF_A_DATA_SET: dict[str, dict[str, Any]] = {
+    "voc": {"augment.weak.crop": (518, 518), "schedule.labelled_batch": 4 * 4, "schedule.unlabelled_batch": 4 * 4,
+            "loss.supervised": "cross_entropy", "evaluation.mode": "whole"},
+    "cityscapes": {"augment.weak.crop": (798, 798),
+                   "schedule.labelled_batch": 2 * 4, "schedule.unlabelled_batch": 2 * 4,
+                   "loss.supervised": "ohem", "loss.ohem_threshold": 0.7, "loss.ohem_scope": "batch",
+                   "evaluation.mode": "sliding", "evaluation.window": (798, 798)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(DINOV2))
+def test_presets_on_dinov2_have_what_unimatch_v2_publishes(name: str) -> None:
+    found = settings(name) | {"augment.labelled": load_preset(name).augment.labelled}
+    expected = {path: value for path, (value, _) in UNIMATCH_V2.items()} | OF_A_DATA_SET[name.partition("_")[0]]
+    assert {path: found[path] for path in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "labelled", "a_gpu", "epochs"),
+    [("voc_dinov2_b_92", 10_582, 92, 4, 60), ("cityscapes_dinov2_b_186", 2975, 186, 2, 180)],
+)
+def test_their_steps_are_the_published_passes_through_the_unlabelled_images_on_four_gpus(
+    name: str, images: int, labelled: int, a_gpu: int, epochs: int
+) -> None:
+    share = -(-(images - labelled) // 4)  # the sampler repeats images until all ranks have as many
+    assert load_preset(name).schedule.steps == epochs * (share // a_gpu)  # the loader drops the last batch
+    kept = load_preset("cityscapes_dinov2_b_186").loss.ohem_min_kept
+    assert kept * 2 == 200_000  # of the two images of a GPU

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from reference.tiny import differences, tiny_config
+from reference.vits import DPT
 
 from trainers.config import TrainConfig
 from trainers.errors import DataError
@@ -66,6 +67,13 @@ CASES: dict[str, Mapping[str, Any]] = {
         "optimizer.encoder_lr_factor": 0.1,
     },
     "an encoder of timm, frozen": {**LIGHT, "model.freeze": "all", "optimizer.kind": "adamw", "optimizer.lr": 0.003},
+    "a ViT that skips blocks, layers with their own rates": {
+        **DPT,
+        "model.drop_path": 0.4,
+        "model.checkpointing": True,
+        "optimizer.layer_decay": 0.7,
+        "schedule.accumulate": 2,
+    },
     "in bfloat16": {"compute.precision": "bfloat16"},
 }
 

@@ -1,0 +1,86 @@
+"""`s4 export`: a file that torch alone runs gives the masks of the model, or there is none."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from trained_runs import TrainedRuns
+
+from harness.cli.main import run
+from harness.models.find import find_run
+from trainers.models import export as exporting
+from trainers.predict import predict_labels
+
+RUN_IT = """
+import sys, numpy as np, torch
+form, file, images, out = sys.argv[1:]
+about = {"s4.json": ""}
+if form == "torchscript":
+    model = torch.jit.load(file, _extra_files=about)
+else:
+    model = torch.export.load(file, extra_files=about).module()
+with torch.no_grad():
+    logits = model(torch.from_numpy(np.load(images)))
+np.save(out, logits.numpy())
+assert not {"trainers", "harness"} & sys.modules.keys()
+text = about["s4.json"]
+print(text if isinstance(text, str) else text.decode())
+"""
+
+
+@pytest.mark.parametrize(("form", "suffix"), [("torch", ".pt2"), ("torchscript", ".pt")])
+def test_without_this_project_the_file_gives_the_masks_that_predict_gives(
+    form: str, suffix: str, trained: TrainedRuns, tmp_path: Path
+) -> None:
+    assert run(["export", "first", "--format", form, "--out", f"model{suffix}", *trained.options()]) == 0
+    photos = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    np.save("images.npy", (photos / np.float32(255)).astype(np.float32).transpose(0, 3, 1, 2))
+    words = [sys.executable, "-W", "ignore", "-c", RUN_IT, form, f"model{suffix}", "images.npy", "logits.npy"]
+    said = subprocess.run(words, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+    about = json.loads(said)
+    segmenter = find_run("first", trained.storage, trained.uri).load()
+    assert (tuple(about["classes"]), about["size"]) == (segmenter.classes, [32, 32])
+    logits = np.load("logits.npy")  # masks of a network this young are of one class
+    np.testing.assert_allclose(logits, segmenter(torch.from_numpy(np.load("images.npy"))).numpy(), atol=1e-5)
+    masks = [predict_labels(segmenter, Image.fromarray(photo)) for photo in photos]
+    np.testing.assert_array_equal(logits.argmax(axis=1), masks)
+
+
+def test_a_program_that_computes_something_else_is_not_written(
+    trained: TrainedRuns, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def another(content: bytes, form: str) -> exporting.Program:
+        return lambda images: torch.zeros(images.shape[0], 11, *images.shape[-2:])
+
+    monkeypatch.setattr(exporting, "_loaded", another)
+    assert run(["export", "first", "--format", "torchscript", "--out", "model.pt", *trained.options()]) == 2
+    said = capsys.readouterr().err
+    assert "an exported model must compute what the model does, its logits differ by" in said
+    assert said.count("\n") == 1
+    assert not Path("model.pt").exists()
+
+
+def test_what_torch_cannot_make_a_program_of_is_refused_in_one_line(
+    trained: TrainedRuns, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def failing(self: object, images: Tensor) -> Tensor:
+        raise RuntimeError("no such operator\nand a long trace")
+
+    monkeypatch.setattr(exporting._Program, "forward", failing)
+    assert run(["export", "first", "--format", "torchscript", *trained.options()]) == 2
+    said = capsys.readouterr().err
+    assert said.endswith(
+        "--format torchscript must be able to hold this network, got no such operator: take another format\n"
+    )
+
+
+@pytest.mark.parametrize("size", ["512", "8x512", "axb"])
+def test_a_size_that_is_none_is_refused(size: str, trained: TrainedRuns, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["export", "first", "--size", size, *trained.options()]) == 2
+    assert f"--size must be HEIGHTxWIDTH of at least 16 pixels a side, got '{size}'" in capsys.readouterr().err
