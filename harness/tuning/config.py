@@ -258,9 +258,10 @@ def fit_space(space: Space, experiment: Experiment) -> Space:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            if lost := _lost_paths(space, experiment):
+            base, _ = experiment.resolve({})
+            if lost := _lost_paths(space, experiment, base):
                 raise ConfigError("\n  ".join(["", *lost] if len(lost) > 1 else lost))
-            fitted = space.starting_from(experiment.config)
+            fitted = space.starting_from(base)
             open_paths = fitted.published.keys() - space.published.keys()
             both = sorted(experiment.settings.keys() & {*space.paths, *space.fixed} - open_paths)
             for overrides in extremes(fitted) if not both else ():
@@ -276,12 +277,12 @@ def fit_space(space: Space, experiment: Experiment) -> Space:
     return fitted
 
 
-def _lost_paths(space: Space, experiment: Experiment) -> list[str]:
+def _lost_paths(space: Space, experiment: Experiment, base: Mapping[str, Any]) -> list[str]:
     """Return what the config says of paths that it does not have."""
     lost = dict[str, None]()
     for path in {**dict.fromkeys(space.paths), **space.fixed}:
         try:
-            value_at(experiment.config, path)
+            value_at(base, path)
         except LookupError:
             try:
                 experiment.resolve({**space.fixed, path: None})

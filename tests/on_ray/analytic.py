@@ -158,12 +158,18 @@ class Script:
     baseline_params: Mapping[str, Value] = {"x": 0.25}  # read only
     ours_params: Mapping[str, Value] | None = None
     fixed: Mapping[str, Value] = {}  # read only
+    published: Mapping[str, Value] = {}  # read only
+    baseline: Mapping[str, Value] = {}  # read only
+    source = ""
 
     def __init__(self, trials: list[dict[str, Value]]) -> None:
         self.trials = trials
 
     def edges(self) -> Sequence[Mapping[str, Value]]:
         return ()
+
+    def starting_from(self, config: Mapping[str, Any]) -> Script:
+        return self
 
     def suggest(self, trial: Any) -> dict[str, Value]:
         return {"x": trial.suggest_float("x", 0, 1), "number": trial.number}
