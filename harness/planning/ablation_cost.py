@@ -167,7 +167,7 @@ def _hours(cost: AblationCost) -> list[tuple[str, str]]:
         of = f"steps of {duration(cost.step_s)}, as given, on {counted(cost.workers, 'device')} each"
         without = "evaluations, checkpoints and starts; variants whose steps take longer or shorter"
     elif cost.card is not None:
-        of = (f"{big_number(cost.flops)}FLOP counted, on an {cost.card.upper()} at {cost.peak / 1e12:.0f} TFLOP/s "
+        of = (f"{big_number(cost.flops)}FLOP counted, on an {cost.card.upper()} at {cost.peak / 1e12:g} TFLOP/s "
               f"({cost.precision}), of which {REACHED:.0%} are assumed to be reached")  # fmt: skip
         without = "evaluations, checkpoints, starts, and waiting for data or for other workers"
     else:

@@ -127,8 +127,8 @@ def test_a_dry_run_counts_operations_for_a_card(
     flops = 2 * 900 * workers * sum(steps)
     assert len(set(steps)) > 1  # a step of each kind is counted, not one for all
     assert cost["flops"] == flops
-    assert cost["device_hours"] == pytest.approx(flops / (0.2 * 156e12) / 3600)
-    assert "on an A100 at 156 TFLOP/s (float32), of which 20% are assumed to be reached" in " ".join(said.split())
+    assert cost["device_hours"] == pytest.approx(flops / (0.2 * 19.5e12) / 3600)
+    assert "on an A100 at 19.5 TFLOP/s (float32), of which 20% are assumed to be reached" in " ".join(said.split())
 
 
 def test_a_dry_run_of_a_new_ablation_needs_no_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
