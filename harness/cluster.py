@@ -29,7 +29,45 @@ VISIBLE_S = 10.0
 """How long a file may take to be seen on another node: network file systems cache what folders hold."""
 
 
-def check_fit(gangs: int, workers_per_gang: int, use_gpu: bool, resources: Mapping[str, float] | None = None) -> None:
+@dataclass(frozen=True)
+class WorkerResources:
+    """What a worker takes of its node."""
+
+    use_gpu: bool = False
+    gangs_per_gpu: int = 1
+    """How many gangs of one worker share a GPU."""
+    cpus: int = 1
+
+    @property
+    def unit(self) -> str:
+        """What workers are counted by: `CPU` or `GPU`."""
+        return "GPU" if self.use_gpu else "CPU"
+
+    @property
+    def devices(self) -> float:
+        """GPUs that a worker holds, or CPUs."""
+        return 1 / self.gangs_per_gpu if self.use_gpu else self.cpus
+
+    @property
+    def for_ray(self) -> dict[str, float]:
+        """As Ray's resources, which it counts to four digits."""
+        return {"CPU": self.cpus} | ({"GPU": int(1e4 / self.gangs_per_gpu) / 1e4} if self.use_gpu else {})
+
+    def fit(self, resources: Mapping[str, float]) -> int:
+        """Return how many workers these resources hold."""
+        by_cpu = int(resources.get("CPU", 0)) // self.cpus
+        return min(by_cpu, int(resources.get("GPU", 0)) * self.gangs_per_gpu) if self.use_gpu else by_cpu
+
+    @property
+    def words(self) -> str:
+        """What is not as usual, for people: `4 gangs a GPU, 2 CPUs a worker`; "" where nothing is."""
+        shared = f"{self.gangs_per_gpu} gangs a GPU" if self.gangs_per_gpu > 1 else ""
+        return ", ".join(filter(None, [shared, f"{self.cpus} CPUs a worker" if self.cpus > 1 else ""]))
+
+
+def check_fit(
+    gangs: int, workers_per_gang: int, worker: WorkerResources, resources: Mapping[str, float] | None = None
+) -> None:
     """Refuse gangs that the cluster could never hold all at once: the search would wait for ever.
 
     Raises:
@@ -37,11 +75,11 @@ def check_fit(gangs: int, workers_per_gang: int, use_gpu: bool, resources: Mappi
     """
     here = ray.cluster_resources() if resources is None else resources
     workers = gangs * workers_per_gang
-    for resource in ("CPU", "GPU") if use_gpu else ("CPU",):
-        have = int(here.get(resource, 0))
-        if workers > have:
+    for resource, share in worker.for_ray.items():
+        need, have = workers * share, int(here.get(resource, 0))
+        if need > have:
             raise UsageError(
-                f"{gangs} gangs of {workers_per_gang} need {workers} {resource}s, the cluster has {have}: "
+                f"{gangs} gangs of {workers_per_gang} need {need:.4g} {resource}s, the cluster has {have}: "
                 "use fewer gangs or workers per gang, or a larger cluster"
             )
 
@@ -74,9 +112,9 @@ class ClusterNodes(NamedTuple):
         """Ids of the nodes that will be gone soon."""
         return frozenset(node.id for node in self.nodes if node.leaving)
 
-    def slots(self, unit: str) -> int:
-        """Return how many workers of one CPU or GPU each (`unit`) the nodes that stay can hold."""
-        return sum(int(node.resources.get(unit, 0)) for node in self.nodes if not node.leaving)
+    def fit(self, worker: WorkerResources) -> int:
+        """Return how many such workers the nodes that stay can hold."""
+        return sum(worker.fit(node.resources) for node in self.nodes if not node.leaving)
 
 
 def cluster_nodes() -> ClusterNodes:
@@ -183,48 +221,88 @@ class Slots:
     count: int
     unit: str
     """`CPU` or `GPU`."""
+    cpus: int | None = None
+    """Beside GPUs; none: as many as are asked for."""
+
+    @property
+    def use_gpu(self) -> bool:
+        """Whether workers have GPUs."""
+        return self.unit == "GPU"
+
+    def fit(self, worker: WorkerResources) -> int:
+        """Return how many workers can be put on them."""
+        if not self.use_gpu:
+            return worker.fit({"CPU": self.count})
+        cpus = self.count * worker.gangs_per_gpu * worker.cpus if self.cpus is None else self.cpus
+        return worker.fit({"GPU": self.count, "CPU": cpus})
 
 
 @dataclass(frozen=True)
 class Allocation:
-    """Gangs of workers, a CPU or a GPU each."""
+    """Gangs of workers, and what a worker takes."""
 
     gangs: int = 1
     workers_per_gang: int = 1
     most_gangs: int = 0
     """Gangs are added up to this number where nodes join; 0: none is."""
-    use_gpu: bool = False
+    worker: WorkerResources = WorkerResources()
+
+    @property
+    def devices(self) -> float:
+        """GPUs or CPUs that all gangs hold."""
+        return self.gangs * self.workers_per_gang * self.worker.devices
 
     @property
     def words(self) -> str:
         """For people: `2 gangs x 1 worker`."""
-        return f"{counted(self.gangs, 'gang')} x {counted(self.workers_per_gang, 'worker')}"
+        own = f" ({self.worker.words})" if self.worker.words else ""
+        return f"{counted(self.gangs, 'gang')} x {counted(self.workers_per_gang, 'worker')}{own}"
 
 
-def allocate(slots: Slots, workers: int, gangs: int | None, trials: int) -> Allocation:
+def allocate(slots: Slots, workers: int, gangs: int | None, trials: int, gangs_per_gpu: int = 1) -> Allocation:
     """Return gangs as wished, or as many as fit, more where nodes join; but no more than there are trials.
 
     Raises:
-        UsageError: they do not fit.
+        UsageError: they do not fit, or cannot share GPUs.
     """
-    most = trials if gangs is None else 0
-    return Allocation(gang_count(slots, workers, gangs, trials), workers, most, slots.unit == "GPU")
+    worker = worker_on(slots, workers, gangs_per_gpu)
+    return Allocation(gang_count(slots, workers, gangs, trials, worker), workers, 0 if gangs else trials, worker)
 
 
-def gang_count(slots: Slots, workers: int, wished: int | None, trials: int) -> int:
+def worker_on(slots: Slots, workers: int, gangs_per_gpu: int = 1) -> WorkerResources:
+    """Return what each of a gang's `workers` takes.
+
+    Raises:
+        UsageError: GPUs are to be shared where there are none, or by gangs of several workers.
+    """
+    if gangs_per_gpu > 1 and not slots.use_gpu:
+        raise UsageError(f"--gangs-per-gpu {gangs_per_gpu} must have GPUs to share, there are none: leave it out")
+    if gangs_per_gpu > 1 and workers > 1:  # NCCL refuses two ranks on one GPU, and a gang's could meet there
+        raise UsageError(
+            f"gangs that share a GPU must have one worker, got --gangs-per-gpu {gangs_per_gpu} and --workers "
+            f"{workers}: leave one of them out"
+        )
+    return WorkerResources(slots.use_gpu, gangs_per_gpu)
+
+
+def gang_count(slots: Slots, workers: int, wished: int | None, trials: int, worker: WorkerResources) -> int:
     """Return how many gangs to start: as wished, or as many as fit, but no more than there are trials.
 
     Raises:
         UsageError: they do not fit.
     """
-    fit = slots.count // workers
+    places = slots.fit(worker)
     needed = (wished or 1) * workers
-    if needed > slots.count:
+    if needed > places:
+        there = f"the {slots.count} {slots.unit}s there are"
+        if places != slots.count:
+            there = f"the {places} workers that {counted(slots.count, slots.unit)} and the CPUs hold"
+            there += f" ({worker.words})" if worker.words else ""
         raise UsageError(
-            f"gangs x workers must be at most the {slots.count} {slots.unit}s there are, got {wished or 1} x {workers} "
-            f"= {needed}: lower --gangs or --workers"
+            f"gangs x workers must be at most {there}, got {wished or 1} x {workers} = {needed}: "
+            "lower --gangs or --workers"
         )
-    return min(wished or fit, trials)
+    return min(wished or places // workers, trials)
 
 
 def cores() -> int:
@@ -237,21 +315,22 @@ def local_slots() -> Slots:
     import torch
 
     gpus = torch.cuda.device_count()
-    return Slots(gpus, "GPU") if gpus else Slots(cores(), "CPU")
+    return Slots(gpus, "GPU", cores()) if gpus else Slots(cores(), "CPU")
 
 
 def cluster_slots() -> Slots:
     """Return the GPUs of the cluster that was joined, or its CPUs where it has none."""
     resources = ray.cluster_resources()
-    gpus = int(resources.get("GPU", 0))
-    return Slots(gpus, "GPU") if gpus else Slots(int(resources.get("CPU", 0)), "CPU")
+    gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
+    return Slots(gpus, "GPU", cpus) if gpus else Slots(cpus, "CPU")
 
 
-def machine() -> dict[str, str]:
+def machine(worker: WorkerResources) -> dict[str, str]:
     """Return what a session trains on and with, for people: devices and versions. A Ray session must be active."""
     slots, resources = cluster_slots(), ray.cluster_resources()
     cards = ", ".join(name.partition(":")[2] for name in resources if name.startswith("accelerator_type:"))
     hosts = sum(node.resources.get(slots.unit, 0) >= 1 for node in cluster_nodes().nodes)
     devices = counted(slots.count, slots.unit) + (f" ({cards})" if cards else "") + f" on {counted(hosts, 'host')}"
     software = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", "ray")]
-    return {"devices": devices, "software": ", ".join([*software, f"Python {platform.python_version()}"])}
+    shared = {"sharing": worker.words} if worker.words else {}
+    return {"devices": devices, **shared, "software": ", ".join([*software, f"Python {platform.python_version()}"])}

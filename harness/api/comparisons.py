@@ -47,6 +47,7 @@ def ablate(
     name: str | None = None,
     workers: int = 1,
     gangs: int | None = None,
+    gangs_per_gpu: int | str = 1,
     storage: Path | str = "runs",
     tracking_uri: str | None = None,
     mlflow_experiment: str = EXPERIMENT,
@@ -111,7 +112,8 @@ def ablate(
     with sole_driver(folder):
         return ablate_session(
             folder, with_what_began(), chosen, judged, uri, console, workers=workers, gangs=gangs,
-            address=address, observers=observers, report=report, mlflow_experiment=mlflow_experiment, register=register,
+            gangs_per_gpu=gangs_per_gpu, address=address, observers=observers, report=report,
+            mlflow_experiment=mlflow_experiment, register=register,
         )  # fmt: skip
 
 
@@ -196,6 +198,7 @@ def confirm(
     vary_data: bool = False,
     workers: int = 1,
     gangs: int | None = None,
+    gangs_per_gpu: int | str = 1,
     name: str | None = None,
     storage: Path | str = "runs",
     tracking_uri: str | None = None,
@@ -259,5 +262,6 @@ def confirm(
     with sole_driver(folder):
         return ablate_session(
             folder, request, chosen, "val/" + before.metric.partition("/")[2], uri, console, workers=workers,
-            gangs=gangs, address=address, observers=observers, report=report, mlflow_experiment=mlflow_experiment,
+            gangs=gangs, gangs_per_gpu=gangs_per_gpu, address=address, observers=observers, report=report,
+            mlflow_experiment=mlflow_experiment,
         )  # fmt: skip

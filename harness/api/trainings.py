@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from harness.api.experiments import Settings, check_register, chosen_experiment, experiment_again, resumed
-from harness.cluster import Allocation, cluster_slots, cores
+from harness.cluster import Allocation, cluster_slots, cores, worker_on
 from harness.connection import ray_session
 from harness.console import Console, make_console
 from harness.event_log import LEDGER, History, read_ledger
@@ -123,7 +123,7 @@ def _train(
         ray_session(address, cpus=max(cores(), sizes[-1]) if address == "local" else None, say=console.say),
     ):
         write_run(folder, session.info)
-        allocation = Allocation(use_gpu=cluster_slots().unit == "GPU", workers_per_gang=sizes[0])
+        allocation = Allocation(workers_per_gang=sizes[0], worker=worker_on(cluster_slots(), sizes[0]))
 
         def work(more: Sequence[TrialObserver]) -> None:
             jobs = Jobs(

@@ -11,6 +11,7 @@ from harness.cli.help import RECORDS, WHAT
 from harness.cli.options import (
     Address,
     Gangs,
+    GangsPerGpu,
     Json,
     MlflowExperiment,
     Preset,
@@ -61,6 +62,7 @@ def ablate(
     ] = "val/miou",
     workers: Workers = 1,
     gangs: Gangs = None,
+    gangs_per_gpu: GangsPerGpu = "1",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what it would take, and stop.", rich_help_panel=DRY)
     ] = False,
@@ -107,8 +109,8 @@ def ablate(
             preset, plan=plan, seeds=parse_seeds(seeds),
             only=[word.strip() for words in only or () for word in words.split(",")], vary_data=vary_data,
             metric=metric, settings=parse_settings(settings or []), name=name, workers=workers, gangs=gangs,
-            storage=storage, tracking_uri=tracking_uri, mlflow_experiment=experiment, address=address,
-            dry_run=dry_run, register=register, console=console,
+            gangs_per_gpu=gangs_per_gpu, storage=storage, tracking_uri=tracking_uri, mlflow_experiment=experiment,
+            address=address, dry_run=dry_run, register=register, console=console,
         )  # fmt: skip
         if dry_run:
             from harness.planning import ablation_cost
@@ -129,6 +131,7 @@ def noise(
     vary_data: VaryData = False,
     workers: Workers = 1,
     gangs: Gangs = None,
+    gangs_per_gpu: GangsPerGpu = "1",
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Default: noise-PRESET.", rich_help_panel=RECORDS)
     ] = None,
@@ -152,9 +155,8 @@ def noise(
 
         ablation = api.noise(
             preset, seeds=parse_seeds(seeds), vary_data=vary_data, settings=parse_settings(settings or []), name=name,
-            workers=workers, gangs=gangs, storage=storage, tracking_uri=tracking_uri, mlflow_experiment=experiment,
-            address=address,
-            console=console,
+            workers=workers, gangs=gangs, gangs_per_gpu=gangs_per_gpu, storage=storage, tracking_uri=tracking_uri,
+            mlflow_experiment=experiment, address=address, console=console,
         )  # fmt: skip
         session.show_noise(ablation, storage, console)
 
@@ -172,6 +174,7 @@ def confirm(
     vary_data: VaryData = False,
     workers: Workers = 1,
     gangs: Gangs = None,
+    gangs_per_gpu: GangsPerGpu = "1",
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Default: SEARCH-confirm.", rich_help_panel=RECORDS)
     ] = None,
@@ -195,7 +198,7 @@ def confirm(
 
         ablation = api.confirm(
             search, top=top, seeds=parse_seeds(seeds), vary_data=vary_data, workers=workers, gangs=gangs, name=name,
-            storage=storage, tracking_uri=tracking_uri,
+            gangs_per_gpu=gangs_per_gpu, storage=storage, tracking_uri=tracking_uri,
             mlflow_experiment=experiment, address=address, console=console,
         )  # fmt: skip
         session.show_ablation(ablation, storage, console)

@@ -44,6 +44,13 @@ Gangs = Annotated[
     int | None,
     typer.Option(metavar="N", min=1, help="Trainings that run at once; default: what fits.", rich_help_panel=RESOURCES),
 ]
+GangsPerGpu = Annotated[
+    str,
+    typer.Option(
+        metavar="N", rich_help_panel=RESOURCES,
+        help="Trainings of one worker that share a GPU; auto: as many as a measurement finds room for.",
+    ),
+]  # fmt: skip
 Address = Annotated[
     str,
     typer.Option(metavar="WHERE", help="Of Ray: local (started here), auto, or HOST:PORT.", rich_help_panel=RESOURCES),

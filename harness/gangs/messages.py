@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,8 @@ class GangSpec:
     """Least time between two saves of a trial; 0 saves at every report."""
     recycle_after: int = 0
     """Trials after which the gang ends, to be started anew; 0: never."""
+    gangs_per_gpu: int = 1
+    """How many gangs share this one's GPU."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,8 @@ class GangRecord:
     """Number of its calls for a trial: an earlier one comes from a process that died."""
     starts: int = 0
     """How often in a row it started without getting as far as asking for a trial."""
+    ailment: str = ""
+    """Why a process of it last died before the gang was one."""
     trials: int = 0
     """How many trials it was given."""
     workers: Sequence[Any] = ()
@@ -104,3 +109,8 @@ class GangRecord:
     """Number of its calls for a command: an earlier one comes from a process that died."""
     busy_since: float | None = None
     """Monotonic clock at which it last had its say before it went to work; none while it waits."""
+
+
+def in_a_line(error: BaseException) -> str:
+    """Return what an error says, without its traceback."""
+    return " ".join("".join(traceback.format_exception_only(error)).split())

@@ -18,7 +18,8 @@ import torch.distributed as dist
 
 from harness.gangs.client import call_with_retry
 from harness.gangs.gang_run import ControlChannel, GangRun, Ranks
-from harness.gangs.messages import MOVE, GangSpec, Job
+from harness.gangs.messages import MOVE, GangSpec, Job, in_a_line
+from harness.gangs.sharing import limit_memory
 from trainers.errors import DivergedError, UsageError
 
 
@@ -33,8 +34,20 @@ def train_trials(spec: GangSpec) -> None:
     """
     if spec.threads is not None:
         torch.set_num_threads(spec.threads)
-    ranks = Ranks()
-    if not ranks.from_rank_0(_enter(spec, ranks) if ranks.rank == 0 else False) or not _warm_up(spec, ranks):
+    first = ray.train.get_context().get_world_rank() == 0
+    # Before anything that can fail, so that a gang that never becomes one is not started for ever.
+    wanted = bool(call_with_retry(spec.dispatcher.start_gang, spec.gang)) if first else False
+    try:
+        ranks = Ranks()
+    except Exception as error:
+        if first and not wanted:
+            return
+        call_with_retry(spec.dispatcher.ail, spec.gang, in_a_line(error))
+        raise
+    limit_memory(spec.gangs_per_gpu, ranks.device)
+    if first:
+        call_with_retry(spec.dispatcher.introduce, spec.gang, ranks.workers, ranks.nodes)
+    if not ranks.from_rank_0(wanted) or not _warm_up(spec, ranks):
         return
     process_state = ProcessState.capture()
     channel = ControlChannel(spec.dispatcher, spec.gang)
@@ -49,11 +62,6 @@ def train_trials(spec: GangSpec) -> None:
         if _train(spec, ranks, job, channel) == MOVE:
             return
         trained += 1
-
-
-def _enter(spec: GangSpec, ranks: Ranks) -> bool:
-    call_with_retry(spec.dispatcher.introduce, spec.gang, ranks.workers, ranks.nodes)
-    return bool(call_with_retry(spec.dispatcher.start_gang, spec.gang))
 
 
 def _warm_up(spec: GangSpec, ranks: Ranks) -> bool:

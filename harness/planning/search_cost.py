@@ -8,10 +8,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.cluster import Slots, cluster_slots, gang_count, local_slots
+from harness.cluster import Slots, cluster_slots, gang_count, local_slots, worker_on
 from harness.connection import ray_session
 from harness.experiment import CssExperiment
 from harness.formats import HOUR_S, byte_size, counted, duration
+from harness.gangs.sharing import checked_sharing
 from harness.planning import arithmetic as budget
 from harness.planning.arithmetic import Pace, Range, Shape
 from harness.planning.measure import Timing, existing, time_config
@@ -54,10 +55,22 @@ class SearchCost(NamedTuple):
     """None where nothing was timed."""
 
     @property
+    def places(self) -> int:
+        """Workers that the slots hold."""
+        return int(self.slots.count / self.shape.devices_per_worker)
+
+    @property
     def pace(self) -> Pace | None:
-        """What a trial costs on a gang: its workers share evaluations as they share the batch."""
+        """What a trial costs on a gang: its workers share evaluations as they share the batch.
+
+        Gangs that share a GPU are planned as if nothing were gained: it is what they gain at least.
+        """
         timing = self.timing
-        return timing and replace(timing, evaluate_s=timing.evaluate_s / self.shape.workers_per_gang)
+        if timing is None:
+            return None
+        shape, sharing = self.shape, max(1.0, 1 / self.shape.devices_per_worker)
+        evaluate_s = timing.evaluate_s / shape.workers_per_gang
+        return replace(timing, step_s=timing.step_s * sharing, evaluate_s=evaluate_s * sharing)
 
     @property
     def comparable(self) -> bool:
@@ -80,15 +93,20 @@ def plan_search(
     grace_steps = options.grace(experiment)
     experiment.check(workers)
     slots = slots_at(address)
+    shared = checked_sharing(options.gangs_per_gpu)
+    if shared is None:
+        raise UsageError("a plan must have a number of gangs a GPU, got --gangs-per-gpu auto: give one")
+    worker = worker_on(slots, workers, shared)
     shape = Shape(
         trials=options.trials,
-        gangs=gang_count(slots, workers, options.gangs, options.trials),
+        gangs=gang_count(slots, workers, options.gangs, options.trials, worker),
         workers_per_gang=workers,
         horizon=experiment.horizon,
         every=experiment.report_every,
         scheduler=options.scheduler,
         grace_steps=grace_steps,
         reduction_factor=options.reduction_factor,
+        devices_per_worker=worker.devices,
     )
     timing = time_config(experiment.base, workers, storage) if timed else None
     size, keep = timing.checkpoint_bytes if timing else counted_bytes(experiment.base), options.keep_checkpoints
@@ -164,7 +182,7 @@ def check_caps(cost: SearchCost, max_hours: float | None = None, max_device_hour
             continue
         within = _within(seconds, pace, cap)
         trials = budget.most_trials(shape, within)
-        gangs = budget.least_gangs(shape, cost.slots.count // shape.workers_per_gang, within)
+        gangs = budget.least_gangs(shape, cost.places // shape.workers_per_gang, within)
         fits = [f"--trials {trials}"] * (trials > 0) + [f"--gangs {gangs}"] * (gangs is not None)
         advice = f"{' or '.join(fits)} would fit" if fits else "lower schedule.steps, not even one trial fits"
         raise UsageError(
@@ -208,7 +226,7 @@ def _rung_rows(cost: SearchCost) -> Rows:
     rows = [
         (
             "gangs",
-            f"{shape.gangs} x {counted(shape.workers_per_gang, 'worker')} = {shape.workers} of "
+            f"{shape.gangs} x {counted(shape.workers_per_gang, 'worker')} = {shape.devices:g} of "
             f"{counted(cost.slots.count, unit)}",
         ),
         ("horizon", f"{counted(shape.horizon, 'step')}, a report every {shape.every}"),
@@ -241,6 +259,8 @@ def _time_rows(cost: SearchCost) -> Rows:
         ("wall clock", _range(budget.wall_s(shape, pace), duration)),
         (f"{cost.slots.unit}-hours", _range(_hours(budget.device_s(shape, pace)), lambda hours: f"{hours:.3g}")),
         ("  not in them", "starting Ray and gangs once; gangs that slow each other down; other hardware than this"),
+        *[("  counted as", "gangs that share a GPU take its time in turns: what they gain is not foreseen")]
+        * (shape.devices_per_worker < 1),
     ]  # fmt: skip
 
 

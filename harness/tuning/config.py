@@ -6,9 +6,9 @@ import importlib.util
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from harness.run_folder import RunInfo
 from harness.trials import Experiment, Value
@@ -92,6 +92,10 @@ class SearchConfig(BaseModel):
     workers_per_gang: int = Field(
         1, ge=1, json_schema_extra={"flags": [*WORKERS]},
         description="Processes that train one trial together.",
+    )  # fmt: skip
+    gangs_per_gpu: Annotated[str, BeforeValidator(str)] = Field(
+        "1", pattern="^([1-9][0-9]*|auto)$", json_schema_extra={"metavar": "N"},
+        description="Trials of one worker that share a GPU; auto: as many as a measurement finds room for.",
     )  # fmt: skip
     scheduler: Scheduler = Field("asha", description="What stops bad trials early.")
     sampler: Sampler = Field("tpe", description="What proposes configurations.")

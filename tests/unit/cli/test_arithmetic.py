@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.cluster import Slots, gang_count
+from harness.cluster import Slots, WorkerResources, gang_count
 from harness.tracking.pages import server_command
 from harness.tuning.config import grace, rungs
 from trainers.errors import UsageError
@@ -28,13 +28,13 @@ from trainers.overrides import parse_settings
 def test_gangs_fill_the_machine_but_never_outnumber_the_trials(
     slots: int, workers: int, wished: int | None, trials: int, gangs: int
 ) -> None:
-    assert gang_count(Slots(slots, "CPU"), workers, wished, trials) == gangs
+    assert gang_count(Slots(slots, "CPU"), workers, wished, trials, WorkerResources()) == gangs
 
 
 @pytest.mark.parametrize(("workers", "wished"), [(3, None), (1, 3), (2, 2)])
 def test_gangs_that_do_not_fit_are_refused_with_the_numbers(workers: int, wished: int | None) -> None:
     with pytest.raises(UsageError, match=f"at most the 2 CPUs there are, got {wished or 1} x {workers} = "):
-        gang_count(Slots(2, "CPU"), workers, wished, 16)
+        gang_count(Slots(2, "CPU"), workers, wished, 16, WorkerResources())
 
 
 @given(st.integers(1, 10_000), st.integers(1, 10_000))

@@ -9,13 +9,13 @@ from types import SimpleNamespace
 import pytest
 from ray._private.utils import check_version_info
 
-from harness.cluster import check_fit
+from harness.cluster import WorkerResources, check_fit
 from harness.connection import SOCKETS_FOLDER_BYTES, RayLostError, _find_cluster, check_own_node, check_ray, ray_session
 from trainers.errors import UsageError
 
 
 def test_gangs_that_fit_exactly_are_accepted() -> None:
-    check_fit(2, 2, use_gpu=True, resources={"CPU": 4.0, "GPU": 4.0})
+    check_fit(2, 2, WorkerResources(use_gpu=True), {"CPU": 4.0, "GPU": 4.0})
 
 
 @pytest.mark.parametrize(
@@ -27,12 +27,12 @@ def test_gangs_that_fit_exactly_are_accepted() -> None:
 )
 def test_gangs_that_do_not_fit_are_refused_with_the_numbers(use_gpu: bool, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        check_fit(2, 3, use_gpu, resources={"CPU": 4.0, "GPU": 8.0})
+        check_fit(2, 3, WorkerResources(use_gpu), {"CPU": 4.0, "GPU": 8.0})
 
 
 def test_gangs_without_enough_gpus_are_refused() -> None:
     with pytest.raises(UsageError, match="need 2 GPUs, the cluster has 0"):
-        check_fit(2, 1, use_gpu=True, resources={"CPU": 4.0})
+        check_fit(2, 1, WorkerResources(use_gpu=True), {"CPU": 4.0})
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from harness.cluster import ClusterNodes, Node, reachable
+from harness.cluster import ClusterNodes, Node, WorkerResources, reachable
 from harness.gangs import pool as nodes
 from harness.gangs.pool import NodeMonitor
 
@@ -15,7 +15,7 @@ from harness.gangs.pool import NodeMonitor
 class Told:
     """Stands for the Dispatcher's handle, or the pool: writes down what is called."""
 
-    unit = "CPU"
+    worker = WorkerResources()
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, Any]] = []
@@ -72,4 +72,4 @@ def test_a_node_answers_while_its_raylet_listens() -> None:
 
 
 def test_slots_are_whole_workers_of_each_node() -> None:
-    assert ClusterNodes((node("a", 1.5), node("b", 0.5), node("c", 2))).slots("CPU") == 3
+    assert ClusterNodes((node("a", 1.5), node("b", 0.5), node("c", 2))).fit(WorkerResources()) == 3
