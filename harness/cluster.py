@@ -29,21 +29,32 @@ VISIBLE_S = 10.0
 """How long a file may take to be seen on another node: network file systems cache what folders hold."""
 
 
-def check_fit(gangs: int, workers_per_gang: int, use_gpu: bool, resources: Mapping[str, float] | None = None) -> None:
+def check_fit(
+    gangs: int, workers_per_gang: int, use_gpu: bool, cpus: int = 1, nodes: ClusterNodes | None = None
+) -> None:
     """Refuse gangs that the cluster could never hold all at once: the search would wait for ever.
+
+    Args:
+        cpus: CPUs of each worker, which are those of one node.
+        nodes: Of the cluster; none: it is asked.
 
     Raises:
         UsageError: with the numbers.
     """
-    here = ray.cluster_resources() if resources is None else resources
-    workers = gangs * workers_per_gang
-    for resource in ("CPU", "GPU") if use_gpu else ("CPU",):
-        have = int(here.get(resource, 0))
-        if workers > have:
+    here = cluster_nodes() if nodes is None else nodes
+    workers, unit = gangs * workers_per_gang, "GPU" if use_gpu else "CPU"
+    for resource, each in {"CPU": cpus, unit: cpus if unit == "CPU" else 1}.items():
+        have = int(sum(node.resources.get(resource, 0) for node in here.nodes))
+        if workers * each > have:
             raise UsageError(
-                f"{gangs} gangs of {workers_per_gang} need {workers} {resource}s, the cluster has {have}: "
-                "use fewer gangs or workers per gang, or a larger cluster"
+                f"{gangs} gangs of {workers_per_gang} need {workers * each} {resource}s, the cluster has {have}: "
+                "use fewer gangs, workers per gang or CPUs per worker, or a larger cluster"
             )
+    if workers > (slots := Slots(here.slots(unit, cpus), unit, cpus)).count:
+        raise UsageError(
+            f"{gangs} gangs of {workers_per_gang} must find {counted(cpus, 'CPU')} a worker on nodes that stay, the "
+            f"cluster has {slots.words}: use fewer gangs, workers per gang or CPUs per worker, or larger nodes"
+        )
 
 
 @dataclass(frozen=True)
@@ -74,9 +85,10 @@ class ClusterNodes(NamedTuple):
         """Ids of the nodes that will be gone soon."""
         return frozenset(node.id for node in self.nodes if node.leaving)
 
-    def slots(self, unit: str) -> int:
-        """Return how many workers of one CPU or GPU each (`unit`) the nodes that stay can hold."""
-        return sum(int(node.resources.get(unit, 0)) for node in self.nodes if not node.leaving)
+    def slots(self, unit: str, cpus: int = 1) -> int:
+        """Return how many workers of `cpus` CPUs each, and a GPU where that is the unit, the nodes that stay hold."""
+        staying = [node.resources for node in self.nodes if not node.leaving]
+        return sum(int(min(node.get(unit, 0), node.get("CPU", 0) // cpus)) for node in staying)
 
 
 def cluster_nodes() -> ClusterNodes:
@@ -181,19 +193,36 @@ class Slots:
     """What workers can be put on."""
 
     count: int
+    """Workers that fit."""
     unit: str
     """`CPU` or `GPU`."""
+    cpus: int = 1
+    """CPUs of each worker."""
+
+    @property
+    def words(self) -> str:
+        """For people: `4 GPUs`, `2 places of 4 CPUs`."""
+        if self.cpus == 1:
+            return counted(self.count, self.unit)
+        return f"{counted(self.count, 'place')} of {'a GPU and ' * (self.unit == 'GPU')}{self.cpus} CPUs"
 
 
 @dataclass(frozen=True)
 class Allocation:
-    """Gangs of workers, a CPU or a GPU each."""
+    """Gangs of workers, on CPUs or a GPU each."""
 
     gangs: int = 1
     workers_per_gang: int = 1
     most_gangs: int = 0
     """Gangs are added up to this number where nodes join; 0: none is."""
     use_gpu: bool = False
+    cpus_per_worker: int | None = None
+    """CPUs, and threads that compute and that decode; none: a CPU, and threads as they are chosen otherwise."""
+
+    @property
+    def cpus(self) -> int:
+        """That each worker takes."""
+        return self.cpus_per_worker or 1
 
     @property
     def words(self) -> str:
@@ -201,14 +230,16 @@ class Allocation:
         return f"{counted(self.gangs, 'gang')} x {counted(self.workers_per_gang, 'worker')}"
 
 
-def allocate(slots: Slots, workers: int, gangs: int | None, trials: int) -> Allocation:
+def allocate(slots: Slots, workers: int, gangs: int | None, trials: int, cpus: int | None = None) -> Allocation:
     """Return gangs as wished, or as many as fit, more where nodes join; but no more than there are trials.
+
+    `slots` are those for workers of `cpus` CPUs.
 
     Raises:
         UsageError: they do not fit.
     """
     most = trials if gangs is None else 0
-    return Allocation(gang_count(slots, workers, gangs, trials), workers, most, slots.unit == "GPU")
+    return Allocation(gang_count(slots, workers, gangs, trials), workers, most, slots.unit == "GPU", cpus)
 
 
 def gang_count(slots: Slots, workers: int, wished: int | None, trials: int) -> int:
@@ -221,8 +252,8 @@ def gang_count(slots: Slots, workers: int, wished: int | None, trials: int) -> i
     needed = (wished or 1) * workers
     if needed > slots.count:
         raise UsageError(
-            f"gangs x workers must be at most the {slots.count} {slots.unit}s there are, got {wished or 1} x {workers} "
-            f"= {needed}: lower --gangs or --workers"
+            f"gangs x workers must be at most the {slots.words} there are, got {wished or 1} x {workers} = {needed}: "
+            f"lower --gangs or --workers{' or --cpus-per-worker' * (slots.cpus > 1)}"
         )
     return min(wished or fit, trials)
 
@@ -232,19 +263,26 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def local_slots() -> Slots:
-    """Return this machine's GPUs, or its CPUs where it has none."""
+def local_slots(cpus: int | None = None) -> Slots:
+    """Return the places for workers of `cpus` CPUs (none: 1) on this machine's GPUs, or where it has none on CPUs."""
     import torch
 
-    gpus = torch.cuda.device_count()
-    return Slots(gpus, "GPU") if gpus else Slots(cores(), "CPU")
+    each, gpus = _checked(cpus), torch.cuda.device_count()
+    places = cores() // each
+    return Slots(min(gpus, places) if cpus else gpus, "GPU", each) if gpus else Slots(places, "CPU", each)
 
 
-def cluster_slots() -> Slots:
-    """Return the GPUs of the cluster that was joined, or its CPUs where it has none."""
-    resources = ray.cluster_resources()
-    gpus = int(resources.get("GPU", 0))
-    return Slots(gpus, "GPU") if gpus else Slots(int(resources.get("CPU", 0)), "CPU")
+def cluster_slots(cpus: int | None = None) -> Slots:
+    """Return the places for workers of `cpus` CPUs (none: 1) in the cluster that was joined, as `local_slots`."""
+    nodes, each = cluster_nodes(), _checked(cpus)
+    unit = "GPU" if any(node.resources.get("GPU", 0) >= 1 for node in nodes.nodes) else "CPU"
+    return Slots(nodes.slots(unit, each), unit, each)
+
+
+def _checked(cpus: int | None) -> int:
+    if cpus is not None and cpus < 1:
+        raise UsageError(f"--cpus-per-worker must be at least 1, got {cpus}: give more, or leave it out")
+    return cpus or 1
 
 
 def machine() -> dict[str, str]:

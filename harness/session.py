@@ -156,6 +156,7 @@ def ablate_session(
     console: Console,
     *,
     workers: int,
+    cpus: int | None = None,
     gangs: int | None,
     address: str,
     observers: Sequence[TrialObserver] = (),
@@ -179,10 +180,11 @@ def ablate_session(
     require_operations(folder / OUTBOX)
     for line in experiment.describe():
         console.say(line)
-    local = allocate(local_slots(), workers, gangs, len(request.runs)) if address == "local" else None
+    plan = (workers, gangs, len(request.runs), cpus)
+    local = allocate(local_slots(cpus), *plan) if address == "local" else None
     info, again = request.info, "the same command goes on"
     with going_on(console, again), ray_session(address, cpus=cores() if local else None, say=console.say):
-        allocation = local or allocate(cluster_slots(), workers, gangs, len(request.runs))
+        allocation = local or allocate(cluster_slots(cpus), *plan)
         write_request(folder, request)
         history = read_ledger(folder / LEDGER)
         earlier = list(history.trials.values())
@@ -220,7 +222,7 @@ def ablate_session(
             if request.confirms is not None:
                 write_results_of(folder, ablation)  # the choice, before the validation images are read
             runs = ablation.to_evaluate
-            late = evaluate_runs(folder, experiment, request, runs, allocation.use_gpu, console)
+            late = evaluate_runs(folder, experiment, request, runs, allocation, console)
             ablation = gather(folder, request, metric, tracking_uri, late)
             write_results_of(folder, ablation)
             record_outcomes(recorder, folder, ablation)

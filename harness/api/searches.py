@@ -109,10 +109,10 @@ def _search(
     console, uri = session.console, session.tracking_uri
     for line in session.experiment.describe():
         console.say(line)
-    local = _plan_search(session, config, local_slots()) if address == "local" else None
+    local = _plan_search(session, config, local_slots(config.cpus_per_worker)) if address == "local" else None
     again = go_on_with(session.folder, "tune", uri)
     with going_on(console, again), ray_session(address, cpus=cores() if local else None, say=console.say):
-        allocation, warm = local or _plan_search(session, config, cluster_slots())
+        allocation, warm = local or _plan_search(session, config, cluster_slots(config.cpus_per_worker))
         write_run(session.folder, session.info)
         assert session.space is not None  # noqa: S101  # a search has one
         plan = Search(
@@ -203,7 +203,7 @@ def _plan_search(session: Session, config: SearchConfig, slots: Slots) -> tuple[
     """
     info, space = session.info, session.space
     assert space is not None  # noqa: S101  # a search has one
-    allocation = allocate(slots, config.workers_per_gang, config.gangs, config.trials)
+    allocation = allocate(slots, config.workers_per_gang, config.gangs, config.trials, config.cpus_per_worker)
     warm = _warm_start(session, space, config)
     workers = allocation.gangs * allocation.workers_per_gang
     stops = ", ".join(map(str, rungs(info.horizon, config.grace(session.experiment), config.reduction_factor)))
@@ -211,7 +211,7 @@ def _plan_search(session: Session, config: SearchConfig, slots: Slots) -> tuple[
     session.announce(
         f"{session.folder.name}: {counted(config.trials, 'trial')} of {info.preset} in space {space.name} "
         f"({counted(len(space.paths), 'parameter')}), sampler {config.sampler}",
-        f"{allocation.words} = {workers} of {counted(slots.count, slots.unit)}; "
+        f"{allocation.words} = {workers} of {slots.words}; "
         f"horizon {counted(info.horizon, 'step')}, a report every {info.report_every}; "
         f"{early if config.scheduler == 'asha' else config.scheduler}",
     )

@@ -35,6 +35,8 @@ class GangSpec:
     """Least time between two saves of a trial; 0 saves at every report."""
     recycle_after: int = 0
     """Trials after which the gang ends, to be started anew; 0: never."""
+    decoders: int | None = None
+    """Threads of each worker that decode images; none: as many as the machine suggests."""
 
 
 @dataclass(frozen=True)

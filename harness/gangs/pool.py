@@ -94,7 +94,7 @@ class GangPool:
         sizes: Sequence[int],
         storage: Path,
         use_gpu: bool = False,
-        threads_per_worker: int = 1,
+        cpus_per_worker: int | None = None,
         save_interval_s: float = 30.0,
         recycle_after: int = 0,
         most_gangs: int = 0,
@@ -106,8 +106,12 @@ class GangPool:
         self._moved = float("-inf")
         self._broken: list[str] = []
         self._closing = threading.Event()
-        threads = None if use_gpu else threads_per_worker
-        self._spec = GangSpec(0, dispatcher, experiment, threads, save_interval_s, recycle_after)
+        self.cpus = cpus_per_worker or 1
+        """That each worker takes."""
+        self.devices = 1 if use_gpu else self.cpus
+        """That each worker holds: a GPU, or its CPUs."""
+        threads = cpus_per_worker or (None if use_gpu else 1)
+        self._spec = GangSpec(0, dispatcher, experiment, threads, save_interval_s, recycle_after, cpus_per_worker)
         self._wanted, self._most = gangs, max(gangs, most_gangs)
         self._threads: list[threading.Thread] = []
 
@@ -117,7 +121,7 @@ class GangPool:
 
     @property
     def unit(self) -> str:
-        """What a worker takes one of: `CPU` or `GPU`."""
+        """What a worker is put on: `CPU` or `GPU`."""
         return "GPU" if self._use_gpu else "CPU"
 
     @property
@@ -190,7 +194,7 @@ class GangPool:
 
     def _fit(self, spec: GangSpec, name: str) -> str:
         if len(self._sizes) > 1:
-            self._size = self._fitting(reachable(cluster_nodes()).slots(self.unit))
+            self._size = self._fitting(reachable(cluster_nodes()).slots(self.unit, self.cpus))
             self._moved = time.monotonic()
         try:
             self._trainer(spec, name).fit()
@@ -200,7 +204,7 @@ class GangPool:
         return "in order"
 
     def _trainer(self, spec: GangSpec, name: str) -> GangTrainer:
-        resources = {"CPU": 1, "GPU": 1} if self._use_gpu else {"CPU": 1}
+        resources = {"CPU": self.cpus, "GPU": 1} if self._use_gpu else {"CPU": self.cpus}
         # An elastic gang begins anew with another size rather than wait for what it has lost.
         limits = {"controller_failure_limit": 0} if len(self._sizes) > 1 else {"max_failures": -1}
         return GangTrainer(
@@ -257,4 +261,4 @@ class NodeMonitor:
     @property
     def slots(self) -> int:
         """How many workers the cluster could hold at the last look."""
-        return self._last.slots(self._pool.unit)
+        return self._last.slots(self._pool.unit, self._pool.cpus)

@@ -19,6 +19,7 @@ import torch.distributed as dist
 from harness.gangs.client import call_with_retry
 from harness.gangs.gang_run import ControlChannel, GangRun, Ranks
 from harness.gangs.messages import MOVE, GangSpec, Job
+from trainers.data.threads import THREADS_VARIABLE
 from trainers.errors import DivergedError, UsageError
 
 
@@ -33,6 +34,8 @@ def train_trials(spec: GangSpec) -> None:
     """
     if spec.threads is not None:
         torch.set_num_threads(spec.threads)
+    if spec.decoders is not None:
+        os.environ[THREADS_VARIABLE] = str(spec.decoders)
     ranks = Ranks()
     if not ranks.from_rank_0(_enter(spec, ranks) if ranks.rank == 0 else False) or not _warm_up(spec, ranks):
         return

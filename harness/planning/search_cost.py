@@ -79,18 +79,19 @@ def plan_search(
     space, workers = fit_space(load_space(options.space), experiment), options.workers_per_gang
     grace_steps = options.grace(experiment)
     experiment.check(workers)
-    slots = slots_at(address)
+    slots, cpus = slots_at(address, options.cpus_per_worker), options.cpus_per_worker or 1
     shape = Shape(
         trials=options.trials,
         gangs=gang_count(slots, workers, options.gangs, options.trials),
         workers_per_gang=workers,
+        devices_per_worker=cpus if slots.unit == "CPU" else 1,
         horizon=experiment.horizon,
         every=experiment.report_every,
         scheduler=options.scheduler,
         grace_steps=grace_steps,
         reduction_factor=options.reduction_factor,
     )
-    timing = time_config(experiment.base, workers, storage) if timed else None
+    timing = time_config(experiment.base, workers, storage, cpus) if timed else None
     size, keep = timing.checkpoint_bytes if timing else counted_bytes(experiment.base), options.keep_checkpoints
     disk = Disk(size, keep, budget.most_checkpoints(shape, keep), shutil.disk_usage(existing(storage)).free)
     cost = SearchCost(experiment.name, space.name, shape, slots, disk, timing)
@@ -99,16 +100,16 @@ def plan_search(
     return cost
 
 
-def slots_at(address: str) -> Slots:
-    """Return what workers can be put on, here or in the cluster that runs there.
+def slots_at(address: str, cpus: int | None = None) -> Slots:
+    """Return what workers of `cpus` CPUs can be put on, here or in the cluster that runs there.
 
     Raises:
         UsageError: no cluster runs there.
     """
     if address == "local":
-        return local_slots()
+        return local_slots(cpus)
     with ray_session(address):
-        return cluster_slots()
+        return cluster_slots(cpus)
 
 
 def counted_bytes(config: TrainConfig) -> int:
@@ -204,12 +205,11 @@ def to_table(cost: SearchCost) -> Table:
 
 
 def _rung_rows(cost: SearchCost) -> Rows:
-    shape, unit = cost.shape, cost.slots.unit
+    shape = cost.shape
     rows = [
         (
             "gangs",
-            f"{shape.gangs} x {counted(shape.workers_per_gang, 'worker')} = {shape.workers} of "
-            f"{counted(cost.slots.count, unit)}",
+            f"{shape.gangs} x {counted(shape.workers_per_gang, 'worker')} = {shape.workers} of {cost.slots.words}",
         ),
         ("horizon", f"{counted(shape.horizon, 'step')}, a report every {shape.every}"),
     ]

@@ -13,6 +13,7 @@ from harness.cli.main import run
 from harness.cli.plan import PANELS, SEARCH, plan
 from harness.cli.tune import tune
 from harness.cluster import Slots
+from harness.experiment import CssExperiment
 from harness.planning import arithmetic as budget
 from harness.planning import search_cost as module
 from harness.planning.arithmetic import Shape
@@ -23,6 +24,7 @@ from harness.planning.search_cost import (
     check_caps,
     check_disk,
     counted_bytes,
+    plan_search,
     to_json,
     to_table,
 )
@@ -61,7 +63,7 @@ def costing(shape: Shape = SHAPE, timing: Timing | None = TIMING, disk: Disk = D
 
 @pytest.fixture
 def _two_cpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(module, "local_slots", lambda: Slots(2, "CPU"))
+    monkeypatch.setattr(module, "local_slots", lambda *_: Slots(2, "CPU"))
     monkeypatch.chdir(tmp_path)
 
 
@@ -89,6 +91,15 @@ def test_a_plan_is_the_arithmetic_of_what_was_timed(capsys: pytest.CaptureFixtur
     assert found["steps"] == budget.total_steps(shape)._asdict()
     assert found["disk"]["files"] == 3 + 1 + 3 * 2
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_worker_of_two_cpus_holds_two_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.cluster.cores", lambda: 4)
+    options = SearchConfig.of(space="css_quick", cpus_per_worker=2, scheduler="none")
+    cost = plan_search(CssExperiment.of("digits_css"), options, Path("runs"), timed=False)
+    assert (cost.shape.gangs, cost.shape.devices_per_worker) == (2, 2)
+    assert budget.device_s(cost.shape, TIMING).expected == 4 * budget.wall_s(cost.shape, TIMING).expected
+    assert "2 x 1 worker = 2 of 2 places of 2 CPUs" in str(to_table(cost).rows)
 
 
 @pytest.mark.usefixtures("_two_cpus")
