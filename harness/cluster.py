@@ -34,18 +34,29 @@ class WorkerResources:
     """What a worker takes of its node."""
 
     use_gpu: bool = False
+    cpus_per_worker: int | None = None
+    """CPUs, and threads that compute and that decode; none: a CPU, and threads as they are chosen otherwise."""
     gangs_per_gpu: int = 1
     """How many gangs of one worker share a GPU."""
-    cpus: int = 1
+
+    @property
+    def cpus(self) -> int:
+        """That it takes."""
+        return self.cpus_per_worker or 1
+
+    @property
+    def threads(self) -> int | None:
+        """That compute; none: as torch chooses beside a GPU."""
+        return self.cpus_per_worker or (None if self.use_gpu else 1)
 
     @property
     def unit(self) -> str:
-        """What workers are counted by: `CPU` or `GPU`."""
+        """What workers are put on: `CPU` or `GPU`."""
         return "GPU" if self.use_gpu else "CPU"
 
     @property
     def devices(self) -> float:
-        """GPUs that a worker holds, or CPUs."""
+        """GPUs that it holds, or CPUs."""
         return 1 / self.gangs_per_gpu if self.use_gpu else self.cpus
 
     @property
@@ -54,34 +65,35 @@ class WorkerResources:
         return {"CPU": self.cpus} | ({"GPU": int(1e4 / self.gangs_per_gpu) / 1e4} if self.use_gpu else {})
 
     def fit(self, resources: Mapping[str, float]) -> int:
-        """Return how many workers these resources hold."""
+        """Return how many such workers a node of these resources holds."""
         by_cpu = int(resources.get("CPU", 0)) // self.cpus
         return min(by_cpu, int(resources.get("GPU", 0)) * self.gangs_per_gpu) if self.use_gpu else by_cpu
 
-    @property
-    def words(self) -> str:
-        """What is not as usual, for people: `4 gangs a GPU, 2 CPUs a worker`; "" where nothing is."""
-        shared = f"{self.gangs_per_gpu} gangs a GPU" if self.gangs_per_gpu > 1 else ""
-        return ", ".join(filter(None, [shared, f"{self.cpus} CPUs a worker" if self.cpus > 1 else ""]))
 
-
-def check_fit(
-    gangs: int, workers_per_gang: int, worker: WorkerResources, resources: Mapping[str, float] | None = None
-) -> None:
+def check_fit(gangs: int, workers_per_gang: int, worker: WorkerResources, nodes: ClusterNodes | None = None) -> None:
     """Refuse gangs that the cluster could never hold all at once: the search would wait for ever.
+
+    Args:
+        nodes: Of the cluster; none: it is asked.
 
     Raises:
         UsageError: with the numbers.
     """
-    here = ray.cluster_resources() if resources is None else resources
+    here = cluster_nodes() if nodes is None else nodes
     workers = gangs * workers_per_gang
     for resource, share in worker.for_ray.items():
-        need, have = workers * share, int(here.get(resource, 0))
+        need, have = workers * share, int(sum(node.resources.get(resource, 0) for node in here.nodes))
         if need > have:
             raise UsageError(
                 f"{gangs} gangs of {workers_per_gang} need {need:.4g} {resource}s, the cluster has {have}: "
-                "use fewer gangs or workers per gang, or a larger cluster"
+                "use fewer gangs, workers per gang or CPUs per worker, or a larger cluster"
             )
+    slots = Slots(here.fit(worker), worker.unit, worker.cpus_per_worker, worker.gangs_per_gpu)
+    if workers > slots.count:
+        raise UsageError(
+            f"{gangs} gangs of {workers_per_gang} must find {counted(worker.cpus, 'CPU')} a worker on nodes that stay, "
+            f"the cluster has {slots.words}: use fewer gangs, workers per gang or CPUs per worker, or larger nodes"
+        )
 
 
 @dataclass(frozen=True)
@@ -219,22 +231,26 @@ class Slots:
     """What workers can be put on."""
 
     count: int
+    """Workers that fit."""
     unit: str
     """`CPU` or `GPU`."""
     cpus: int | None = None
-    """Beside GPUs; none: as many as are asked for."""
+    """Of each worker; none: 1, and threads as they are chosen otherwise."""
+    gangs_per_gpu: int = 1
 
     @property
-    def use_gpu(self) -> bool:
-        """Whether workers have GPUs."""
-        return self.unit == "GPU"
+    def worker(self) -> WorkerResources:
+        """What a worker on one of them takes."""
+        return WorkerResources(self.unit == "GPU", self.cpus, self.gangs_per_gpu)
 
-    def fit(self, worker: WorkerResources) -> int:
-        """Return how many workers can be put on them."""
-        if not self.use_gpu:
-            return worker.fit({"CPU": self.count})
-        cpus = self.count * worker.gangs_per_gpu * worker.cpus if self.cpus is None else self.cpus
-        return worker.fit({"GPU": self.count, "CPU": cpus})
+    @property
+    def words(self) -> str:
+        """For people: `4 GPUs`, `2 places of 4 CPUs`, `8 places of 1/4 GPU and 1 CPU`."""
+        if self.gangs_per_gpu == 1 and self.worker.cpus == 1:
+            return counted(self.count, self.unit)
+        gpu = "a GPU" if self.gangs_per_gpu == 1 else f"1/{self.gangs_per_gpu} GPU"
+        each = [gpu] * self.worker.use_gpu + [counted(self.worker.cpus, "CPU")]
+        return f"{counted(self.count, 'place')} of {' and '.join(each)}"
 
 
 @dataclass(frozen=True)
@@ -248,61 +264,40 @@ class Allocation:
     worker: WorkerResources = WorkerResources()
 
     @property
-    def devices(self) -> float:
-        """GPUs or CPUs that all gangs hold."""
-        return self.gangs * self.workers_per_gang * self.worker.devices
-
-    @property
     def words(self) -> str:
         """For people: `2 gangs x 1 worker`."""
-        own = f" ({self.worker.words})" if self.worker.words else ""
-        return f"{counted(self.gangs, 'gang')} x {counted(self.workers_per_gang, 'worker')}{own}"
+        return f"{counted(self.gangs, 'gang')} x {counted(self.workers_per_gang, 'worker')}"
 
 
-def allocate(slots: Slots, workers: int, gangs: int | None, trials: int, gangs_per_gpu: int = 1) -> Allocation:
+def allocate(slots: Slots, workers: int, gangs: int | None, trials: int) -> Allocation:
     """Return gangs as wished, or as many as fit, more where nodes join; but no more than there are trials.
 
     Raises:
-        UsageError: they do not fit, or cannot share GPUs.
+        UsageError: they do not fit, or gangs of several workers are to share GPUs.
     """
-    worker = worker_on(slots, workers, gangs_per_gpu)
-    return Allocation(gang_count(slots, workers, gangs, trials, worker), workers, 0 if gangs else trials, worker)
-
-
-def worker_on(slots: Slots, workers: int, gangs_per_gpu: int = 1) -> WorkerResources:
-    """Return what each of a gang's `workers` takes.
-
-    Raises:
-        UsageError: GPUs are to be shared where there are none, or by gangs of several workers.
-    """
-    if gangs_per_gpu > 1 and not slots.use_gpu:
-        raise UsageError(f"--gangs-per-gpu {gangs_per_gpu} must have GPUs to share, there are none: leave it out")
-    if gangs_per_gpu > 1 and workers > 1:  # NCCL refuses two ranks on one GPU, and a gang's could meet there
+    if slots.gangs_per_gpu > 1 and workers > 1:  # NCCL refuses two ranks on one GPU, and a gang's could meet there
         raise UsageError(
-            f"gangs that share a GPU must have one worker, got --gangs-per-gpu {gangs_per_gpu} and --workers "
+            f"gangs that share a GPU must have one worker, got --gangs-per-gpu {slots.gangs_per_gpu} and --workers "
             f"{workers}: leave one of them out"
         )
-    return WorkerResources(slots.use_gpu, gangs_per_gpu)
+    most = trials if gangs is None else 0
+    return Allocation(gang_count(slots, workers, gangs, trials), workers, most, slots.worker)
 
 
-def gang_count(slots: Slots, workers: int, wished: int | None, trials: int, worker: WorkerResources) -> int:
+def gang_count(slots: Slots, workers: int, wished: int | None, trials: int) -> int:
     """Return how many gangs to start: as wished, or as many as fit, but no more than there are trials.
 
     Raises:
         UsageError: they do not fit.
     """
-    places = slots.fit(worker)
+    fit = slots.count // workers
     needed = (wished or 1) * workers
-    if needed > places:
-        there = f"the {slots.count} {slots.unit}s there are"
-        if places != slots.count:
-            there = f"the {places} workers that {counted(slots.count, slots.unit)} and the CPUs hold"
-            there += f" ({worker.words})" if worker.words else ""
+    if needed > slots.count:
         raise UsageError(
-            f"gangs x workers must be at most {there}, got {wished or 1} x {workers} = {needed}: "
-            "lower --gangs or --workers"
+            f"gangs x workers must be at most the {slots.words} there are, got {wished or 1} x {workers} = {needed}: "
+            f"lower --gangs or --workers{' or --cpus-per-worker' * (slots.worker.cpus > 1)}"
         )
-    return min(wished or places // workers, trials)
+    return min(wished or fit, trials)
 
 
 def cores() -> int:
@@ -310,27 +305,43 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def local_slots() -> Slots:
-    """Return this machine's GPUs, or its CPUs where it has none."""
+def local_slots(cpus: int | None = None, gangs_per_gpu: int = 1) -> Slots:
+    """Return the places for workers on this machine's GPUs, or where it has none on its CPUs.
+
+    Args:
+        cpus: Of each worker; none: 1.
+        gangs_per_gpu: How many gangs share a GPU.
+
+    Raises:
+        UsageError: the CPUs are no number, or there is no GPU to share.
+    """
     import torch
 
-    gpus = torch.cuda.device_count()
-    return Slots(gpus, "GPU", cores()) if gpus else Slots(cores(), "CPU")
+    here = Node("", "", {"CPU": cores(), "GPU": torch.cuda.device_count()})
+    return _slots(ClusterNodes((here,)), cpus, gangs_per_gpu)
 
 
-def cluster_slots() -> Slots:
-    """Return the GPUs of the cluster that was joined, or its CPUs where it has none."""
-    resources = ray.cluster_resources()
-    gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
-    return Slots(gpus, "GPU", cpus) if gpus else Slots(cpus, "CPU")
+def cluster_slots(cpus: int | None = None, gangs_per_gpu: int = 1) -> Slots:
+    """Return the places for workers in the cluster that was joined, as `local_slots`."""
+    return _slots(cluster_nodes(), cpus, gangs_per_gpu)
+
+
+def _slots(nodes: ClusterNodes, cpus: int | None, gangs_per_gpu: int) -> Slots:
+    if cpus is not None and cpus < 1:
+        raise UsageError(f"--cpus-per-worker must be at least 1, got {cpus}: give more, or leave it out")
+    use_gpu = any(node.resources.get("GPU", 0) >= 1 for node in nodes.nodes)
+    if gangs_per_gpu > 1 and not use_gpu:
+        raise UsageError(f"--gangs-per-gpu {gangs_per_gpu} must have GPUs to share, there are none: leave it out")
+    worker = WorkerResources(use_gpu, cpus, gangs_per_gpu)
+    return Slots(nodes.fit(worker), worker.unit, cpus, gangs_per_gpu)
 
 
 def machine(worker: WorkerResources) -> dict[str, str]:
     """Return what a session trains on and with, for people: devices and versions. A Ray session must be active."""
-    slots, resources = cluster_slots(), ray.cluster_resources()
-    cards = ", ".join(name.partition(":")[2] for name in resources if name.startswith("accelerator_type:"))
-    hosts = sum(node.resources.get(slots.unit, 0) >= 1 for node in cluster_nodes().nodes)
-    devices = counted(slots.count, slots.unit) + (f" ({cards})" if cards else "") + f" on {counted(hosts, 'host')}"
+    there = [int(node.resources.get(worker.unit, 0)) for node in cluster_nodes().nodes]
+    cards = ", ".join(name.partition(":")[2] for name in ray.cluster_resources() if name.startswith("accelerator_type"))
+    hosts = counted(sum(count >= 1 for count in there), "host")
+    devices = counted(sum(there), worker.unit) + (f" ({cards})" if cards else "") + f" on {hosts}"
+    shared = {"sharing": f"{worker.gangs_per_gpu} gangs a GPU"} if worker.gangs_per_gpu > 1 else {}
     software = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", "ray")]
-    shared = {"sharing": worker.words} if worker.words else {}
     return {"devices": devices, **shared, "software": ", ".join([*software, f"Python {platform.python_version()}"])}

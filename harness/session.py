@@ -27,7 +27,7 @@ from harness.console import Console, Tally, program, show_progress
 from harness.event_log import LEDGER, History, how_closed, pending, read_ledger, require_operations
 from harness.formats import counted
 from harness.gangs.jobs import Jobs, run_jobs
-from harness.gangs.sharing import checked_sharing, resolve_sharing
+from harness.gangs.sharing import checked_sharing, measured_sharing
 from harness.reporting.ablation.record import read_ablation
 from harness.reporting.best import write_best
 from harness.reporting.next_steps import next_commands, resume_command, storage_option, train_best
@@ -157,6 +157,7 @@ def ablate_session(
     console: Console,
     *,
     workers: int,
+    cpus: int | None = None,
     gangs: int | None,
     gangs_per_gpu: int | str = 1,
     address: str,
@@ -181,15 +182,13 @@ def ablate_session(
     require_operations(folder / OUTBOX)
     for line in experiment.describe():
         console.say(line)
-    trainings, shared, local = len(request.runs), checked_sharing(gangs_per_gpu), None
+    shared, plan, local = checked_sharing(gangs_per_gpu), (workers, gangs, len(request.runs)), None
     if address == "local" and shared is not None:
-        local = allocate(local_slots(), workers, gangs, trainings, shared)
+        local = allocate(local_slots(cpus, shared), *plan)
     info, again = request.info, "the same command goes on"
     with going_on(console, again), ray_session(address, cpus=cores() if address == "local" else None, say=console.say):
-        slots = cluster_slots()
-        allocation = local or allocate(
-            slots, workers, gangs, trainings, resolve_sharing(gangs_per_gpu, experiment, slots, console.say)
-        )
+        shared = shared or measured_sharing(experiment, cpus or 1, console.say)
+        allocation = local or allocate(cluster_slots(cpus, shared), *plan)
         write_request(folder, request)
         history = read_ledger(folder / LEDGER)
         earlier = list(history.trials.values())
@@ -227,7 +226,7 @@ def ablate_session(
             if request.confirms is not None:
                 write_results_of(folder, ablation)  # the choice, before the validation images are read
             runs = ablation.to_evaluate
-            late = evaluate_runs(folder, experiment, request, runs, allocation.worker.use_gpu, console)
+            late = evaluate_runs(folder, experiment, request, runs, allocation, console)
             ablation = gather(folder, request, metric, tracking_uri, late)
             write_results_of(folder, ablation)
             record_outcomes(recorder, folder, ablation)

@@ -15,7 +15,7 @@ from harness.connection import ray_session
 from harness.console import Console, make_console
 from harness.event_log import LEDGER, read_ledger
 from harness.formats import counted
-from harness.gangs.sharing import checked_sharing, resolve_sharing
+from harness.gangs.sharing import checked_sharing, measured_sharing
 from harness.reporting.results import Results
 from harness.run_folder import (
     RunInfo,
@@ -110,15 +110,13 @@ def _search(
     console, uri = session.console, session.tracking_uri
     for line in session.experiment.describe():
         console.say(line)
-    shared, local = checked_sharing(config.gangs_per_gpu), None
+    cpus, shared, local = config.cpus_per_worker, checked_sharing(config.gangs_per_gpu), None
     if address == "local" and shared is not None:
-        local = _plan_search(session, config, local_slots(), shared)
+        local = _plan_search(session, config, local_slots(cpus, shared))
     again = go_on_with(session.folder, "tune", uri)
     with going_on(console, again), ray_session(address, cpus=cores() if address == "local" else None, say=console.say):
-        slots = cluster_slots()
-        allocation, warm = local or _plan_search(
-            session, config, slots, resolve_sharing(config.gangs_per_gpu, session.experiment, slots, console.say)
-        )
+        shared = shared or measured_sharing(session.experiment, cpus or 1, console.say)
+        allocation, warm = local or _plan_search(session, config, cluster_slots(cpus, shared))
         write_run(session.folder, session.info)
         assert session.space is not None  # noqa: S101  # a search has one
         plan = Search(
@@ -201,9 +199,7 @@ def _check_same_search(before: RunInfo, now: RunInfo, space: str, folder: Path) 
             )
 
 
-def _plan_search(
-    session: Session, config: SearchConfig, slots: Slots, gangs_per_gpu: int
-) -> tuple[Allocation, Sequence[FrozenTrial]]:
+def _plan_search(session: Session, config: SearchConfig, slots: Slots) -> tuple[Allocation, Sequence[FrozenTrial]]:
     """Return the gangs of a search on these slots and the trials that it learns from, and announce them.
 
     Raises:
@@ -211,14 +207,15 @@ def _plan_search(
     """
     info, space = session.info, session.space
     assert space is not None  # noqa: S101  # a search has one
-    allocation = allocate(slots, config.workers_per_gang, config.gangs, config.trials, gangs_per_gpu)
+    allocation = allocate(slots, config.workers_per_gang, config.gangs, config.trials)
     warm = _warm_start(session, space, config)
+    workers = allocation.gangs * allocation.workers_per_gang
     stops = ", ".join(map(str, rungs(info.horizon, config.grace(session.experiment), config.reduction_factor)))
     early = f"asha stops all but 1 in {config.reduction_factor} at steps {stops}" if stops else "asha has no rung"
     session.announce(
         f"{session.folder.name}: {counted(config.trials, 'trial')} of {info.preset} in space {space.name} "
         f"({counted(len(space.paths), 'parameter')}), sampler {config.sampler}",
-        f"{allocation.words} = {allocation.devices:g} of {counted(slots.count, slots.unit)}; "
+        f"{allocation.words} = {workers} of {slots.words}; "
         f"horizon {counted(info.horizon, 'step')}, a report every {info.report_every}; "
         f"{early if config.scheduler == 'asha' else config.scheduler}",
     )

@@ -10,6 +10,7 @@ import typer
 from harness.cli.help import RECORDS, WHAT
 from harness.cli.options import (
     Address,
+    CpusPerWorker,
     Gangs,
     GangsPerGpu,
     Json,
@@ -61,6 +62,7 @@ def ablate(
         typer.Option(metavar="METRIC", help="What variants are judged by: val/... or dev/...", rich_help_panel=WHAT),
     ] = "val/miou",
     workers: Workers = 1,
+    cpus_per_worker: CpusPerWorker = None,
     gangs: Gangs = None,
     gangs_per_gpu: GangsPerGpu = "1",
     dry_run: Annotated[
@@ -108,9 +110,10 @@ def ablate(
         ablation = api.ablate(
             preset, plan=plan, seeds=parse_seeds(seeds),
             only=[word.strip() for words in only or () for word in words.split(",")], vary_data=vary_data,
-            metric=metric, settings=parse_settings(settings or []), name=name, workers=workers, gangs=gangs,
-            gangs_per_gpu=gangs_per_gpu, storage=storage, tracking_uri=tracking_uri, mlflow_experiment=experiment,
-            address=address, dry_run=dry_run, register=register, console=console,
+            metric=metric, settings=parse_settings(settings or []), name=name, workers=workers,
+            cpus_per_worker=cpus_per_worker, gangs=gangs, gangs_per_gpu=gangs_per_gpu, storage=storage,
+            tracking_uri=tracking_uri,
+            mlflow_experiment=experiment, address=address, dry_run=dry_run, register=register, console=console,
         )  # fmt: skip
         if dry_run:
             from harness.planning import ablation_cost
@@ -130,6 +133,7 @@ def noise(
     seeds: Seeds = "5",
     vary_data: VaryData = False,
     workers: Workers = 1,
+    cpus_per_worker: CpusPerWorker = None,
     gangs: Gangs = None,
     gangs_per_gpu: GangsPerGpu = "1",
     name: Annotated[
@@ -155,7 +159,8 @@ def noise(
 
         ablation = api.noise(
             preset, seeds=parse_seeds(seeds), vary_data=vary_data, settings=parse_settings(settings or []), name=name,
-            workers=workers, gangs=gangs, gangs_per_gpu=gangs_per_gpu, storage=storage, tracking_uri=tracking_uri,
+            workers=workers, cpus_per_worker=cpus_per_worker, gangs=gangs, gangs_per_gpu=gangs_per_gpu,
+            storage=storage, tracking_uri=tracking_uri,
             mlflow_experiment=experiment, address=address, console=console,
         )  # fmt: skip
         session.show_noise(ablation, storage, console)
@@ -173,6 +178,7 @@ def confirm(
     seeds: Seeds = "0,1,2",
     vary_data: VaryData = False,
     workers: Workers = 1,
+    cpus_per_worker: CpusPerWorker = None,
     gangs: Gangs = None,
     gangs_per_gpu: GangsPerGpu = "1",
     name: Annotated[
@@ -197,8 +203,9 @@ def confirm(
         from harness import api, session
 
         ablation = api.confirm(
-            search, top=top, seeds=parse_seeds(seeds), vary_data=vary_data, workers=workers, gangs=gangs, name=name,
-            gangs_per_gpu=gangs_per_gpu, storage=storage, tracking_uri=tracking_uri,
+            search, top=top, seeds=parse_seeds(seeds), vary_data=vary_data, workers=workers,
+            cpus_per_worker=cpus_per_worker, gangs=gangs, gangs_per_gpu=gangs_per_gpu, name=name, storage=storage,
+            tracking_uri=tracking_uri,
             mlflow_experiment=experiment, address=address, console=console,
         )  # fmt: skip
         session.show_ablation(ablation, storage, console)

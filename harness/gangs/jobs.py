@@ -133,7 +133,7 @@ class _Session:
         self._dispatcher = start_dispatcher(jobs.retries, jobs.hang_timeout_s)
         pool = GangPool(
             self._dispatcher, jobs.experiment, allocation.gangs, sizes, fresh_folder(jobs.folder / GANGS),
-            allocation.worker, save_interval_s=jobs.save_interval_s, most_gangs=allocation.most_gangs,
+            allocation.worker, jobs.save_interval_s, most_gangs=allocation.most_gangs,
         )  # fmt: skip
         clock = Clock(allocation.gangs * sizes[0] * allocation.worker.devices, history)
         try:

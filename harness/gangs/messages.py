@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from harness.cluster import WorkerResources
     from harness.trials import Experiment, Value
 
 CONTINUE = "continue"
@@ -30,14 +31,12 @@ class GangSpec:
     dispatcher: Any
     """Handle of the Dispatcher actor."""
     experiment: Experiment
-    threads: int | None
-    """Threads of each worker's arithmetic; none leaves torch's choice, which is right beside a GPU."""
+    resources: WorkerResources
+    """What each worker has."""
     save_interval_s: float
     """Least time between two saves of a trial; 0 saves at every report."""
     recycle_after: int = 0
     """Trials after which the gang ends, to be started anew; 0: never."""
-    gangs_per_gpu: int = 1
-    """How many gangs share this one's GPU."""
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,6 @@ class GangPool:
         sizes: Sequence[int],
         storage: Path,
         worker: WorkerResources,
-        threads_per_worker: int = 1,
         save_interval_s: float = 30.0,
         recycle_after: int = 0,
         most_gangs: int = 0,
@@ -105,10 +104,7 @@ class GangPool:
         self._moved = float("-inf")
         self._broken: list[str] = []
         self._closing = threading.Event()
-        threads = None if worker.use_gpu else threads_per_worker
-        self._spec = GangSpec(
-            0, dispatcher, experiment, threads, save_interval_s, recycle_after, gangs_per_gpu=worker.gangs_per_gpu
-        )
+        self._spec = GangSpec(0, dispatcher, experiment, worker, save_interval_s, recycle_after)
         self._wanted, self._most = gangs, max(gangs, most_gangs)
         self._threads: list[threading.Thread] = []
 

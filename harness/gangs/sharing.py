@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import ray
 from ray.exceptions import RayError
 
-from harness.cluster import Slots
 from harness.formats import byte_size, counted
 from harness.trials import Experiment, GangsBrokenError
 from trainers.errors import UsageError
@@ -70,23 +69,25 @@ class Load(NamedTuple):
         )
 
 
-def resolve_sharing(wish: int | str, experiment: Experiment, slots: Slots, say: Callable[[str], object]) -> int:
-    """Return how many gangs share a GPU. With `auto` one is measured: the active Ray session's first free GPU.
+def measured_sharing(experiment: Experiment, cpus: int, say: Callable[[str], object]) -> int:
+    """Return how many gangs are to share a GPU, by what one does with a GPU of the active Ray session.
+
+    Where there is no GPU, gangs do not share.
 
     Raises:
-        UsageError: as `checked_sharing`.
         GangsBrokenError: the base configuration does not train there.
     """
-    fixed = checked_sharing(wish)
-    if fixed is not None or not slots.use_gpu:
-        return fixed or 1
+    here = ray.cluster_resources()
+    gpus = int(here.get("GPU", 0))
+    if not gpus:
+        return 1
     say("measuring how many gangs a GPU holds")
     try:
         load: Load = ray.get(ray.remote(num_cpus=1, num_gpus=1, max_retries=0)(measure_load).remote(experiment))
     except RayError as error:
         reason = str(getattr(error, "cause", error)).strip().rpartition("\n")[2]
         raise GangsBrokenError(f"the base configuration could not train on a GPU by itself: {reason}") from None
-    gangs = load.gangs((slots.cpus or MOST) // slots.count)
+    gangs = load.gangs(int(here["CPU"]) // (cpus * gpus))
     say(load.words(gangs))
     return gangs
 

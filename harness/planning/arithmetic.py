@@ -55,9 +55,9 @@ class Shape:
     """GPUs, or CPUs, that a worker holds."""
 
     @property
-    def devices(self) -> float:
-        """That all workers hold."""
-        return self.gangs * self.workers_per_gang * self.devices_per_worker
+    def workers(self) -> int:
+        """Processes that train."""
+        return self.gangs * self.workers_per_gang
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def wall_s(shape: Shape, pace: Pace) -> Range:
 
 def device_s(shape: Shape, pace: Pace) -> Range:
     """Return the seconds of wall clock times the devices: gangs keep theirs from the start to the end."""
-    return Range(*(seconds * shape.devices for seconds in wall_s(shape, pace)))
+    return Range(*(seconds * shape.workers * shape.devices_per_worker for seconds in wall_s(shape, pace)))
 
 
 def most_checkpoints(shape: Shape, keep: int) -> int:

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.cluster import Slots, cluster_slots, gang_count, local_slots, worker_on
+from harness.cluster import Slots, allocate, cluster_slots, local_slots
 from harness.connection import ray_session
 from harness.experiment import CssExperiment
 from harness.formats import HOUR_S, byte_size, counted, duration
@@ -55,11 +55,6 @@ class SearchCost(NamedTuple):
     """None where nothing was timed."""
 
     @property
-    def places(self) -> int:
-        """Workers that the slots hold."""
-        return int(self.slots.count / self.shape.devices_per_worker)
-
-    @property
     def pace(self) -> Pace | None:
         """What a trial costs on a gang: its workers share evaluations as they share the batch.
 
@@ -92,23 +87,22 @@ def plan_search(
     space, workers = fit_space(load_space(options.space), experiment), options.workers_per_gang
     grace_steps = options.grace(experiment)
     experiment.check(workers)
-    slots = slots_at(address)
     shared = checked_sharing(options.gangs_per_gpu)
     if shared is None:
         raise UsageError("a plan must have a number of gangs a GPU, got --gangs-per-gpu auto: give one")
-    worker = worker_on(slots, workers, shared)
+    slots = slots_at(address, options.cpus_per_worker, shared)
     shape = Shape(
         trials=options.trials,
-        gangs=gang_count(slots, workers, options.gangs, options.trials, worker),
+        gangs=allocate(slots, workers, options.gangs, options.trials).gangs,
         workers_per_gang=workers,
         horizon=experiment.horizon,
         every=experiment.report_every,
         scheduler=options.scheduler,
         grace_steps=grace_steps,
         reduction_factor=options.reduction_factor,
-        devices_per_worker=worker.devices,
+        devices_per_worker=slots.worker.devices,
     )
-    timing = time_config(experiment.base, workers, storage) if timed else None
+    timing = time_config(experiment.base, workers, storage, slots.worker.cpus) if timed else None
     size, keep = timing.checkpoint_bytes if timing else counted_bytes(experiment.base), options.keep_checkpoints
     disk = Disk(size, keep, budget.most_checkpoints(shape, keep), shutil.disk_usage(existing(storage)).free)
     cost = SearchCost(experiment.name, space.name, shape, slots, disk, timing)
@@ -117,16 +111,16 @@ def plan_search(
     return cost
 
 
-def slots_at(address: str) -> Slots:
-    """Return what workers can be put on, here or in the cluster that runs there.
+def slots_at(address: str, cpus: int | None = None, gangs_per_gpu: int = 1) -> Slots:
+    """Return what workers of `cpus` CPUs can be put on, here or in the cluster that runs there.
 
     Raises:
         UsageError: no cluster runs there.
     """
     if address == "local":
-        return local_slots()
+        return local_slots(cpus, gangs_per_gpu)
     with ray_session(address):
-        return cluster_slots()
+        return cluster_slots(cpus, gangs_per_gpu)
 
 
 def counted_bytes(config: TrainConfig) -> int:
@@ -182,7 +176,7 @@ def check_caps(cost: SearchCost, max_hours: float | None = None, max_device_hour
             continue
         within = _within(seconds, pace, cap)
         trials = budget.most_trials(shape, within)
-        gangs = budget.least_gangs(shape, cost.places // shape.workers_per_gang, within)
+        gangs = budget.least_gangs(shape, cost.slots.count // shape.workers_per_gang, within)
         fits = [f"--trials {trials}"] * (trials > 0) + [f"--gangs {gangs}"] * (gangs is not None)
         advice = f"{' or '.join(fits)} would fit" if fits else "lower schedule.steps, not even one trial fits"
         raise UsageError(
@@ -222,12 +216,11 @@ def to_table(cost: SearchCost) -> Table:
 
 
 def _rung_rows(cost: SearchCost) -> Rows:
-    shape, unit = cost.shape, cost.slots.unit
+    shape = cost.shape
     rows = [
         (
             "gangs",
-            f"{shape.gangs} x {counted(shape.workers_per_gang, 'worker')} = {shape.devices:g} of "
-            f"{counted(cost.slots.count, unit)}",
+            f"{shape.gangs} x {counted(shape.workers_per_gang, 'worker')} = {shape.workers} of {cost.slots.words}",
         ),
         ("horizon", f"{counted(shape.horizon, 'step')}, a report every {shape.every}"),
     ]

@@ -214,7 +214,6 @@ def _make_pool(search: Search, dispatcher: Any) -> GangPool:
         (allocation.workers_per_gang,),
         fresh_folder(search.folder / GANGS),
         allocation.worker,
-        config.threads_per_worker,
         0.0 if search.pauses else config.save_interval_s,
         config.recycle_after,
         0 if search.pauses else allocation.most_gangs,

@@ -80,6 +80,6 @@ def test_three_gangs_hold_one_device(left: Path) -> None:
 
 
 def test_a_fourth_gang_is_refused_before_anything_is_written(left: Path) -> None:
-    said = "must be at most the 3 workers that 1 GPU and the CPUs hold (3 gangs a GPU), got 4 x 1 = 4"
+    said = "must be at most the 3 places of 1/3 GPU and 1 CPU there are, got 4 x 1 = 4"
     assert said in (left / "refused.txt").read_text()
     assert not (left / "runs" / "four").exists()

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from harness.cluster import WorkerResources
 from harness.gangs import worker
 from harness.gangs.dispatcher import Dispatcher
 
@@ -38,7 +39,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Direct:
 
 
 def test_it_is_started_anew_until_the_search_is_given_up_in_its_words(here: Direct) -> None:
-    spec: Any = SimpleNamespace(gang=0, dispatcher=here, threads=None, gangs_per_gpu=1)
+    spec: Any = SimpleNamespace(gang=0, dispatcher=here, resources=WorkerResources(use_gpu=True))
     for _ in range(Dispatcher.max_starts):
         with pytest.raises(RuntimeError, match="no NVIDIA driver"):
             worker.train_trials(spec)

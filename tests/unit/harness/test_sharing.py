@@ -12,9 +12,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.cluster import Allocation, ClusterNodes, Node, Slots, WorkerResources, allocate, check_fit
+from harness.cluster import Allocation, ClusterNodes, Node, Slots, WorkerResources, allocate, check_fit, local_slots
 from harness.gangs import sharing
-from harness.gangs.sharing import CONTEXT, SPARE, Load, checked_sharing, limit_memory, measure_load, resolve_sharing
+from harness.gangs.sharing import CONTEXT, SPARE, Load, checked_sharing, limit_memory, measure_load, measured_sharing
 from harness.trials import Experiment
 from harness.tuning.config import SearchConfig
 from trainers.errors import UsageError
@@ -23,10 +23,13 @@ from trainers.run import Run
 GIB = 2**30
 
 
-def test_gangs_fill_shared_gpus_as_far_as_cpus_go() -> None:
-    assert allocate(Slots(2, "GPU", cpus=16), 1, None, 100, 4).gangs == 8
-    assert allocate(Slots(2, "GPU", cpus=5), 1, None, 100, 4).gangs == 5
-    assert allocate(Slots(2, "GPU", cpus=16), 1, None, 100).gangs == 2
+def test_gangs_fill_shared_gpus_as_far_as_cpus_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    found = []
+    for cpus in (16, 5):
+        monkeypatch.setattr("harness.cluster.cores", lambda count=cpus: count)
+        found.append([allocate(local_slots(None, shared), 1, None, 100).gangs for shared in (1, 4)])
+    assert found == [[2, 8], [2, 5]]
 
 
 @given(st.integers(1, 64), st.integers(1, 8))
@@ -36,7 +39,7 @@ def test_ray_finds_room_for_every_gang_that_shares_a_gpu(gangs_per_gpu: int, gpu
     assert worker.for_ray["GPU"] * (gangs_per_gpu + 1) > 1
     there = {"CPU": 1024.0, "GPU": float(gpus)}
     assert worker.fit(there) == gpus * gangs_per_gpu
-    check_fit(worker.fit(there), 1, worker, there)
+    check_fit(worker.fit(there), 1, worker, ClusterNodes((Node("a", "a", there),)))
 
 
 def test_a_node_holds_what_its_own_gpus_and_cpus_do() -> None:
@@ -48,31 +51,25 @@ def test_a_node_holds_what_its_own_gpus_and_cpus_do() -> None:
 
 def test_gangs_that_share_hold_a_share_of_the_devices() -> None:
     allocation = Allocation(6, worker=WorkerResources(use_gpu=True, gangs_per_gpu=4))
-    assert allocation.devices == 1.5
-    assert allocation.words == "6 gangs x 1 worker (4 gangs a GPU)"
+    assert allocation.gangs * allocation.worker.devices == 1.5
 
 
 @pytest.mark.parametrize(
-    ("slots", "workers", "gangs", "message"),
+    ("workers", "gangs", "message"),
     [
-        (Slots(2, "CPU"), 1, None, "--gangs-per-gpu 4 must have GPUs to share, there are none"),
-        (
-            Slots(2, "GPU", 16),
-            2,
-            None,
-            "gangs that share a GPU must have one worker, got --gangs-per-gpu 4 and --workers 2",
-        ),
-        (
-            Slots(2, "GPU", 16),
-            1,
-            9,
-            r"at most the 8 workers that 2 GPUs and the CPUs hold \(4 gangs a GPU\), got 9 x 1 = 9",
-        ),
+        (2, None, "gangs that share a GPU must have one worker, got --gangs-per-gpu 4 and --workers 2"),
+        (1, 9, "at most the 8 places of 1/4 GPU and 1 CPU there are, got 9 x 1 = 9"),
     ],
 )
-def test_what_cannot_share_is_refused(slots: Slots, workers: int, gangs: int | None, message: str) -> None:
+def test_what_cannot_share_is_refused(workers: int, gangs: int | None, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        allocate(slots, workers, gangs, 100, 4)
+        allocate(Slots(8, "GPU", gangs_per_gpu=4), workers, gangs, 100)
+
+
+def test_cpus_are_not_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(UsageError, match="--gangs-per-gpu 4 must have GPUs to share, there are none"):
+        local_slots(None, 4)
 
 
 @pytest.mark.parametrize("wish", ["0", "-1", "1.5", "all", ""])
@@ -84,12 +81,8 @@ def test_a_wish_is_a_whole_number_or_auto(wish: str) -> None:
 
 
 def test_a_search_takes_numbers_and_auto() -> None:
-    assert [checked_sharing(SearchConfig.of(gangs_per_gpu=wish).gangs_per_gpu) for wish in (1, 4, "8", "auto")] == [
-        1,
-        4,
-        8,
-        None,
-    ]
+    wishes = (1, 4, "8", "auto")
+    assert [checked_sharing(SearchConfig.of(gangs_per_gpu=wish).gangs_per_gpu) for wish in wishes] == [1, 4, 8, None]
 
 
 @pytest.mark.parametrize(
@@ -164,9 +157,9 @@ def test_the_measurement_reads_memory_and_time_while_it_trains(interruptible: bo
     assert experiment.steps <= 200
 
 
-def test_without_gpus_nothing_is_measured() -> None:
-    assert resolve_sharing("auto", Steps(True), Slots(2, "CPU"), print) == 1
-    assert resolve_sharing("3", Steps(True), Slots(2, "GPU"), print) == 3
+def test_without_gpus_nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharing.ray, "cluster_resources", lambda: {"CPU": 4.0})
+    assert measured_sharing(Steps(True), 1, print) == 1
 
 
 def test_a_gang_may_allocate_its_share_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
