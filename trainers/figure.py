@@ -117,7 +117,8 @@ def draw_checkpoint(config: TrainConfig, checkpoint: Path, path: Path, count: in
         DataError: the checkpoint cannot be read or is another config's.
     """
     state = TrainState(config, LocalRun())
-    state.load_state_dict(load_checkpoint(checkpoint))
+    saved = load_checkpoint(checkpoint)
+    state.load_state_dict({name: value for name, value in saved.items() if name != "optimizer"})
     draw_predictions(state, open_splits(config.data).dev, config, path, count)
     if state.snapshots:
         draw_representations(state.snapshots, config.data.classes, path.with_name("representations.png"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -41,11 +42,15 @@ class TrainState:
         """As they were at the last report, from which drift is measured."""
         self.snapshots: list[Snapshot] = []
         """Representations at earlier reports; for pictures alone."""
-        self.optimizer = make_optimizer(self.student, config.optimizer)
         self.wrapped: nn.Module = run.wrap(in_steps(self.student, config))
         """The student as steps call it, with gradients averaged over ranks."""
         self.teaching: nn.Module = in_steps(self.teacher, config)
         """The teacher as steps call it."""
+
+    @cached_property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Made when it is first used: torch 2.14 imports its compiler for it, in vain for a state that is looked at."""
+        return make_optimizer(self.student, self.config.optimizer)
 
     @property
     def scored(self) -> nn.Module:
@@ -90,7 +95,7 @@ class TrainState:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over a state that the same config wrote.
+        """Take over a state that the same config wrote; without the optimizer's it can be looked at, not gone on with.
 
         Raises:
             DataError: the state belongs to another config.
@@ -109,7 +114,8 @@ class TrainState:
             Prototypes(**{name: value.to(device) for name, value in state[key].items()})
             for key in ("prototypes", "prototypes_at_report")
         )
-        self.optimizer.load_state_dict(state["optimizer"])
+        if "optimizer" in state:
+            self.optimizer.load_state_dict(state["optimizer"])
         self.snapshots = [Snapshot(**snapshot) for snapshot in state.get("snapshots", ())]
 
 

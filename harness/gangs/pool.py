@@ -12,15 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray._raylet import RAY_NODE_ID_KEY  # type: ignore[attr-defined]
 from ray.train import BackendConfig, FailureConfig, RunConfig, ScalingConfig
-from ray.train.v2._internal.constants import get_env_vars_to_propagate
-from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from harness.cluster import ClusterNodes, WorkerResources, cluster_nodes, reachable
 from harness.connection import RayLostError, check_ray
 from harness.gangs.client import call_with_retry
+from harness.gangs.controllers import GangScaling, end_controllers, start_controllers
 from harness.gangs.entry import gang_loop
 from harness.gangs.messages import GangSpec, in_a_line
 from harness.trials import Experiment
@@ -39,13 +37,17 @@ log = logging.getLogger(__name__)
 
 
 class GangTrainer(DataParallelTrainer):  # type: ignore[misc]  # ray is untyped
-    """Ray's TorchTrainer without two helper processes a run that gangs have no use for.
+    """Ray's TorchTrainer whose controller runs in the process of all controllers, without helpers of no use for gangs.
 
     They are the shards of Ray Data, and the cleaner for a controller that died: Ray ends the workers of a controller
     that is gone, and `GangPool` starts the run anew. On two cores each costs every start a second or two.
     """
 
     UNUSED = frozenset({"DatasetsCallback", "PlacementGroupCleanerCallback"})
+
+    def __init__(self, controllers: Any, *arguments: Any, **options: Any) -> None:
+        self._controllers = controllers
+        super().__init__(*arguments, **options)
 
     def _create_default_callbacks(self) -> list[Any]:
         callbacks = super()._create_default_callbacks()
@@ -57,17 +59,10 @@ class GangTrainer(DataParallelTrainer):  # type: ignore[misc]  # ray is untyped
         Raises:
             RayLostError: Ray is gone.
         """
-        controller_class = ray.remote(
-            num_cpus=0,
-            label_selector={RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()},
-            runtime_env={"env_vars": get_env_vars_to_propagate()},
-        )(TrainController)
-        controller = controller_class.remote(**options)
-        ended = controller.run.remote()
+        ended = self._controllers.run.remote({**options, "scaling_policy": GangScaling(self.scaling_config)})
         while not ray.wait([ended], timeout=LOOK_S)[0]:
             check_ray()
-        ray.get(ended)
-        return ray.get(controller.get_result.remote())
+        return ray.get(ended)
 
 
 class GangPool:
@@ -104,11 +99,13 @@ class GangPool:
         self._moved = float("-inf")
         self._broken: list[str] = []
         self._closing = threading.Event()
+        self._controllers: Any = None
         self._spec = GangSpec(0, dispatcher, experiment, worker, save_interval_s, recycle_after)
         self._wanted, self._most = gangs, max(gangs, most_gangs)
         self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> GangPool:
+        self._controllers = start_controllers()
         self.grow(self._wanted)
         return self
 
@@ -146,6 +143,7 @@ class GangPool:
             call_with_retry(self._dispatcher.close)
         for thread in self._threads:
             thread.join(CLOSE_TIMEOUT_S)
+        end_controllers(self._controllers)
 
     @property
     def broken(self) -> str | None:
@@ -195,6 +193,7 @@ class GangPool:
         # An elastic gang begins anew with another size rather than wait for what it has lost.
         limits = {"controller_failure_limit": 0} if len(self._sizes) > 1 else {"max_failures": -1}
         return GangTrainer(
+            self._controllers,
             gang_loop,
             # By reference, so that the run's controller does not import what only workers need.
             train_loop_config={"spec": ray.put(spec)},

@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-OF_A_SEARCH = ("GangTrial", "Dispatcher", "TrainController", "RayTrainWorker")
+OF_A_SEARCH = ("GangTrial", "Dispatcher", "Controllers", "RayTrainWorker")
 
 
 def pids_of(name: str) -> list[int]:

@@ -33,7 +33,7 @@ FAULTS = [
 ]
 FAIL = {"raise", "report nan", "run out of memory"}
 """Faults of the trial itself; every other one is survived."""
-PROCESSES = {"the controller is killed": "TrainController", "the Dispatcher is killed": "Dispatcher"}
+PROCESSES = {"the controller is killed": "Controllers", "the Dispatcher is killed": "Dispatcher"}
 
 
 class Saboteur(Witness):

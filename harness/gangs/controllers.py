@@ -1,0 +1,106 @@
+"""One process for the controllers of all gangs, where Ray Train 2.60 starts three for each gang.
+
+A controller's own actor, an actor for collectives of `ray.train.report`, which gangs do not call, and a request to the
+autoscaler, which the gang's placement group makes as well: on the driver's node each costs every start two seconds of a
+processor and holds 100 MB.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import ray
+from ray.train.v2._internal.constants import get_env_vars_to_propagate
+from ray.train.v2._internal.execution.controller import TrainController
+from ray.train.v2._internal.execution.scaling_policy.fixed import FixedScalingPolicy
+from ray.train.v2._internal.execution.worker_group import WorkerGroup, state, worker_group
+from ray.train.v2.api.result import Result
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from harness.connection import ENVIRONMENT, ray_away
+
+MOST_AT_ONCE = 4096
+"""Gangs of one search; each has a thread here, which is started when it is needed."""
+
+
+class GangScaling(FixedScalingPolicy):  # type: ignore[misc]  # ray is untyped
+    """A number of workers, and no word to an autoscaler."""
+
+    def _maybe_send_resource_request(self) -> None: ...
+
+    def _send_resource_request(self) -> None: ...
+
+    def after_controller_start(self, train_run_context: Any) -> None:
+        """Start no coordinator."""
+
+
+class GangWorkers(WorkerGroup):  # type: ignore[misc]
+    """Workers without an actor for their reports, on processes that Ray keeps in readiness where there are some."""
+
+    @staticmethod
+    def _get_worker_runtime_env(custom_runtime_env: Any) -> dict[str, Any]:
+        # An environment of its own, were it empty of news, would need a process of its own.
+        return environment() | dict(custom_runtime_env)
+
+
+class GangController(TrainController):  # type: ignore[misc]
+    """Ray Train's controller, with such workers."""
+
+    worker_group_cls = GangWorkers
+
+
+class NoSynchronization:
+    """Stands where Ray Train has the actor for collectives: gangs have none of them."""
+
+    @classmethod
+    def options(cls, **_: object) -> type[NoSynchronization]:
+        """Return the class, as an actor's does."""
+        return cls
+
+    @classmethod
+    def remote(cls, **_: object) -> str:
+        """Return what workers are told of it."""
+        return "none"
+
+
+class Controllers:
+    """Actor beside the driver: runs a controller a gang, each in a thread of its own."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        os.environ.update(environment)
+        self._threads = ThreadPoolExecutor(MOST_AT_ONCE)
+        worker_group.SynchronizationActor = NoSynchronization
+        state._shutdown_sync_actor = lambda _: None
+
+    async def run(self, options: Mapping[str, Any]) -> Result:
+        """Run a controller with Ray Train's options to its end."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, _run, options)
+
+
+def _run(options: Mapping[str, Any]) -> Result:
+    controller = GangController(**options)
+    asyncio.run(controller.run())
+    return controller.get_result()
+
+
+def start_controllers() -> Any:
+    """Start the process; where it dies, Ray starts it anew, and the gangs are started anew by their pool."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor = ray.remote(num_cpus=0, max_concurrency=MOST_AT_ONCE, max_restarts=-1)(Controllers)
+    return actor.options(scheduling_strategy=here).remote(get_env_vars_to_propagate())
+
+
+def end_controllers(controllers: Any) -> None:
+    """End the process; where Ray is gone it ends by itself."""
+    if ray_away() is None:
+        ray.kill(controllers)
+
+
+def environment() -> dict[str, Any]:
+    """Return the environment of a worker: what the user has set for Ray Train; {} where that is nothing."""
+    given = {name: value for name, value in get_env_vars_to_propagate().items() if name not in ENVIRONMENT}
+    return {"env_vars": given} if given else {}
