@@ -14,6 +14,13 @@ def pids_of(name: str) -> list[int]:
     return [pid for pid, title in _descendants(os.getpid()).items() if title.startswith("ray::") and name in title]
 
 
+def wait_for_end(pid: int, patience_s: float = 30) -> None:
+    """Wait until a process is gone."""
+    deadline = time.monotonic() + patience_s
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
 def left_of_a_search(patience_s: float = 20) -> list[str]:
     """Wait until a search's processes are gone; return those that are not."""
     deadline = time.monotonic() + patience_s

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pytest
 from analytic import MISBEHAVE_AT, Analytic, Script, Witness
 from books import Books, read_books
-from processes import left_of_a_search, pids_of
+from processes import left_of_a_search, pids_of, wait_for_end
 
 from harness import api
 from harness.trials import Trial
@@ -45,6 +45,8 @@ class Saboteur(Witness):
         if process is not None and trial.step == MISBEHAVE_AT:
             for pid in pids_of(process):
                 os.kill(pid, signal.SIGKILL)
+            if process == "Controllers":  # Ray ends its workers, too, some time later: not in the next trial
+                wait_for_end(int(trial.metrics["pid"]))
 
 
 @dataclass
