@@ -8,7 +8,8 @@ import platform
 import socket
 import time
 import uuid
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -77,6 +78,23 @@ class ClusterNodes(NamedTuple):
     def slots(self, unit: str) -> int:
         """Return how many workers of one CPU or GPU each (`unit`) the nodes that stay can hold."""
         return sum(int(node.resources.get(unit, 0)) for node in self.nodes if not node.leaving)
+
+    def held(self, workers: int, unit: str) -> dict[str, float]:
+        """Return what workers of one CPU or GPU each hold, by the card's name, `CPU`, or `GPU` where Ray has no name.
+
+        Where cards of several types are not all held, each type counts by its share of the slots.
+        """
+        cards = Counter[str]()
+        for node in (node for node in self.nodes if not node.leaving):
+            card = next(_cards(node.resources), unit) if unit == "GPU" else unit
+            cards[card] += int(node.resources.get(unit, 0))
+        share = min(workers / max(cards.total(), 1), 1.0)
+        return {card: count * share for card, count in cards.items() if count}
+
+
+def _cards(resources: Mapping[str, float]) -> Iterator[str]:
+    """Yield the names of types of cards, as Ray writes them among resources."""
+    yield from (name.partition(":")[2] for name in resources if name.startswith("accelerator_type:"))
 
 
 def cluster_nodes() -> ClusterNodes:
@@ -250,7 +268,7 @@ def cluster_slots() -> Slots:
 def machine() -> dict[str, str]:
     """Return what a session trains on and with, for people: devices and versions. A Ray session must be active."""
     slots, resources = cluster_slots(), ray.cluster_resources()
-    cards = ", ".join(name.partition(":")[2] for name in resources if name.startswith("accelerator_type:"))
+    cards = ", ".join(_cards(resources))
     hosts = sum(node.resources.get(slots.unit, 0) >= 1 for node in cluster_nodes().nodes)
     devices = counted(slots.count, slots.unit) + (f" ({cards})" if cards else "") + f" on {counted(hosts, 'host')}"
     software = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", "ray")]

@@ -258,3 +258,8 @@ class NodeMonitor:
     def slots(self) -> int:
         """How many workers the cluster could hold at the last look."""
         return self._last.slots(self._pool.unit)
+
+    @property
+    def held(self) -> dict[str, float]:
+        """What the gangs hold of the cluster of the last look, by the card's name."""
+        return self._last.held(self._pool.workers, self._pool.unit)

@@ -73,3 +73,27 @@ def test_a_node_answers_while_its_raylet_listens() -> None:
 
 def test_slots_are_whole_workers_of_each_node() -> None:
     assert ClusterNodes((node("a", 1.5), node("b", 0.5), node("c", 2))).slots("CPU") == 3
+
+
+def card(name: str, count: int, leaving: bool = False) -> Node:
+    return Node(name, "address", {"CPU": 16, "GPU": count, f"accelerator_type:{name}": 1.0}, leaving)
+
+
+def test_gangs_hold_all_cards_where_there_is_a_worker_a_card() -> None:
+    assert ClusterNodes((card("H100", 4), card("A100", 2))).held(6, "GPU") == {"H100": 4, "A100": 2}
+
+
+def test_gangs_hold_no_more_than_there_is_and_nothing_that_leaves() -> None:
+    assert ClusterNodes((card("H100", 4), card("A100", 2, leaving=True))).held(6, "GPU") == {"H100": 4}
+
+
+def test_cards_of_several_types_count_by_their_shares_where_not_all_are_held() -> None:
+    assert ClusterNodes((card("H100", 4), card("A100", 2))).held(3, "GPU") == {"H100": 2, "A100": 1}
+
+
+def test_cpus_have_no_other_name_on_a_node_with_cards() -> None:
+    assert ClusterNodes((card("H100", 4), node("b"))).held(9, "CPU") == {"CPU": 9}
+
+
+def test_nothing_is_held_of_a_cluster_without_slots() -> None:
+    assert ClusterNodes(()).held(2, "GPU") == {}
