@@ -1,0 +1,132 @@
+"""The step of a training on a card: its stages against their rooflines, what compiling gains, and its memory."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from gpu_ceilings import ceilings
+from gpu_rows import NOT_QUICK, Row, Setting, live_bytes, missing
+from gpu_works import Work, pace, works
+from measuring import device_clock, peak_memory
+from roofline import Roofline
+from stages import NETWORK, OUTSIDE, StagedStep, take_step
+
+from trainers.compute import step_algorithms
+from trainers.config import TrainConfig
+from trainers.cost import step_cost
+from trainers.data.splits import open_splits
+from trainers.local_run import LocalRun
+from trainers.overrides import apply_overrides
+from trainers.state import TrainState
+
+STAGES = (*NETWORK, *OUTSIDE)
+LEAST_SHARE = 0.005
+"""Of the step: stages that take less have no row."""
+
+
+def measure_step(setting: Setting, root: Path) -> Iterator[Row]:
+    """Yield the step of each work: whole, on the host alone, and by stage; each beside its roofline."""
+    for work in works(setting, root):
+        yield from _step_rows(work, setting)
+
+
+def _step_rows(work: Work, setting: Setting) -> Iterator[Row]:
+    name, config = work
+    training, splits = TrainState(config, LocalRun(device=setting.device)), open_splits(config.data)
+    now, repeats = device_clock(setting.device), setting.of(1, 3, 10)
+    with step_algorithms(config, setting.device):
+        for _ in range(setting.of(1, 2, 5)):
+            take_step(training, splits, config)
+        whole, on_host = [], []
+        for _ in range(repeats):
+            started = now()
+            take_step(training, splits, config)
+            on_host.append(time.perf_counter() - started)
+            whole.append(now() - started)
+        taken = [StagedStep(now).take(training, splits, config) for _ in range(repeats)]
+        counted = _roofline(config, setting)
+        with counted:
+            least = StagedStep(lambda: counted.seconds).take(training, splits, config)
+    step_s = statistics.median(whole)
+    note = f"{counted.operators} operators, {counted.flops / 1e9:.4g} GFLOP, {counted.bytes / 1e9:.4g} GB"
+    yield Row("step", 1e3 * step_s, "ms", 1e3 * counted.seconds, note, name)
+    yield Row("until the host has launched it", 1e3 * statistics.median(on_host), "ms", of=name)
+    yield Row("operations a second", counted.flops / step_s / 1e12, "TFLOP/s", of=name)
+    stages = {stage: statistics.median(one[stage] for one in taken) for stage in STAGES}
+    yield Row("step to network alone", sum(stages.values()) / sum(stages[stage] for stage in NETWORK), of=name)
+    for stage, seconds in stages.items():
+        if seconds > LEAST_SHARE * step_s:
+            yield Row(stage, 1e3 * seconds, "ms", 1e3 * least[stage], of=name)
+
+
+def _roofline(config: TrainConfig, setting: Setting) -> Roofline:
+    most = ceilings(setting)
+    tf32 = config.compute.precision == "tf32" and "tf32" in most.flops
+    return Roofline(most.flops, most.bytes_per_s, "tf32" if tf32 else "float32")
+
+
+def measure_gains(setting: Setting, root: Path) -> Iterator[Row]:
+    """Yield the time of a step, images being read meanwhile, under each setting of `compute`."""
+    steps = setting.of(2, 20, 100)
+    for name, config in works(setting, root):
+        kinds = {
+            "as it is": {},
+            "float32": {"compute.precision": "float32"},
+            "bfloat16": {"compute.precision": "bfloat16"},
+            "compute.compile": {"compute.compile": True},
+            "compute.graph": {"compute.graph": True},
+        }
+        if setting.cuda:
+            kinds["tf32"] = {"compute.precision": "tf32"}
+        eager_s = None
+        for kind, settings in kinds.items():
+            if setting.quick and kind.startswith("compute."):
+                yield missing(kind, NOT_QUICK, name)
+                continue
+            changed = apply_overrides(config, settings)
+            if settings and changed == config:
+                continue
+            found = pace(changed, setting.device, steps)
+            eager_s = eager_s or found.step_s
+            note = f"{eager_s / found.step_s:.2f} times as fast; ready after {found.start_s:.1f} s"
+            yield Row(kind, 1e3 * found.step_s, "ms a step", note=note, of=name)
+
+
+def measure_plan(setting: Setting, root: Path) -> Iterator[Row]:
+    """Yield the memory of a training's steps beside what `s4 plan` counts of them."""
+    for name, config in works(setting, root):
+        cost = step_cost(config).memory
+        measure = _on_card if setting.cuda else _on_host
+        for what, measured, counted in zip(
+            ("tensors at the peak", "taken from the card at the peak"),
+            measure(config, setting),
+            (cost.peak, cost.needed),
+            strict=False,
+        ):
+            note = f"{measured / counted:.2f} of what is counted"
+            yield Row(what, measured / 2**20, "MiB", counted / 2**20, note, name)
+
+
+def _two_steps(config: TrainConfig, device: torch.device) -> None:
+    """Take the second step, too: the optimizer has its momentum from then on."""
+    training, splits = TrainState(config, LocalRun(device=device)), open_splits(config.data)
+    with step_algorithms(config, device):
+        for _ in range(2):
+            take_step(training, splits, config)
+
+
+def _on_host(config: TrainConfig, setting: Setting) -> tuple[int, ...]:
+    return (peak_memory(lambda: _two_steps(config, setting.device)),)
+
+
+def _on_card(config: TrainConfig, setting: Setting) -> tuple[int, ...]:
+    torch.cuda.empty_cache()
+    before = live_bytes(setting.device), torch.cuda.memory_reserved(setting.device)
+    torch.cuda.reset_peak_memory_stats(setting.device)
+    _two_steps(config, setting.device)
+    after = torch.cuda.max_memory_allocated(setting.device), torch.cuda.max_memory_reserved(setting.device)
+    return after[0] - before[0], after[1] - before[1]

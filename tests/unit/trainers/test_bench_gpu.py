@@ -1,0 +1,144 @@
+"""The benchmark of a card runs on a CPU, where every part has a number or says why it has none."""
+
+import inspect
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from invented.searches import made_search
+
+import harness
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+SCRIPT = BENCHMARKS / "bench_gpu.py"
+PARTS = ("ceilings", "step", "losses", "gains", "plan", "determinism", "memory", "faults", "processes", "gang")
+
+Rows = dict[str, list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Rows:
+    file = tmp_path_factory.mktemp("bench") / "card.json"
+    command = [sys.executable, str(SCRIPT), "--device", "cpu", "--quick", "--json", str(file)]
+    subprocess.run(command, check=True, capture_output=True)
+    return {name: part["rows"] for name, part in json.loads(file.read_text())["parts"].items()}
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+
+def values(rows: Rows, part: str, word: str) -> list[float]:
+    """The figures of a part whose names hold a word."""
+    return [row["value"] for row in rows[part] if word in row["what"] and row["value"] is not None]
+
+
+def test_every_part_has_rows_and_every_row_a_number_or_a_reason(rows: Rows) -> None:
+    assert tuple(rows) == PARTS
+    assert all(found and all(row["value"] is not None or row["note"] for row in found) for found in rows.values())
+
+
+def test_what_a_cpu_has_not_needs_cuda(rows: Rows) -> None:
+    lacking = {part for part, found in rows.items() for row in found if row["note"] == "needs CUDA"}
+    assert lacking == {"ceilings", "losses", "faults", "processes"}
+
+
+@pytest.mark.parametrize(
+    ("part", "word"), [("ceilings", ""), ("step", "step"), ("gains", "as it is"), ("processes", "process")]
+)
+def test_a_time_or_a_rate_is_positive(rows: Rows, part: str, word: str) -> None:
+    found = values(rows, part, word)
+    assert found
+    assert min(found) > 0
+
+
+def test_a_step_is_slower_than_its_roofline(rows: Rows) -> None:
+    bounded = [row for row in rows["step"] if row["bound"] is not None]
+    assert "student, backward" in {row["what"] for row in bounded}
+    assert all(row["value"] > row["bound"] > 0 for row in bounded)
+
+
+def test_the_rooflines_of_the_stages_add_up_to_that_of_the_step(rows: Rows) -> None:
+    whole, *stages = [row["bound"] for row in rows["step"] if row["bound"] is not None]
+    assert sum(stages) == pytest.approx(whole, rel=0.05)  # short stages have no row
+
+
+def test_losses_on_the_cpu_are_those_of_the_cpu(rows: Rows) -> None:
+    assert set(values(rows, "losses", "")) == {0.0}
+
+
+def test_a_training_repeats_bit_by_bit(rows: Rows) -> None:
+    assert values(rows, "determinism", "differ") == [0, 0]
+
+
+def test_the_tensors_of_a_step_are_those_that_a_plan_counts(rows: Rows) -> None:
+    [row] = rows["plan"]
+    assert row["value"] == pytest.approx(row["bound"], rel=0.02)
+
+
+def test_trials_leave_no_memory_and_no_trace_in_the_next(rows: Rows) -> None:
+    assert [row["value"] for row in rows["memory"]] == [0, 0]
+
+
+def test_a_process_goes_on_after_it_ran_out_of_memory(rows: Rows) -> None:
+    assert [row["value"] for row in rows["faults"] if row["of"] == "out of memory"] == [1, 0, 0]
+
+
+def test_an_unknown_part_is_refused_in_a_line() -> None:
+    from bench_gpu import main
+
+    with pytest.raises(SystemExit) as refused:
+        main(["--parts", "step,speed"])
+    assert refused.value.code == 2
+
+
+def test_a_part_that_fails_keeps_its_rows_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import bench_gpu
+    from gpu_rows import Row
+
+    def fails(setting: Any, root: Path) -> Iterator[Any]:
+        yield Row("first", 1.0)
+        raise RuntimeError("CUDA error")
+
+    monkeypatch.setattr(bench_gpu, "PARTS", {"one": fails, "other": lambda setting, root: iter([Row("last", 2.0)])})
+    threads = torch.get_num_threads()
+    try:
+        code = bench_gpu.main(["--device", "cpu", "--parts", "one,other", "--json", str(tmp_path / "j")])
+    finally:
+        torch.set_num_threads(threads)
+    parts = json.loads((tmp_path / "j").read_text())["parts"]
+    assert code == 1
+    assert [row["what"] for row in parts["one"]["rows"]] == ["first", "the rest of the part"]
+    assert parts["one"]["rows"][1]["note"] == "failed: RuntimeError: CUDA error"
+    assert parts["other"]["rows"][0]["value"] == 2.0
+
+
+def test_the_gang_is_read_from_the_run_that_a_search_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gpu_gang import measure_gang
+    from gpu_rows import Setting
+
+    signature = inspect.signature(harness.search)
+
+    def search(*arguments: Any, **options: Any) -> None:
+        signature.bind(*arguments, **options)
+        made_search(options["storage"] / options["name"])
+
+    monkeypatch.setattr(harness, "search", search)
+    rows = list(measure_gang(Setting(torch.device("cpu")), tmp_path))
+    assert len(rows) > 1
+    assert all(row.value > 0 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("found", "apart"), [(2.0, 0.0), (2.5, 0.25), (float("nan"), float("inf")), (float("-inf"), float("inf"))]
+)
+def test_losses_differ_relative_to_what_was_expected(found: float, apart: float) -> None:
+    from gpu_losses import difference
+
+    assert difference([{"contrast": 1.0, "total": found}], [{"contrast": 1.0, "total": 2.0}]) == apart
