@@ -97,9 +97,9 @@ def _losses(config: TrainConfig, device: torch.device) -> tuple[list[dict[str, f
                     training.accumulate(part.weighted(weights))
                     found = {name: found.get(name, 0.0) + value.detach() for name, value in part.losses.items()}
                 training.advance(part.prototypes)
-            waited += len(waits)
+            waited += len(waits) if at else 0  # the first step sets things up
             losses.append({name: value.item() for name, value in found.items()})
-    return losses, waited / STEPS
+    return losses, waited / (STEPS - 1)
 
 
 @contextmanager

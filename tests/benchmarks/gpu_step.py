@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import torch
 from gpu_ceilings import ceilings
-from gpu_rows import NOT_QUICK, Row, Setting, live_bytes, missing
+from gpu_rows import NOT_QUICK, Row, Setting, missing
 from gpu_works import Work, pace, works
 from measuring import device_clock, peak_memory
 from roofline import Roofline
@@ -18,10 +20,12 @@ from stages import NETWORK, OUTSIDE, StagedStep, take_step
 from trainers.compute import step_algorithms
 from trainers.config import TrainConfig
 from trainers.cost import step_cost
-from trainers.data.splits import open_splits
+from trainers.data.splits import Splits, open_splits
+from trainers.loader import load_batch
 from trainers.local_run import LocalRun
 from trainers.overrides import apply_overrides
 from trainers.state import TrainState
+from trainers.targets import StepContext
 
 STAGES = (*NETWORK, *OUTSIDE)
 LEAST_SHARE = 0.005
@@ -71,17 +75,18 @@ def _roofline(config: TrainConfig, setting: Setting) -> Roofline:
 
 def measure_gains(setting: Setting, root: Path) -> Iterator[Row]:
     """Yield the time of a step, images being read meanwhile, under each setting of `compute`."""
-    steps = setting.of(2, 20, 100)
-    for name, config in works(setting, root):
+    steps = setting.of(2, 20, 50)
+    for name, config in islice(works(setting, root), 2):  # one that waits for launches, and one that computes
         kinds = {
             "as it is": {},
             "float32": {"compute.precision": "float32"},
             "bfloat16": {"compute.precision": "bfloat16"},
             "compute.compile": {"compute.compile": True},
-            "compute.graph": {"compute.graph": True},
         }
         if setting.cuda:
             kinds["tf32"] = {"compute.precision": "tf32"}
+        if config.model.arch == "tiny":  # a graph is for small networks
+            kinds["compute.graph"] = {"compute.graph": True}
         eager_s = None
         for kind, settings in kinds.items():
             if setting.quick and kind.startswith("compute."):
@@ -99,34 +104,34 @@ def measure_gains(setting: Setting, root: Path) -> Iterator[Row]:
 def measure_plan(setting: Setting, root: Path) -> Iterator[Row]:
     """Yield the memory of a training's steps beside what `s4 plan` counts of them."""
     for name, config in works(setting, root):
-        cost = step_cost(config).memory
-        measure = _on_card if setting.cuda else _on_host
-        for what, measured, counted in zip(
-            ("tensors at the peak", "taken from the card at the peak"),
-            measure(config, setting),
-            (cost.peak, cost.needed),
-            strict=False,
-        ):
+        cost, device, splits = step_cost(config).memory, setting.device, open_splits(config.data)
+        for step in range(2):  # what is decoded then stays with the host
+            load_batch(splits, config, StepContext(config.seed, step), device)
+        two_steps = partial(_two_steps, config, device, splits)
+        found = {"tensors at the peak": (peak_memory(two_steps), cost.peak)}
+        if setting.cuda:
+            allocated, reserved = _on_card(two_steps, device)
+            found |= {"allocated at the peak": (allocated, cost.peak), "reserved at the peak": (reserved, cost.needed)}
+        for what, (measured, counted) in found.items():
             note = f"{measured / counted:.2f} of what is counted"
             yield Row(what, measured / 2**20, "MiB", counted / 2**20, note, name)
 
 
-def _two_steps(config: TrainConfig, device: torch.device) -> None:
+def _two_steps(config: TrainConfig, device: torch.device, splits: Splits) -> None:
     """Take the second step, too: the optimizer has its momentum from then on."""
-    training, splits = TrainState(config, LocalRun(device=device)), open_splits(config.data)
+    training = TrainState(config, LocalRun(device=device))
     with step_algorithms(config, device):
         for _ in range(2):
             take_step(training, splits, config)
 
 
-def _on_host(config: TrainConfig, setting: Setting) -> tuple[int, ...]:
-    return (peak_memory(lambda: _two_steps(config, setting.device)),)
-
-
-def _on_card(config: TrainConfig, setting: Setting) -> tuple[int, ...]:
+def _on_card(work: Callable[[], object], device: torch.device) -> tuple[int, int]:
+    """Return the most bytes that tensors of the work had, and that torch had taken from the card for them."""
     torch.cuda.empty_cache()
-    before = live_bytes(setting.device), torch.cuda.memory_reserved(setting.device)
-    torch.cuda.reset_peak_memory_stats(setting.device)
-    _two_steps(config, setting.device)
-    after = torch.cuda.max_memory_allocated(setting.device), torch.cuda.max_memory_reserved(setting.device)
-    return after[0] - before[0], after[1] - before[1]
+    before = torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    work()
+    return (
+        torch.cuda.max_memory_allocated(device) - before[0],
+        torch.cuda.max_memory_reserved(device) - before[1],
+    )

@@ -101,12 +101,12 @@ def _published(preset: str, stored: tuple[int, int], root: Path) -> TrainConfig:
         "data.classes": tuple(f"class {index}" for index in range(config.num_classes)),
         "data.height": stored[0],
         "data.width": stored[1],
-        "data.labelled": 8,
+        "data.labelled": 16,
         "data.dev": 1,
         "data.allow_missing": True,
         "model.backbone_weights": "none",
     }
-    size = FULL._replace(classes=config.num_classes, files=stored, images=32)
+    size = FULL._replace(classes=config.num_classes, files=stored, images=24)
     return _with_images(apply_overrides(config, folder), size, root)
 
 

@@ -4,6 +4,7 @@ import inspect
 import json
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import torch
 from invented.searches import made_search
 
 import harness
+from trainers.data.splits import open_splits
+from trainers.presets import load_preset
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SCRIPT = BENCHMARKS / "bench_gpu.py"
@@ -59,9 +62,9 @@ def test_a_time_or_a_rate_is_positive(rows: Rows, part: str, word: str) -> None:
 
 
 def test_a_step_is_slower_than_its_roofline(rows: Rows) -> None:
-    bounded = [row for row in rows["step"] if row["bound"] is not None]
-    assert "student, backward" in {row["what"] for row in bounded}
-    assert all(row["value"] > row["bound"] > 0 for row in bounded)
+    step, *stages = [row for row in rows["step"] if row["bound"] is not None]
+    assert "student, backward" in {row["what"] for row in stages}
+    assert step["value"] > step["bound"] > 0
 
 
 def test_the_rooflines_of_the_stages_add_up_to_that_of_the_step(rows: Rows) -> None:
@@ -79,7 +82,7 @@ def test_a_training_repeats_bit_by_bit(rows: Rows) -> None:
 
 def test_the_tensors_of_a_step_are_those_that_a_plan_counts(rows: Rows) -> None:
     [row] = rows["plan"]
-    assert row["value"] == pytest.approx(row["bound"], rel=0.02)
+    assert row["value"] == pytest.approx(row["bound"], rel=0.01)
 
 
 def test_trials_leave_no_memory_and_no_trace_in_the_next(rows: Rows) -> None:
@@ -142,3 +145,28 @@ def test_losses_differ_relative_to_what_was_expected(found: float, apart: float)
     from gpu_losses import difference
 
     assert difference([{"contrast": 1.0, "total": found}], [{"contrast": 1.0, "total": 2.0}]) == apart
+
+
+def test_each_warning_of_torch_about_a_wait_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gpu_losses import _counted_waits
+
+    modes: list[str] = []
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+    with _counted_waits(torch.device("cuda")) as waits:
+        for _ in range(2):
+            warnings.warn("called a synchronizing CUDA operation", stacklevel=1)
+        warnings.warn("something else", stacklevel=1)
+    assert len(waits) == 2
+    assert modes == ["warn", "default"]
+
+
+@pytest.mark.parametrize("preset", ["voc_css_92", "cityscapes_css_186", "ade20k_css"])
+@pytest.mark.filterwarnings("ignore:no training image that may be labelled holds")
+def test_a_preset_of_the_paper_finds_its_parts_in_invented_images(preset: str, tmp_path: Path) -> None:
+    from gpu_works import PAPER, _published
+
+    assert preset in {name for _, name, _ in PAPER}
+    config = _published(preset, (64, 96), tmp_path / preset)
+    splits = open_splits(config.data)
+    assert config.num_classes == load_preset(preset).num_classes
+    assert min(len(splits.labelled), len(splits.unlabelled), len(splits.dev)) > 0
