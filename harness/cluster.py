@@ -30,21 +30,71 @@ VISIBLE_S = 10.0
 """How long a file may take to be seen on another node: network file systems cache what folders hold."""
 
 
-def check_fit(gangs: int, workers_per_gang: int, use_gpu: bool, resources: Mapping[str, float] | None = None) -> None:
+@dataclass(frozen=True)
+class WorkerResources:
+    """What a worker takes of its node."""
+
+    use_gpu: bool = False
+    cpus_per_worker: int | None = None
+    """CPUs, and threads that compute and that decode; none: a CPU, and threads as they are chosen otherwise."""
+    gangs_per_gpu: int = 1
+    """How many gangs of one worker share a GPU."""
+
+    @property
+    def cpus(self) -> int:
+        """That it takes."""
+        return self.cpus_per_worker or 1
+
+    @property
+    def threads(self) -> int | None:
+        """That compute; none: as torch chooses beside a GPU."""
+        return self.cpus_per_worker or (None if self.use_gpu else 1)
+
+    @property
+    def unit(self) -> str:
+        """What workers are put on: `CPU` or `GPU`."""
+        return "GPU" if self.use_gpu else "CPU"
+
+    @property
+    def devices(self) -> float:
+        """GPUs that it holds, or CPUs."""
+        return 1 / self.gangs_per_gpu if self.use_gpu else self.cpus
+
+    @property
+    def for_ray(self) -> dict[str, float]:
+        """As Ray's resources, which it counts to four digits."""
+        return {"CPU": self.cpus} | ({"GPU": int(1e4 / self.gangs_per_gpu) / 1e4} if self.use_gpu else {})
+
+    def fit(self, resources: Mapping[str, float]) -> int:
+        """Return how many such workers a node of these resources holds."""
+        by_cpu = int(resources.get("CPU", 0)) // self.cpus
+        return min(by_cpu, int(resources.get("GPU", 0)) * self.gangs_per_gpu) if self.use_gpu else by_cpu
+
+
+def check_fit(gangs: int, workers_per_gang: int, worker: WorkerResources, nodes: ClusterNodes | None = None) -> None:
     """Refuse gangs that the cluster could never hold all at once: the search would wait for ever.
+
+    Args:
+        nodes: Of the cluster; none: it is asked.
 
     Raises:
         UsageError: with the numbers.
     """
-    here = ray.cluster_resources() if resources is None else resources
+    here = cluster_nodes() if nodes is None else nodes
     workers = gangs * workers_per_gang
-    for resource in ("CPU", "GPU") if use_gpu else ("CPU",):
-        have = int(here.get(resource, 0))
-        if workers > have:
+    for resource, share in worker.for_ray.items():
+        need, have = workers * share, int(sum(node.resources.get(resource, 0) for node in here.nodes))
+        if need > have:
             raise UsageError(
-                f"{gangs} gangs of {workers_per_gang} need {workers} {resource}s, the cluster has {have}: "
-                "use fewer gangs or workers per gang, or a larger cluster"
+                f"{gangs} gangs of {workers_per_gang} need {need:.4g} {resource}s, the cluster has {have}: "
+                "use fewer gangs, workers per gang or CPUs per worker, or a larger cluster"
             )
+    slots = Slots(here.fit(worker), worker.unit, worker.cpus_per_worker, worker.gangs_per_gpu)
+    if workers > slots.count:
+        raise UsageError(
+            f"{gangs} gangs of {workers_per_gang} must find {counted(worker.cpus, 'CPU')} a worker on nodes that stay, "
+            f"the cluster has {slots.words}: use fewer gangs, workers per gang or CPUs per worker, or larger nodes"
+        )
 
 
 @dataclass(frozen=True)
@@ -75,20 +125,20 @@ class ClusterNodes(NamedTuple):
         """Ids of the nodes that will be gone soon."""
         return frozenset(node.id for node in self.nodes if node.leaving)
 
-    def slots(self, unit: str) -> int:
-        """Return how many workers of one CPU or GPU each (`unit`) the nodes that stay can hold."""
-        return sum(int(node.resources.get(unit, 0)) for node in self.nodes if not node.leaving)
+    def fit(self, worker: WorkerResources) -> int:
+        """Return how many such workers the nodes that stay can hold."""
+        return sum(worker.fit(node.resources) for node in self.nodes if not node.leaving)
 
-    def held(self, workers: int, unit: str) -> dict[str, float]:
-        """Return what workers of one CPU or GPU each hold, by the card's name, `CPU`, or `GPU` where Ray has no name.
+    def held(self, workers: int, worker: WorkerResources) -> dict[str, float]:
+        """Return the devices that so many workers hold, by the card's name: `CPU`, or `GPU` where Ray has no name.
 
-        Where cards of several types are not all held, each type counts by its share of the slots.
+        Where cards of several types are not all held, each type counts by its share of the places.
         """
         cards = Counter[str]()
         for node in (node for node in self.nodes if not node.leaving):
-            card = next(_cards(node.resources), unit) if unit == "GPU" else unit
-            cards[card] += int(node.resources.get(unit, 0))
-        share = min(workers / max(cards.total(), 1), 1.0)
+            card = next(_cards(node.resources), worker.unit) if worker.use_gpu else worker.unit
+            cards[card] += worker.fit(node.resources)
+        share = min(workers / max(cards.total(), 1), 1.0) * worker.devices
         return {card: count * share for card, count in cards.items() if count}
 
 
@@ -199,19 +249,37 @@ class Slots:
     """What workers can be put on."""
 
     count: int
+    """Workers that fit."""
     unit: str
     """`CPU` or `GPU`."""
+    cpus: int | None = None
+    """Of each worker; none: 1, and threads as they are chosen otherwise."""
+    gangs_per_gpu: int = 1
+
+    @property
+    def worker(self) -> WorkerResources:
+        """What a worker on one of them takes."""
+        return WorkerResources(self.unit == "GPU", self.cpus, self.gangs_per_gpu)
+
+    @property
+    def words(self) -> str:
+        """For people: `4 GPUs`, `2 places of 4 CPUs`, `8 places of 1/4 GPU and 1 CPU`."""
+        if self.gangs_per_gpu == 1 and self.worker.cpus == 1:
+            return counted(self.count, self.unit)
+        gpu = "a GPU" if self.gangs_per_gpu == 1 else f"1/{self.gangs_per_gpu} GPU"
+        each = [gpu] * self.worker.use_gpu + [counted(self.worker.cpus, "CPU")]
+        return f"{counted(self.count, 'place')} of {' and '.join(each)}"
 
 
 @dataclass(frozen=True)
 class Allocation:
-    """Gangs of workers, a CPU or a GPU each."""
+    """Gangs of workers, and what a worker takes."""
 
     gangs: int = 1
     workers_per_gang: int = 1
     most_gangs: int = 0
     """Gangs are added up to this number where nodes join; 0: none is."""
-    use_gpu: bool = False
+    worker: WorkerResources = WorkerResources()
 
     @property
     def words(self) -> str:
@@ -223,10 +291,15 @@ def allocate(slots: Slots, workers: int, gangs: int | None, trials: int) -> Allo
     """Return gangs as wished, or as many as fit, more where nodes join; but no more than there are trials.
 
     Raises:
-        UsageError: they do not fit.
+        UsageError: they do not fit, or gangs of several workers are to share GPUs.
     """
+    if slots.gangs_per_gpu > 1 and workers > 1:  # NCCL refuses two ranks on one GPU, and a gang's could meet there
+        raise UsageError(
+            f"gangs that share a GPU must have one worker, got --gangs-per-gpu {slots.gangs_per_gpu} and --workers "
+            f"{workers}: leave one of them out"
+        )
     most = trials if gangs is None else 0
-    return Allocation(gang_count(slots, workers, gangs, trials), workers, most, slots.unit == "GPU")
+    return Allocation(gang_count(slots, workers, gangs, trials), workers, most, slots.worker)
 
 
 def gang_count(slots: Slots, workers: int, wished: int | None, trials: int) -> int:
@@ -239,8 +312,8 @@ def gang_count(slots: Slots, workers: int, wished: int | None, trials: int) -> i
     needed = (wished or 1) * workers
     if needed > slots.count:
         raise UsageError(
-            f"gangs x workers must be at most the {slots.count} {slots.unit}s there are, got {wished or 1} x {workers} "
-            f"= {needed}: lower --gangs or --workers"
+            f"gangs x workers must be at most the {slots.words} there are, got {wished or 1} x {workers} = {needed}: "
+            f"lower --gangs or --workers{' or --cpus-per-worker' * (slots.worker.cpus > 1)}"
         )
     return min(wished or fit, trials)
 
@@ -250,26 +323,43 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def local_slots() -> Slots:
-    """Return this machine's GPUs, or its CPUs where it has none."""
+def local_slots(cpus: int | None = None, gangs_per_gpu: int = 1) -> Slots:
+    """Return the places for workers on this machine's GPUs, or where it has none on its CPUs.
+
+    Args:
+        cpus: Of each worker; none: 1.
+        gangs_per_gpu: How many gangs share a GPU.
+
+    Raises:
+        UsageError: the CPUs are no number, or there is no GPU to share.
+    """
     import torch
 
-    gpus = torch.cuda.device_count()
-    return Slots(gpus, "GPU") if gpus else Slots(cores(), "CPU")
+    here = Node("", "", {"CPU": cores(), "GPU": torch.cuda.device_count()})
+    return _slots(ClusterNodes((here,)), cpus, gangs_per_gpu)
 
 
-def cluster_slots() -> Slots:
-    """Return the GPUs of the cluster that was joined, or its CPUs where it has none."""
-    resources = ray.cluster_resources()
-    gpus = int(resources.get("GPU", 0))
-    return Slots(gpus, "GPU") if gpus else Slots(int(resources.get("CPU", 0)), "CPU")
+def cluster_slots(cpus: int | None = None, gangs_per_gpu: int = 1) -> Slots:
+    """Return the places for workers in the cluster that was joined, as `local_slots`."""
+    return _slots(cluster_nodes(), cpus, gangs_per_gpu)
 
 
-def machine() -> dict[str, str]:
+def _slots(nodes: ClusterNodes, cpus: int | None, gangs_per_gpu: int) -> Slots:
+    if cpus is not None and cpus < 1:
+        raise UsageError(f"--cpus-per-worker must be at least 1, got {cpus}: give more, or leave it out")
+    use_gpu = any(node.resources.get("GPU", 0) >= 1 for node in nodes.nodes)
+    if gangs_per_gpu > 1 and not use_gpu:
+        raise UsageError(f"--gangs-per-gpu {gangs_per_gpu} must have GPUs to share, there are none: leave it out")
+    worker = WorkerResources(use_gpu, cpus, gangs_per_gpu)
+    return Slots(nodes.fit(worker), worker.unit, cpus, gangs_per_gpu)
+
+
+def machine(worker: WorkerResources) -> dict[str, str]:
     """Return what a session trains on and with, for people: devices and versions. A Ray session must be active."""
-    slots, resources = cluster_slots(), ray.cluster_resources()
-    cards = ", ".join(_cards(resources))
-    hosts = sum(node.resources.get(slots.unit, 0) >= 1 for node in cluster_nodes().nodes)
-    devices = counted(slots.count, slots.unit) + (f" ({cards})" if cards else "") + f" on {counted(hosts, 'host')}"
+    there = [int(node.resources.get(worker.unit, 0)) for node in cluster_nodes().nodes]
+    cards = ", ".join(_cards(ray.cluster_resources()))
+    hosts = counted(sum(count >= 1 for count in there), "host")
+    devices = counted(sum(there), worker.unit) + (f" ({cards})" if cards else "") + f" on {hosts}"
+    shared = {"sharing": f"{worker.gangs_per_gpu} gangs a GPU"} if worker.gangs_per_gpu > 1 else {}
     software = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", "ray")]
-    return {"devices": devices, "software": ", ".join([*software, f"Python {platform.python_version()}"])}
+    return {"devices": devices, **shared, "software": ", ".join([*software, f"Python {platform.python_version()}"])}

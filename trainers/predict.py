@@ -14,8 +14,9 @@ from torch import Tensor
 from trainers.compute import forward
 from trainers.config import FolderData
 from trainers.css.pseudo_labels import upsample
-from trainers.data.files import fit_within, in_threads, open_image
+from trainers.data.files import fit_within, open_image
 from trainers.data.folder import IMAGE_SUFFIXES
+from trainers.data.threads import in_threads
 from trainers.drafts import draft_of
 from trainers.errors import DataError, UsageError
 from trainers.figure import overlay, palette

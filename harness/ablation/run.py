@@ -11,6 +11,7 @@ import ray.exceptions
 from harness.ablation.confirm import confirmation_table, verdict_lines
 from harness.ablation.request import Request
 from harness.ablation.results import Ablation, Outcome, collect
+from harness.cluster import Allocation
 from harness.console import Console, counting
 from harness.event_log import LEDGER, read_ledger
 from harness.formats import counted
@@ -37,16 +38,25 @@ def gather(
 
 
 def evaluate_runs(
-    folder: Path, experiment: Experiment, request: Request, runs: Sequence[Outcome], use_gpu: bool, console: Console
+    folder: Path,
+    experiment: Experiment,
+    request: Request,
+    runs: Sequence[Outcome],
+    allocation: Allocation,
+    console: Console,
 ) -> dict[int, dict[str, float]]:
-    """Evaluate complete runs on the cluster, a device each, in a Ray session; return their late metrics by number.
+    """Evaluate complete runs on the cluster, each on what a worker has; return their late metrics by number.
+
+    A Ray session must be active.
 
     Raises:
         UsageError: as `Experiment.evaluate`.
     """
     if type(experiment).evaluate is Experiment.evaluate:  # it has no late metrics
         return {}
-    work = ray.remote(_evaluate).options(num_cpus=1, num_gpus=1 if use_gpu else 0)
+    work = ray.remote(_evaluate).options(
+        num_cpus=allocation.worker.cpus, num_gpus=1 if allocation.worker.use_gpu else 0
+    )
     shared, late = ray.put(experiment), dict[int, dict[str, float]]()
     pending = {
         work.remote(

@@ -46,7 +46,9 @@ def ablate(
     settings: Settings | None = None,
     name: str | None = None,
     workers: int = 1,
+    cpus_per_worker: int | None = None,
     gangs: int | None = None,
+    gangs_per_gpu: int | str = 1,
     storage: Path | str = "runs",
     tracking_uri: str | None = None,
     mlflow_experiment: str = EXPERIMENT,
@@ -110,7 +112,8 @@ def ablate(
     check_places(folder, uri)
     with sole_driver(folder):
         return ablate_session(
-            folder, with_what_began(), chosen, judged, uri, console, workers=workers, gangs=gangs,
+            folder, with_what_began(), chosen, judged, uri, console, workers=workers, cpus=cpus_per_worker,
+            gangs=gangs, gangs_per_gpu=gangs_per_gpu,
             address=address, observers=observers, report=report, mlflow_experiment=mlflow_experiment, register=register,
         )  # fmt: skip
 
@@ -127,7 +130,7 @@ def noise(
 
     Args:
         seeds: at least two, or how many from 0 on.
-        options: of `ablate`: vary_data, workers, gangs, storage, tracking_uri, address, console, quiet, ...
+        options: of `ablate`: vary_data, workers, cpus_per_worker, gangs, storage, tracking_uri, address, quiet, ...
 
     Raises:
         UsageError, UnfinishedError, KeyboardInterrupt: as `ablate`.
@@ -195,7 +198,9 @@ def confirm(
     seeds: Sequence[int] = (0, 1, 2),
     vary_data: bool = False,
     workers: int = 1,
+    cpus_per_worker: int | None = None,
     gangs: int | None = None,
+    gangs_per_gpu: int | str = 1,
     name: str | None = None,
     storage: Path | str = "runs",
     tracking_uri: str | None = None,
@@ -259,5 +264,7 @@ def confirm(
     with sole_driver(folder):
         return ablate_session(
             folder, request, chosen, "val/" + before.metric.partition("/")[2], uri, console, workers=workers,
-            gangs=gangs, address=address, observers=observers, report=report, mlflow_experiment=mlflow_experiment,
+            cpus=cpus_per_worker, gangs=gangs, gangs_per_gpu=gangs_per_gpu, address=address, observers=observers,
+            report=report,
+            mlflow_experiment=mlflow_experiment,
         )  # fmt: skip

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from harness.api.experiments import Settings, check_register, chosen_experiment, experiment_again, resumed
-from harness.cluster import Allocation, cluster_slots, cores
+from harness.cluster import Allocation, cluster_slots, cores, gang_count, local_slots
 from harness.connection import ray_session
 from harness.console import Console, make_console
 from harness.event_log import LEDGER, History, read_ledger
@@ -47,6 +47,7 @@ def train(
     settings: Settings | None = None,
     method: str | None = None,
     workers: int | str = 1,
+    cpus_per_worker: int | None = None,
     name: str | None = None,
     resume: bool = False,
     storage: Path | str = "runs",
@@ -68,6 +69,7 @@ def train(
         experiment: what is trained; default: `digits_css`.
         method: with a preset: a name of `trainers.methods.METHODS`, such as `css_mix`.
         workers: processes that train together, N or `"MIN:MAX"`: as many as the cluster holds now, more or fewer later.
+        cpus_per_worker: CPUs of each, and threads that compute and decode; none: 1, and decoding threads as they are.
 
     Returns:
         One row; its state says whether the horizon was reached.
@@ -86,9 +88,13 @@ def train(
     with sole_driver(kept) if resume else new_run(place, name, experiment.name) as folder:
         check_places(folder, uri)
         check_register(register, experiment)
-        asked = {} if workers in (1, "1") else {"workers": str(workers)}
+        asked: dict[str, str | int] = {} if workers in (1, "1") else {"workers": str(workers)}
+        if cpus_per_worker is not None:
+            asked["cpus_per_worker"] = cpus_per_worker
         info = RunInfo.of("train", experiment, experiment.metric, asked)
         sizes = worker_sizes(workers, experiment)
+        if address == "local" and cpus_per_worker is not None:
+            gang_count(local_slots(cpus_per_worker), sizes[0], None, 1)
         earlier = History()
         if resume:
             check_same(before, info, "begin another training with another --name")
@@ -109,11 +115,16 @@ def train(
             f"{folder.name}: {info.preset}, {counted(info.horizon, 'step')}, a report every {info.report_every}, "
             f"{workers} worker{'' if str(workers) == '1' else 's'}"
         )
-        return _train(session, sizes, address, observers, report)
+        return _train(session, sizes, cpus_per_worker, address, observers, report)
 
 
 def _train(
-    session: Session, sizes: tuple[int, ...], address: str, observers: Sequence[TrialObserver], report: bool
+    session: Session,
+    sizes: tuple[int, ...],
+    cpus: int | None,
+    address: str,
+    observers: Sequence[TrialObserver],
+    report: bool,
 ) -> Results:
     """Run a session of a training whose lock is held."""
     folder, console, ends = session.folder, session.console, list[str | None]()
@@ -123,7 +134,7 @@ def _train(
         ray_session(address, cpus=max(cores(), sizes[-1]) if address == "local" else None, say=console.say),
     ):
         write_run(folder, session.info)
-        allocation = Allocation(use_gpu=cluster_slots().unit == "GPU", workers_per_gang=sizes[0])
+        allocation = Allocation(workers_per_gang=sizes[0], worker=cluster_slots(cpus).worker)
 
         def work(more: Sequence[TrialObserver]) -> None:
             jobs = Jobs(
@@ -170,6 +181,7 @@ def scale(
     experiment: CssExperiment | str = "digits_css",
     *,
     workers: Sequence[int] = (),
+    cpus_per_worker: int | None = None,
     mode: Literal["weak", "strong"] = "weak",
     steps: int = 20,
     blocks: int = 5,
@@ -197,7 +209,7 @@ def scale(
     chosen = CssExperiment.of(experiment, settings) if isinstance(experiment, str) else experiment
     from harness.scaling.session import make_request, run_scaling
 
-    request = make_request(chosen, mode, tuple(workers), steps, blocks, warmup, repeats)
+    request = make_request(chosen, mode, tuple(workers), steps, blocks, warmup, repeats, cpus=cpus_per_worker)
     return run_scaling(
         request, Path(storage), name, address, tracking_uri, console or make_console(quiet), mlflow_experiment
     )

@@ -10,7 +10,9 @@ import typer
 from harness.cli.help import RECORDS, WHAT
 from harness.cli.options import (
     Address,
+    CpusPerWorker,
     Gangs,
+    GangsPerGpu,
     Json,
     MlflowExperiment,
     Preset,
@@ -60,7 +62,9 @@ def ablate(
         typer.Option(metavar="METRIC", help="What variants are judged by: val/... or dev/...", rich_help_panel=WHAT),
     ] = "val/miou",
     workers: Workers = 1,
+    cpus_per_worker: CpusPerWorker = None,
     gangs: Gangs = None,
+    gangs_per_gpu: GangsPerGpu = "1",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what it would take, and stop.", rich_help_panel=DRY)
     ] = False,
@@ -106,9 +110,10 @@ def ablate(
         ablation = api.ablate(
             preset, plan=plan, seeds=parse_seeds(seeds),
             only=[word.strip() for words in only or () for word in words.split(",")], vary_data=vary_data,
-            metric=metric, settings=parse_settings(settings or []), name=name, workers=workers, gangs=gangs,
-            storage=storage, tracking_uri=tracking_uri, mlflow_experiment=experiment, address=address,
-            dry_run=dry_run, register=register, console=console,
+            metric=metric, settings=parse_settings(settings or []), name=name, workers=workers,
+            cpus_per_worker=cpus_per_worker, gangs=gangs, gangs_per_gpu=gangs_per_gpu, storage=storage,
+            tracking_uri=tracking_uri,
+            mlflow_experiment=experiment, address=address, dry_run=dry_run, register=register, console=console,
         )  # fmt: skip
         if dry_run:
             from harness.planning import ablation_cost
@@ -128,7 +133,9 @@ def noise(
     seeds: Seeds = "5",
     vary_data: VaryData = False,
     workers: Workers = 1,
+    cpus_per_worker: CpusPerWorker = None,
     gangs: Gangs = None,
+    gangs_per_gpu: GangsPerGpu = "1",
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Default: noise-PRESET.", rich_help_panel=RECORDS)
     ] = None,
@@ -152,9 +159,9 @@ def noise(
 
         ablation = api.noise(
             preset, seeds=parse_seeds(seeds), vary_data=vary_data, settings=parse_settings(settings or []), name=name,
-            workers=workers, gangs=gangs, storage=storage, tracking_uri=tracking_uri, mlflow_experiment=experiment,
-            address=address,
-            console=console,
+            workers=workers, cpus_per_worker=cpus_per_worker, gangs=gangs, gangs_per_gpu=gangs_per_gpu,
+            storage=storage, tracking_uri=tracking_uri,
+            mlflow_experiment=experiment, address=address, console=console,
         )  # fmt: skip
         session.show_noise(ablation, storage, console)
 
@@ -171,7 +178,9 @@ def confirm(
     seeds: Seeds = "0,1,2",
     vary_data: VaryData = False,
     workers: Workers = 1,
+    cpus_per_worker: CpusPerWorker = None,
     gangs: Gangs = None,
+    gangs_per_gpu: GangsPerGpu = "1",
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Default: SEARCH-confirm.", rich_help_panel=RECORDS)
     ] = None,
@@ -194,8 +203,9 @@ def confirm(
         from harness import api, session
 
         ablation = api.confirm(
-            search, top=top, seeds=parse_seeds(seeds), vary_data=vary_data, workers=workers, gangs=gangs, name=name,
-            storage=storage, tracking_uri=tracking_uri,
+            search, top=top, seeds=parse_seeds(seeds), vary_data=vary_data, workers=workers,
+            cpus_per_worker=cpus_per_worker, gangs=gangs, gangs_per_gpu=gangs_per_gpu, name=name, storage=storage,
+            tracking_uri=tracking_uri,
             mlflow_experiment=experiment, address=address, console=console,
         )  # fmt: skip
         session.show_ablation(ablation, storage, console)

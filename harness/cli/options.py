@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 
 from harness.cli.help import RECORDS, RESOURCES, WHAT
 from harness.run_folder import run_names
-from harness.tuning.config import WORKERS
+from harness.tuning.config import WORKERS, SearchConfig
 from trainers.presets import PRESETS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -40,10 +40,22 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run of th
 Workers = Annotated[
     int, typer.Option(*WORKERS, metavar="N", min=1, help="Processes that train together.", rich_help_panel=RESOURCES)
 ]
+CpusPerWorker = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", min=1, help=SearchConfig.model_fields["cpus_per_worker"].description, rich_help_panel=RESOURCES
+    ),
+]
 Gangs = Annotated[
     int | None,
     typer.Option(metavar="N", min=1, help="Trainings that run at once; default: what fits.", rich_help_panel=RESOURCES),
 ]
+GangsPerGpu = Annotated[
+    str,
+    typer.Option(
+        metavar="N", help=SearchConfig.model_fields["gangs_per_gpu"].description, rich_help_panel=RESOURCES
+    ),
+]  # fmt: skip
 Address = Annotated[
     str,
     typer.Option(metavar="WHERE", help="Of Ray: local (started here), auto, or HOST:PORT.", rich_help_panel=RESOURCES),

@@ -11,6 +11,7 @@ import typer
 from harness.cli.help import RESOURCES
 from harness.cli.options import (
     Address,
+    CpusPerWorker,
     Json,
     MlflowExperiment,
     Name,
@@ -30,7 +31,7 @@ from trainers.overrides import parse_settings
 
 MEASURE, SIMULATE = "Measurement", "Simulation"
 SIMULATING = ("trials", "gangs", "failures_per_day", "restart_seconds", "checkpoint_seconds", "retries", "scaling")
-MEASURING = ("preset", "mode", "steps", "blocks", "warmup", "repeats", "settings", "name", "address",
+MEASURING = ("preset", "cpus_per_worker", "mode", "steps", "blocks", "warmup", "repeats", "settings", "name", "address",
              "tracking_uri", "experiment")  # fmt: skip
 
 
@@ -47,6 +48,7 @@ def scale(
             "as in the search.",
         ),
     ] = None,
+    cpus_per_worker: CpusPerWorker = None,
     mode: Annotated[
         Literal["weak", "strong"],
         typer.Option(
@@ -126,9 +128,9 @@ def scale(
             from harness.scaling.session import MeasurementError, make_request, run_scaling
 
             counts = parse_counts(workers, "--workers") if workers is not None else ()
-            request = make_request(
-                CssExperiment.of(preset, parse_settings(settings or [])), mode, counts, steps, blocks, warmup, repeats
-            )
+            chosen = CssExperiment.of(preset, parse_settings(settings or []))
+            lengths = (steps, blocks, warmup, repeats)
+            request = make_request(chosen, mode, counts, *lengths, cpus=cpus_per_worker)
             try:
                 run_scaling(request, storage, name, address, tracking_uri, console, experiment)
             except MeasurementError as error:

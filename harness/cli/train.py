@@ -10,6 +10,7 @@ import typer
 from harness.cli.help import RESOURCES, WHAT
 from harness.cli.options import (
     Address,
+    CpusPerWorker,
     Json,
     MlflowExperiment,
     Name,
@@ -46,6 +47,7 @@ def train(
             help="Processes that train together; MIN:MAX: as many as the cluster holds now, more or fewer later.",
         ),
     ] = "1",
+    cpus_per_worker: CpusPerWorker = None,
     name: Name = None,
     resume: Resume = False,
     settings: Settings = None,
@@ -74,8 +76,9 @@ def train(
         results = api.train(
             preset if "preset" in given or not resume else None,
             settings=parse_settings(settings or []) if "settings" in given else None,
-            method=method, workers=workers, name=name, resume=resume, storage=storage, tracking_uri=tracking_uri,
-            mlflow_experiment=experiment, address=address, register=register, console=console,
+            method=method, workers=workers, cpus_per_worker=cpus_per_worker, name=name, resume=resume, storage=storage,
+            tracking_uri=tracking_uri, mlflow_experiment=experiment, address=address, register=register,
+            console=console,
         )  # fmt: skip
         console.result(results.to_dict())
     if results.best is None:

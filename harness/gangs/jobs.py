@@ -93,7 +93,7 @@ def run_jobs(jobs: Jobs) -> JobsEnd:
         KeyboardInterrupt: it was interrupted.
     """
     sizes = jobs.sizes or (jobs.allocation.workers_per_gang,)
-    check_fit(jobs.allocation.gangs, sizes[0], jobs.allocation.use_gpu)
+    check_fit(jobs.allocation.gangs, sizes[0], jobs.allocation.worker)
     with sole_driver(jobs.folder):
         sweep(jobs.folder)
         check_nodes(jobs.folder)
@@ -101,7 +101,7 @@ def run_jobs(jobs: Jobs) -> JobsEnd:
         session = _Session(jobs, history)
         if session.waiting:
             with closing(Ledger(jobs.folder / LEDGER, jobs.experiment.metric)) as ledger:
-                ledger.begin_session(machine())
+                ledger.begin_session(machine(jobs.allocation.worker))
                 session.run(ledger, sizes, history)
     if session.reason == INTERRUPTED:
         raise KeyboardInterrupt
@@ -133,7 +133,7 @@ class _Session:
         self._dispatcher = start_dispatcher(jobs.retries, jobs.hang_timeout_s)
         pool = GangPool(
             self._dispatcher, jobs.experiment, allocation.gangs, sizes, fresh_folder(jobs.folder / GANGS),
-            allocation.use_gpu, save_interval_s=jobs.save_interval_s, most_gangs=allocation.most_gangs,
+            allocation.worker, jobs.save_interval_s, most_gangs=allocation.most_gangs,
         )  # fmt: skip
         clock = Clock(history)
         try:

@@ -51,9 +51,12 @@ class Shape:
     grace_steps: int
     reduction_factor: int
 
+    devices_per_worker: float = 1.0
+    """GPUs, or CPUs, that a worker holds."""
+
     @property
     def workers(self) -> int:
-        """Processes that train, a device each."""
+        """Processes that train."""
         return self.gangs * self.workers_per_gang
 
 
@@ -170,7 +173,7 @@ def wall_s(shape: Shape, pace: Pace) -> Range:
 
 def device_s(shape: Shape, pace: Pace) -> Range:
     """Return the seconds of wall clock times the devices: gangs keep theirs from the start to the end."""
-    return Range(*(seconds * shape.workers for seconds in wall_s(shape, pace)))
+    return Range(*(seconds * shape.workers * shape.devices_per_worker for seconds in wall_s(shape, pace)))
 
 
 def most_checkpoints(shape: Shape, keep: int) -> int:

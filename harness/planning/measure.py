@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from harness.formats import counted
 from harness.planning.arithmetic import Pace
 from trainers.checkpoint import save_checkpoint
 from trainers.config import TrainConfig
@@ -32,16 +33,16 @@ class Timing(Pace):
     steps: int
     """Steps that were timed, after one that was not."""
     device: str
-    """What the steps ran on: the name of a GPU, or `1 CPU thread`."""
+    """What the steps ran on: the name of a GPU, or as `1 CPU thread`."""
     unit: str
     """`CPU` or `GPU`."""
 
 
-def time_config(config: TrainConfig, workers: int, storage: Path) -> Timing:
+def time_config(config: TrainConfig, workers: int, storage: Path, cpus: int = 1) -> Timing:
     """Train the first steps of a configuration, evaluate and save once.
 
-    The process does one worker's share of the batch, on one thread where it has no GPU, as a gang's worker does. What
-    workers wait for each other is not measured, nor that several gangs share a machine's memory.
+    The process does one worker's share of the batch, on `cpus` threads where it has no GPU, as a gang's worker
+    does. What workers wait for each other is not measured, nor that several gangs share a machine's memory.
 
     Raises:
         UsageError: the configuration cannot be trained here, or the storage cannot be written.
@@ -64,7 +65,7 @@ def time_config(config: TrainConfig, workers: int, storage: Path) -> Timing:
     cuda = run.device.type == "cuda"
     try:
         if not cuda:
-            torch.set_num_threads(1)
+            torch.set_num_threads(cpus)
         warm_up(share, run)
         state = train(share, run)
         evaluate_s = _timed(run, lambda: evaluate_state(state, open_splits(share.data), share, run))
@@ -74,7 +75,7 @@ def time_config(config: TrainConfig, workers: int, storage: Path) -> Timing:
         raise ConfigError(f"the base configuration must train for {steps} steps, but {error}: change it") from None
     finally:
         torch.set_num_threads(threads)
-    device, unit = (torch.cuda.get_device_name(run.device), "GPU") if cuda else ("1 CPU thread", "CPU")
+    device, unit = (torch.cuda.get_device_name(run.device), "GPU") if cuda else (counted(cpus, "CPU thread"), "CPU")
     return Timing(report["time/step_s"], evaluate_s, save_s, start_s, size, steps, device, unit)
 
 

@@ -175,10 +175,13 @@ def begin_command(folder: Path, info: RunInfo) -> str:
     if info.kind == "search":
         words = ["s4", "tune", info.preset, *_options(request["options"])]
     elif info.kind == "train":
-        words = ["s4", "train", info.preset, *(["--workers", workers] if (workers := request.get("workers")) else ())]
+        words = ["s4", "train", info.preset]
+        words += ["--workers", request["workers"]] if request.get("workers") else []
     else:
         words = ["s4", "scale", info.preset, "--workers", ",".join(map(str, request["workers"]))]
         words += [word for name in SCALE_OPTIONS for word in (f"--{name}", str(request[name]))]
+    if info.kind != "search" and (cpus := request.get("cpus_per_worker")):
+        words += ["--cpus-per-worker", str(cpus)]
     return shlex.join([*words, *_set(info.settings), "--name", folder.name]) + storage_option(folder)
 
 

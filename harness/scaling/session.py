@@ -10,7 +10,16 @@ from typing import Any
 
 import yaml
 
-from harness.cluster import Allocation, Slots, check_nodes, cluster_nodes, cluster_slots, cores, local_slots
+from harness.cluster import (
+    Allocation,
+    Slots,
+    WorkerResources,
+    check_nodes,
+    cluster_nodes,
+    cluster_slots,
+    cores,
+    local_slots,
+)
 from harness.connection import ray_session
 from harness.console import Console
 from harness.experiment import CssExperiment
@@ -63,6 +72,8 @@ class ScaleRequest:
     """How often each point is measured, in processes of its own each time."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What of the config was set by hand, by dotted path."""
+    cpus: int | None = None
+    """CPUs of each worker; none: 1."""
 
     @property
     def total_steps(self) -> int:
@@ -113,6 +124,7 @@ class ScaleRequest:
             "blocks": self.blocks,
             "warmup": self.warmup,
             "repeats": self.repeats,
+            **({} if self.cpus is None else {"cpus_per_worker": self.cpus}),
         }
 
     @property
@@ -120,7 +132,9 @@ class ScaleRequest:
         return self.config.schedule.unlabelled_batch if self.config.uses_unlabelled else 0
 
 
-def make_request(experiment: CssExperiment, mode: Mode, counts: tuple[int, ...], *lengths: int) -> ScaleRequest:
+def make_request(
+    experiment: CssExperiment, mode: Mode, counts: tuple[int, ...], *lengths: int, cpus: int | None = None
+) -> ScaleRequest:
     """Return a request whose batches and data are checked; `lengths`: steps, blocks, warmup, repeats.
 
     Raises:
@@ -128,7 +142,7 @@ def make_request(experiment: CssExperiment, mode: Mode, counts: tuple[int, ...],
     """
     steps, blocks, warmup, repeats = lengths
     request = ScaleRequest(
-        experiment.name, experiment.base, mode, counts, steps, blocks, warmup, repeats, experiment.settings
+        experiment.name, experiment.base, mode, counts, steps, blocks, warmup, repeats, experiment.settings, cpus
     )
     for workers in counts or (1,):
         CssExperiment(request.config_of(workers)).check(workers)
@@ -148,7 +162,7 @@ def fit_to_slots(request: ScaleRequest, slots: Slots) -> ScaleRequest:
     """
     if request.counts and request.counts[-1] > slots.count:
         raise UsageError(
-            f"--workers must be at most the {slots.count} {slots.unit}s there are, got {request.counts[-1]}: workers "
+            f"--workers must be at most the {slots.words} there are, got {request.counts[-1]}: workers "
             "that share one would be measured waiting for each other; ask for less, or join a cluster with --address"
         )
     return request if request.counts else replace(request, counts=tuple(filter(request.fits, doubling(slots.count))))
@@ -171,7 +185,7 @@ def run_scaling(
         KeyboardInterrupt: the measurement was interrupted.
     """
     if address == "local":
-        request = fit_to_slots(request, local_slots())
+        request = fit_to_slots(request, local_slots(request.cpus))
     experiment = CssExperiment(request.config, request.preset, request.settings)
     uri = absolute_uri(tracking_uri)
     check_store(uri)
@@ -181,7 +195,7 @@ def run_scaling(
     ):
         for line in experiment.describe():
             console.say(line)
-        slots = cluster_slots()
+        slots = cluster_slots(request.cpus)
         request = fit_to_slots(request, slots)
         check_nodes(folder)
         hosts = sum(node.resources.get(slots.unit, 0) >= 1 for node in cluster_nodes().nodes)
@@ -254,7 +268,7 @@ def measure_all(request: ScaleRequest, folder: Path, use_gpu: bool, on_sample: O
 def _measure(request: ScaleRequest, workers: int, folder: Path, use_gpu: bool) -> Sample:
     config = request.config_of(workers)
     experiment = ScaleExperiment(config, request.images_of(workers), request.steps, request.blocks, request.warmup)
-    allocation = Allocation(use_gpu=use_gpu, workers_per_gang=workers)
+    allocation = Allocation(workers_per_gang=workers, worker=WorkerResources(use_gpu, request.cpus))
     try:
         end = run_jobs(Jobs(folder, experiment, ({},), allocation, single=True, retries=1, hang_timeout_s=None))
     except GangsBrokenError as error:

@@ -6,9 +6,9 @@ import importlib.util
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from harness.run_folder import RunInfo
 from harness.trials import Experiment, Value
@@ -25,7 +25,7 @@ LASTING = (
     "grid_points", "seed", "warm_start", "stop_collapsed",
 )  # fmt: skip
 """Options that a search keeps when it goes on; the others may change from session to session."""
-HIDDEN = ("stagnation", "threads_per_worker", "save_interval_s", "min_free_gib", "patience_s")
+HIDDEN = ("stagnation", "save_interval_s", "min_free_gib", "patience_s")
 """Options of Python alone."""
 WORKERS = ("--workers", "--workers-per-gang")
 """How the command line calls the workers of a gang; the second is an old name."""
@@ -93,6 +93,13 @@ class SearchConfig(BaseModel):
         1, ge=1, json_schema_extra={"flags": [*WORKERS]},
         description="Processes that train one trial together.",
     )  # fmt: skip
+    cpus_per_worker: int | None = Field(
+        None, ge=1, description="CPUs of each of them, to compute and to decode; default: 1, and threads decode."
+    )
+    gangs_per_gpu: Annotated[str, BeforeValidator(str)] = Field(
+        "1", pattern="^([1-9][0-9]*|auto)$", json_schema_extra={"metavar": "N"},
+        description="Trials of one worker that share a GPU; auto: as many as a measurement finds room for.",
+    )  # fmt: skip
     scheduler: Scheduler = Field("asha", description="What stops bad trials early.")
     sampler: Sampler = Field("tpe", description="What proposes configurations.")
     objective: tuple[str, ...] = Field(
@@ -142,7 +149,6 @@ class SearchConfig(BaseModel):
         200, ge=0, description="Trials after which a gang's processes are started anew; 0: never."
     )
     stagnation: int = Field(30, ge=1, description="Complete trials without a better one that the terminator waits for.")
-    threads_per_worker: int = Field(1, ge=1, description="Of the arithmetic on the CPU.")
     save_interval_s: float = Field(
         30.0, ge=0, description="Least time between two checkpoints of a trial; 0 saves at every report."
     )
@@ -160,6 +166,8 @@ class SearchConfig(BaseModel):
         """
         if "workers" in options:  # what it is called everywhere else
             options["workers_per_gang"] = options.pop("workers")
+        if (threads := options.pop("threads_per_worker", 1)) != 1:  # what it was called in earlier runs
+            options.setdefault("cpus_per_worker", threads)
         try:
             return cls(**options)
         except ValidationError as error:

@@ -95,7 +95,7 @@ def run_search(search: Search) -> SearchEnd:
         KeyboardInterrupt: the search was interrupted.
     """
     folder, objective, gangs = search.folder, search.objectives[0], search.allocation
-    check_fit(gangs.gangs, gangs.workers_per_gang, gangs.use_gpu)
+    check_fit(gangs.gangs, gangs.workers_per_gang, gangs.worker)
     with sole_driver(folder):
         sweep(folder)
         check_nodes(folder)
@@ -104,7 +104,7 @@ def run_search(search: Search) -> SearchEnd:
         if left <= 0:
             return SearchEnd([trial for _, trial in sorted(history.trials.items())], None)
         with closing(Ledger(folder / LEDGER, objective.metric)) as ledger:
-            ledger.begin_session(machine())
+            ledger.begin_session(machine(gangs.worker))
             callback, monitor = _session(search, history, ledger, left)
     if monitor.reason == INTERRUPTED:
         raise KeyboardInterrupt
@@ -213,8 +213,7 @@ def _make_pool(search: Search, dispatcher: Any) -> GangPool:
         allocation.gangs,
         (allocation.workers_per_gang,),
         fresh_folder(search.folder / GANGS),
-        allocation.use_gpu,
-        config.threads_per_worker,
+        allocation.worker,
         0.0 if search.pauses else config.save_interval_s,
         config.recycle_after,
         0 if search.pauses else allocation.most_gangs,

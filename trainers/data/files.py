@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 import threading
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,9 +20,9 @@ from trainers.config import IGNORE, Fit
 from trainers.config.base import SMALLEST_VIEW
 from trainers.data.cache import Decoded, ImageCache, process_cache
 from trainers.data.source import Samples, padded_samples, uniform_samples
+from trainers.data.threads import in_threads
 from trainers.errors import DataError
 
-_THREADS = min(8, os.cpu_count() or 1)
 _UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises on broken files
 _numbers = itertools.count()
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
@@ -304,16 +301,6 @@ def byte_mask(path: Path) -> NDArray[np.uint8]:
             "save class indices, not colours"
         )
     return np.asarray(mask)
-
-
-def in_threads(work: Callable[[int], object], indices: Sequence[int]) -> None:
-    """Call work(index) for each; the first error in their order is raised and the rest is given up.
-
-    One pool a call, so that no thread is left running for a fork to lose.
-    """
-    if indices:
-        with ThreadPoolExecutor(min(_THREADS, len(indices))) as pool:
-            deque(pool.map(work, indices), maxlen=0)
 
 
 def _labels(coding: Coding, pair: Pair, size: tuple[int, int], tally: Tally | None = None) -> NDArray[np.uint8]:

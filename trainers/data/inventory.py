@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from trainers.config import DigitsData, FileData, FolderData
-from trainers.data.files import Coding, Pair, count_values, fitted, image_size, in_threads
+from trainers.data.files import Coding, Pair, count_values, fitted, image_size
 from trainers.data.folder import Content, content_of, require_classes
 from trainers.data.source import ImageSource
 from trainers.data.splits import check_files, open_reader, open_splits, open_val
+from trainers.data.threads import in_threads
 from trainers.errors import DataError
 
 

@@ -15,9 +15,10 @@ from trainers.config import IGNORE, FolderData
 from trainers.config.base import SMALLEST_VIEW
 from trainers.config.data import MOST_CLASSES, NO_LABEL, SIDE_STEP, STEM
 from trainers.data.draw import draw_parts
-from trainers.data.files import MOST_STRETCHED, VALUES, Pair, classes_in, image_size, in_threads, require_masks
+from trainers.data.files import MOST_STRETCHED, VALUES, Pair, classes_in, image_size, require_masks
 from trainers.data.folder import IMAGE_SUFFIXES, SHOWN, FolderReader, image_files, list_pairs
 from trainers.data.masks import Colour, IndexMasks, colour_mask
+from trainers.data.threads import in_threads
 from trainers.errors import DataError
 from trainers.overrides import describe
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.cluster import Slots, gang_count
+from harness.cluster import Slots, gang_count, local_slots
 from harness.tracking.pages import server_command
 from harness.tuning.config import grace, rungs
 from trainers.errors import UsageError
@@ -35,6 +35,29 @@ def test_gangs_fill_the_machine_but_never_outnumber_the_trials(
 def test_gangs_that_do_not_fit_are_refused_with_the_numbers(workers: int, wished: int | None) -> None:
     with pytest.raises(UsageError, match=f"at most the 2 CPUs there are, got {wished or 1} x {workers} = "):
         gang_count(Slots(2, "CPU"), workers, wished, 16)
+
+
+def test_what_needs_more_cpus_than_there_are_is_refused_with_the_option() -> None:
+    with pytest.raises(UsageError, match=r"the 2 places of 4 CPUs there are, got 1 x 3 = 3: .*--cpus-per-worker"):
+        gang_count(Slots(2, "CPU", 4), 3, None, 16)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "cpus", "slots"),
+    [
+        (0, None, Slots(8, "CPU")),
+        (0, 3, Slots(2, "CPU", 3)),
+        (4, None, Slots(4, "GPU")),
+        (4, 3, Slots(2, "GPU", 3)),
+        (4, 2, Slots(4, "GPU", 2)),
+    ],
+)
+def test_the_slots_of_this_machine_have_the_cpus_of_a_worker(
+    gpus: int, cpus: int | None, slots: Slots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    monkeypatch.setattr("harness.cluster.cores", lambda: 8)
+    assert local_slots(cpus) == slots
 
 
 @given(st.integers(1, 10_000), st.integers(1, 10_000))

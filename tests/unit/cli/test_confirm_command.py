@@ -53,7 +53,7 @@ def write_search(runs: Path, rows: list[Row], name: str = "searched", info: RunI
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr(session, "local_slots", lambda: Slots(2, "CPU"))
+    monkeypatch.setattr(session, "local_slots", lambda *_: Slots(2, "CPU"))
     return tmp_path / "runs"
 
 

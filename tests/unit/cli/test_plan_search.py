@@ -13,6 +13,7 @@ from harness.cli.main import run
 from harness.cli.plan import PANELS, SEARCH, plan
 from harness.cli.tune import tune
 from harness.cluster import Slots
+from harness.experiment import CssExperiment
 from harness.planning import arithmetic as budget
 from harness.planning import search_cost as module
 from harness.planning.arithmetic import Shape
@@ -23,6 +24,7 @@ from harness.planning.search_cost import (
     check_caps,
     check_disk,
     counted_bytes,
+    plan_search,
     to_json,
     to_table,
 )
@@ -61,7 +63,7 @@ def costing(shape: Shape = SHAPE, timing: Timing | None = TIMING, disk: Disk = D
 
 @pytest.fixture
 def _two_cpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(module, "local_slots", lambda: Slots(2, "CPU"))
+    monkeypatch.setattr(module, "local_slots", lambda *_: Slots(2, "CPU"))
     monkeypatch.chdir(tmp_path)
 
 
@@ -89,6 +91,37 @@ def test_a_plan_is_the_arithmetic_of_what_was_timed(capsys: pytest.CaptureFixtur
     assert found["steps"] == budget.total_steps(shape)._asdict()
     assert found["disk"]["files"] == 3 + 1 + 3 * 2
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_worker_of_two_cpus_holds_two_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.cluster.cores", lambda: 4)
+    options = SearchConfig.of(space="css_quick", cpus_per_worker=2, scheduler="none")
+    cost = plan_search(CssExperiment.of("digits_css"), options, Path("runs"), timed=False)
+    assert (cost.shape.gangs, cost.shape.devices_per_worker) == (2, 2)
+    assert budget.device_s(cost.shape, TIMING).expected == 4 * budget.wall_s(cost.shape, TIMING).expected
+    assert "2 x 1 worker = 2 of 2 places of 2 CPUs" in str(to_table(cost).rows)
+
+
+def test_gangs_that_share_a_gpu_take_turns_on_it_in_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr("harness.cluster.cores", lambda: 16)
+    options = SearchConfig.of(space="css_quick", gangs_per_gpu=4, scheduler="none")
+    cost = plan_search(CssExperiment.of("digits_css"), options, Path("runs"), timed=False)._replace(timing=TIMING)
+    alone = cost._replace(shape=replace(cost.shape, gangs=2, devices_per_worker=1))
+    assert (cost.shape.gangs, cost.shape.devices_per_worker) == (8, 0.25)
+    assert cost.pace is not None
+    assert alone.pace is not None
+    assert cost.pace.step_s == 4 * alone.pace.step_s
+    assert budget.device_s(cost.shape, cost.pace).expected == budget.device_s(alone.shape, alone.pace).expected
+    rows = str(to_table(cost).rows)
+    assert "8 x 1 worker = 8 of 8 places of 1/4 GPU and 1 CPU" in rows
+    assert "take its time in turns" in rows
+
+
+def test_a_plan_does_not_measure_how_many_gangs_share() -> None:
+    options = SearchConfig.of(space="css_quick", gangs_per_gpu="auto")
+    with pytest.raises(UsageError, match="a plan must have a number of gangs a GPU, got --gangs-per-gpu auto"):
+        plan_search(CssExperiment.of("digits_css"), options, Path("runs"), timed=False)
 
 
 @pytest.mark.usefixtures("_two_cpus")

@@ -14,6 +14,7 @@ from trainers.data import files
 from trainers.data.ade20k import Ade20kReader
 from trainers.data.cache import ImageCache, cache_limit
 from trainers.data.files import Coding, FileSource, Pair, decode
+from trainers.data.threads import THREADS_VARIABLE, in_threads
 from trainers.errors import ConfigError
 
 
@@ -152,3 +153,19 @@ def test_a_limit_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, given:
     monkeypatch.setenv("S4_CACHE_GIB", given)
     with pytest.raises(ConfigError, match=rf"S4_CACHE_GIB must be GiB of at least 0, got '{given}': set it"):
         cache_limit()
+
+
+def test_as_many_threads_decode_at_once_as_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(THREADS_VARIABLE, "3")
+    together = threading.Barrier(3)
+    in_threads(lambda _: together.wait(30), range(6))
+    names: set[str] = set()
+    in_threads(lambda _: names.add(threading.current_thread().name), range(50))
+    assert len(names) <= 3
+
+
+@pytest.mark.parametrize("given", ["0", "many", "-1", ""])
+def test_a_number_of_threads_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    monkeypatch.setenv(THREADS_VARIABLE, given)
+    with pytest.raises(ConfigError, match=rf"{THREADS_VARIABLE} must be a whole number from 1 on, got '{given}'"):
+        in_threads(print, [0])

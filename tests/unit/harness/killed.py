@@ -212,7 +212,7 @@ class Gangs:
 class Pool(nullcontext[None]):
     """A pool of one gang."""
 
-    gangs = workers = 1
+    gangs = workers = devices = 1
     broken = None
 
 
@@ -239,15 +239,15 @@ class World:
         slots = Slots(1, "CPU")
         for module in (trainings, session):
             patch.setattr(module, "ray_session", lambda *_, **__: nullcontext())
-            patch.setattr(module, "cluster_slots", lambda: slots)
-            patch.setattr(module, "local_slots", lambda: slots, raising=False)
+            patch.setattr(module, "cluster_slots", lambda *_: slots)
+            patch.setattr(module, "local_slots", lambda *_: slots, raising=False)
         patch.setattr(session, "NodeMetrics", lambda *_: nullcontext())
         patch.setattr(reports, "report_on", self._report)
         patch.setattr(session, "evaluate_runs", _evaluate_here)
         for name, value in {
             "start_dispatcher": lambda *_: Gangs(self.trained), "end_dispatcher": lambda _: None,
             "GangPool": lambda *_, **__: Pool(), "check_fit": lambda *_: None, "check_nodes": lambda _: None,
-            "machine": dict, "NodeMonitor": lambda *_: SimpleNamespace(check=lambda: None, held={"CPU": 1}),
+            "machine": lambda _: {}, "NodeMonitor": lambda *_: SimpleNamespace(check=lambda: None, held={"CPU": 1.0}),
             "interruptible": lambda: nullcontext(threading.Event()),
             "call_with_retry": lambda method, *arguments: method.remote(*arguments),
             "ray": SimpleNamespace(wait=lambda futures, timeout: (futures[:1], []), get=lambda future: future()),
@@ -262,7 +262,8 @@ class World:
             return sample(workers, 0.1, request.images_of(workers))
 
         for name, value in {
-            "ray_session": lambda *_, **__: nullcontext(), "cluster_slots": lambda: slots, "local_slots": lambda: slots,
+            "ray_session": lambda *_, **__: nullcontext(), "cluster_slots": lambda *_: slots,
+            "local_slots": lambda *_: slots,
             "check_nodes": lambda _: None, "cluster_nodes": lambda: SimpleNamespace(nodes=()), "_measure": measure,
             "draw_curve": lambda scaling, path: write_whole(path, "a curve"), "check_store": lambda _: None,
         }.items():  # fmt: skip

@@ -13,6 +13,7 @@ import pytest
 from harness import api
 from harness.ablation.results import RESULTS, Ablation
 from harness.ablation.run import evaluate_runs
+from harness.cluster import Allocation
 from harness.console import make_console
 from harness.event_log import LEDGER, Ledger, json_lines, read_ledger
 from harness.gangs.jobs import Jobs, JobsEnd
@@ -83,7 +84,7 @@ def ablate(
 
 def test_runs_of_an_experiment_without_an_evaluation_are_not_evaluated(tmp_path: Path) -> None:
     # Without a session of Ray: it would be started, and lines would count evaluations that do nothing.
-    assert evaluate_runs(tmp_path, Made(), None, [None], False, make_console(quiet=True)) == {}  # type: ignore[arg-type,list-item]
+    assert evaluate_runs(tmp_path, Made(), None, [None], Allocation(), make_console(quiet=True)) == {}  # type: ignore[arg-type,list-item]
 
 
 def interrupted(*_: object) -> None:

@@ -38,6 +38,7 @@ def test_what_a_run_began_with_is_read_and_is_the_same_now(name: str, kind: str,
 def test_options_and_space_of_a_search_are_read(storage: Path) -> None:
     asked = read_run(storage / "search", "search").request
     assert SearchConfig.of(**asked["options"]).trials == 3
+    assert [SearchConfig.of(threads_per_worker=threads).cpus_per_worker for threads in (1, 3)] == [None, 3]
     assert parse_space(asked["space"]).name == "css_quick"
 
 

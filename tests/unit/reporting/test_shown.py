@@ -166,14 +166,14 @@ def test_the_command_of_a_search_begins_the_same_search(tmp_path: Path, monkeypa
 
 def test_the_command_of_a_training_begins_the_same_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = CssExperiment.of("digits_css", SETTINGS, "css_cross")
-    info = RunInfo.of("train", experiment, "dev/miou", {"workers": "1:4"})
+    info = RunInfo.of("train", experiment, "dev/miou", {"workers": "1:4", "cpus_per_worker": 3})
     given, named = begun_by(begin_command(tmp_path / "t", info), "harness.api.train", monkeypatch)
     assert CssExperiment.of(given[0], named["settings"]).base == experiment.base
-    assert named["workers"] == "1:4"
+    assert (named["workers"], named["cpus_per_worker"]) == ("1:4", 3)
 
 
 def test_the_command_of_a_measurement_begins_the_same_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    request = make_request(CssExperiment.of("digits_css", SETTINGS), "strong", (1, 2), 3, 4, 5, 6)
+    request = make_request(CssExperiment.of("digits_css", SETTINGS), "strong", (1, 2), 3, 4, 5, 6, cpus=2)
     experiment = CssExperiment(request.config, request.preset, request.settings)
     info = RunInfo.of("scale", experiment, "images_per_s", request.as_plain())
     [again, *_], _ = begun_by(begin_command(tmp_path / "m", info), "harness.scaling.session.run_scaling", monkeypatch)
