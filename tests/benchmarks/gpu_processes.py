@@ -90,25 +90,27 @@ def together(work: Callable[..., Any], arguments: list[tuple[Any, ...]]) -> list
     children = [FORKS.Process(target=_put, args=(results, work, barrier, *given), daemon=True) for given in arguments]
     for child in children:
         child.start()
+    found = list[Any]()
     try:
-        found = [results.get(timeout=TIMEOUT_S) for _ in children]
+        while len(found) < len(children):
+            result, failure = results.get(timeout=TIMEOUT_S)
+            if failure:  # the others may wait for it
+                raise RuntimeError(failure)
+            found.append(result)
     except queue.Empty:
         raise RuntimeError(f"a process took longer than {TIMEOUT_S:g} s") from None
     finally:
         for child in children:
-            child.join(5)
+            child.join(1)
             child.kill()
-    for one in found:
-        if isinstance(one, str):
-            raise RuntimeError(one)
     return found
 
 
 def _put(results: Any, work: Callable[..., Any], *arguments: Any) -> None:
     try:
-        results.put(work(*arguments))
+        results.put((work(*arguments), ""))
     except BaseException as error:
-        results.put(f"{type(error).__name__}: {error}")
+        results.put((None, f"{type(error).__name__}: {error}"))
 
 
 @contextmanager

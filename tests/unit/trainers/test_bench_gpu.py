@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import math
 import subprocess
 import sys
 import warnings
@@ -14,7 +15,9 @@ import torch
 from invented.searches import made_search
 
 import harness
+from harness.tuning.config import SearchConfig
 from trainers.data.splits import open_splits
+from trainers.overrides import apply_overrides
 from trainers.presets import load_preset
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -129,12 +132,14 @@ def test_the_gang_is_read_from_the_run_that_a_search_leaves(tmp_path: Path, monk
     signature = inspect.signature(harness.search)
 
     def search(*arguments: Any, **options: Any) -> None:
-        signature.bind(*arguments, **options)
-        made_search(options["storage"] / options["name"])
+        given = signature.bind(*arguments, **options).arguments
+        SearchConfig.of(**given["options"])
+        apply_overrides(load_preset(given["experiment"]), given["settings"])
+        made_search(given["storage"] / given["name"])
 
     monkeypatch.setattr(harness, "search", search)
-    rows = list(measure_gang(Setting(torch.device("cpu")), tmp_path))
-    assert len(rows) > 1
+    rows = list(measure_gang(Setting(torch.device("cuda")), tmp_path))
+    assert {row.of for row in rows} == {"1 gang", "2 gangs", "4 gangs"}
     assert all(row.value > 0 for row in rows)
 
 
@@ -145,6 +150,13 @@ def test_losses_differ_relative_to_what_was_expected(found: float, apart: float)
     from gpu_losses import difference
 
     assert difference([{"contrast": 1.0, "total": found}], [{"contrast": 1.0, "total": 2.0}]) == apart
+
+
+def test_a_process_that_fails_ends_all_of_them_with_its_reason() -> None:
+    from gpu_processes import together
+
+    with pytest.raises(RuntimeError, match="TypeError: must be real number"):
+        together(math.sqrt, [(), ()])  # of a barrier
 
 
 def test_each_warning_of_torch_about_a_wait_counts(monkeypatch: pytest.MonkeyPatch) -> None:
