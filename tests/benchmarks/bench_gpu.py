@@ -32,7 +32,7 @@ from gpu_faults import measure_faults, measure_memory
 from gpu_gang import measure_gang
 from gpu_losses import measure_determinism, measure_losses
 from gpu_processes import measure_processes
-from gpu_rows import Row, Setting, missing
+from gpu_rows import FAILED, Row, Setting, failed
 from gpu_step import measure_gains, measure_plan, measure_step
 
 Part = Callable[[Setting, Path], Iterator[Row]]
@@ -48,7 +48,6 @@ PARTS: dict[str, Part] = {
     "processes": measure_processes,
     "gang": measure_gang,
 }
-FAILED = "failed: "
 
 
 def measure(part: Part, setting: Setting, root: Path) -> list[Row]:
@@ -59,7 +58,7 @@ def measure(part: Part, setting: Setting, root: Path) -> list[Row]:
             rows.append(row)
     except Exception as error:
         print(traceback.format_exc(), file=sys.stderr)
-        rows.append(missing("the rest of the part", f"{FAILED}{type(error).__name__}: {error}"))
+        rows.append(failed("the rest of the part", error))
     return rows
 
 

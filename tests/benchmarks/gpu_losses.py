@@ -11,8 +11,8 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from gpu_rows import NEEDS_CUDA, Row, Setting, missing
-from gpu_works import pace, small
+from gpu_rows import NEEDS_CUDA, Row, Setting, failed, missing
+from gpu_works import small, step_s
 from reference.tiny import differences
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
@@ -66,15 +66,20 @@ def measure_losses(setting: Setting, root: Path) -> Iterator[Row]:
     """Yield the largest relative difference of a loss from the CPU's in float32, and how often the host waited."""
     waits = {}
     for name, settings in (QUICK if setting.quick else {**METHODS, **SPACES, **OTHERS}).items():
-        config = small(setting, settings)
-        expected = _losses(apply_overrides(config, {"compute.precision": "float32"}), CPU)[0]
-        found, waits[name] = _losses(config, setting.device)
-        yield Row(name, difference(found, expected), of="largest difference, relative to a loss")
-    most, of = max(waits, key=waits.__getitem__), "waits of the host in a step"
-    if setting.cuda:
-        yield Row("at most", waits[most], note=f"{most}; of {len(waits)} settings", of=of)
-    else:
+        config, of = small(setting, settings), "largest difference, relative to a loss"
+        try:
+            expected = _losses(apply_overrides(config, {"compute.precision": "float32"}), CPU)[0]
+            found, waits[name] = _losses(config, setting.device)
+        except Exception as error:
+            yield failed(name, error, of)
+            continue
+        yield Row(name, difference(found, expected), of=of)
+    of = "waits of the host in a step"
+    if not setting.cuda:
         yield missing("at most", NEEDS_CUDA, of)
+    elif waits:
+        most = max(waits, key=waits.__getitem__)
+        yield Row("at most", waits[most], note=f"{most}; of {len(waits)} settings", of=of)
 
 
 def difference(found: list[dict[str, float]], expected: list[dict[str, float]]) -> float:
@@ -138,6 +143,6 @@ def measure_determinism(setting: Setting, root: Path) -> Iterator[Row]:
         config = small(setting, {**({} if setting.quick else DEEP), "compute.deterministic": deterministic})
         one, other = (train(config, LocalRun(device=setting.device)).state_dict() for _ in range(2))
         yield Row("tensors that differ between two trainings", len(differences(one, other)), of=name)
-        times[name] = pace(config, setting.device, setting.of(2, 10, 50), 2).step_s
+        times[name] = step_s(config, setting.device, setting.of(2, 10, 50))
         note = f"{times[name] / times['as it is']:.2f} times as long as it is" if deterministic else ""
         yield Row("step", 1e3 * times[name], "ms", note=note, of=name)

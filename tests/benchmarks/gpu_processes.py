@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from gpu_rows import NEEDS_CUDA, NOT_QUICK, Row, Setting, missing
-from gpu_works import WARM_STEPS, digits, in_steps, pace
+from gpu_works import digits, get_ready, in_steps
 
 from harness.formats import counted
 from trainers.local_run import LocalRun
@@ -73,7 +73,7 @@ def train_digits(
     if device.type != "cuda":
         torch.set_num_threads(1)
     config = in_steps(digits(settings), steps)
-    pace(config, device, WARM_STEPS)
+    get_ready(config, device)
     barrier.wait(TIMEOUT_S)
     begun = time.monotonic()
     train(config, LocalRun(device=device))

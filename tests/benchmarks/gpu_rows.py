@@ -9,6 +9,8 @@ import torch
 
 NEEDS_CUDA = "needs CUDA"
 NOT_QUICK = "left out by --quick"
+FAILED = "failed: "
+"""How the reason of a row begins that should have had a figure."""
 
 
 class Setting(NamedTuple):
@@ -44,6 +46,11 @@ class Row(NamedTuple):
 def missing(what: str, reason: str, of: str = "") -> Row:
     """Return a row without a figure."""
     return Row(what, None, note=reason, of=of)
+
+
+def failed(what: str, error: Exception, of: str = "") -> Row:
+    """Return a row that says what went wrong, on a line."""
+    return missing(what, f"{FAILED}{type(error).__name__}: {' '.join(str(error).split())[:500]}", of)
 
 
 def live_bytes(device: torch.device) -> int:

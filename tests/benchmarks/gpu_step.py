@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from gpu_ceilings import ceilings
-from gpu_rows import NOT_QUICK, Row, Setting, missing
-from gpu_works import Work, pace, works
+from gpu_rows import NOT_QUICK, Row, Setting, failed, missing
+from gpu_works import Work, get_ready, step_s, works
 from measuring import device_clock, peak_memory
 from roofline import Roofline
 from stages import NETWORK, OUTSIDE, StagedStep, take_step
@@ -28,6 +29,7 @@ from trainers.state import TrainState
 from trainers.targets import StepContext
 
 STAGES = (*NETWORK, *OUTSIDE)
+AS_IT_IS = "as it is"
 LEAST_SHARE = 0.005
 """Of the step: stages that take less have no row."""
 
@@ -55,15 +57,15 @@ def _step_rows(work: Work, setting: Setting) -> Iterator[Row]:
         counted = _roofline(config, setting)
         with counted:
             least = StagedStep(lambda: counted.seconds).take(training, splits, config)
-    step_s = statistics.median(whole)
+    median = statistics.median(whole)
     note = f"{counted.operators} operators, {counted.flops / 1e9:.4g} GFLOP, {counted.bytes / 1e9:.4g} GB"
-    yield Row("step", 1e3 * step_s, "ms", 1e3 * counted.seconds, note, name)
+    yield Row("step", 1e3 * median, "ms", 1e3 * counted.seconds, note, name)
     yield Row("until the host has launched it", 1e3 * statistics.median(on_host), "ms", of=name)
-    yield Row("operations a second", counted.flops / step_s / 1e12, "TFLOP/s", of=name)
+    yield Row("operations a second", counted.flops / median / 1e12, "TFLOP/s", of=name)
     stages = {stage: statistics.median(one[stage] for one in taken) for stage in STAGES}
     yield Row("step to network alone", sum(stages.values()) / sum(stages[stage] for stage in NETWORK), of=name)
     for stage, seconds in stages.items():
-        if seconds > LEAST_SHARE * step_s:
+        if seconds > LEAST_SHARE * median:
             yield Row(stage, 1e3 * seconds, "ms", 1e3 * least[stage], of=name)
 
 
@@ -75,30 +77,43 @@ def _roofline(config: TrainConfig, setting: Setting) -> Roofline:
 
 def measure_gains(setting: Setting, root: Path) -> Iterator[Row]:
     """Yield the time of a step, images being read meanwhile, under each setting of `compute`."""
-    steps = setting.of(2, 20, 50)
-    for name, config in islice(works(setting, root), 2):  # one that waits for launches, and one that computes
-        kinds = {
-            "as it is": {},
-            "float32": {"compute.precision": "float32"},
-            "bfloat16": {"compute.precision": "bfloat16"},
-            "compute.compile": {"compute.compile": True},
-        }
-        if setting.cuda:
-            kinds["tf32"] = {"compute.precision": "tf32"}
-        if config.model.arch == "tiny":  # a graph is for small networks
-            kinds["compute.graph"] = {"compute.graph": True}
-        eager_s = None
-        for kind, settings in kinds.items():
-            if setting.quick and kind.startswith("compute."):
-                yield missing(kind, NOT_QUICK, name)
-                continue
-            changed = apply_overrides(config, settings)
-            if settings and changed == config:
-                continue
-            found = pace(changed, setting.device, steps)
-            eager_s = eager_s or found.step_s
-            note = f"{eager_s / found.step_s:.2f} times as fast; ready after {found.start_s:.1f} s"
-            yield Row(kind, 1e3 * found.step_s, "ms a step", note=note, of=name)
+    # One that waits for launches and, on a card, one that computes.
+    for work in islice(works(setting, root), 2 if setting.cuda else 1):
+        yield from _gains(work, setting)
+
+
+def _gains(work: Work, setting: Setting) -> Iterator[Row]:
+    """Get all kinds ready, and time them in turn: what drifts drifts for all alike."""
+    (name, config), steps, ready = work, setting.of(2, 20, 50), dict[str, tuple[TrainConfig, float]]()
+    for kind, settings in _kinds(config, setting).items():
+        if setting.quick and kind.startswith("compute."):
+            yield missing(kind, NOT_QUICK, name)
+            continue
+        changed = apply_overrides(config, settings)
+        try:
+            ready[kind] = changed, get_ready(changed, setting.device)
+        except Exception as error:
+            yield failed(kind, error, name)
+    times: dict[str, list[float]] = {kind: [] for kind in ready}
+    for _ in range(setting.of(1, 3, 3)):
+        for kind, (changed, _ready_s) in ready.items():
+            times[kind].append(step_s(changed, setting.device, steps))
+    medians = {kind: statistics.median(taken) for kind, taken in times.items()}
+    for kind, median in medians.items():
+        note = f"{medians[AS_IT_IS] / median:.2f} times as fast; ready after {ready[kind][1]:.1f} s"
+        yield Row(kind, 1e3 * median, "ms a step", note=note, of=name)
+
+
+def _kinds(config: TrainConfig, setting: Setting) -> dict[str, dict[str, Any]]:
+    """Return what differs from the config, by name."""
+    precisions = ("float32", "tf32", "bfloat16") if setting.cuda else ("float32", "bfloat16")
+    others = [precision for precision in precisions if precision != config.compute.precision]
+    switches = ["compute.compile"] + ["compute.graph"] * (config.model.arch == "tiny")  # for small networks
+    return {
+        AS_IT_IS: {},
+        **{precision: {"compute.precision": precision} for precision in others},
+        **{switch: {switch: True} for switch in switches},
+    }
 
 
 def measure_plan(setting: Setting, root: Path) -> Iterator[Row]:

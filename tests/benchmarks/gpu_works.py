@@ -38,14 +38,6 @@ class Work(NamedTuple):
     config: TrainConfig
 
 
-class Pace(NamedTuple):
-    """How long a training takes, seconds."""
-
-    step_s: float
-    start_s: float
-    """Everything before the steps that were timed: compilation, choice of algorithms."""
-
-
 def works(setting: Setting, root: Path) -> Iterator[Work]:
     """Yield what is measured on a device; images are written below `root`, once."""
     if setting.quick:
@@ -70,21 +62,25 @@ def small(setting: Setting, settings: Mapping[str, Any] | None = None) -> TrainC
     return in_steps(tiny_config(settings), setting.of(4, 20, 20))
 
 
-def pace(config: TrainConfig, device: torch.device, steps: int, warm_steps: int = WARM_STEPS) -> Pace:
-    """Train twice as a gang does, first a few steps and then those that are timed; images are read meanwhile."""
+def get_ready(config: TrainConfig, device: torch.device) -> float:
+    """Do as a gang does before its trials, and take a few steps more; return the seconds: compilation is in them."""
+    now = device_clock(device)
+    began = now()
+    warm_up(config, LocalRun(device=device))
+    train(in_steps(config, WARM_STEPS), LocalRun(device=device))
+    return now() - began
+
+
+def step_s(config: TrainConfig, device: torch.device, steps: int) -> float:
+    """Return the mean seconds of a training's steps, its evaluation left out; images are read meanwhile."""
     reports: list[Mapping[str, float]] = []
 
     def listen(metrics: Mapping[str, float]) -> Decision:
         reports.append(metrics)
-        return Decision.STOP
+        return Decision.CONTINUE
 
-    run, now = LocalRun(device=device, listener=listen), device_clock(device)
-    began = now()
-    warm_up(config, run)
-    train(in_steps(config, warm_steps), run)
-    start_s = now() - began
-    train(in_steps(config, steps), run)
-    return Pace(reports[-1]["time/step_s"], start_s)
+    train(in_steps(config, steps), LocalRun(device=device, listener=listen))
+    return reports[-1]["time/step_s"]
 
 
 def in_steps(config: TrainConfig, steps: int) -> TrainConfig:

@@ -16,6 +16,7 @@ from invented.searches import made_search
 
 import harness
 from harness.tuning.config import SearchConfig
+from trainers.config import TrainConfig
 from trainers.data.splits import open_splits
 from trainers.overrides import apply_overrides
 from trainers.presets import load_preset
@@ -123,6 +124,36 @@ def test_a_part_that_fails_keeps_its_rows_and_the_others_go_on(tmp_path: Path, m
     assert [row["what"] for row in parts["one"]["rows"]] == ["first", "the rest of the part"]
     assert parts["one"]["rows"][1]["note"] == "failed: RuntimeError: CUDA error"
     assert parts["other"]["rows"][0]["value"] == 2.0
+
+
+def test_a_setting_that_fails_leaves_the_others_their_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import gpu_step
+    from gpu_rows import Setting
+
+    def get_ready(config: TrainConfig, device: torch.device) -> float:
+        if config.compute.precision == "bfloat16":
+            raise RuntimeError("no kernel\nis there")
+        return 1.0
+
+    monkeypatch.setattr(gpu_step, "get_ready", get_ready)
+    monkeypatch.setattr(gpu_step, "step_s", lambda config, device, steps: 0.002)
+    rows = {row.what: row for row in gpu_step.measure_gains(Setting(torch.device("cpu"), True), tmp_path)}
+    assert (rows["bfloat16"].value, rows["bfloat16"].note) == (None, "failed: RuntimeError: no kernel is there")
+    assert rows["as it is"].value == 2.0
+
+
+def test_a_method_that_fails_leaves_the_others_their_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import gpu_losses
+    from gpu_rows import Setting
+
+    def losses(config: TrainConfig, device: torch.device) -> Any:
+        if not config.uses_unlabelled:
+            raise RuntimeError("no kernel")
+        return [{"total": 1.0}], 0.0
+
+    monkeypatch.setattr(gpu_losses, "_losses", losses)
+    rows = {row.what: row for row in gpu_losses.measure_losses(Setting(torch.device("cpu"), True), tmp_path)}
+    assert (rows["supervised"].value, rows["css_mix"].value) == (None, 0.0)
 
 
 def test_the_gang_is_read_from_the_run_that_a_search_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
