@@ -32,7 +32,7 @@ from gpu_faults import measure_faults, measure_memory
 from gpu_gang import measure_gang
 from gpu_losses import measure_determinism, measure_losses
 from gpu_processes import measure_processes
-from gpu_rows import FAILED, Row, Setting, failed
+from gpu_rows import FAILED, Row, Setting, failed, tidy
 from gpu_step import measure_gains, measure_plan, measure_step
 
 Part = Callable[[Setting, Path], Iterator[Row]]
@@ -59,6 +59,7 @@ def measure(part: Part, setting: Setting, root: Path) -> list[Row]:
     except Exception as error:
         print(traceback.format_exc(), file=sys.stderr)
         rows.append(failed("the rest of the part", error))
+    tidy(setting.device)
     return rows
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -29,7 +28,6 @@ def measure_memory(setting: Setting, root: Path) -> Iterator[Row]:
     trials = [{}, {"loss.lambda_u": 0.5}] * setting.of(2, 5, 10)
     for settings in trials:
         losses.append(_last_loss(setting, settings))
-        gc.collect()
         alive.append(live_bytes(setting.device))
     note = f"over {len(trials)} trials; {alive[1] / MIB:.4g} MiB after the second"
     yield Row("growth of the tensors that stay alive", (alive[-1] - alive[1]) / MIB, "MiB", note=note)
@@ -39,10 +37,8 @@ def measure_memory(setting: Setting, root: Path) -> Iterator[Row]:
 def measure_faults(setting: Setting, root: Path) -> Iterator[Row]:
     """Yield what stays after a trial runs out of memory, and what a process is worth after an assert on the device."""
     before = _last_loss(setting, {})
-    gc.collect()
     alive = live_bytes(setting.device)
     yield Row("trials that failed for it, of 1", _runs_out_of_memory(setting), of=MEMORY)
-    gc.collect()
     yield Row("tensors that stay alive", (live_bytes(setting.device) - alive) / MIB, "MiB", of=MEMORY)
     after = _last_loss(setting, {})
     yield Row(NEXT, abs(after - before), note="in the same process", of=MEMORY)
@@ -62,7 +58,8 @@ def _last_loss(setting: Setting, settings: Mapping[str, Any]) -> float:
         reports.append(metrics)
         return Decision.CONTINUE
 
-    train(small(setting, settings), LocalRun(device=setting.device, listener=listen))
+    config = small(setting, {"compute.deterministic": True, **settings})  # else equal trials may differ on a card
+    train(config, LocalRun(device=setting.device, listener=listen))
     return reports[-1][LOSS]
 
 

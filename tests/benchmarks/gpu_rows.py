@@ -53,8 +53,16 @@ def failed(what: str, error: Exception, of: str = "") -> Row:
     return missing(what, f"{FAILED}{type(error).__name__}: {' '.join(str(error).split())[:500]}", of)
 
 
+def tidy(device: torch.device) -> None:
+    """Collect garbage, and give the card back what no tensor needs: other processes may."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
 def live_bytes(device: torch.device) -> int:
-    """Return the bytes of all tensors that are alive on the device; call `gc.collect` before."""
+    """Return the bytes of all tensors that are alive on the device, once it is tidy."""
+    tidy(device)
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
     storages = {}

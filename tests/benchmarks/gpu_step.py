@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from gpu_ceilings import ceilings
-from gpu_rows import NOT_QUICK, Row, Setting, failed, missing
+from gpu_rows import NOT_QUICK, Row, Setting, failed, missing, tidy
 from gpu_works import Work, get_ready, step_s, works
 from measuring import device_clock, peak_memory
 from roofline import Roofline
@@ -142,7 +142,7 @@ def _two_steps(config: TrainConfig, device: torch.device, splits: Splits) -> Non
 
 def _on_card(work: Callable[[], object], device: torch.device) -> tuple[int, int]:
     """Return the most bytes that tensors of the work had, and that torch had taken from the card for them."""
-    torch.cuda.empty_cache()
+    tidy(device)
     before = torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device)
     torch.cuda.reset_peak_memory_stats(device)
     work()
