@@ -8,7 +8,8 @@ import platform
 import socket
 import time
 import uuid
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -127,6 +128,23 @@ class ClusterNodes(NamedTuple):
     def fit(self, worker: WorkerResources) -> int:
         """Return how many such workers the nodes that stay can hold."""
         return sum(worker.fit(node.resources) for node in self.nodes if not node.leaving)
+
+    def held(self, workers: int, worker: WorkerResources) -> dict[str, float]:
+        """Return the devices that so many workers hold, by the card's name: `CPU`, or `GPU` where Ray has no name.
+
+        Where cards of several types are not all held, each type counts by its share of the places.
+        """
+        cards = Counter[str]()
+        for node in (node for node in self.nodes if not node.leaving):
+            card = next(_cards(node.resources), worker.unit) if worker.use_gpu else worker.unit
+            cards[card] += worker.fit(node.resources)
+        share = min(workers / max(cards.total(), 1), 1.0) * worker.devices
+        return {card: count * share for card, count in cards.items() if count}
+
+
+def _cards(resources: Mapping[str, float]) -> Iterator[str]:
+    """Yield the names of types of cards, as Ray writes them among resources."""
+    yield from (name.partition(":")[2] for name in resources if name.startswith("accelerator_type:"))
 
 
 def cluster_nodes() -> ClusterNodes:
@@ -339,7 +357,7 @@ def _slots(nodes: ClusterNodes, cpus: int | None, gangs_per_gpu: int) -> Slots:
 def machine(worker: WorkerResources) -> dict[str, str]:
     """Return what a session trains on and with, for people: devices and versions. A Ray session must be active."""
     there = [int(node.resources.get(worker.unit, 0)) for node in cluster_nodes().nodes]
-    cards = ", ".join(name.partition(":")[2] for name in ray.cluster_resources() if name.startswith("accelerator_type"))
+    cards = ", ".join(_cards(ray.cluster_resources()))
     hosts = counted(sum(count >= 1 for count in there), "host")
     devices = counted(sum(there), worker.unit) + (f" ({cards})" if cards else "") + f" on {hosts}"
     shared = {"sharing": f"{worker.gangs_per_gpu} gangs a GPU"} if worker.gangs_per_gpu > 1 else {}

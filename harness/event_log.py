@@ -62,6 +62,8 @@ class History:
     """Wall clock of all sessions of the search so far."""
     device_s: float = 0.0
     """The same times the devices that were held."""
+    card_s: Mapping[str, float] = field(default_factory=dict)
+    """Device seconds by the card's name, as far as that was written down."""
 
     def unfinished(self) -> list[Trial]:
         """Return the trials that can go on, by number."""
@@ -105,9 +107,9 @@ class Ledger:
         self._append("end", trial.number, state=str(trial.state), error=trial.error)
         os.fsync(self._file.fileno())
 
-    def spent(self, elapsed_s: float, device_s: float) -> None:
+    def spent(self, elapsed_s: float, device_s: float, card_s: Mapping[str, float] = MappingProxyType({})) -> None:
         """Write down what all sessions so far have cost."""
-        self._append("spent", None, elapsed_s=elapsed_s, device_s=device_s)
+        self._append("spent", None, elapsed_s=elapsed_s, device_s=device_s, card_s=dict(card_s))
 
     def close(self) -> None:
         """Close the file."""
@@ -157,6 +159,7 @@ def _follow(history: History, event: Mapping[str, Any], maximise: bool) -> None:
             pass
         case {"event": "spent", "elapsed_s": int() | float() as elapsed_s, "device_s": int() | float() as device_s}:
             history.elapsed_s, history.device_s = elapsed_s, device_s
+            history.card_s = _card_s(event)
         case {
             "event": "start", "trial": int(number), "params": dict(params), "overrides": dict(overrides),
             "config_hash": str(config_hash),
@@ -177,6 +180,10 @@ def _follow(history: History, event: Mapping[str, Any], maximise: bool) -> None:
             trials[number].state, trials[number].error = TrialState(state), error
         case _:
             raise ValueError(f"an event has another shape: {json.dumps(event)[:100]}")
+
+
+def _card_s(event: Mapping[str, Any]) -> dict[str, float]:
+    return {str(card): float(seconds) for card, seconds in dict(event.get("card_s", {})).items()}
 
 
 class Span(NamedTuple):
@@ -201,6 +208,8 @@ class Times(NamedTuple):
     """When the first driver began."""
     machine: Mapping[str, str] = MappingProxyType({})
     """What the last driver trained on and with, in words by name; empty where that was not written down."""
+    card_s: Mapping[str, float] = MappingProxyType({})
+    """Device seconds of all sessions by the card's name, as far as that was written down."""
 
 
 def read_times(path: Path) -> Times:
@@ -213,6 +222,7 @@ def read_times(path: Path) -> Times:
     running: dict[int, tuple[float, float]] = {}
     first = last = behind = 0.0
     machine: Mapping[str, str] = {}
+    card_s: Mapping[str, float] = {}
     try:
         for event in json_lines(path):
             if "time" not in event:
@@ -228,6 +238,7 @@ def read_times(path: Path) -> Times:
                 running.clear()
                 sessions.append(now)
                 machine = {str(name): str(words) for name, words in event.get("machine", {}).items()}
+            card_s = _card_s(event) or card_s
             if kind == "start":
                 running.setdefault(number, (now, now))
             elif kind == "report" and number in running:
@@ -237,33 +248,44 @@ def read_times(path: Path) -> Times:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _no_ledger(path, error) from None
     spans += [Span(trial, start, end, "INTERRUPTED") for trial, (start, end) in running.items()]
-    return Times(sorted(spans, key=lambda span: (span.start_s, span.trial)), sessions, first or None, machine)
+    return Times(sorted(spans, key=lambda span: (span.start_s, span.trial)), sessions, first or None, machine, card_s)
 
 
 class Clock:
     """Wall clock and device time of all sessions of a run."""
 
-    def __init__(self, devices: float, earlier: History) -> None:
-        self._devices = devices
-        self._device_s = 0.0
-        self._earlier = earlier
-        self._start = self._since = time.monotonic()
+    def __init__(self, earlier: History, now: Callable[[], float] = time.monotonic) -> None:
+        self._earlier, self._now = earlier, now
+        self._held: Mapping[str, float] | None = None
+        self._card_s = dict(earlier.card_s)
+        self._unnamed_s = earlier.device_s - sum(self._card_s.values())
+        self._start = self._since = now()
 
-    def hold(self, devices: float) -> None:
-        """Count this many devices from now on."""
-        now = time.monotonic()
-        self._device_s += self._devices * (now - self._since)
-        self._devices, self._since = devices, now
+    def hold(self, cards: Mapping[str, float]) -> None:
+        """Count these devices from now on, by name; those that are named first, from the beginning."""
+        if self._held is not None:
+            now = self._now()
+            self._card_s, self._since = self._until(now), now
+        self._held = dict(cards)
 
     @property
     def elapsed_s(self) -> float:
         """Wall clock of all sessions."""
-        return self._earlier.elapsed_s + time.monotonic() - self._start
+        return self._earlier.elapsed_s + self._now() - self._start
 
     @property
     def device_s(self) -> float:
         """Devices held, times seconds."""
-        return self._earlier.device_s + self._device_s + self._devices * (time.monotonic() - self._since)
+        return self._unnamed_s + sum(self.card_s.values())
+
+    @property
+    def card_s(self) -> Mapping[str, float]:
+        """The same by the card's name, without what an earlier session did not name."""
+        return self._until(self._now())
+
+    def _until(self, now: float) -> dict[str, float]:
+        held, seconds = self._held or {}, now - self._since
+        return {card: self._card_s.get(card, 0.0) + held.get(card, 0.0) * seconds for card in {**self._card_s, **held}}
 
 
 Operation = dict[str, Any]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 GIB = 2**30
 HOUR_S = 3600.0
 
@@ -27,6 +29,13 @@ def duration(seconds: float) -> str:
     whole, rest = divmod(int(seconds), length)
     rest //= length // 60
     return f"{whole} {large} {rest} {small}" if rest else f"{whole} {large}"
+
+
+def device_hours(device_s: float, card_s: Mapping[str, float]) -> str:
+    """Return `3.2 device-hours`; with the cards where there are some: `... (2.1 on H100, 1.1 on A100)`."""
+    cards = {card: seconds for card, seconds in card_s.items() if card != "CPU"}
+    named = ", ".join(f"{seconds / HOUR_S:.3g} on {card}" for card, seconds in sorted(cards.items()))
+    return f"{device_s / HOUR_S:.3g} device-hours" + (f" ({named})" if named else "")
 
 
 def big_number(number: float) -> str:

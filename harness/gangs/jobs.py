@@ -135,7 +135,7 @@ class _Session:
             self._dispatcher, jobs.experiment, allocation.gangs, sizes, fresh_folder(jobs.folder / GANGS),
             allocation.worker, jobs.save_interval_s, most_gangs=allocation.most_gangs,
         )  # fmt: skip
-        clock = Clock(allocation.gangs * sizes[0] * allocation.worker.devices, history)
+        clock = Clock(history)
         try:
             with pool, interruptible() as interrupted:
                 try:
@@ -151,7 +151,7 @@ class _Session:
         finally:
             for number in sorted(self._running):
                 _write_down(self._end, number, TrialState.INTERRUPTED, self.reason or INTERRUPTED)
-            _write_down(ledger.spent, clock.elapsed_s, clock.device_s)
+            _write_down(ledger.spent, clock.elapsed_s, clock.device_s, clock.card_s)
             end_dispatcher(self._dispatcher)
 
     def _train(self, pool: GangPool, clock: Clock, ledger: Ledger, interrupted: threading.Event) -> None:
@@ -163,10 +163,10 @@ class _Session:
             for future in done:
                 self._take_in(self._pending.pop(future), future)
             nodes.check()
-            clock.hold(nodes.devices)
+            clock.hold(nodes.held)
             if time.monotonic() - wrote >= SPENT_S:
                 wrote = time.monotonic()
-                ledger.spent(clock.elapsed_s, clock.device_s)
+                ledger.spent(clock.elapsed_s, clock.device_s, clock.card_s)
             if self.reason is not None:
                 if time.monotonic() > deadline:
                     deadline = float("inf")

@@ -243,9 +243,9 @@ class NodeMonitor:
         self._pool.fit_to(self.slots)
 
     @property
-    def devices(self) -> float:
-        """GPUs or CPUs that the gangs' workers held at the last look."""
-        return min(self._pool.workers, self.slots) * self._pool.worker.devices
+    def held(self) -> dict[str, float]:
+        """Devices that the gangs' workers held at the last look, by the card's name."""
+        return self._last.held(self._pool.workers, self._pool.worker)
 
     @property
     def slots(self) -> int:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from harness.event_log import Times
-from harness.formats import counted, duration, last_line
+from harness.formats import counted, device_hours, duration, last_line
 from harness.reporting.document import Block, Column, Data, Facts, Figure, Note, Section, Table
 from harness.reporting.figures import WORDS, legend, state_handles
 from harness.reporting.next_steps import beginning, confirm_command
@@ -79,7 +79,7 @@ def _run_facts(record: Record) -> list[tuple[str, str]]:
     times, info = record.times, record.info
     rows = [("Wall clock", duration(record.results.elapsed_s))]
     if record.device_s is not None:
-        rows.append(("Devices held", f"{record.device_s / 3600:.3g} device-hours"))
+        rows.append(("Devices held", device_hours(record.device_s, times.card_s)))
     if info is None:
         return [*rows, *origin(times)]
     return [*rows, *origin(times, info.revision, info.config.get("data", {}).get("name", "own"), info.data_digest)]

@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -43,8 +44,10 @@ class Counters(NamedTuple):
 class Meter:
     """Reads the machine that it is created on. Rates are those since the reading before."""
 
-    def __init__(self) -> None:
+    def __init__(self, nvml: Any = None) -> None:
+        """Begin to count. `nvml` is NVIDIA's library, by default the machine's, if it has one."""
         self._before = self._count()
+        self._nvml = nvml or _nvml()
 
     def read(self) -> dict[str, float]:
         """Return percentages, megabytes (10^6) and megabytes a second, under the names that MLflow itself uses."""
@@ -59,7 +62,7 @@ class Meter:
             "disk_available_megabytes": disk.free / MEGA,
             "network_receive_megabytes_per_s": (now.received - before.received) / MEGA / elapsed_s,
             "network_transmit_megabytes_per_s": (now.sent - before.sent) / MEGA / elapsed_s,
-            **_gpus(),
+            **_cards(self._nvml),
         }
 
     def _count(self) -> Counters:
@@ -69,22 +72,43 @@ class Meter:
         return Counters(time.monotonic(), cpu, cpu - idle, network.bytes_recv, network.bytes_sent)
 
 
-def _gpus() -> dict[str, float]:
-    """Return the readings of this machine's GPUs by NVIDIA's library; nothing where there is none."""
-    try:
-        import pynvml  # type: ignore[import-not-found,import-untyped,unused-ignore]
+def _nvml() -> Any:
+    """Return NVIDIA's library, ready to be asked, as Ray brings it along; none where there is no driver."""
+    with suppress(Exception):
+        from ray._private.thirdparty import pynvml
 
         pynvml.nvmlInit()
-    except Exception:  # not installed, or no driver
-        return {}
+        return pynvml
+    return None
+
+
+def _cards(nvml: Any) -> dict[str, float]:
+    """Return the readings of this machine's GPUs; what a card does not tell is left out."""
     reading: dict[str, float] = {}
-    for index in range(pynvml.nvmlDeviceGetCount()):
-        gpu = pynvml.nvmlDeviceGetHandleByIndex(index)
-        memory = pynvml.nvmlDeviceGetMemoryInfo(gpu)
-        reading[f"gpu_{index}_utilization_percentage"] = float(pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu)
-        reading[f"gpu_{index}_memory_usage_megabytes"] = memory.used / MEGA
-        reading[f"gpu_{index}_memory_usage_percentage"] = 100 * memory.used / memory.total
+    with suppress(Exception):  # no library, or the driver is gone
+        for index in range(nvml.nvmlDeviceGetCount()):
+            card = nvml.nvmlDeviceGetHandleByIndex(index)
+            for read in (_utilization, _memory, _power):
+                with suppress(Exception):
+                    reading |= {f"gpu_{index}_{name}": value for name, value in read(nvml, card).items()}
     return reading
+
+
+def _utilization(nvml: Any, card: Any) -> dict[str, float]:
+    return {"utilization_percentage": float(nvml.nvmlDeviceGetUtilizationRates(card).gpu)}
+
+
+def _memory(nvml: Any, card: Any) -> dict[str, float]:
+    memory = nvml.nvmlDeviceGetMemoryInfo(card)
+    return {
+        "memory_usage_megabytes": memory.used / MEGA,
+        "memory_usage_percentage": 100 * memory.used / memory.total,
+    }
+
+
+def _power(nvml: Any, card: Any) -> dict[str, float]:
+    milliwatts, most = nvml.nvmlDeviceGetPowerUsage(card), nvml.nvmlDeviceGetEnforcedPowerLimit(card)
+    return {"power_usage_watts": milliwatts / 1000, "power_usage_percentage": 100 * milliwatts / most}
 
 
 class RayNodes:

@@ -84,7 +84,7 @@ class Monitor:
 
     def close(self) -> None:
         """Write down what the session has cost."""
-        self.ledger.spent(self.clock.elapsed_s, self.clock.device_s)
+        self.ledger.spent(self.clock.elapsed_s, self.clock.device_s, self.clock.card_s)
 
     def _urgent(self) -> str | None:
         if shutil.disk_usage(self.folder).free < FULL:  # checkpoints are lost while the ledger's last page has room
@@ -94,10 +94,10 @@ class Monitor:
     def _limits(self, now: float) -> str | None:
         self._looked = now
         self.limiter.max_concurrent = self.pool.gangs
-        self.clock.hold(self._nodes.devices)
+        self.clock.hold(self._nodes.held)
         if now - self._wrote >= SPENT_S:
             self._wrote = now
-            self.ledger.spent(self.clock.elapsed_s, self.clock.device_s)
+            self.ledger.spent(self.clock.elapsed_s, self.clock.device_s, self.clock.card_s)
         free = shutil.disk_usage(self.folder).free
         if free < self.config.min_free_gib * GIB:
             return (

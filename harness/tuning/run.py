@@ -122,7 +122,7 @@ def _session(search: Search, history: History, ledger: Ledger, trials: int) -> t
     health = Health(config.stop_collapsed)
     try:
         with pool, interruptible() as interrupted:
-            clock = Clock(pool.workers * pool.worker.devices, history)
+            clock = Clock(history)
             limiter = ConcurrencyLimiter(searcher, max_concurrent=search.allocation.gangs)
             monitor = Monitor(config, search.folder, dispatcher, pool, searcher, limiter, ledger, clock, interrupted)
             retention = CheckpointRetention(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
@@ -29,6 +30,17 @@ class Seconds(NamedTuple):
 def clock(threads: int) -> Clock:
     """CPU time of the process with one thread, which other processes do not lengthen; else the clock on the wall."""
     return time.process_time if threads == 1 else time.perf_counter
+
+
+def device_clock(device: torch.device) -> Clock:
+    """Return the clock on the wall, which waits for what the device has been given before."""
+
+    def now() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return now
 
 
 def interleaved(functions: Mapping[str, Callable[[], object]], repeats: int, now: Clock) -> dict[str, Seconds]:

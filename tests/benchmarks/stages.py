@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -12,6 +13,7 @@ from measuring import Clock
 from torch import Tensor, nn
 
 from trainers import loader, state, step, targets
+from trainers.compute import in_precision
 from trainers.config import TrainConfig
 from trainers.data.splits import Splits
 from trainers.loader import load_batch
@@ -58,7 +60,7 @@ _CALLS = (
 def take_step(training: TrainState, splits: Splits, config: TrainConfig) -> None:
     """One step of the training loop, its report left out."""
     context = StepContext(config.seed, training.step)
-    batch = load_batch(splits, config, context, torch.device("cpu"))
+    batch = load_batch(splits, config, context, training.prototypes.values.device)
     weights = loss_weights(config.loss, training.step, config.schedule.steps)
     for part in css_step(training.wrapped, training.teaching, training.prototypes, batch, config, context):
         training.accumulate(part.weighted(weights))
@@ -92,7 +94,8 @@ class StagedStep:
             for module, name, stage in _CALLS:
                 patches.enter_context(patch.object(module, name, self._timed(getattr(module, name), stage)))
             patches.enter_context(patch.object(step, "forward", self._forward_and_cut(step.forward)))
-            patches.enter_context(patch.object(training, "accumulate", self._backward))
+            backward = partial(self._backward, training.config)
+            patches.enter_context(patch.object(training, "accumulate", backward))
             optimize = self._timed(training.optimizer.step, "optimizer")
             patches.enter_context(patch.object(training.optimizer, "step", optimize))
             yield
@@ -120,10 +123,11 @@ class StagedStep:
 
         return cut
 
-    def _backward(self, loss: Tensor) -> None:
-        with self._time("losses, backward"):
+    def _backward(self, config: TrainConfig, loss: Tensor) -> None:
+        precision = partial(in_precision, config, loss.device)
+        with self._time("losses, backward"), precision():
             loss.backward()
-        with self._time("student, backward"):
+        with self._time("student, backward"), precision():
             for seen, leaves in self._cut:
                 torch.autograd.backward(list(seen), [leaf.grad for leaf in leaves])
         self._cut.clear()

@@ -9,7 +9,7 @@ from harness.ablation.confirm import confirmation_table, verdict_lines
 from harness.ablation.doubts import FEWEST_SEEDS, doubts
 from harness.ablation.request import Request
 from harness.ablation.results import Ablation
-from harness.formats import counted, duration
+from harness.formats import counted, device_hours, duration
 from harness.reporting.ablation.record import AblationRecord, listed, signed
 from harness.reporting.document import Block, Cell, Column, Facts, Note, Section, Table, Text
 from harness.reporting.overview import by_hand, origin
@@ -122,7 +122,7 @@ def facts(record: AblationRecord) -> list[tuple[str, str]]:
         ("Trainings", trainings),
     ]
     rows.append(("Wall clock", duration(ablation.elapsed_s)))
-    rows.append(("Devices held", f"{ablation.device_s / 3600:.3g} device-hours"))
+    rows.append(("Devices held", device_hours(ablation.device_s, record.times.card_s)))
     if spans:
         rows.append(("Trainings at once, at most", str(max(lanes(spans)) + 1)))
         rows.append(("A training, median", duration(statistics.median(span.end_s - span.start_s for span in spans))))

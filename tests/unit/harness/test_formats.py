@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.formats import big_number, byte_size, counted, duration, last_line, one_line
+from harness.formats import big_number, byte_size, counted, device_hours, duration, last_line, one_line
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,19 @@ from harness.formats import big_number, byte_size, counted, duration, last_line,
 )
 def test_times_are_told_in_two_units(seconds: float, words: str) -> None:
     assert duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("card_s", "words"),
+    [
+        ({}, "3 device-hours"),
+        ({"CPU": 10_800}, "3 device-hours"),
+        ({"H100": 10_800}, "3 device-hours (3 on H100)"),
+        ({"H100": 3600, "A100": 5400}, "3 device-hours (1.5 on A100, 1 on H100)"),
+    ],
+)
+def test_device_hours_name_the_cards(card_s: dict[str, float], words: str) -> None:
+    assert device_hours(10_800, card_s) == words
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.event_log import Ledger, Span, read_ledger, read_times
+from harness.event_log import Clock, History, Ledger, Span, read_ledger, read_times
 from harness.trials import Trial, TrialState
 from trainers.errors import UsageError
 
@@ -62,6 +62,30 @@ def test_what_was_spent_is_the_last_entry(tmp_path: Path) -> None:
     assert (history.elapsed_s, history.device_s) == (30.0, 60.0)
 
 
+def test_seconds_of_cards_are_read_again_by_name(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "l", "dev/miou")
+    ledger.spent(10.0, 30.0, {"H100": 20.0, "A100": 10.0})
+    ledger.close()
+    assert read_ledger(tmp_path / "l").card_s == read_times(tmp_path / "l").card_s == {"H100": 20.0, "A100": 10.0}
+
+
+def test_devices_times_seconds_are_counted_by_card() -> None:
+    moments = iter([0.0, 5.0, 8.0, 10.0])
+    clock = Clock(History(), lambda: next(moments))
+    clock.hold({"H100": 2.0})  # from the beginning
+    clock.hold({"H100": 2.0, "A100": 1.0})  # at 5 s
+    clock.hold({"A100": 1.0})  # at 8 s
+    assert clock.card_s == {"H100": 16.0, "A100": 5.0}
+
+
+def test_a_session_goes_on_from_what_earlier_ones_have_cost() -> None:
+    moments = iter([100.0, 103.0, 103.0])
+    clock = Clock(History(elapsed_s=10.0, device_s=50.0, card_s={"H100": 40.0}), lambda: next(moments))
+    clock.hold({"H100": 2.0})
+    assert clock.device_s == 56.0
+    assert clock.card_s == {"H100": 46.0}  # 10 s are of a version that named none
+
+
 def test_half_a_line_of_a_killed_driver_is_passed_over(tmp_path: Path) -> None:
     written(tmp_path / "l")
     with (tmp_path / "l").open("a") as file:
@@ -97,6 +121,8 @@ def test_no_ledger_is_an_empty_history(tmp_path: Path) -> None:
         b'{"event":"end","trial":3,"state":"ELSEWHERE","error":null}',
         b'{"event":"end","trial":3,"state":"FAIL","error":{}}',
         b'{"event":"spent","trial":null,"elapsed_s":"long","device_s":1}',
+        b'{"event":"spent","trial":null,"elapsed_s":1,"device_s":1,"card_s":{"H100":"long"}}',
+        b'{"event":"spent","trial":null,"elapsed_s":1,"device_s":1,"card_s":5}',
         b'{"event":7,"trial":3}',
     ],
 )  # fmt: skip

@@ -79,3 +79,37 @@ def test_a_slot_of_several_cpus_is_within_a_node_and_beside_a_gpu_of_its_own() -
     nodes = ClusterNodes((node("a", 7), node("b", 5), Node("c", "10.0.0.3", {"CPU": 9.0, "GPU": 2.0})))
     assert nodes.fit(WorkerResources(cpus_per_worker=3)) == 2 + 1 + 3
     assert [nodes.fit(WorkerResources(True, cpus)) for cpus in (1, 4, 5, 10)] == [2, 2, 1, 0]
+
+
+def card(name: str, count: int, leaving: bool = False) -> Node:
+    return Node(name, "address", {"CPU": 16, "GPU": count, f"accelerator_type:{name}": 1.0}, leaving)
+
+
+def test_gangs_hold_all_cards_where_there_is_a_worker_a_card() -> None:
+    assert ClusterNodes((card("H100", 4), card("A100", 2))).held(6, WorkerResources(True)) == {"H100": 4, "A100": 2}
+
+
+def test_gangs_hold_no_more_than_there_is_and_nothing_that_leaves() -> None:
+    assert ClusterNodes((card("H100", 4), card("A100", 2, leaving=True))).held(6, WorkerResources(True)) == {"H100": 4}
+
+
+def test_cards_of_several_types_count_by_their_shares_where_not_all_are_held() -> None:
+    assert ClusterNodes((card("H100", 4), card("A100", 2))).held(3, WorkerResources(True)) == {"H100": 2, "A100": 1}
+
+
+def test_cpus_have_no_other_name_on_a_node_with_cards() -> None:
+    assert ClusterNodes((card("H100", 4), node("b"))).held(9, WorkerResources()) == {"CPU": 9}
+
+
+def test_nothing_is_held_of_a_cluster_without_slots() -> None:
+    assert ClusterNodes(()).held(2, WorkerResources(True)) == {}
+
+
+def test_gangs_that_share_a_card_hold_it_once() -> None:
+    sharing = WorkerResources(True, gangs_per_gpu=4)
+    assert ClusterNodes((card("H100", 2),)).held(8, sharing) == {"H100": 2}
+    assert ClusterNodes((card("H100", 2),)).held(4, sharing) == {"H100": 1}
+
+
+def test_a_worker_of_several_cpus_holds_them_all() -> None:
+    assert ClusterNodes((node("a", 7),)).held(2, WorkerResources(cpus_per_worker=3)) == {"CPU": 6}

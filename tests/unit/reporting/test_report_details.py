@@ -137,6 +137,14 @@ def test_devices_and_versions_are_those_that_the_last_session_wrote_down(
     assert found["Software"].startswith("torch 2.")
 
 
+def test_a_report_names_the_cards_that_a_search_held(tmp_path: Path) -> None:
+    folder = made_search(tmp_path / "s")
+    ledger = Ledger(folder / LEDGER, "dev/miou")
+    ledger.spent(3600.0, 7200.0, {"H100": 5400.0, "A100": 1800.0})
+    ledger.close()
+    assert facts(search_document(read_record(folder)))["Devices held"] == "2 device-hours (0.5 on A100, 1.5 on H100)"
+
+
 def test_a_ledger_without_a_machine_has_none(tmp_path: Path) -> None:
     assert read_times(made_search(tmp_path / "s") / LEDGER).machine == {}
     (tmp_path / "l").write_text(json.dumps({"event": "session", "trial": None, "time": 1.0}) + "\n")

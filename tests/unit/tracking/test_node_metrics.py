@@ -1,9 +1,13 @@
 """Samples of nodes: taken by a thread, on the search's run, and no trouble with a node is trouble for the search."""
 
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
 from recorded import Store
 
 from harness.tracking.node_metrics import Meter, NodeMetrics
@@ -89,3 +93,68 @@ def test_a_busy_moment_is_seen_from_any_thread() -> None:
     reader.start()
     reader.join()
     assert readings[0]["cpu_utilization_percentage"] > 0
+
+
+class Nvml:
+    """NVIDIA's library of a machine with a card of 80 GB that is half full, and one that tells its memory alone."""
+
+    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+        return 2
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
+        return index
+
+    def nvmlDeviceGetUtilizationRates(self, card: int) -> Any:  # noqa: N802
+        return SimpleNamespace(gpu=self._of_the_first(card, 93))
+
+    def nvmlDeviceGetMemoryInfo(self, card: int) -> Any:  # noqa: N802
+        return SimpleNamespace(used=40_000_000_000, total=80_000_000_000)
+
+    def nvmlDeviceGetPowerUsage(self, card: int) -> int:  # noqa: N802
+        return self._of_the_first(card, 350_000)
+
+    def nvmlDeviceGetEnforcedPowerLimit(self, card: int) -> int:  # noqa: N802
+        return self._of_the_first(card, 700_000)
+
+    def _of_the_first(self, card: int, value: int) -> int:
+        if card:
+            raise RuntimeError("Not Supported")
+        return value
+
+
+CALLS = [name for name in dir(Nvml) if name.startswith("nvml")]
+
+
+def test_a_card_is_read_under_the_names_that_mlflow_uses_and_tells_what_it_can() -> None:
+    cards = {name: value for name, value in Meter(Nvml()).read().items() if name.startswith("gpu_")}
+    assert cards == {
+        "gpu_0_utilization_percentage": 93,
+        "gpu_0_memory_usage_megabytes": 40_000,
+        "gpu_0_memory_usage_percentage": 50,
+        "gpu_0_power_usage_watts": 350,
+        "gpu_0_power_usage_percentage": 50,
+        "gpu_1_memory_usage_megabytes": 40_000,
+        "gpu_1_memory_usage_percentage": 50,
+    }
+
+
+def test_mlflow_would_name_the_readings_of_a_card_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow.system_metrics.metrics import gpu_monitor
+
+    nvml = SimpleNamespace(
+        NVMLError=RuntimeError, nvmlInit=lambda: None, **{name: getattr(Nvml(), name) for name in CALLS}
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    monkeypatch.setattr(gpu_monitor, "pynvml", nvml, raising=False)
+    monitor = gpu_monitor.GPUMonitor()
+    monitor.collect_metrics()
+    assert monitor.aggregate_metrics() == {
+        name: value for name, value in Meter(nvml).read().items() if name.startswith("gpu_")
+    }
+
+
+def test_a_driver_that_goes_away_costs_the_readings_of_cards_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml = Nvml()
+    monkeypatch.setattr(nvml, "nvmlDeviceGetCount", lambda: 1 / 0)
+    assert not [name for name in Meter(nvml).read() if name.startswith("gpu_")]
+    assert "cpu_utilization_percentage" in Meter(nvml).read()
