@@ -29,31 +29,70 @@ VISIBLE_S = 10.0
 """How long a file may take to be seen on another node: network file systems cache what folders hold."""
 
 
-def check_fit(
-    gangs: int, workers_per_gang: int, use_gpu: bool, cpus: int = 1, nodes: ClusterNodes | None = None
-) -> None:
+@dataclass(frozen=True)
+class WorkerResources:
+    """What a worker takes of its node."""
+
+    use_gpu: bool = False
+    cpus_per_worker: int | None = None
+    """CPUs, and threads that compute and that decode; none: a CPU, and threads as they are chosen otherwise."""
+    gangs_per_gpu: int = 1
+    """How many gangs of one worker share a GPU."""
+
+    @property
+    def cpus(self) -> int:
+        """That it takes."""
+        return self.cpus_per_worker or 1
+
+    @property
+    def threads(self) -> int | None:
+        """That compute; none: as torch chooses beside a GPU."""
+        return self.cpus_per_worker or (None if self.use_gpu else 1)
+
+    @property
+    def unit(self) -> str:
+        """What workers are put on: `CPU` or `GPU`."""
+        return "GPU" if self.use_gpu else "CPU"
+
+    @property
+    def devices(self) -> float:
+        """GPUs that it holds, or CPUs."""
+        return 1 / self.gangs_per_gpu if self.use_gpu else self.cpus
+
+    @property
+    def for_ray(self) -> dict[str, float]:
+        """As Ray's resources, which it counts to four digits."""
+        return {"CPU": self.cpus} | ({"GPU": int(1e4 / self.gangs_per_gpu) / 1e4} if self.use_gpu else {})
+
+    def fit(self, resources: Mapping[str, float]) -> int:
+        """Return how many such workers a node of these resources holds."""
+        by_cpu = int(resources.get("CPU", 0)) // self.cpus
+        return min(by_cpu, int(resources.get("GPU", 0)) * self.gangs_per_gpu) if self.use_gpu else by_cpu
+
+
+def check_fit(gangs: int, workers_per_gang: int, worker: WorkerResources, nodes: ClusterNodes | None = None) -> None:
     """Refuse gangs that the cluster could never hold all at once: the search would wait for ever.
 
     Args:
-        cpus: CPUs of each worker, which are those of one node.
         nodes: Of the cluster; none: it is asked.
 
     Raises:
         UsageError: with the numbers.
     """
     here = cluster_nodes() if nodes is None else nodes
-    workers, unit = gangs * workers_per_gang, "GPU" if use_gpu else "CPU"
-    for resource, each in {"CPU": cpus, unit: cpus if unit == "CPU" else 1}.items():
-        have = int(sum(node.resources.get(resource, 0) for node in here.nodes))
-        if workers * each > have:
+    workers = gangs * workers_per_gang
+    for resource, share in worker.for_ray.items():
+        need, have = workers * share, int(sum(node.resources.get(resource, 0) for node in here.nodes))
+        if need > have:
             raise UsageError(
-                f"{gangs} gangs of {workers_per_gang} need {workers * each} {resource}s, the cluster has {have}: "
+                f"{gangs} gangs of {workers_per_gang} need {need:.4g} {resource}s, the cluster has {have}: "
                 "use fewer gangs, workers per gang or CPUs per worker, or a larger cluster"
             )
-    if workers > (slots := Slots(here.slots(unit, cpus), unit, cpus)).count:
+    slots = Slots(here.fit(worker), worker.unit, worker.cpus_per_worker, worker.gangs_per_gpu)
+    if workers > slots.count:
         raise UsageError(
-            f"{gangs} gangs of {workers_per_gang} must find {counted(cpus, 'CPU')} a worker on nodes that stay, the "
-            f"cluster has {slots.words}: use fewer gangs, workers per gang or CPUs per worker, or larger nodes"
+            f"{gangs} gangs of {workers_per_gang} must find {counted(worker.cpus, 'CPU')} a worker on nodes that stay, "
+            f"the cluster has {slots.words}: use fewer gangs, workers per gang or CPUs per worker, or larger nodes"
         )
 
 
@@ -85,10 +124,9 @@ class ClusterNodes(NamedTuple):
         """Ids of the nodes that will be gone soon."""
         return frozenset(node.id for node in self.nodes if node.leaving)
 
-    def slots(self, unit: str, cpus: int = 1) -> int:
-        """Return how many workers of `cpus` CPUs each, and a GPU where that is the unit, the nodes that stay hold."""
-        staying = [node.resources for node in self.nodes if not node.leaving]
-        return sum(int(min(node.get(unit, 0), node.get("CPU", 0) // cpus)) for node in staying)
+    def fit(self, worker: WorkerResources) -> int:
+        """Return how many such workers the nodes that stay can hold."""
+        return sum(worker.fit(node.resources) for node in self.nodes if not node.leaving)
 
 
 def cluster_nodes() -> ClusterNodes:
@@ -196,33 +234,34 @@ class Slots:
     """Workers that fit."""
     unit: str
     """`CPU` or `GPU`."""
-    cpus: int = 1
-    """CPUs of each worker."""
+    cpus: int | None = None
+    """Of each worker; none: 1, and threads as they are chosen otherwise."""
+    gangs_per_gpu: int = 1
+
+    @property
+    def worker(self) -> WorkerResources:
+        """What a worker on one of them takes."""
+        return WorkerResources(self.unit == "GPU", self.cpus, self.gangs_per_gpu)
 
     @property
     def words(self) -> str:
-        """For people: `4 GPUs`, `2 places of 4 CPUs`."""
-        if self.cpus == 1:
+        """For people: `4 GPUs`, `2 places of 4 CPUs`, `8 places of 1/4 GPU and 1 CPU`."""
+        if self.gangs_per_gpu == 1 and self.worker.cpus == 1:
             return counted(self.count, self.unit)
-        return f"{counted(self.count, 'place')} of {'a GPU and ' * (self.unit == 'GPU')}{self.cpus} CPUs"
+        gpu = "a GPU" if self.gangs_per_gpu == 1 else f"1/{self.gangs_per_gpu} GPU"
+        each = [gpu] * self.worker.use_gpu + [counted(self.worker.cpus, "CPU")]
+        return f"{counted(self.count, 'place')} of {' and '.join(each)}"
 
 
 @dataclass(frozen=True)
 class Allocation:
-    """Gangs of workers, on CPUs or a GPU each."""
+    """Gangs of workers, and what a worker takes."""
 
     gangs: int = 1
     workers_per_gang: int = 1
     most_gangs: int = 0
     """Gangs are added up to this number where nodes join; 0: none is."""
-    use_gpu: bool = False
-    cpus_per_worker: int | None = None
-    """CPUs, and threads that compute and that decode; none: a CPU, and threads as they are chosen otherwise."""
-
-    @property
-    def cpus(self) -> int:
-        """That each worker takes."""
-        return self.cpus_per_worker or 1
+    worker: WorkerResources = WorkerResources()
 
     @property
     def words(self) -> str:
@@ -230,16 +269,19 @@ class Allocation:
         return f"{counted(self.gangs, 'gang')} x {counted(self.workers_per_gang, 'worker')}"
 
 
-def allocate(slots: Slots, workers: int, gangs: int | None, trials: int, cpus: int | None = None) -> Allocation:
+def allocate(slots: Slots, workers: int, gangs: int | None, trials: int) -> Allocation:
     """Return gangs as wished, or as many as fit, more where nodes join; but no more than there are trials.
 
-    `slots` are those for workers of `cpus` CPUs.
-
     Raises:
-        UsageError: they do not fit.
+        UsageError: they do not fit, or gangs of several workers are to share GPUs.
     """
+    if slots.gangs_per_gpu > 1 and workers > 1:  # NCCL refuses two ranks on one GPU, and a gang's could meet there
+        raise UsageError(
+            f"gangs that share a GPU must have one worker, got --gangs-per-gpu {slots.gangs_per_gpu} and --workers "
+            f"{workers}: leave one of them out"
+        )
     most = trials if gangs is None else 0
-    return Allocation(gang_count(slots, workers, gangs, trials), workers, most, slots.unit == "GPU", cpus)
+    return Allocation(gang_count(slots, workers, gangs, trials), workers, most, slots.worker)
 
 
 def gang_count(slots: Slots, workers: int, wished: int | None, trials: int) -> int:
@@ -253,7 +295,7 @@ def gang_count(slots: Slots, workers: int, wished: int | None, trials: int) -> i
     if needed > slots.count:
         raise UsageError(
             f"gangs x workers must be at most the {slots.words} there are, got {wished or 1} x {workers} = {needed}: "
-            f"lower --gangs or --workers{' or --cpus-per-worker' * (slots.cpus > 1)}"
+            f"lower --gangs or --workers{' or --cpus-per-worker' * (slots.worker.cpus > 1)}"
         )
     return min(wished or fit, trials)
 
@@ -263,33 +305,43 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def local_slots(cpus: int | None = None) -> Slots:
-    """Return the places for workers of `cpus` CPUs (none: 1) on this machine's GPUs, or where it has none on CPUs."""
+def local_slots(cpus: int | None = None, gangs_per_gpu: int = 1) -> Slots:
+    """Return the places for workers on this machine's GPUs, or where it has none on its CPUs.
+
+    Args:
+        cpus: Of each worker; none: 1.
+        gangs_per_gpu: How many gangs share a GPU.
+
+    Raises:
+        UsageError: the CPUs are no number, or there is no GPU to share.
+    """
     import torch
 
-    each, gpus = _checked(cpus), torch.cuda.device_count()
-    places = cores() // each
-    return Slots(min(gpus, places) if cpus else gpus, "GPU", each) if gpus else Slots(places, "CPU", each)
+    here = Node("", "", {"CPU": cores(), "GPU": torch.cuda.device_count()})
+    return _slots(ClusterNodes((here,)), cpus, gangs_per_gpu)
 
 
-def cluster_slots(cpus: int | None = None) -> Slots:
-    """Return the places for workers of `cpus` CPUs (none: 1) in the cluster that was joined, as `local_slots`."""
-    nodes, each = cluster_nodes(), _checked(cpus)
-    unit = "GPU" if any(node.resources.get("GPU", 0) >= 1 for node in nodes.nodes) else "CPU"
-    return Slots(nodes.slots(unit, each), unit, each)
+def cluster_slots(cpus: int | None = None, gangs_per_gpu: int = 1) -> Slots:
+    """Return the places for workers in the cluster that was joined, as `local_slots`."""
+    return _slots(cluster_nodes(), cpus, gangs_per_gpu)
 
 
-def _checked(cpus: int | None) -> int:
+def _slots(nodes: ClusterNodes, cpus: int | None, gangs_per_gpu: int) -> Slots:
     if cpus is not None and cpus < 1:
         raise UsageError(f"--cpus-per-worker must be at least 1, got {cpus}: give more, or leave it out")
-    return cpus or 1
+    use_gpu = any(node.resources.get("GPU", 0) >= 1 for node in nodes.nodes)
+    if gangs_per_gpu > 1 and not use_gpu:
+        raise UsageError(f"--gangs-per-gpu {gangs_per_gpu} must have GPUs to share, there are none: leave it out")
+    worker = WorkerResources(use_gpu, cpus, gangs_per_gpu)
+    return Slots(nodes.fit(worker), worker.unit, cpus, gangs_per_gpu)
 
 
-def machine() -> dict[str, str]:
+def machine(worker: WorkerResources) -> dict[str, str]:
     """Return what a session trains on and with, for people: devices and versions. A Ray session must be active."""
-    slots, resources = cluster_slots(), ray.cluster_resources()
-    cards = ", ".join(name.partition(":")[2] for name in resources if name.startswith("accelerator_type:"))
-    hosts = sum(node.resources.get(slots.unit, 0) >= 1 for node in cluster_nodes().nodes)
-    devices = counted(slots.count, slots.unit) + (f" ({cards})" if cards else "") + f" on {counted(hosts, 'host')}"
+    there = [int(node.resources.get(worker.unit, 0)) for node in cluster_nodes().nodes]
+    cards = ", ".join(name.partition(":")[2] for name in ray.cluster_resources() if name.startswith("accelerator_type"))
+    hosts = counted(sum(count >= 1 for count in there), "host")
+    devices = counted(sum(there), worker.unit) + (f" ({cards})" if cards else "") + f" on {hosts}"
+    shared = {"sharing": f"{worker.gangs_per_gpu} gangs a GPU"} if worker.gangs_per_gpu > 1 else {}
     software = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", "ray")]
-    return {"devices": devices, "software": ", ".join([*software, f"Python {platform.python_version()}"])}
+    return {"devices": devices, **shared, "software": ", ".join([*software, f"Python {platform.python_version()}"])}

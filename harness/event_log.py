@@ -243,13 +243,13 @@ def read_times(path: Path) -> Times:
 class Clock:
     """Wall clock and device time of all sessions of a run."""
 
-    def __init__(self, devices: int, earlier: History) -> None:
+    def __init__(self, devices: float, earlier: History) -> None:
         self._devices = devices
         self._device_s = 0.0
         self._earlier = earlier
         self._start = self._since = time.monotonic()
 
-    def hold(self, devices: int) -> None:
+    def hold(self, devices: float) -> None:
         """Count this many devices from now on."""
         now = time.monotonic()
         self._device_s += self._devices * (now - self._since)

@@ -27,6 +27,7 @@ from harness.console import Console, Tally, program, show_progress
 from harness.event_log import LEDGER, History, how_closed, pending, read_ledger, require_operations
 from harness.formats import counted
 from harness.gangs.jobs import Jobs, run_jobs
+from harness.gangs.sharing import checked_sharing, measured_sharing
 from harness.reporting.ablation.record import read_ablation
 from harness.reporting.best import write_best
 from harness.reporting.next_steps import next_commands, resume_command, storage_option, train_best
@@ -158,6 +159,7 @@ def ablate_session(
     workers: int,
     cpus: int | None = None,
     gangs: int | None,
+    gangs_per_gpu: int | str = 1,
     address: str,
     observers: Sequence[TrialObserver] = (),
     report: bool = True,
@@ -180,11 +182,13 @@ def ablate_session(
     require_operations(folder / OUTBOX)
     for line in experiment.describe():
         console.say(line)
-    plan = (workers, gangs, len(request.runs), cpus)
-    local = allocate(local_slots(cpus), *plan) if address == "local" else None
+    shared, plan, local = checked_sharing(gangs_per_gpu), (workers, gangs, len(request.runs)), None
+    if address == "local" and shared is not None:
+        local = allocate(local_slots(cpus, shared), *plan)
     info, again = request.info, "the same command goes on"
-    with going_on(console, again), ray_session(address, cpus=cores() if local else None, say=console.say):
-        allocation = local or allocate(cluster_slots(cpus), *plan)
+    with going_on(console, again), ray_session(address, cpus=cores() if address == "local" else None, say=console.say):
+        shared = shared or measured_sharing(experiment, cpus or 1, console.say)
+        allocation = local or allocate(cluster_slots(cpus, shared), *plan)
         write_request(folder, request)
         history = read_ledger(folder / LEDGER)
         earlier = list(history.trials.values())

@@ -54,7 +54,9 @@ def evaluate_runs(
     """
     if type(experiment).evaluate is Experiment.evaluate:  # it has no late metrics
         return {}
-    work = ray.remote(_evaluate).options(num_cpus=allocation.cpus, num_gpus=1 if allocation.use_gpu else 0)
+    work = ray.remote(_evaluate).options(
+        num_cpus=allocation.worker.cpus, num_gpus=1 if allocation.worker.use_gpu else 0
+    )
     shared, late = ray.put(experiment), dict[int, dict[str, float]]()
     pending = {
         work.remote(

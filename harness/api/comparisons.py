@@ -48,6 +48,7 @@ def ablate(
     workers: int = 1,
     cpus_per_worker: int | None = None,
     gangs: int | None = None,
+    gangs_per_gpu: int | str = 1,
     storage: Path | str = "runs",
     tracking_uri: str | None = None,
     mlflow_experiment: str = EXPERIMENT,
@@ -111,7 +112,8 @@ def ablate(
     check_places(folder, uri)
     with sole_driver(folder):
         return ablate_session(
-            folder, with_what_began(), chosen, judged, uri, console, workers=workers, cpus=cpus_per_worker, gangs=gangs,
+            folder, with_what_began(), chosen, judged, uri, console, workers=workers, cpus=cpus_per_worker,
+            gangs=gangs, gangs_per_gpu=gangs_per_gpu,
             address=address, observers=observers, report=report, mlflow_experiment=mlflow_experiment, register=register,
         )  # fmt: skip
 
@@ -198,6 +200,7 @@ def confirm(
     workers: int = 1,
     cpus_per_worker: int | None = None,
     gangs: int | None = None,
+    gangs_per_gpu: int | str = 1,
     name: str | None = None,
     storage: Path | str = "runs",
     tracking_uri: str | None = None,
@@ -261,6 +264,7 @@ def confirm(
     with sole_driver(folder):
         return ablate_session(
             folder, request, chosen, "val/" + before.metric.partition("/")[2], uri, console, workers=workers,
-            cpus=cpus_per_worker, gangs=gangs, address=address, observers=observers, report=report,
+            cpus=cpus_per_worker, gangs=gangs, gangs_per_gpu=gangs_per_gpu, address=address, observers=observers,
+            report=report,
             mlflow_experiment=mlflow_experiment,
         )  # fmt: skip

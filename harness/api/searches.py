@@ -15,6 +15,7 @@ from harness.connection import ray_session
 from harness.console import Console, make_console
 from harness.event_log import LEDGER, read_ledger
 from harness.formats import counted
+from harness.gangs.sharing import checked_sharing, measured_sharing
 from harness.reporting.results import Results
 from harness.run_folder import (
     RunInfo,
@@ -109,10 +110,13 @@ def _search(
     console, uri = session.console, session.tracking_uri
     for line in session.experiment.describe():
         console.say(line)
-    local = _plan_search(session, config, local_slots(config.cpus_per_worker)) if address == "local" else None
+    cpus, shared, local = config.cpus_per_worker, checked_sharing(config.gangs_per_gpu), None
+    if address == "local" and shared is not None:
+        local = _plan_search(session, config, local_slots(cpus, shared))
     again = go_on_with(session.folder, "tune", uri)
-    with going_on(console, again), ray_session(address, cpus=cores() if local else None, say=console.say):
-        allocation, warm = local or _plan_search(session, config, cluster_slots(config.cpus_per_worker))
+    with going_on(console, again), ray_session(address, cpus=cores() if address == "local" else None, say=console.say):
+        shared = shared or measured_sharing(session.experiment, cpus or 1, console.say)
+        allocation, warm = local or _plan_search(session, config, cluster_slots(cpus, shared))
         write_run(session.folder, session.info)
         assert session.space is not None  # noqa: S101  # a search has one
         plan = Search(
@@ -203,7 +207,7 @@ def _plan_search(session: Session, config: SearchConfig, slots: Slots) -> tuple[
     """
     info, space = session.info, session.space
     assert space is not None  # noqa: S101  # a search has one
-    allocation = allocate(slots, config.workers_per_gang, config.gangs, config.trials, config.cpus_per_worker)
+    allocation = allocate(slots, config.workers_per_gang, config.gangs, config.trials)
     warm = _warm_start(session, space, config)
     workers = allocation.gangs * allocation.workers_per_gang
     stops = ", ".join(map(str, rungs(info.horizon, config.grace(session.experiment), config.reduction_factor)))

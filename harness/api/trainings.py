@@ -134,7 +134,7 @@ def _train(
         ray_session(address, cpus=max(cores(), sizes[-1]) if address == "local" else None, say=console.say),
     ):
         write_run(folder, session.info)
-        allocation = Allocation(workers_per_gang=sizes[0], use_gpu=cluster_slots().unit == "GPU", cpus_per_worker=cpus)
+        allocation = Allocation(workers_per_gang=sizes[0], worker=cluster_slots(cpus).worker)
 
         def work(more: Sequence[TrialObserver]) -> None:
             jobs = Jobs(

@@ -12,6 +12,7 @@ from harness.cli.options import (
     Address,
     CpusPerWorker,
     Gangs,
+    GangsPerGpu,
     Json,
     MlflowExperiment,
     Preset,
@@ -63,6 +64,7 @@ def ablate(
     workers: Workers = 1,
     cpus_per_worker: CpusPerWorker = None,
     gangs: Gangs = None,
+    gangs_per_gpu: GangsPerGpu = "1",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what it would take, and stop.", rich_help_panel=DRY)
     ] = False,
@@ -109,7 +111,8 @@ def ablate(
             preset, plan=plan, seeds=parse_seeds(seeds),
             only=[word.strip() for words in only or () for word in words.split(",")], vary_data=vary_data,
             metric=metric, settings=parse_settings(settings or []), name=name, workers=workers,
-            cpus_per_worker=cpus_per_worker, gangs=gangs, storage=storage, tracking_uri=tracking_uri,
+            cpus_per_worker=cpus_per_worker, gangs=gangs, gangs_per_gpu=gangs_per_gpu, storage=storage,
+            tracking_uri=tracking_uri,
             mlflow_experiment=experiment, address=address, dry_run=dry_run, register=register, console=console,
         )  # fmt: skip
         if dry_run:
@@ -132,6 +135,7 @@ def noise(
     workers: Workers = 1,
     cpus_per_worker: CpusPerWorker = None,
     gangs: Gangs = None,
+    gangs_per_gpu: GangsPerGpu = "1",
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Default: noise-PRESET.", rich_help_panel=RECORDS)
     ] = None,
@@ -155,7 +159,8 @@ def noise(
 
         ablation = api.noise(
             preset, seeds=parse_seeds(seeds), vary_data=vary_data, settings=parse_settings(settings or []), name=name,
-            workers=workers, cpus_per_worker=cpus_per_worker, gangs=gangs, storage=storage, tracking_uri=tracking_uri,
+            workers=workers, cpus_per_worker=cpus_per_worker, gangs=gangs, gangs_per_gpu=gangs_per_gpu,
+            storage=storage, tracking_uri=tracking_uri,
             mlflow_experiment=experiment, address=address, console=console,
         )  # fmt: skip
         session.show_noise(ablation, storage, console)
@@ -175,6 +180,7 @@ def confirm(
     workers: Workers = 1,
     cpus_per_worker: CpusPerWorker = None,
     gangs: Gangs = None,
+    gangs_per_gpu: GangsPerGpu = "1",
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Default: SEARCH-confirm.", rich_help_panel=RECORDS)
     ] = None,
@@ -198,7 +204,8 @@ def confirm(
 
         ablation = api.confirm(
             search, top=top, seeds=parse_seeds(seeds), vary_data=vary_data, workers=workers,
-            cpus_per_worker=cpus_per_worker, gangs=gangs, name=name, storage=storage, tracking_uri=tracking_uri,
+            cpus_per_worker=cpus_per_worker, gangs=gangs, gangs_per_gpu=gangs_per_gpu, name=name, storage=storage,
+            tracking_uri=tracking_uri,
             mlflow_experiment=experiment, address=address, console=console,
         )  # fmt: skip
         session.show_ablation(ablation, storage, console)

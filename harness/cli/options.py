@@ -50,6 +50,12 @@ Gangs = Annotated[
     int | None,
     typer.Option(metavar="N", min=1, help="Trainings that run at once; default: what fits.", rich_help_panel=RESOURCES),
 ]
+GangsPerGpu = Annotated[
+    str,
+    typer.Option(
+        metavar="N", help=SearchConfig.model_fields["gangs_per_gpu"].description, rich_help_panel=RESOURCES
+    ),
+]  # fmt: skip
 Address = Annotated[
     str,
     typer.Option(metavar="WHERE", help="Of Ray: local (started here), auto, or HOST:PORT.", rich_help_panel=RESOURCES),

@@ -21,8 +21,8 @@ TEXTS = {
     "max_device_hours": "Refuse what is expected to hold its devices for longer.",
 }
 PANELS = {
-    SEARCH: ("space", "trials", "gangs", "cpus_per_worker", "scheduler", "grace_steps", "reduction_factor",
-             "keep_checkpoints", "max_hours", "max_device_hours"),
+    SEARCH: ("space", "trials", "gangs", "gangs_per_gpu", "cpus_per_worker", "scheduler", "grace_steps",
+             "reduction_factor", "keep_checkpoints", "max_hours", "max_device_hours"),
 }  # fmt: skip
 
 

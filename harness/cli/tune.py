@@ -31,7 +31,7 @@ PANELS = {
     WHAT: ("space", "trials", "objective", "constraint", "warm_start"),
     SAMPLER: ("sampler", "seed", "grid_points", "scheduler", "grace_steps", "reduction_factor", "perturb_steps",
               "stop_collapsed"),
-    RESOURCES: ("workers_per_gang", "cpus_per_worker", "gangs"),
+    RESOURCES: ("workers_per_gang", "cpus_per_worker", "gangs", "gangs_per_gpu"),
     LIMITS: ("max_hours", "max_device_hours", "terminator", "keep_checkpoints", "max_checkpoint_gib", "retries",
              "hang_minutes", "recycle_after"),
 }  # fmt: skip

@@ -172,8 +172,13 @@ class Dispatcher:
         known = self._gang(gang)
         known.starts += 1
         if known.starts > self.max_starts and not self._closed:
-            await self.close(f"gang {gang} died {self.max_starts} times in a row before it could train")
+            why = f": {known.ailment}" if known.ailment else ""
+            await self.close(f"gang {gang} died {self.max_starts} times in a row before it could train{why}")
         return not self._closed
+
+    async def ail(self, gang: int, ailment: str) -> None:
+        """Say why a process of a gang that has just started cannot be part of it."""
+        self._gang(gang).ailment = ailment
 
     async def next_trial(self, gang: int) -> Job | None:
         """Wait for a trial, none: the gang is to end. A gang that was restarted is given its trial again."""

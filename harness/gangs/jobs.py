@@ -93,7 +93,7 @@ def run_jobs(jobs: Jobs) -> JobsEnd:
         KeyboardInterrupt: it was interrupted.
     """
     sizes = jobs.sizes or (jobs.allocation.workers_per_gang,)
-    check_fit(jobs.allocation.gangs, sizes[0], jobs.allocation.use_gpu, jobs.allocation.cpus)
+    check_fit(jobs.allocation.gangs, sizes[0], jobs.allocation.worker)
     with sole_driver(jobs.folder):
         sweep(jobs.folder)
         check_nodes(jobs.folder)
@@ -101,7 +101,7 @@ def run_jobs(jobs: Jobs) -> JobsEnd:
         session = _Session(jobs, history)
         if session.waiting:
             with closing(Ledger(jobs.folder / LEDGER, jobs.experiment.metric)) as ledger:
-                ledger.begin_session(machine())
+                ledger.begin_session(machine(jobs.allocation.worker))
                 session.run(ledger, sizes, history)
     if session.reason == INTERRUPTED:
         raise KeyboardInterrupt
@@ -133,9 +133,9 @@ class _Session:
         self._dispatcher = start_dispatcher(jobs.retries, jobs.hang_timeout_s)
         pool = GangPool(
             self._dispatcher, jobs.experiment, allocation.gangs, sizes, fresh_folder(jobs.folder / GANGS),
-            allocation.use_gpu, allocation.cpus_per_worker, jobs.save_interval_s, most_gangs=allocation.most_gangs,
+            allocation.worker, jobs.save_interval_s, most_gangs=allocation.most_gangs,
         )  # fmt: skip
-        clock = Clock(allocation.gangs * sizes[0] * pool.devices, history)
+        clock = Clock(allocation.gangs * sizes[0] * allocation.worker.devices, history)
         try:
             with pool, interruptible() as interrupted:
                 try:
@@ -163,7 +163,7 @@ class _Session:
             for future in done:
                 self._take_in(self._pending.pop(future), future)
             nodes.check()
-            clock.hold(min(pool.workers, nodes.slots) * pool.devices)
+            clock.hold(nodes.devices)
             if time.monotonic() - wrote >= SPENT_S:
                 wrote = time.monotonic()
                 ledger.spent(clock.elapsed_s, clock.device_s)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from harness.cluster import WorkerResources
     from harness.trials import Experiment, Value
 
 CONTINUE = "continue"
@@ -29,14 +31,12 @@ class GangSpec:
     dispatcher: Any
     """Handle of the Dispatcher actor."""
     experiment: Experiment
-    threads: int | None
-    """Threads of each worker's arithmetic; none leaves torch's choice, which is right beside a GPU."""
+    resources: WorkerResources
+    """What each worker has."""
     save_interval_s: float
     """Least time between two saves of a trial; 0 saves at every report."""
     recycle_after: int = 0
     """Trials after which the gang ends, to be started anew; 0: never."""
-    decoders: int | None = None
-    """Threads of each worker that decode images; none: as many as the machine suggests."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,8 @@ class GangRecord:
     """Number of its calls for a trial: an earlier one comes from a process that died."""
     starts: int = 0
     """How often in a row it started without getting as far as asking for a trial."""
+    ailment: str = ""
+    """Why a process of it last died before the gang was one."""
     trials: int = 0
     """How many trials it was given."""
     workers: Sequence[Any] = ()
@@ -106,3 +108,8 @@ class GangRecord:
     """Number of its calls for a command: an earlier one comes from a process that died."""
     busy_since: float | None = None
     """Monotonic clock at which it last had its say before it went to work; none while it waits."""
+
+
+def in_a_line(error: BaseException) -> str:
+    """Return what an error says, without its traceback."""
+    return " ".join("".join(traceback.format_exception_only(error)).split())

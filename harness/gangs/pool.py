@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -19,11 +18,11 @@ from ray.train.v2._internal.constants import get_env_vars_to_propagate
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-from harness.cluster import ClusterNodes, cluster_nodes, reachable
+from harness.cluster import ClusterNodes, WorkerResources, cluster_nodes, reachable
 from harness.connection import RayLostError, check_ray
 from harness.gangs.client import call_with_retry
 from harness.gangs.entry import gang_loop
-from harness.gangs.messages import GangSpec
+from harness.gangs.messages import GangSpec, in_a_line
 from harness.trials import Experiment
 
 CLOSE_TIMEOUT_S = 30.0
@@ -93,36 +92,25 @@ class GangPool:
         gangs: int,
         sizes: Sequence[int],
         storage: Path,
-        use_gpu: bool = False,
-        cpus_per_worker: int | None = None,
+        worker: WorkerResources,
         save_interval_s: float = 30.0,
         recycle_after: int = 0,
         most_gangs: int = 0,
     ) -> None:
         # `sizes` ascend, and only one gang may be elastic; gangs are added up to `most_gangs` as the cluster grows.
-        self._dispatcher, self._storage, self._use_gpu = dispatcher, storage, use_gpu
+        self._dispatcher, self._storage, self.worker = dispatcher, storage, worker
         self._sizes = tuple(sizes)
         self._size = self._sizes[0]
         self._moved = float("-inf")
         self._broken: list[str] = []
         self._closing = threading.Event()
-        self.cpus = cpus_per_worker or 1
-        """That each worker takes."""
-        self.devices = 1 if use_gpu else self.cpus
-        """That each worker holds: a GPU, or its CPUs."""
-        threads = cpus_per_worker or (None if use_gpu else 1)
-        self._spec = GangSpec(0, dispatcher, experiment, threads, save_interval_s, recycle_after, cpus_per_worker)
+        self._spec = GangSpec(0, dispatcher, experiment, worker, save_interval_s, recycle_after)
         self._wanted, self._most = gangs, max(gangs, most_gangs)
         self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> GangPool:
         self.grow(self._wanted)
         return self
-
-    @property
-    def unit(self) -> str:
-        """What a worker is put on: `CPU` or `GPU`."""
-        return "GPU" if self._use_gpu else "CPU"
 
     @property
     def gangs(self) -> int:
@@ -179,7 +167,7 @@ class GangPool:
                 closed = call_with_retry(self._dispatcher.close_reason)
                 trials = call_with_retry(self._dispatcher.trials_of, spec.gang)
             except (Exception, RayLostError) as error:
-                closed, trials = f"{name} cannot reach the search: {_in_a_line(error)}", before
+                closed, trials = f"{name} cannot reach the search: {in_a_line(error)}", before
             strikes, before = (0 if trials != before else strikes + 1), trials
             if closed is None and strikes >= MAX_STARTS:
                 closed = f"{name} ended {strikes} times in a row without training: {reason}"
@@ -194,17 +182,16 @@ class GangPool:
 
     def _fit(self, spec: GangSpec, name: str) -> str:
         if len(self._sizes) > 1:
-            self._size = self._fitting(reachable(cluster_nodes()).slots(self.unit, self.cpus))
+            self._size = self._fitting(reachable(cluster_nodes()).fit(self.worker))
             self._moved = time.monotonic()
         try:
             self._trainer(spec, name).fit()
         except Exception as error:
             check_ray()
-            return _in_a_line(error)
+            return in_a_line(error)
         return "in order"
 
     def _trainer(self, spec: GangSpec, name: str) -> GangTrainer:
-        resources = {"CPU": self.cpus, "GPU": 1} if self._use_gpu else {"CPU": self.cpus}
         # An elastic gang begins anew with another size rather than wait for what it has lost.
         limits = {"controller_failure_limit": 0} if len(self._sizes) > 1 else {"max_failures": -1}
         return GangTrainer(
@@ -212,7 +199,9 @@ class GangPool:
             # By reference, so that the run's controller does not import what only workers need.
             train_loop_config={"spec": ray.put(spec)},
             backend_config=self._backend(),
-            scaling_config=ScalingConfig(num_workers=self._size, use_gpu=self._use_gpu, resources_per_worker=resources),
+            scaling_config=ScalingConfig(
+                num_workers=self._size, use_gpu=self.worker.use_gpu, resources_per_worker=self.worker.for_ray
+            ),
             run_config=RunConfig(name=name, storage_path=str(self._storage), failure_config=FailureConfig(**limits)),
         )
 
@@ -222,11 +211,7 @@ class GangPool:
             return BackendConfig()
         from harness.gangs.network import NodeTorchConfig
 
-        return NodeTorchConfig("nccl" if self._use_gpu else "gloo")
-
-
-def _in_a_line(error: BaseException) -> str:
-    return " ".join("".join(traceback.format_exception_only(error)).split())
+        return NodeTorchConfig("nccl" if self.worker.use_gpu else "gloo")
 
 
 class NodeMonitor:
@@ -259,6 +244,11 @@ class NodeMonitor:
         self._pool.fit_to(self.slots)
 
     @property
+    def devices(self) -> float:
+        """GPUs or CPUs that the gangs' workers held at the last look."""
+        return min(self._pool.workers, self.slots) * self._pool.worker.devices
+
+    @property
     def slots(self) -> int:
         """How many workers the cluster could hold at the last look."""
-        return self._last.slots(self._pool.unit, self._pool.cpus)
+        return self._last.fit(self._pool.worker)

@@ -16,9 +16,11 @@ import ray
 import torch
 import torch.distributed as dist
 
+from harness.cluster import WorkerResources
 from harness.gangs.client import call_with_retry
 from harness.gangs.gang_run import ControlChannel, GangRun, Ranks
-from harness.gangs.messages import MOVE, GangSpec, Job
+from harness.gangs.messages import MOVE, GangSpec, Job, in_a_line
+from harness.gangs.sharing import limit_memory
 from trainers.data.threads import THREADS_VARIABLE
 from trainers.errors import DivergedError, UsageError
 
@@ -32,12 +34,21 @@ def train_trials(spec: GangSpec) -> None:
     then the exception leaves this function and Ray Train starts the workers anew. Where a collective fails because
     another rank is gone, the exception leaves it at once, and the trial goes on from its checkpoint.
     """
-    if spec.threads is not None:
-        torch.set_num_threads(spec.threads)
-    if spec.decoders is not None:
-        os.environ[THREADS_VARIABLE] = str(spec.decoders)
-    ranks = Ranks()
-    if not ranks.from_rank_0(_enter(spec, ranks) if ranks.rank == 0 else False) or not _warm_up(spec, ranks):
+    _set_threads(spec.resources)
+    first = ray.train.get_context().get_world_rank() == 0
+    # Before anything that can fail, so that a gang that never becomes one is not started for ever.
+    wanted = bool(call_with_retry(spec.dispatcher.start_gang, spec.gang)) if first else False
+    try:
+        ranks = Ranks()
+    except Exception as error:
+        if first and not wanted:
+            return
+        call_with_retry(spec.dispatcher.ail, spec.gang, in_a_line(error))
+        raise
+    limit_memory(spec.resources.gangs_per_gpu, ranks.device)
+    if first:
+        call_with_retry(spec.dispatcher.introduce, spec.gang, ranks.workers, ranks.nodes)
+    if not ranks.from_rank_0(wanted) or not _warm_up(spec, ranks):
         return
     process_state = ProcessState.capture()
     channel = ControlChannel(spec.dispatcher, spec.gang)
@@ -54,9 +65,11 @@ def train_trials(spec: GangSpec) -> None:
         trained += 1
 
 
-def _enter(spec: GangSpec, ranks: Ranks) -> bool:
-    call_with_retry(spec.dispatcher.introduce, spec.gang, ranks.workers, ranks.nodes)
-    return bool(call_with_retry(spec.dispatcher.start_gang, spec.gang))
+def _set_threads(resources: WorkerResources) -> None:
+    if resources.threads is not None:
+        torch.set_num_threads(resources.threads)
+    if resources.cpus_per_worker is not None:
+        os.environ[THREADS_VARIABLE] = str(resources.cpus_per_worker)
 
 
 def _warm_up(spec: GangSpec, ranks: Ranks) -> bool:

@@ -50,8 +50,9 @@ class Shape:
     """`asha`, `none`, or another whose decisions are not foreseen: then the expectation is that nothing is stopped."""
     grace_steps: int
     reduction_factor: int
-    devices_per_worker: int = 1
-    """A GPU, or its CPUs."""
+
+    devices_per_worker: float = 1.0
+    """GPUs, or CPUs, that a worker holds."""
 
     @property
     def workers(self) -> int:

@@ -8,10 +8,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.cluster import Slots, cluster_slots, gang_count, local_slots
+from harness.cluster import Slots, allocate, cluster_slots, local_slots
 from harness.connection import ray_session
 from harness.experiment import CssExperiment
 from harness.formats import HOUR_S, byte_size, counted, duration
+from harness.gangs.sharing import checked_sharing
 from harness.planning import arithmetic as budget
 from harness.planning.arithmetic import Pace, Range, Shape
 from harness.planning.measure import Timing, existing, time_config
@@ -55,9 +56,16 @@ class SearchCost(NamedTuple):
 
     @property
     def pace(self) -> Pace | None:
-        """What a trial costs on a gang: its workers share evaluations as they share the batch."""
+        """What a trial costs on a gang: its workers share evaluations as they share the batch.
+
+        Gangs that share a GPU are planned as if nothing were gained: it is what they gain at least.
+        """
         timing = self.timing
-        return timing and replace(timing, evaluate_s=timing.evaluate_s / self.shape.workers_per_gang)
+        if timing is None:
+            return None
+        shape, sharing = self.shape, max(1.0, 1 / self.shape.devices_per_worker)
+        evaluate_s = timing.evaluate_s / shape.workers_per_gang
+        return replace(timing, step_s=timing.step_s * sharing, evaluate_s=evaluate_s * sharing)
 
     @property
     def comparable(self) -> bool:
@@ -79,19 +87,22 @@ def plan_search(
     space, workers = fit_space(load_space(options.space), experiment), options.workers_per_gang
     grace_steps = options.grace(experiment)
     experiment.check(workers)
-    slots, cpus = slots_at(address, options.cpus_per_worker), options.cpus_per_worker or 1
+    shared = checked_sharing(options.gangs_per_gpu)
+    if shared is None:
+        raise UsageError("a plan must have a number of gangs a GPU, got --gangs-per-gpu auto: give one")
+    slots = slots_at(address, options.cpus_per_worker, shared)
     shape = Shape(
         trials=options.trials,
-        gangs=gang_count(slots, workers, options.gangs, options.trials),
+        gangs=allocate(slots, workers, options.gangs, options.trials).gangs,
         workers_per_gang=workers,
-        devices_per_worker=cpus if slots.unit == "CPU" else 1,
         horizon=experiment.horizon,
         every=experiment.report_every,
         scheduler=options.scheduler,
         grace_steps=grace_steps,
         reduction_factor=options.reduction_factor,
+        devices_per_worker=slots.worker.devices,
     )
-    timing = time_config(experiment.base, workers, storage, cpus) if timed else None
+    timing = time_config(experiment.base, workers, storage, slots.worker.cpus) if timed else None
     size, keep = timing.checkpoint_bytes if timing else counted_bytes(experiment.base), options.keep_checkpoints
     disk = Disk(size, keep, budget.most_checkpoints(shape, keep), shutil.disk_usage(existing(storage)).free)
     cost = SearchCost(experiment.name, space.name, shape, slots, disk, timing)
@@ -100,16 +111,16 @@ def plan_search(
     return cost
 
 
-def slots_at(address: str, cpus: int | None = None) -> Slots:
+def slots_at(address: str, cpus: int | None = None, gangs_per_gpu: int = 1) -> Slots:
     """Return what workers of `cpus` CPUs can be put on, here or in the cluster that runs there.
 
     Raises:
         UsageError: no cluster runs there.
     """
     if address == "local":
-        return local_slots(cpus)
+        return local_slots(cpus, gangs_per_gpu)
     with ray_session(address):
-        return cluster_slots(cpus)
+        return cluster_slots(cpus, gangs_per_gpu)
 
 
 def counted_bytes(config: TrainConfig) -> int:
@@ -241,6 +252,8 @@ def _time_rows(cost: SearchCost) -> Rows:
         ("wall clock", _range(budget.wall_s(shape, pace), duration)),
         (f"{cost.slots.unit}-hours", _range(_hours(budget.device_s(shape, pace)), lambda hours: f"{hours:.3g}")),
         ("  not in them", "starting Ray and gangs once; gangs that slow each other down; other hardware than this"),
+        *[("  counted as", "gangs that share a GPU take its time in turns: what they gain is not foreseen")]
+        * (shape.devices_per_worker < 1),
     ]  # fmt: skip
 
 

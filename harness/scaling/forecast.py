@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from harness.console import Console
 from harness.event_log import LEDGER, json_lines, read_ledger
+from harness.gangs.sharing import AUTO
 from harness.run_folder import kind_of, read_run
 from harness.scaling.report import FILES
 from harness.scaling.simulate import REPEATS, Cluster, Faults, Simulations, simulate, simulate_many
@@ -69,6 +70,8 @@ class SearchTimes:
     """What the first trials waited for their gangs."""
     elapsed_s: float
     """From the first start to the last end, as it was."""
+    devices: float = 1.0
+    """GPUs, or CPUs, that a worker held."""
 
     @property
     def durations(self) -> list[float]:
@@ -84,7 +87,7 @@ class SearchTimes:
     @property
     def cluster(self) -> Cluster:
         """What the search ran on."""
-        return Cluster(self.gangs, self.workers, self.startup_s)
+        return Cluster(self.gangs, self.workers, self.devices, self.startup_s)
 
 
 class Row(NamedTuple):
@@ -145,7 +148,7 @@ def forecast_search(
     durations = [seconds * factor for seconds in times.durations]
     rows = []
     for count in gangs:
-        cluster, first = Cluster(count, workers, times.startup_s), 0.0
+        cluster, first = Cluster(count, workers, times.devices, times.startup_s), 0.0
         for rate in rates:
             simulations = simulate_many(durations, trials, cluster, replace(faults, per_worker_day=rate))
             first = first or simulations.hours
@@ -185,14 +188,19 @@ def read_times(folder: Path) -> SearchTimes:
     ledger = folder / LEDGER
     if not ledger.exists():
         raise UsageError(f"--simulate must name a search with a {LEDGER} in its folder, {folder} lacks it: run s4 tune")
-    states = {number: str(trial.state) for number, trial in read_ledger(ledger).trials.items()}
+    history = read_ledger(ledger)
+    states = {number: str(trial.state) for number, trial in history.trials.items()}
     if "INTERRUPTED" in states.values():
         raise UsageError(
             f"--simulate must name a search whose trials are over, {folder.name} has some that are not: wait, or go on "
             f"with s4 tune --resume --name {folder.name}"
         )
     options = read_run(folder).request.get("options", {}) if kind_of(folder) else {}
-    return search_times(ledger_events(ledger), states, int(options.get("workers_per_gang") or 1), folder.name)
+    times = search_times(ledger_events(ledger), states, int(options.get("workers_per_gang") or 1), folder.name)
+    sharing = str(options.get("gangs_per_gpu", 1))
+    # What `auto` came to is in the hours of the devices.
+    held = history.device_s / (times.gangs * times.workers * history.elapsed_s) if sharing == AUTO else 1 / int(sharing)
+    return replace(times, devices=held)
 
 
 def ledger_events(ledger: Path) -> Iterator[TrialEvent]:

@@ -10,7 +10,16 @@ from typing import Any
 
 import yaml
 
-from harness.cluster import Allocation, Slots, check_nodes, cluster_nodes, cluster_slots, cores, local_slots
+from harness.cluster import (
+    Allocation,
+    Slots,
+    WorkerResources,
+    check_nodes,
+    cluster_nodes,
+    cluster_slots,
+    cores,
+    local_slots,
+)
 from harness.connection import ray_session
 from harness.console import Console
 from harness.experiment import CssExperiment
@@ -259,7 +268,7 @@ def measure_all(request: ScaleRequest, folder: Path, use_gpu: bool, on_sample: O
 def _measure(request: ScaleRequest, workers: int, folder: Path, use_gpu: bool) -> Sample:
     config = request.config_of(workers)
     experiment = ScaleExperiment(config, request.images_of(workers), request.steps, request.blocks, request.warmup)
-    allocation = Allocation(use_gpu=use_gpu, workers_per_gang=workers, cpus_per_worker=request.cpus)
+    allocation = Allocation(workers_per_gang=workers, worker=WorkerResources(use_gpu, request.cpus))
     try:
         end = run_jobs(Jobs(folder, experiment, ({},), allocation, single=True, retries=1, hang_timeout_s=None))
     except GangsBrokenError as error:

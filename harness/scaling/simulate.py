@@ -44,6 +44,8 @@ class Cluster:
     gangs: int
     workers: int
     """Of a gang."""
+    devices: float = 1.0
+    """GPUs, or CPUs, that a worker holds."""
     startup_s: float = 0.0
     """Until the gangs take their first trials."""
 
@@ -92,8 +94,8 @@ def simulate_many(
         median,
         hours[tail],
         hours[-1 - tail],
-        median * cluster.gangs * cluster.workers,
-        statistics.fmean(run.lost_s for run in runs) / HOUR_S * cluster.workers,
+        median * cluster.gangs * cluster.workers * cluster.devices,
+        statistics.fmean(run.lost_s for run in runs) / HOUR_S * cluster.workers * cluster.devices,
         statistics.fmean(run.failures for run in runs),
         statistics.fmean(run.failed_trials for run in runs),
     )

@@ -6,9 +6,9 @@ import importlib.util
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from harness.run_folder import RunInfo
 from harness.trials import Experiment, Value
@@ -96,6 +96,10 @@ class SearchConfig(BaseModel):
     cpus_per_worker: int | None = Field(
         None, ge=1, description="CPUs of each of them, to compute and to decode; default: 1, and threads decode."
     )
+    gangs_per_gpu: Annotated[str, BeforeValidator(str)] = Field(
+        "1", pattern="^([1-9][0-9]*|auto)$", json_schema_extra={"metavar": "N"},
+        description="Trials of one worker that share a GPU; auto: as many as a measurement finds room for.",
+    )  # fmt: skip
     scheduler: Scheduler = Field("asha", description="What stops bad trials early.")
     sampler: Sampler = Field("tpe", description="What proposes configurations.")
     objective: tuple[str, ...] = Field(

@@ -94,7 +94,7 @@ class Monitor:
     def _limits(self, now: float) -> str | None:
         self._looked = now
         self.limiter.max_concurrent = self.pool.gangs
-        self.clock.hold(min(self.pool.workers, self._nodes.slots) * self.pool.devices)
+        self.clock.hold(self._nodes.devices)
         if now - self._wrote >= SPENT_S:
             self._wrote = now
             self.ledger.spent(self.clock.elapsed_s, self.clock.device_s)

@@ -95,7 +95,7 @@ def run_search(search: Search) -> SearchEnd:
         KeyboardInterrupt: the search was interrupted.
     """
     folder, objective, gangs = search.folder, search.objectives[0], search.allocation
-    check_fit(gangs.gangs, gangs.workers_per_gang, gangs.use_gpu, gangs.cpus)
+    check_fit(gangs.gangs, gangs.workers_per_gang, gangs.worker)
     with sole_driver(folder):
         sweep(folder)
         check_nodes(folder)
@@ -104,7 +104,7 @@ def run_search(search: Search) -> SearchEnd:
         if left <= 0:
             return SearchEnd([trial for _, trial in sorted(history.trials.items())], None)
         with closing(Ledger(folder / LEDGER, objective.metric)) as ledger:
-            ledger.begin_session(machine())
+            ledger.begin_session(machine(gangs.worker))
             callback, monitor = _session(search, history, ledger, left)
     if monitor.reason == INTERRUPTED:
         raise KeyboardInterrupt
@@ -122,7 +122,7 @@ def _session(search: Search, history: History, ledger: Ledger, trials: int) -> t
     health = Health(config.stop_collapsed)
     try:
         with pool, interruptible() as interrupted:
-            clock = Clock(pool.workers * pool.devices, history)
+            clock = Clock(pool.workers * pool.worker.devices, history)
             limiter = ConcurrencyLimiter(searcher, max_concurrent=search.allocation.gangs)
             monitor = Monitor(config, search.folder, dispatcher, pool, searcher, limiter, ledger, clock, interrupted)
             retention = CheckpointRetention(
@@ -213,8 +213,7 @@ def _make_pool(search: Search, dispatcher: Any) -> GangPool:
         allocation.gangs,
         (allocation.workers_per_gang,),
         fresh_folder(search.folder / GANGS),
-        allocation.use_gpu,
-        allocation.cpus_per_worker,
+        allocation.worker,
         0.0 if search.pauses else config.save_interval_s,
         config.recycle_after,
         0 if search.pauses else allocation.most_gangs,

@@ -102,6 +102,28 @@ def test_a_worker_of_two_cpus_holds_two_devices(monkeypatch: pytest.MonkeyPatch)
     assert "2 x 1 worker = 2 of 2 places of 2 CPUs" in str(to_table(cost).rows)
 
 
+def test_gangs_that_share_a_gpu_take_turns_on_it_in_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr("harness.cluster.cores", lambda: 16)
+    options = SearchConfig.of(space="css_quick", gangs_per_gpu=4, scheduler="none")
+    cost = plan_search(CssExperiment.of("digits_css"), options, Path("runs"), timed=False)._replace(timing=TIMING)
+    alone = cost._replace(shape=replace(cost.shape, gangs=2, devices_per_worker=1))
+    assert (cost.shape.gangs, cost.shape.devices_per_worker) == (8, 0.25)
+    assert cost.pace is not None
+    assert alone.pace is not None
+    assert cost.pace.step_s == 4 * alone.pace.step_s
+    assert budget.device_s(cost.shape, cost.pace).expected == budget.device_s(alone.shape, alone.pace).expected
+    rows = str(to_table(cost).rows)
+    assert "8 x 1 worker = 8 of 8 places of 1/4 GPU and 1 CPU" in rows
+    assert "take its time in turns" in rows
+
+
+def test_a_plan_does_not_measure_how_many_gangs_share() -> None:
+    options = SearchConfig.of(space="css_quick", gangs_per_gpu="auto")
+    with pytest.raises(UsageError, match="a plan must have a number of gangs a GPU, got --gangs-per-gpu auto"):
+        plan_search(CssExperiment.of("digits_css"), options, Path("runs"), timed=False)
+
+
 @pytest.mark.usefixtures("_two_cpus")
 def test_without_timing_a_checkpoint_is_counted_and_hours_are_not_known(capsys: pytest.CaptureFixture[str]) -> None:
     found = planned(capsys, "--no-time")

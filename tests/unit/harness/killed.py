@@ -247,7 +247,7 @@ class World:
         for name, value in {
             "start_dispatcher": lambda *_: Gangs(self.trained), "end_dispatcher": lambda _: None,
             "GangPool": lambda *_, **__: Pool(), "check_fit": lambda *_: None, "check_nodes": lambda _: None,
-            "machine": dict, "NodeMonitor": lambda *_: SimpleNamespace(check=lambda: None, slots=1),
+            "machine": lambda _: {}, "NodeMonitor": lambda *_: SimpleNamespace(check=lambda: None, devices=1.0),
             "interruptible": lambda: nullcontext(threading.Event()),
             "call_with_retry": lambda method, *arguments: method.remote(*arguments),
             "ray": SimpleNamespace(wait=lambda futures, timeout: (futures[:1], []), get=lambda future: future()),

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from ray._private.utils import check_version_info
 
-from harness.cluster import ClusterNodes, Node, check_fit
+from harness.cluster import ClusterNodes, Node, WorkerResources, check_fit
 from harness.connection import SOCKETS_FOLDER_BYTES, RayLostError, _find_cluster, check_own_node, check_ray, ray_session
 from trainers.errors import UsageError
 
@@ -19,8 +19,8 @@ def cluster(*resources: dict[str, float]) -> ClusterNodes:
 
 
 def test_gangs_that_fit_exactly_are_accepted() -> None:
-    check_fit(2, 2, use_gpu=True, nodes=cluster({"CPU": 4.0, "GPU": 4.0}))
-    check_fit(2, 2, use_gpu=False, cpus=3, nodes=cluster({"CPU": 7.0}, {"CPU": 6.0}))
+    check_fit(2, 2, WorkerResources(use_gpu=True), nodes=cluster({"CPU": 4.0, "GPU": 4.0}))
+    check_fit(2, 2, WorkerResources(cpus_per_worker=3), nodes=cluster({"CPU": 7.0}, {"CPU": 6.0}))
 
 
 @pytest.mark.parametrize(
@@ -32,23 +32,23 @@ def test_gangs_that_fit_exactly_are_accepted() -> None:
 )
 def test_gangs_that_do_not_fit_are_refused_with_the_numbers(use_gpu: bool, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        check_fit(2, 3, use_gpu, nodes=cluster({"CPU": 4.0, "GPU": 8.0}))
+        check_fit(2, 3, WorkerResources(use_gpu), nodes=cluster({"CPU": 4.0, "GPU": 8.0}))
 
 
 def test_gangs_without_enough_gpus_are_refused() -> None:
     with pytest.raises(UsageError, match="need 2 GPUs, the cluster has 0"):
-        check_fit(2, 1, use_gpu=True, nodes=cluster({"CPU": 4.0}))
+        check_fit(2, 1, WorkerResources(use_gpu=True), nodes=cluster({"CPU": 4.0}))
 
 
 def test_cpus_of_each_worker_are_counted() -> None:
     with pytest.raises(UsageError, match="1 gangs of 2 need 6 CPUs, the cluster has 5"):
-        check_fit(1, 2, use_gpu=False, cpus=3, nodes=cluster({"CPU": 5.0}))
+        check_fit(1, 2, WorkerResources(cpus_per_worker=3), nodes=cluster({"CPU": 5.0}))
 
 
 def test_cpus_of_a_worker_are_those_of_one_node() -> None:
     halves = cluster({"CPU": 3.0}, {"CPU": 3.0})
     with pytest.raises(UsageError, match=r"must find 2 CPUs a worker .* has 2 places of 2 CPUs: "):
-        check_fit(3, 1, use_gpu=False, cpus=2, nodes=halves)
+        check_fit(3, 1, WorkerResources(cpus_per_worker=2), nodes=halves)
 
 
 @pytest.fixture

@@ -245,6 +245,14 @@ async def test_a_gang_that_dies_before_it_can_train_closes_the_search() -> None:
     assert "gang 0 died 5 times" in str(await dispatcher.close_reason())
 
 
+async def test_a_closed_search_says_why_a_gang_could_not_become_one() -> None:
+    dispatcher = Dispatcher()
+    for _ in range(6):
+        await dispatcher.ail(0, "RuntimeError: Found no NVIDIA driver on your system.")
+        await dispatcher.start_gang(0)
+    assert str(await dispatcher.close_reason()).endswith(": RuntimeError: Found no NVIDIA driver on your system.")
+
+
 async def test_a_gang_may_die_any_number_of_times_while_it_trains() -> None:
     dispatcher = Dispatcher(max_trial_retries=9)
     await dispatcher.submit(job("a"))

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from harness.cluster import WorkerResources
 from harness.connection import RayLostError
 from harness.gangs.pool import GangPool
 
@@ -33,10 +34,10 @@ def test_a_worker_takes_its_cpus_and_computes_and_decodes_with_as_many_threads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("ray.put", lambda spec: spec)
-    pool = GangPool(None, None, 1, (1,), tmp_path, use_gpu, cpus)  # type: ignore[arg-type]
+    pool = GangPool(None, None, 1, (1,), tmp_path, WorkerResources(use_gpu, cpus))  # type: ignore[arg-type]
     trainer = pool._trainer(pool._spec, "gang-0")
     assert trainer.scaling_config.resources_per_worker == resources
-    assert (pool._spec.threads, pool._spec.decoders, pool.devices) == (threads, decoders, devices)
+    assert (pool.worker.threads, pool.worker.cpus_per_worker, pool.worker.devices) == (threads, decoders, devices)
 
 
 def test_a_gang_is_not_started_anew_where_ray_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:

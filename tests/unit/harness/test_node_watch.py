@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from harness.cluster import ClusterNodes, Node, reachable
+from harness.cluster import ClusterNodes, Node, WorkerResources, reachable
 from harness.gangs import pool as nodes
 from harness.gangs.pool import NodeMonitor
 
@@ -15,7 +15,7 @@ from harness.gangs.pool import NodeMonitor
 class Told:
     """Stands for the Dispatcher's handle, or the pool: writes down what is called."""
 
-    unit, cpus = "CPU", 1
+    worker = WorkerResources()
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, Any]] = []
@@ -72,10 +72,10 @@ def test_a_node_answers_while_its_raylet_listens() -> None:
 
 
 def test_slots_are_whole_workers_of_each_node() -> None:
-    assert ClusterNodes((node("a", 1.5), node("b", 0.5), node("c", 2))).slots("CPU") == 3
+    assert ClusterNodes((node("a", 1.5), node("b", 0.5), node("c", 2))).fit(WorkerResources()) == 3
 
 
 def test_a_slot_of_several_cpus_is_within_a_node_and_beside_a_gpu_of_its_own() -> None:
     nodes = ClusterNodes((node("a", 7), node("b", 5), Node("c", "10.0.0.3", {"CPU": 9.0, "GPU": 2.0})))
-    assert nodes.slots("CPU", 3) == 2 + 1 + 3
-    assert [nodes.slots("GPU", cpus) for cpus in (1, 4, 5, 10)] == [2, 2, 1, 0]
+    assert nodes.fit(WorkerResources(cpus_per_worker=3)) == 2 + 1 + 3
+    assert [nodes.fit(WorkerResources(True, cpus)) for cpus in (1, 4, 5, 10)] == [2, 2, 1, 0]

@@ -130,7 +130,7 @@ def test_devices_and_versions_are_those_that_the_last_session_wrote_down(
     monkeypatch.setattr("ray.cluster_resources", lambda: {"GPU": 4.0, "accelerator_type:H100": 2.0})
     folder = made_search(tmp_path / "s")
     ledger = Ledger(folder / LEDGER, "dev/miou")
-    ledger.begin_session(cluster.machine())
+    ledger.begin_session(cluster.machine(cluster.WorkerResources(use_gpu=True)))
     ledger.close()
     found = facts(search_document(read_record(folder)))
     assert found["Devices"] == "4 GPUs (H100) on 2 hosts"
