@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -134,18 +135,25 @@ class FileSource:
     def _read(self, indices: Sequence[int]) -> dict[int, Decoded]:
         """Return what is kept of these images, and decode the others."""
         cache = node_cache(self._coding.identity) if self._cache is None else self._cache
-        if cache is None:
-            decoded = dict[int, Decoded]()
-        else:
-            named = {index: self._name(index) for index in indices}
-            decoded = {index: kept for index, name in named.items() if name and (kept := cache.get(name)) is not None}
+        names = {index: "" if cache is None else self._name(index) for index in indices}
+
+        def look(index: int) -> bool:
+            kept = cache.get(names[index]) if cache is not None and names[index] else None
+            if kept is not None:
+                decoded[index] = kept
+            return kept is not None
 
         def read(index: int) -> None:
+            if look(index):  # another process has decoded it meanwhile
+                return
             decoded[index] = decode(self._coding, self._pairs[index])
-            if cache is not None and named[index]:
-                cache.put(named[index], decoded[index])
+            if cache is not None and names[index]:
+                cache.put(names[index], decoded[index])
 
-        in_threads(read, sorted(set(indices) - decoded.keys()))
+        decoded = dict[int, Decoded]()
+        missing = [index for index in sorted(names) if not look(index)]
+        turn = os.getpid() % max(1, len(missing))  # gangs may want the same images at once: each begins elsewhere
+        in_threads(read, missing[turn:] + missing[:turn])
         return decoded
 
     def _name(self, index: int) -> str:

@@ -147,6 +147,24 @@ def test_on_a_full_disk_training_goes_on_and_it_is_said_once(
     assert "No space left on device" in caplog.text
 
 
+def test_what_another_process_has_decoded_meanwhile_is_not_decoded_again(
+    tmp_path: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(THREADS_VARIABLE, "1")
+    here, there = (ade20k(tmp_path, opened(tmp_path / "cache")) for _ in range(2))
+    counting, first = files.decode, []
+
+    def overtaken(coding: Coding, pair: Pair) -> tuple[Tensor, Tensor]:
+        if not first:
+            first.append(pair.name)
+            there.fetch(range(8))
+        return counting(coding, pair)
+
+    monkeypatch.setattr(files, "decode", overtaken)
+    here.fetch(range(8))
+    assert sorted(decoded) == sorted([*here.names[:8], *first])
+
+
 def test_a_file_that_changed_is_decoded_anew(tmp_path: Path, decoded: list[str]) -> None:
     cache = opened(tmp_path / "cache")
     source = ade20k(tmp_path, cache)
