@@ -1,7 +1,7 @@
 """What holds for all tests, and an empty MLflow store for those that record."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,14 @@ from hypothesis import settings
 # No test fails for being slow: the machine may do other things beside it.
 settings.register_profile("s4", deadline=None)
 settings.load_profile("s4")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep decoded images, of processes that tests start too, where the session's other files are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("S4_CACHE_DIR", str(tmp_path_factory.mktemp("decoded")))
+        yield
 
 
 @pytest.fixture(scope="session")

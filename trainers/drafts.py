@@ -44,7 +44,7 @@ def draft_of(path: Path) -> Iterator[Path]:
 @contextmanager
 def held(draft: Path) -> Iterator[None]:
     """Keep a draft locked, so that `sweep` leaves it alone; a file system without locks has none."""
-    with _opened(draft) as file:
+    with opened(draft) as file:
         with suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -63,7 +63,7 @@ def sweep(folder: Path) -> None:
 
 def _is_held(draft: Path) -> bool:
     try:
-        with _opened(draft) as file:
+        with opened(draft) as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         return True
@@ -71,7 +71,8 @@ def _is_held(draft: Path) -> bool:
 
 
 @contextmanager
-def _opened(draft: Path) -> Iterator[int]:
+def opened(draft: Path) -> Iterator[int]:
+    """Yield a file or folder that is open, to be locked; the end of the block ends its lock."""
     file = os.open(draft, os.O_RDONLY if draft.is_dir() else os.O_RDWR)
     try:
         yield file

@@ -69,7 +69,7 @@ def train(
         experiment: what is trained; default: `digits_css`.
         method: with a preset: a name of `trainers.methods.METHODS`, such as `css_mix`.
         workers: processes that train together, N or `"MIN:MAX"`: as many as the cluster holds now, more or fewer later.
-        cpus_per_worker: CPUs of each, and threads that compute and decode; none: 1, and decoding threads as they are.
+        cpus_per_worker: CPUs of each, with as many threads to compute and to decode; none: 1, decoding with up to 8.
 
     Returns:
         One row; its state says whether the horizon was reached.

@@ -110,8 +110,10 @@ def predict(
 def export(
     run: Run,
     form: Annotated[
-        Literal["torch", "torchscript"],
-        typer.Option("--format", metavar="FORMAT", help="torch (torch.export), or torchscript.", rich_help_panel=WHAT),
+        Literal["torch", "torchscript", "onnx"],
+        typer.Option(
+            "--format", metavar="FORMAT", help="torch (torch.export), torchscript or onnx.", rich_help_panel=WHAT
+        ),
     ] = "torch",
     size: Annotated[
         str | None,
@@ -125,12 +127,13 @@ def export(
     tracking_uri: TrackingUri = None,
     as_json: Json = False,
 ) -> None:
-    """Write a model as one file that torch alone can run: images in [0, 1] to logits, of one size.
+    """Write a model as one file that torch or ONNX Runtime alone can run: images in [0, 1] to logits, of one size.
 
     A copy that is read back computes what the model does, or nothing is written.
 
     Examples:
         s4 export css_quick-001
+        s4 export css_quick-001 --format onnx
         s4 export slower --format torchscript --size 512x512 --out slower.pt
     """
     from harness.models.export_model import export_model

@@ -23,7 +23,7 @@ def export_model(
     tracking_uri: str | None,
     console: Console,
 ) -> Exported:
-    """Write a model as a program of torch, after a copy of it has computed what the model computes.
+    """Write a model as a program of torch or ONNX, after a copy of it has computed what the model computes.
 
     Args:
         run: as `harness.models.find.find_run` takes it.
@@ -31,7 +31,7 @@ def export_model(
         size: HEIGHTxWIDTH of the images; none: what the network sees in an evaluation, or else in training.
 
     Raises:
-        UsageError: no such model, a size or a file that cannot be, or torch cannot make such a program.
+        UsageError: no such model, a size or a file that cannot be, no packages for it, or torch cannot make it.
     """
     shape = None if size is None else _read_size(size)
     model = find_run(run, storage, absolute_uri(tracking_uri))

@@ -94,7 +94,7 @@ class SearchConfig(BaseModel):
         description="Processes that train one trial together.",
     )  # fmt: skip
     cpus_per_worker: int | None = Field(
-        None, ge=1, description="CPUs of each of them, to compute and to decode; default: 1, and threads decode."
+        None, ge=1, description="CPUs of each worker, to compute and to decode; default: 1, decoding with up to 8."
     )
     gangs_per_gpu: Annotated[str, BeforeValidator(str)] = Field(
         "1", pattern="^([1-9][0-9]*|auto)$", json_schema_extra={"metavar": "N"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from typing import NamedTuple
 from unittest.mock import patch
@@ -10,7 +11,7 @@ from unittest.mock import patch
 import torch
 
 from trainers.config import TrainConfig
-from trainers.data.cache import LIMIT_VARIABLE, process_cache
+from trainers.data.cache import FOLDER_VARIABLE, LIMIT_VARIABLE, node_cache
 from trainers.data.splits import open_splits
 from trainers.loader import load_batch
 from trainers.targets import StepContext
@@ -22,25 +23,20 @@ class Throughput(NamedTuple):
     decoded: float
     """Nothing is kept: every image is read, decoded and resized (the operating system may keep the files)."""
     cached: float
-    """Every image was decoded before."""
+    """Every image was decoded before, and is in the operating system's page cache."""
 
 
 def measure_throughput(config: TrainConfig, steps: int) -> Throughput:
     """Load the labelled and unlabelled images of that many steps."""
     with patch.dict(os.environ, {LIMIT_VARIABLE: "0"}):
-        process_cache.cache_clear()
-        decoded = _images_per_second(_with_splits_of_its_own(config, 1), steps)
-    process_cache.cache_clear()
-    fresh = _with_splits_of_its_own(config, 2)
-    splits = open_splits(fresh.data)
-    for source in (splits.labelled, splits.unlabelled):
-        source.fetch(range(len(source)))
-    return Throughput(decoded, _images_per_second(fresh, steps))
-
-
-def _with_splits_of_its_own(config: TrainConfig, seed: int) -> TrainConfig:
-    """Splits stay open in a process with their cache; another seed opens others."""
-    return config.model_copy(update={"data": config.data.model_copy(update={"seed": seed})})
+        node_cache.cache_clear()
+        decoded = _images_per_second(config, steps)
+    node_cache.cache_clear()
+    with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, {FOLDER_VARIABLE: folder}):
+        splits = open_splits(config.data)
+        for source in (splits.labelled, splits.unlabelled):
+            source.fetch(range(len(source)))
+        return Throughput(decoded, _images_per_second(config, steps))
 
 
 def _images_per_second(config: TrainConfig, steps: int) -> float:

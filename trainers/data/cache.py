@@ -1,122 +1,182 @@
-"""Decoded images in memory, within a limit in bytes that all sources of a process share.
+"""Decoded images on a node's disk, shared by all of a user's processes there: what one decodes the others only read.
 
-How much is kept changes no result, only how often a file is decoded, so it is an environment variable and no field of
-a config: S4_CACHE_GIB, in GiB a process; 0 keeps nothing.
+Each image is a file of its own, named by what it was decoded from, in a folder for each way of decoding. It is written
+under another name and then renamed, so it is whole or not there, whoever else writes it or is killed meanwhile. What is
+read often stays in the operating system's page cache, once for all processes, which need no memory of their own.
+
+How much is kept changes no result, only how often a file is decoded, so it is set by environment variables and by no
+field of a config: S4_CACHE_GIB, in GiB a node (0 keeps nothing), and S4_CACHE_DIR, the folder.
 """
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
+import logging
 import math
 import os
-import threading
-from collections import OrderedDict, deque
-from functools import lru_cache
+import shutil
+import stat
+import tempfile
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache, lru_cache
 from pathlib import Path
 
+import numpy as np
+import PIL
+import torch
 from torch import Tensor
 
+from trainers.drafts import draft_of, opened
 from trainers.errors import ConfigError
 
 LIMIT_VARIABLE = "S4_CACHE_GIB"
-SHARE_OF_MEMORY = 4
-"""Without the variable, the local ranks together keep at most one part in this many of the memory that is free."""
+FOLDER_VARIABLE = "S4_CACHE_DIR"
+SHARE = 2
+"""Without S4_CACHE_GIB at most one part in this many of the memory and of the disk that are free is used."""
+OLD_S = 3 * 24 * 3600.0
+"""What no process has opened for so long is removed when a cache is opened; sooner where its room is needed."""
+_HEAD = 8  # bytes before the pixels: height and width
+_USED = "used"
 
 Decoded = tuple[Tensor, Tensor]
 """Image uint8 [3, h, w] and labels uint8 [h, w]."""
 
+log = logging.getLogger(__name__)
 
-class ImageCache:
-    """Decoded images of all sources, the least recently used dropped first; safe to use from several threads."""
 
-    def __init__(self, limit: int) -> None:
-        """Args: limit: Bytes."""
-        self.limit = limit
-        self._lock = threading.Lock()
-        self._images: OrderedDict[tuple[int, int], Decoded] = OrderedDict()
-        self._released: deque[tuple[int, int]] = deque()
-        self._used = 0
-        self._reserved = 0
+class _NoRoomError(Exception):
+    pass
 
-    @property
-    def used(self) -> int:
-        """Bytes that are kept or reserved."""
-        with self._lock:
-            self._drop_released()
-            return self._used + self._reserved
 
-    def get(self, source: int, index: int) -> Decoded | None:
-        """Return what is kept of an image of a source, which counts as a use."""
-        with self._lock:
-            decoded = self._images.get((source, index))
-            if decoded is not None:
-                self._images.move_to_end((source, index))
-            return decoded
+class NodeCache:
+    """Images decoded in one way; safe to use from several threads and processes.
 
-    def put(self, source: int, index: int, decoded: Decoded) -> None:
-        """Keep an image; those used least recently are dropped for it. One larger than the limit is not kept."""
-        size = _bytes(decoded)
-        with self._lock:
-            if (source, index) in self._images or not self._evict(size):
-                return
-            self._images[source, index] = decoded
-            self._used += size
+    What cannot be written (a full disk) is not kept: it is said once, and only what is there already is read from then
+    on.
+    """
 
-    def reserve(self, size: int) -> bool:
-        """Set bytes aside for a source that keeps its images itself; return whether they fit."""
-        with self._lock:
-            if not self._evict(size):
-                return False
-            self._reserved += size
-            return True
+    def __init__(self, root: Path, identity: str, limit: int) -> None:
+        """Open a cache, and keep others from removing it as long as this object lives.
 
-    def release(self, source: int, reserved: int) -> None:
-        """Forget a source that is gone, its images and the bytes it had reserved, as soon as room is needed.
+        Args:
+            root: A folder of this user's; it holds a folder for each way of decoding.
+            identity: Names the way of decoding; letters and digits.
+            limit: Bytes of all images below the root.
 
-        Takes no lock: the garbage collector may call this in the middle of any other method.
+        Raises:
+            OSError: the root cannot be written.
         """
-        self._released.append((source, reserved))
+        self._root, self._folder, self._limit = root, root / identity, limit
+        self._writes = limit > 0
+        with self._locked():
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            hold = os.open(self._folder, os.O_RDONLY)
+            weakref.finalize(self, os.close, hold)
+            fcntl.flock(hold, fcntl.LOCK_SH)
+            os.utime(self._folder)
+            self._remove(older_s=OLD_S)
 
-    def _drop_released(self) -> None:
-        while self._released:
-            source, reserved = self._released.popleft()
-            for key in [key for key in self._images if key[0] == source]:
-                self._drop(self._images.pop(key))
-            self._reserved -= reserved
+    def get(self, name: str) -> Decoded | None:
+        """Return what is kept under a name, mapped into memory: whoever changes it changes no file."""
+        path = str(self._folder / name)
+        try:
+            stored = torch.from_file(path, shared=False, size=os.stat(path).st_size, dtype=torch.uint8)
+        except (OSError, RuntimeError):  # it is not there, or was removed just now
+            return None
+        height, width = stored[:_HEAD].view(torch.int32).tolist()
+        image, labels = stored[_HEAD : -height * width], stored[-height * width :]
+        return image.view(3, height, width), labels.view(height, width)
 
-    def _evict(self, size: int) -> bool:
-        """Drop images until `size` more bytes fit; return whether they do."""
-        self._drop_released()
-        if size > self.limit - self._reserved:
-            return False
-        while self._used + size > self.limit - self._reserved:
-            _, dropped = self._images.popitem(last=False)
-            self._drop(dropped)
-        return True
+    def put(self, name: str, decoded: Decoded) -> None:
+        """Keep an image under a name that says what it was decoded from, where there is room."""
+        if not self._writes:
+            return
+        path, parts = self._folder / name, [np.array(decoded[1].shape, np.int32), *(part.numpy() for part in decoded)]
+        try:
+            with draft_of(path) as draft:
+                with draft.open("wb") as file:
+                    for part in parts:
+                        file.write(np.ascontiguousarray(part).data)
+                self._count(path, sum(part.nbytes for part in parts))
+        except _NoRoomError:
+            self._writes = False
+        except OSError as error:
+            self._writes = False
+            _say(f"{error.strerror} in {self._folder}: no more images are kept")
 
-    def _drop(self, decoded: Decoded) -> None:
-        self._used -= _bytes(decoded)
+    def _count(self, path: Path, size: int) -> None:
+        """Count the bytes of a file that comes to be, once; what nobody has open makes room for it.
+
+        Raises:
+            _NoRoomError: with it, all files would exceed the limit.
+        """
+        with self._locked():
+            if path.exists():  # another process decoded it meanwhile
+                return
+            if _used(self._root) + size > self._limit:
+                self._remove(older_s=0.0)
+            if _used(self._root) + size > self._limit:
+                raise _NoRoomError
+            file = os.open(self._folder / _USED, os.O_WRONLY | os.O_CREAT, 0o600)
+            try:
+                os.pwrite(file, f"{_counted(self._folder) + size:020d}".encode(), 0)  # one length: never there in part
+            finally:
+                os.close(file)
+
+    def _remove(self, older_s: float) -> None:
+        """Remove the folders that no process holds, and that were opened longer ago than this."""
+        for folder in self._root.iterdir():
+            with suppress(OSError):  # it is held, or no folder
+                if time.time() - folder.stat().st_mtime < older_s:
+                    continue
+                with opened(folder) as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(folder)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keep all others from opening, removing and counting."""
+        file = os.open(self._root, os.O_RDONLY)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(file)
 
 
-@lru_cache(maxsize=1)
-def process_cache() -> ImageCache:
-    """Return the cache of this process.
+@cache
+def node_cache(identity: str) -> NodeCache | None:
+    """Return this process's cache for a way of decoding; none where nothing is to be kept or nothing can be.
 
     Raises:
         ConfigError: S4_CACHE_GIB is not a number of at least 0.
     """
-    return ImageCache(cache_limit())
+    given = given_limit()
+    if given == 0:
+        return None
+    base = Path(os.environ.get(FOLDER_VARIABLE) or tempfile.gettempdir())
+    try:
+        root = _own_folder(base / f"s4-cache-{os.getuid()}")
+        code = hashlib.blake2b(f"{identity} {_code_version()}".encode(), digest_size=16).hexdigest()
+        return NodeCache(root, code, _share_of_free(root) if given is None else given)
+    except OSError as error:
+        _say(f"{error.strerror} in {base}: no images are kept; set {FOLDER_VARIABLE} to another folder")
+        return None
 
 
-def cache_limit() -> int:
-    """Return how many bytes this process may keep: S4_CACHE_GIB, or its share of the memory that is free now.
+def given_limit() -> int | None:
+    """Return the bytes that S4_CACHE_GIB says; none where it is not set.
 
     Raises:
-        ConfigError: S4_CACHE_GIB is not a number of at least 0.
+        ConfigError: it is not a number of at least 0.
     """
     given = os.environ.get(LIMIT_VARIABLE)
     if given is None:
-        ranks = os.environ.get("LOCAL_WORLD_SIZE", "1")
-        return _free_memory() // SHARE_OF_MEMORY // (int(ranks) if ranks.isdigit() and int(ranks) else 1)
+        return None
     try:
         gib = float(given)
     except ValueError:
@@ -124,6 +184,32 @@ def cache_limit() -> int:
     if not 0 <= gib < math.inf:
         raise ConfigError(f"{LIMIT_VARIABLE} must be GiB of at least 0, got {given!r}: set it to a number or unset it")
     return int(gib * 2**30)
+
+
+def _own_folder(folder: Path) -> Path:
+    """Make a folder that only this user can read.
+
+    Raises:
+        OSError: another user could have made it, or can change it.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
+        raise PermissionError(0, f"{folder.name} must be a folder of this user's alone (mode 700)")
+    return folder
+
+
+@lru_cache(maxsize=1)
+def _code_version() -> str:
+    """Return what tells programs that decode otherwise, and boots: a crash loses what a disk had not taken yet."""
+    code = hashlib.blake2b(PIL.__version__.encode(), digest_size=16)
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        code.update(file.read_bytes())
+    return " ".join([code.hexdigest(), *_lines("/proc/sys/kernel/random/boot_id")])
+
+
+def _share_of_free(root: Path) -> int:
+    return min(_free_memory(), shutil.disk_usage(root).free + _used(root)) // SHARE
 
 
 def _free_memory() -> int:
@@ -135,6 +221,14 @@ def _free_memory() -> int:
     return min(limits)
 
 
+def _used(root: Path) -> int:
+    return sum(map(_counted, root.iterdir()))
+
+
+def _counted(folder: Path) -> int:
+    return sum(map(int, _lines(str(folder / _USED))))
+
+
 def _lines(path: str) -> list[str]:
     try:
         return Path(path).read_text(encoding="ascii").splitlines()
@@ -142,5 +236,6 @@ def _lines(path: str) -> list[str]:
         return []
 
 
-def _bytes(decoded: Decoded) -> int:
-    return sum(part.numel() for part in decoded)
+@cache
+def _say(what: str) -> None:
+    log.warning("cache of decoded images: %s", what)

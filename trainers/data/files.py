@@ -1,11 +1,11 @@
-"""Images and masks in files: decoded by threads, checked, and kept in memory as uint8 while it lasts."""
+"""Images and masks in files: decoded by threads, checked, and kept as uint8 for all processes of the node."""
 
 from __future__ import annotations
 
-import itertools
+import hashlib
 import math
+import os
 import threading
-import weakref
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,17 +14,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from torch import Tensor
 
 from trainers.config import IGNORE, Fit
 from trainers.config.base import SMALLEST_VIEW
-from trainers.data.cache import Decoded, ImageCache, process_cache
-from trainers.data.source import Samples, padded_samples, uniform_samples
+from trainers.data.cache import Decoded, NodeCache, node_cache
+from trainers.data.source import Samples, padded_samples
 from trainers.data.threads import in_threads
 from trainers.errors import DataError
 
 _UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises on broken files
-_numbers = itertools.count()
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 ORIENTATION = 0x0112
 """EXIF tag of the orientation in which an image is shown."""
@@ -64,6 +62,14 @@ class Coding(NamedTuple):
     oriented: bool = False
     """Whether images are turned as their EXIF orientation says. Published masks fit the pixels as they are stored."""
 
+    @property
+    def identity(self) -> str:
+        """Text that tells this coding from those that decode otherwise, in all processes."""
+        name = getattr(self.read, "__qualname__", "<")
+        read = repr(self.read) if "<" in name else f"{self.read.__module__}.{name}"  # an instance, or a closure
+        tables = hashlib.blake2b(self.labels.tobytes() + self.allowed.tobytes()).hexdigest()
+        return f"{read} {tables} {self.shape} {self.fit} {self.oriented}"
+
 
 class Tally:
     """Pixels of each mask value, counted by several threads."""
@@ -80,21 +86,14 @@ class Tally:
 
 
 class FileSource:
-    """Some pairs of a data set, each decoded when it is fetched and then kept while the cache has room.
+    """Some pairs of a data set, each decoded when it is fetched and then kept while the cache has room."""
 
-    Images of one size that all fit are kept in one block of memory, which is reserved at the first fetch and taken only
-    as images are written; else each is kept by itself.
-    """
-
-    def __init__(self, coding: Coding, pairs: Sequence[Pair], cache: ImageCache | None = None) -> None:
+    def __init__(self, coding: Coding, pairs: Sequence[Pair], cache: NodeCache | None = None) -> None:
+        """Take pairs and a cache; without one it is that of the process."""
         self._coding = coding
         self._pairs = tuple(pairs)
         self._cache = cache
-        self._lock = threading.Lock()
-        self._number = next(_numbers)
-        self._opened = False
-        self._block: tuple[Tensor, Tensor] | None = None
-        self._decoded = [False] * len(pairs)
+        self._stamps: dict[int, str] = {}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -111,12 +110,8 @@ class FileSource:
             DataError: an image or mask that is decoded now cannot be read or breaks a rule.
             ConfigError: the limit of the cache is not a number.
         """
-        cache = self._open()
-        if self._block is None:
-            least = self._coding.shape if self._coding.fit == "pad" else None
-            return padded_samples(self._one_by_one(cache, indices), least or (0, 0))
-        in_threads(self._write, sorted({index for index in indices if not self._decoded[index]}))
-        return uniform_samples(*self._block, indices)
+        decoded = self._read(indices)
+        return padded_samples([decoded[index] for index in indices], self._coding.shape or (0, 0))
 
     def count_labels(self) -> NDArray[np.int64]:
         """Return how many pixels of all masks, as they are stored, have each label, int64 [256]; no image is read.
@@ -137,42 +132,42 @@ class FileSource:
         """
         in_threads(lambda index: decode(self._coding, self._pairs[index], tally), range(len(self)))
 
-    def _open(self) -> ImageCache:
-        with self._lock:
-            cache = self._cache = process_cache() if self._cache is None else self._cache
-            if not self._opened:
-                shape, reserved = self._coding.shape, 0
-                if (
-                    shape is not None
-                    and self._coding.fit != "pad"
-                    and cache.reserve(4 * len(self) * shape[0] * shape[1])
-                ):
-                    reserved = 4 * len(self) * shape[0] * shape[1]
-                    images = torch.empty(len(self), 3, *shape, dtype=torch.uint8)
-                    self._block = images, torch.empty(len(self), *shape, dtype=torch.uint8)
-                weakref.finalize(self, cache.release, self._number, reserved)
-                self._opened = True
-            return cache
+    def _read(self, indices: Sequence[int]) -> dict[int, Decoded]:
+        """Return what is kept of these images, and decode the others."""
+        cache = node_cache(self._coding.identity) if self._cache is None else self._cache
+        names = {index: "" if cache is None else self._name(index) for index in indices}
 
-    def _write(self, index: int) -> None:
-        assert self._block is not None  # noqa: S101  # only a source with a block writes
-        images, labels = self._block
-        images[index], labels[index] = decode(self._coding, self._pairs[index])
-        self._decoded[index] = True
-
-    def _one_by_one(self, cache: ImageCache, indices: Sequence[int]) -> list[Decoded]:
-        decoded: dict[int, Decoded] = {}
-
-        def read(index: int) -> None:
-            decoded[index] = decode(self._coding, self._pairs[index])
-            cache.put(self._number, index, decoded[index])
-
-        for index in set(indices):
-            kept = cache.get(self._number, index)
+        def look(index: int) -> bool:
+            kept = cache.get(names[index]) if cache is not None and names[index] else None
             if kept is not None:
                 decoded[index] = kept
-        in_threads(read, sorted(set(indices) - decoded.keys()))
-        return [decoded[index] for index in indices]
+            return kept is not None
+
+        def read(index: int) -> None:
+            if look(index):  # another process has decoded it meanwhile
+                return
+            decoded[index] = decode(self._coding, self._pairs[index])
+            if cache is not None and names[index]:
+                cache.put(names[index], decoded[index])
+
+        decoded = dict[int, Decoded]()
+        missing = [index for index in sorted(names) if not look(index)]
+        turn = os.getpid() % max(1, len(missing))  # gangs may want the same images at once: each begins elsewhere
+        in_threads(read, missing[turn:] + missing[:turn])
+        return decoded
+
+    def _name(self, index: int) -> str:
+        """Return what names the files of an image and its mask as they were at the first fetch; "" where one lacks."""
+        if index not in self._stamps:
+            pair = self._pairs[index]
+            paths = [pair.image, pair.mask] if pair.has_mask else [pair.image]
+            try:
+                files = [(str(path.absolute()), path.stat()) for path in paths]
+            except OSError:
+                return ""
+            stamps = [(path, file.st_ino, file.st_size, file.st_mtime_ns, file.st_ctime_ns) for path, file in files]
+            self._stamps[index] = hashlib.blake2b(repr(stamps).encode(), digest_size=16).hexdigest()
+        return self._stamps[index]
 
 
 def decode(coding: Coding, pair: Pair, tally: Tally | None = None) -> Decoded:

@@ -33,6 +33,9 @@ class IndexMasks:
         self._colours: dict[int, tuple[Colour, Path]] = {}
         self._indices: dict[Colour, tuple[int, bytes, Path]] = {}
 
+    def __repr__(self) -> str:
+        return "IndexMasks()"  # the same in all processes
+
     def __call__(self, path: Path) -> Values:
         """Read a mask.
 
@@ -87,6 +90,9 @@ class ColourMasks:
         codes = {red << 16 | green << 8 | blue: label for (red, green, blue), label in labels.items()}
         self._codes = np.array(sorted(codes), np.int32)
         self._labels = np.array([codes[code] for code in sorted(codes)], np.uint8)
+
+    def __repr__(self) -> str:
+        return f"ColourMasks({dict(zip(self._codes.tolist(), self._labels.tolist(), strict=True))})"
 
     def __call__(self, path: Path) -> NDArray[np.uint8]:
         """Read a mask.

@@ -61,6 +61,8 @@ def padded_samples(pairs: Sequence[tuple[Tensor, Tensor]], least: tuple[int, int
     """Return (image uint8 [3, h, w], labels uint8 [h, w]) of any sizes as one batch, `least` pixels high and wide."""
     sizes = torch.tensor([label.shape for _, label in pairs], dtype=torch.int64).reshape(-1, 2)
     height, width = torch.cat([sizes, torch.tensor([least])]).amax(0).tolist()
+    if pairs and bool((sizes == torch.tensor([height, width])).all()):
+        return Samples(torch.stack([image for image, _ in pairs]), torch.stack([label for _, label in pairs]), sizes)
     images = torch.zeros(len(pairs), 3, height, width, dtype=torch.uint8)
     labels = torch.full((len(pairs), height, width), IGNORE, dtype=torch.uint8)
     for row, (image, label) in enumerate(pairs):

@@ -1,13 +1,14 @@
-"""A trained model as a program that needs nothing of this project, by torch.export or TorchScript, checked first."""
+"""A trained model as a program that needs nothing of this project, of torch.export, TorchScript or ONNX, checked."""
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +19,11 @@ from trainers.drafts import draft_of
 from trainers.errors import UsageError, first_line
 from trainers.models.served import Segmenter
 
-Format = Literal["torch", "torchscript"]
+Format = Literal["torch", "torchscript", "onnx"]
 Program = Callable[[Tensor], Tensor]
-SUFFIXES = {"torch": ".pt2", "torchscript": ".pt"}
+SUFFIXES = {"torch": ".pt2", "torchscript": ".pt", "onnx": ".onnx"}
+ONNX = ("onnx", "onnxscript", "onnxruntime")
+"""Packages that make, and run, a program in ONNX."""
 ABOUT = "s4.json"
 """Name of the description within the file: classes, size, config."""
 CLOSE = 1e-3
@@ -66,8 +69,13 @@ def export(segmenter: Segmenter, form: Format, size: tuple[int, int], path: Path
     """Write the model of a CPU for any number of images of one size, once a reloaded copy agrees with it.
 
     Raises:
-        UsageError: torch cannot make such a program of this network, or it computes something else.
+        UsageError: torch cannot make such a program of this network, it computes something else, or a package lacks.
     """
+    lacking = [name for name in ONNX if form == "onnx" and importlib.util.find_spec(name) is None]
+    if lacking:
+        raise UsageError(
+            f"--format onnx must have the package {lacking[0]}, it is not installed: pip install -e '.[onnx]'"
+        )
     program, draws = _Program(segmenter.network.float(), size).eval(), torch.Generator().manual_seed(0)
     # Three images and two: a program that has the number of images built in is found out.
     made_with, images = (torch.rand(count, 3, *size, generator=draws) for count in (3, 2))
@@ -99,14 +107,28 @@ def _content(program: nn.Module, form: Format, images: Tensor, about: str) -> by
         if form == "torchscript":
             traced = torch.jit.trace(program, images, check_trace=False)  # type: ignore[no-untyped-call]
             torch.jit.save(traced, file, _extra_files={ABOUT: about})
+            return file.getvalue()
+        dynamic = ({0: torch.export.Dim("images", min=1, max=1024)},)
+        if form == "onnx":
+            made: Any = torch.onnx.export(
+                program, (images,), dynamo=True, dynamic_shapes=dynamic, verbose=False,
+                input_names=["images"], output_names=["logits"],
+            )  # fmt: skip
+            model = made.model_proto
+            model.metadata_props.add(key=ABOUT, value=about)
+            file.write(model.SerializeToString())
         else:
-            dynamic = ({0: torch.export.Dim("images", min=1, max=1024)},)
             exported = torch.export.export(program, (images,), dynamic_shapes=dynamic)
             torch.export.save(exported, file, extra_files={ABOUT: about})
     return file.getvalue()
 
 
 def _loaded(content: bytes, form: Format) -> Program:
+    if form == "onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+        return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
     file = io.BytesIO(content)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""`s4 export`: a file that torch alone runs gives the masks of the model, or there is none."""
+"""`s4 export`: a file that torch or ONNX Runtime alone runs gives the masks of the model, or there is none."""
 
 import json
 import subprocess
@@ -15,26 +15,37 @@ from trained_runs import TrainedRuns
 from harness.cli.main import run
 from harness.models.find import find_run
 from trainers.models import export as exporting
+from trainers.models.served import Segmenter
+from trainers.overrides import apply_overrides
 from trainers.predict import predict_labels
+from trainers.presets import load_preset
 
 RUN_IT = """
-import sys, numpy as np, torch
+import sys, numpy as np
 form, file, images, out = sys.argv[1:]
 about = {"s4.json": ""}
-if form == "torchscript":
-    model = torch.jit.load(file, _extra_files=about)
+if form == "onnx":
+    import onnxruntime
+    session = onnxruntime.InferenceSession(file)
+    about = session.get_modelmeta().custom_metadata_map
+    (logits,) = session.run(["logits"], {"images": np.load(images)})
 else:
-    model = torch.export.load(file, extra_files=about).module()
-with torch.no_grad():
-    logits = model(torch.from_numpy(np.load(images)))
-np.save(out, logits.numpy())
+    import torch
+    if form == "torchscript":
+        model = torch.jit.load(file, _extra_files=about)
+    else:
+        model = torch.export.load(file, extra_files=about).module()
+    with torch.no_grad():
+        logits = model(torch.from_numpy(np.load(images))).numpy()
+np.save(out, logits)
 assert not {"trainers", "harness"} & sys.modules.keys()
+assert form != "onnx" or "torch" not in sys.modules
 text = about["s4.json"]
 print(text if isinstance(text, str) else text.decode())
 """
 
 
-@pytest.mark.parametrize(("form", "suffix"), [("torch", ".pt2"), ("torchscript", ".pt")])
+@pytest.mark.parametrize(("form", "suffix"), [("torch", ".pt2"), ("torchscript", ".pt"), ("onnx", ".onnx")])
 def test_without_this_project_the_file_gives_the_masks_that_predict_gives(
     form: str, suffix: str, trained: TrainedRuns, tmp_path: Path
 ) -> None:
@@ -78,6 +89,31 @@ def test_what_torch_cannot_make_a_program_of_is_refused_in_one_line(
     assert said.endswith(
         "--format torchscript must be able to hold this network, got no such operator: take another format\n"
     )
+
+
+SMALL_NETWORKS = {
+    "camvid_lite0": {"model.backbone_weights": "none"},
+    "voc_css_92": {"model.encoder": "resnet18", "model.backbone_weights": "none"},
+    "voc_dinov2_s_92": {"model.backbone_weights": "none"},
+}
+
+
+@pytest.mark.parametrize("preset", SMALL_NETWORKS)
+def test_every_kind_of_network_can_be_a_program_in_onnx(preset: str, tmp_path: Path) -> None:
+    config = apply_overrides(load_preset(preset), SMALL_NETWORKS[preset])
+    done = exporting.export(Segmenter(config), "onnx", (70, 84), tmp_path / "model.onnx")
+    assert done.path.stat().st_size > 10**6
+    assert done.different <= done.pixels / 1000
+
+
+def test_without_the_packages_of_onnx_the_command_that_installs_them_is_said(
+    trained: TrainedRuns, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(exporting, "ONNX", ("onnx", "no_such_package"))
+    assert run(["export", "first", "--format", "onnx", "--out", "model.onnx", *trained.options()]) == 2
+    said = capsys.readouterr().err
+    assert said.endswith("the package no_such_package, it is not installed: pip install -e '.[onnx]'\n")
+    assert not Path("model.onnx").exists()
 
 
 @pytest.mark.parametrize("size", ["512", "8x512", "axb"])
