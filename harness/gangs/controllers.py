@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import ray
-from ray.train.v2._internal.constants import get_env_vars_to_propagate
+from ray.train.v2._internal.constants import HEALTH_CHECK_INTERVAL_S_ENV_VAR, get_env_vars_to_propagate
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.scaling_policy.fixed import FixedScalingPolicy
 from ray.train.v2._internal.execution.worker_group import WorkerGroup, state, worker_group
@@ -25,6 +25,8 @@ from harness.connection import ENVIRONMENT, ray_away
 
 MOST_AT_ONCE = 4096
 """Gangs of one search; each has a thread here, which is started when it is needed."""
+LOOK_S = 0.01
+"""Time that a look at a gang may take of the process, on average, so that it stays idle most of the time."""
 
 
 class GangScaling(FixedScalingPolicy):  # type: ignore[misc]  # ray is untyped
@@ -87,11 +89,21 @@ def _run(options: Mapping[str, Any]) -> Result:
     return controller.get_result()
 
 
-def start_controllers() -> Any:
-    """Start the process; where it dies, Ray starts it anew, and the gangs are started anew by their pool."""
+def start_controllers(gangs: int) -> Any:
+    """Start the process; where it dies, Ray starts it anew, and the gangs are started anew by their pool.
+
+    Each controller looks after its workers every half second; those of many gangs, which share a processor, less often.
+    """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor = ray.remote(num_cpus=0, max_concurrency=MOST_AT_ONCE, max_restarts=-1)(Controllers)
-    return actor.options(scheduling_strategy=here).remote(get_env_vars_to_propagate())
+    return actor.options(scheduling_strategy=here).remote(get_env_vars_to_propagate() | look_every(gangs))
+
+
+def look_every(gangs: int) -> dict[str, str]:
+    """Return the setting of how often workers are looked after; {} where the user has set it."""
+    if os.environ.get(HEALTH_CHECK_INTERVAL_S_ENV_VAR) != ENVIRONMENT[HEALTH_CHECK_INTERVAL_S_ENV_VAR]:
+        return {}
+    return {HEALTH_CHECK_INTERVAL_S_ENV_VAR: str(max(0.5, LOOK_S * gangs))}
 
 
 def end_controllers(controllers: Any) -> None:
