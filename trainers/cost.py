@@ -203,7 +203,7 @@ def profile_step(
     profiler.add("optimizer", tree_leaves([list(optimizer.state.values()), [p.grad for p in student.parameters()]]))
     profiler.add("batch", [*prototypes, *batch])
     config, context = with_even_weights(config), StepContext(config.seed, 1)
-    weights = loss_weights(config.loss, 1, config.schedule.steps)
+    weights = loss_weights(config, 1)
     with profiler:
         for part in css_step(
             ProfiledNetwork(student, profiler, "student"),
@@ -292,10 +292,15 @@ class ProfiledNetwork(nn.Module):
         self.profiler = profiler
         self.name = phase
 
-    def forward(self, images: Tensor) -> Any:
+    @property
+    def feature_channels(self) -> Any:
+        """The network's."""
+        return self.network.feature_channels
+
+    def forward(self, *inputs: Any) -> Any:
         """Run the network."""
         with self.profiler.phase(self.name):
-            return self.network(images)
+            return self.network(*inputs)
 
 
 def _on_a_cpu(config: TrainConfig) -> TrainConfig:

@@ -53,7 +53,7 @@ def train(config: TrainConfig, run: Run) -> TrainState:
         while state.step < steps:
             context = StepContext(config.seed, state.step, run.rank, run.world_size, warming_up=state.step < warmup)
             batch = loader.load(state.step)
-            weights = loss_weights(config.loss, state.step, steps)
+            weights = loss_weights(config, state.step)
             for part in step(state.wrapped, state.teaching, state.prototypes, batch, context):
                 loss = part.weighted(weights)
                 # Gradients are averaged over the ranks, losses are parts of a sum.
@@ -82,7 +82,7 @@ def warm_up(config: TrainConfig, run: Run) -> None:
     state = TrainState(config, run)
     context = StepContext(config.seed, 0, run.rank, run.world_size)
     batch = load_batch(splits, config, context, run.device)
-    weights = loss_weights(config.loss, 0, config.schedule.steps)
+    weights = loss_weights(config, 0)
     step = step_of(with_counted_weights(config), run)
     with step_algorithms(config, run.device):
         for part in step(state.wrapped, state.teaching, state.prototypes, batch, context):

@@ -6,7 +6,7 @@ gradients add up.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from trainers.compute import as_configured, forward
 from trainers.config import TrainConfig
+from trainers.config.streams import loss_name
 from trainers.css.contrast import PixelPool, SampleDraws, build_pool, contrastive_loss, draw_samples
 from trainers.css.prototypes import (
     ClassSums,
@@ -37,6 +38,7 @@ from trainers.css.supervision import (
 from trainers.distributed import sum_over_ranks
 from trainers.models.heads import Dense
 from trainers.randomness import generator, seeded
+from trainers.streams import Keep
 from trainers.targets import Batch, StepContext, StudentBatch, make_targets, map_size, valid_labels
 
 
@@ -47,7 +49,7 @@ class StepOutput(NamedTuple):
     """
 
     losses: dict[str, Tensor]
-    """Unweighted scalars: supervised, unsupervised, contrast; the last two only where a loss reads them."""
+    """Unweighted scalars: supervised, of each stream (`loss_name`), contrast; only where a loss reads them."""
     statistics: dict[str, Tensor]
     """Scalars without gradient, the same on every rank; their sum over the parts is that of the global batch."""
     prototypes: Prototypes
@@ -68,12 +70,15 @@ def css_step(
 ) -> Iterator[StepOutput]:
     """Yield the step's losses (Eq. 6 to 9) and the next prototypes (Eq. 2, 3) in `schedule.accumulate` parts.
 
+    L_u is of every stream, L_c of the first one.
+
     Go backward through a part before asking for the next. Parts are to a rank what ranks are to the batch: L_s without
     OHEM, L_u and prototypes of the teacher's representations are divided by sums over the whole batch, so parts add up
     to what one part computes; BatchNorm, the divisor of OHEM and the samples of L_c are a part's own.
 
     Nothing here waits for the device: no `.item()`, no data-dependent shapes. Ranks make two collectives for a step of
-    one part: K x (D + 1) numbers for the prototypes with two divisors, and K counts of hard pixels with two more sums.
+    one part: K x (D + 1) numbers for the prototypes with the divisors of L_s and of each stream, and K counts of hard
+    pixels with two more sums.
     """
     student_batch = make_targets(teacher, prototypes, batch, config, context)
     parts = config.schedule.accumulate
@@ -101,19 +106,19 @@ def _part_output(
         output = _student_output(student, student_batch, config)
     logits = upsample(output.logits, map_size(student_batch.images))
     # A split, whose gradient is put together at once; of slices, each would fill a map of zeros.
-    on_labelled, on_strong = torch.split(logits, [labelled, logits.shape[0] - labelled])
+    on_labelled, *on_views = torch.split(logits, [labelled, *(len(view.images) for view in student_batch.views)])
 
     supervised = _supervised(on_labelled, student_batch.labels, student_batch.class_weights, config)
+    output = _without_later_views(output, student_batch)
     pixels = _contrast_pixels(output, student_batch, prototypes, config) if config.uses_prototypes else None
     reduced = _over_ranks(supervised, pixels, config, context)
     divisor = student_batch.supervised_divisor if reduced.supervised is None else reduced.supervised * parts
     losses = {"supervised": supervised.total / _or_one(divisor)}
     statistics = {"share/labelled": divisor / (student_batch.labels.numel() * parts**2 * context.world_size)}
-    if student_batch.targets is not None:
-        unsupervised = _unsupervised(on_strong, student_batch.targets, config)
-        losses["unsupervised"] = unsupervised.total / _or_one(student_batch.unsupervised_divisor)
-        all_pixels = student_batch.targets.confidence.numel() * parts**2 * context.world_size
-        statistics["share/unsupervised"] = student_batch.unsupervised_divisor / all_pixels
+    for stream, view, predicted in zip(config.active_streams, student_batch.views, on_views, strict=True):
+        losses[loss_name(stream)] = _unsupervised(predicted, view.targets, config).total / _or_one(view.divisor)
+        all_pixels = view.targets.confidence.numel() * parts**2 * context.world_size
+        statistics[f"share/{loss_name(stream)}"] = view.divisor / all_pixels
 
     after = prototypes
     if pixels is not None and reduced.hard is not None and reduced.valid is not None:
@@ -131,13 +136,32 @@ def _part_output(
 
 
 def _student_output(student: nn.Module, student_batch: StudentBatch, config: TrainConfig) -> Dense:
-    """Return the student's output for the labelled and the strongly augmented images, [N + U, ...]."""
-    if student_batch.strong is None:
-        return forward(student, student_batch.images, config)
-    if config.schedule.joint_forward:
-        return forward(student, torch.cat([student_batch.images, student_batch.strong]), config)
-    labelled, strong = (forward(student, images, config) for images in (student_batch.images, student_batch.strong))
-    return Dense(*(torch.cat(both) for both in zip(labelled, strong, strict=True)))
+    """Return the student's output for the labelled images and the views of each stream, [N + U + ..., ...]."""
+    labelled, views = (student_batch.images, None), [(view.images, view.keep) for view in student_batch.views]
+    if not views or config.schedule.joint_forward:
+        return _forward_together(student, [labelled, *views], config)
+    apart = (_forward_together(student, seen, config) for seen in ([labelled], views))
+    return Dense(*(torch.cat(both) for both in zip(*apart, strict=True)))
+
+
+def _forward_together(student: nn.Module, seen: Sequence[tuple[Tensor, Keep | None]], config: TrainConfig) -> Dense:
+    """Return the student's output for images in one batch, each group of them with what it keeps of the features."""
+    if len(seen) == 1:
+        return forward(student, seen[0][0], config, seen[0][1])
+    some = next((keep for _, keep in seen if keep is not None), ())
+    joined = tuple(
+        torch.cat([level.new_ones(len(images), level.shape[1]) if keep is None else keep[at] for images, keep in seen])
+        for at, level in enumerate(some)
+    )
+    return forward(student, torch.cat([images for images, _ in seen]), config, joined or None)
+
+
+def _without_later_views(output: Dense, student_batch: StudentBatch) -> Dense:
+    """Return the output for the labelled images and the first stream, which the contrastive loss reads."""
+    if len(student_batch.views) < 2:
+        return output
+    count = len(student_batch.images) + len(student_batch.views[0].images)
+    return Dense(*(maps[:count] for maps in output))
 
 
 def _skipped_blocks(
@@ -176,8 +200,8 @@ class _Reduced(NamedTuple):
 def _contrast_pixels(
     output: Dense, student_batch: StudentBatch, prototypes: Prototypes, config: TrainConfig
 ) -> _Pixels:
-    assert student_batch.targets is not None  # noqa: S101 - prototypes are used with unlabelled images only
-    valid = valid_labels(student_batch.labels, student_batch.targets, config, map_size(output.representations))
+    targets = student_batch.views[0].targets  # prototypes are used with unlabelled images only
+    valid = valid_labels(student_batch.labels, targets, config, map_size(output.representations))
     pool = build_pool(valid, _hard_pixels(output, valid, prototypes, config), config.num_classes)
     from_teacher = config.ema.prototype_source == "teacher"
     return _Pixels(valid, pool, None if from_teacher else class_sums(output.representations, valid, config.num_classes))

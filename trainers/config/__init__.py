@@ -35,6 +35,7 @@ from trainers.config.method import (
     similarity_bound,
 )
 from trainers.config.model import ModelConfig
+from trainers.config.streams import StreamConfig, StreamsConfig
 from trainers.config.training import (
     ComputeConfig,
     EvaluationConfig,
@@ -68,6 +69,8 @@ __all__ = [
     "PhotometricConfig",
     "PublishedData",
     "ScheduleConfig",
+    "StreamConfig",
+    "StreamsConfig",
     "StrongAugmentConfig",
     "ThresholdsConfig",
     "TrainConfig",

@@ -62,7 +62,7 @@ def batch_of(config: TrainConfig) -> Batch:
 
 def take_step(state: TrainState, batch: Batch) -> None:
     """As the loop does."""
-    weights = loss_weights(state.config.loss, state.step, state.config.schedule.steps)
+    weights = loss_weights(state.config, state.step)
     for part in css_step(
         state.wrapped, state.teacher, state.prototypes, batch, state.config, StepContext(0, state.step)
     ):

@@ -117,7 +117,12 @@ def test_a_step_and_its_gradients_never_wait_for_the_device(overrides: Mapping[s
             held = {
                 name: mode.from_tensor(value) for name, value in (*module.named_parameters(), *module.named_buffers())
             }
-            return held, lambda images: functional_call(module, held, images)
+
+            def call(*inputs: Any) -> Any:
+                return functional_call(module, held, inputs)
+
+            call.feature_channels = module.feature_channels  # type: ignore[attr-defined]
+            return held, call
 
         held, student = on_fakes(state.student)
         _, teacher = on_fakes(state.teacher)
