@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -137,7 +137,7 @@ def draw_views(
 ) -> tuple[StreamDraws, ...]:
     """Draw what the streams of a step need; of the network, only the widths of its features are read."""
     perturbed = any(stream.features != "none" for stream in config.active_streams.values())
-    channels = network.feature_channels if perturbed else ()
+    channels: Any = network.feature_channels if perturbed else ()
     return draw_streams(unlabelled, channels, config, *context[:4])
 
 

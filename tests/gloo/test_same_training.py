@@ -60,6 +60,7 @@ def alone() -> dict[str, Trained]:
 def worlds(request: pytest.FixtureRequest, processes: Processes, alone: dict[str, Trained]) -> Worlds:
     ranks, case = request.param.split(" ranks: ")
     overrides = SHARED | CASES[case]
+    overrides["loss.lambda_c"] = min(overrides["loss.lambda_c"], 1e-9)
     if case not in alone:
         alone[case] = trained(overrides)
     return Worlds(alone[case], Ranks(int(ranks), processes).call(trained, overrides))

@@ -87,7 +87,10 @@ def labelled_augment(
         sizes: As in `weak_augment`.
     """
     draws, total = generator(seed, "augment.weak.labelled", step), len(maps[IMAGE]) * world_size
-    drawn = tuple(draw(config, total, draws) for draw in (draw_geometry, draw_jitter, draw_blur, draw_grey))
+    drawn = (
+        draw_geometry(config, total, draws), draw_jitter(config, total, draws), draw_blur(config, total, draws),
+        draw_grey(config, total, draws),
+    )  # fmt: skip
     geometry, jitter, blur, grey = _share(drawn, maps, rank)
     return _recolour(_move(maps, config, geometry, crop or _size(maps), sizes), config, jitter, blur, grey)
 

@@ -16,7 +16,7 @@ class StreamConfig(Frozen):
     weight: Annotated[float, Field(ge=0)] = 1.0
     """Of its loss in L_u; 0: there is no such stream. The first one is always there, for L_c reads it."""
     view: Literal["strong", "weak"] = "strong"
-    """The weakly augmented image as the teacher sees it, or after strong augmentation with draws of the stream's own."""
+    """The image as the teacher sees it, or after strong augmentation with draws of this stream's own."""
     strong: StrongAugmentConfig | None = None
     """Strong augmentation of this stream alone; none: `augment.strong`, with other draws. For `strong` only."""
     features: Literal["none", "dropout", "complementary"] = "none"

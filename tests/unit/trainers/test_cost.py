@@ -14,6 +14,7 @@ from trainers.config import TrainConfig
 from trainers.cost import StepProfile, StepProfiler, profile_step, step_cost
 from trainers.errors import ConfigError
 from trainers.local_run import LocalRun
+from trainers.methods import METHODS
 from trainers.schedules import loss_weights
 from trainers.state import TrainState
 from trainers.step import css_step
@@ -42,6 +43,8 @@ VARIANTS: list[dict[str, Any]] = [
     {**LIGHT},
     {**LIGHT, "model.freeze": "all", "optimizer.kind": "adamw"},
     {**DPT},
+    {**METHODS["unimatch"]},
+    {**DPT, **METHODS["unimatch_v2"]},
     {**DPT, "model.checkpointing": True, "model.drop_path": 0.3, "compute.precision": "bfloat16"},
 ]
 
@@ -91,6 +94,13 @@ def test_the_operations_of_a_step_counted_on_fakes_are_those_of_a_real_step(over
     with FlopCounterMode(display=False) as counter:
         take_step(state, batch)
     assert cost_of(config).flops.total == counter.get_total_flops()
+
+
+def test_each_stream_is_a_forward_of_the_students_and_none_of_the_teachers() -> None:
+    one, two, three = (cost_of(tiny_config(METHODS[name])).flops for name in ("fixmatch", "unimatch_v2", "unimatch"))
+    assert one.teacher == two.teacher == three.teacher
+    # Of four images each: labelled and one, two or three views.
+    assert [flops.student / one.teacher for flops in (one, two, three)] == [2, 3, 4]
 
 
 def test_attention_counts_its_matrix_products() -> None:
