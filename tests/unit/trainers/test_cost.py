@@ -60,7 +60,9 @@ def batch_of(config: TrainConfig) -> Batch:
         return torch.rand(4, 3, *size, generator=draws).contiguous(memory_format=torch.channels_last)
 
     labels = torch.randint(0, config.num_classes, (4, *size), generator=draws)
-    return Batch(images(), labels, images() if config.uses_unlabelled else None)
+    if not config.uses_unlabelled:
+        return Batch(images(), labels, None)
+    return Batch(images(), labels, images(), torch.ones(4, *size, dtype=torch.bool))
 
 
 def take_step(state: TrainState, batch: Batch) -> None:
