@@ -89,6 +89,7 @@ METHODS: dict[str, Mapping[str, Setting]] = {
         "evaluation.network": "student",
     },
     "unimatch_v2": {**_OF_FIXMATCH, **_COMPLEMENTARY_VIEWS},
+    "pixcon": {**_OF_FIXMATCH, **_COMPLEMENTARY_VIEWS, "bank.weight": 0.1},
     "unimatch_css": {
         **_COMPLEMENTARY_VIEWS,
         "css.label_strategy": "mix",
@@ -128,6 +129,11 @@ Others, of which the numbers that a preset has are published for their own data 
 - `unimatch_v2`: UniMatch V2 (Yang et al., TPAMI 2025, arXiv 2410.10777; its `unimatch_v2.py`):
   L = (L_s + (L_1 + L_2) / 2) / 2 of two strong views that get complementary channels. Half of the images keep all
   channels: of all ranks' images here, of each GPU's there.
+- `pixcon`: PixCon (arXiv 2607.03068 and its code): UniMatch V2 and 0.1 times InfoNCE of labelled pixels, which the
+  student gives their label, against a bank of such pixels. Different here: the projection head is the representation
+  head, with one 3x3 convolution; which pixels of a class go in is drawn without an order even where they are few;
+  several GPUs share a bank. The published code draws which channels to keep once a batch, for every image alike, behind
+  its decoder; here they are those of UniMatch V2.
 - `unimatch_css`: nobody's: the two views of UniMatch V2 with CSS (mix)'s labels, prototypes and contrastive loss;
   L = L_s + (L_1 + L_2) / 2 + lambda_c L_c, the weights of Eq. 6.
 """

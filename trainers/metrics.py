@@ -29,6 +29,8 @@ def metric_names(configs: Iterable[TrainConfig]) -> list[str]:
         names += ["other/miou", *_by_class("other/iou", classes)]
     for stream in dict.fromkeys(name for config in configs for name in config.active_streams):
         names += [f"train/{kind}/{loss_name(stream)}" for kind in ("loss", "share")]
+    if any(config.bank.weight > 0 for config in configs):
+        names += ["train/loss/bank"]
     if contrast:
         names += ["train/loss/contrast"]
     if prototypes:

@@ -32,7 +32,9 @@ def loss_weights(config: TrainConfig, step: int) -> dict[str, float]:
     loss, streams = config.loss, config.active_streams
     ramp = math.exp(-5.0 * (step / config.schedule.steps) ** 2) if loss.lambda_c_ramp == "exp" else 1.0
     of_streams = {loss_name(name): loss.lambda_u * stream.weight for name, stream in streams.items()}
-    return {"supervised": loss.lambda_s, **of_streams, "contrast": loss.lambda_c * ramp}
+    return {
+        "supervised": loss.lambda_s, **of_streams, "contrast": loss.lambda_c * ramp, "bank": config.bank.weight
+    }  # fmt: skip
 
 
 def teacher_momentum(config: EmaConfig, step: int) -> float:

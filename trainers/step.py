@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from trainers.compute import as_configured, forward
 from trainers.config import TrainConfig
 from trainers.config.streams import loss_name
+from trainers.css.bank import Bank, BankDraws, admitted, bank_loss, choose, draw_bank, empty_bank, put
 from trainers.css.contrast import PixelPool, SampleDraws, build_pool, contrastive_loss, draw_samples
 from trainers.css.prototypes import (
     ClassSums,
@@ -27,7 +28,7 @@ from trainers.css.prototypes import (
     similarity_probs,
     update_prototypes,
 )
-from trainers.css.pseudo_labels import Targets, upsample
+from trainers.css.pseudo_labels import Targets, downsample_labels, upsample
 from trainers.css.supervision import (
     LossSum,
     confident_pixel_loss,
@@ -36,7 +37,7 @@ from trainers.css.supervision import (
     supervised_loss,
 )
 from trainers.distributed import sum_over_ranks
-from trainers.models.heads import Dense
+from trainers.models.heads import FINEST, Dense
 from trainers.randomness import generator, seeded
 from trainers.streams import Keep
 from trainers.targets import Batch, StepContext, StudentBatch, make_targets, map_size, valid_labels
@@ -49,11 +50,13 @@ class StepOutput(NamedTuple):
     """
 
     losses: dict[str, Tensor]
-    """Unweighted scalars: supervised, of each stream (`loss_name`), contrast; only where a loss reads them."""
+    """Unweighted scalars: supervised, of each stream (`loss_name`), contrast, bank; those that the config has."""
     statistics: dict[str, Tensor]
     """Scalars without gradient, the same on every rank; their sum over the parts is that of the global batch."""
     prototypes: Prototypes
     """After this step, as far as its parts were seen."""
+    bank: Bank | None = None
+    """Likewise; none where no loss reads it."""
 
     def weighted(self, weights: Mapping[str, float]) -> Tensor:
         """Return the sum of the losses, each times its weight (Eq. 6)."""
@@ -67,40 +70,50 @@ def css_step(
     batch: Batch,
     config: TrainConfig,
     context: StepContext,
+    bank: Bank | None = None,
 ) -> Iterator[StepOutput]:
     """Yield the step's losses (Eq. 6 to 9) and the next prototypes (Eq. 2, 3) in `schedule.accumulate` parts.
 
-    L_u is of every stream, L_c of the first one.
+    L_u is of every stream, L_c of the first one. Without a bank, that of a config with one is empty.
 
     Go backward through a part before asking for the next. Parts are to a rank what ranks are to the batch: L_s without
     OHEM, L_u and prototypes of the teacher's representations are divided by sums over the whole batch, so parts add up
-    to what one part computes; BatchNorm, the divisor of OHEM and the samples of L_c are a part's own.
+    to what one part computes; BatchNorm, the divisor of OHEM and the samples of L_c and of the bank are a part's own.
 
     Nothing here waits for the device: no `.item()`, no data-dependent shapes. Ranks make two collectives for a step of
     one part: K x (D + 1) numbers for the prototypes with the divisors of L_s and of each stream, and K counts of hard
-    pixels with two more sums.
+    pixels with two more sums; a bank takes a third.
     """
     student_batch = make_targets(teacher, prototypes, batch, config, context)
     parts = config.schedule.accumulate
-    sums = student_batch.sums
+    carried = _Carried(student_batch.sums, empty_bank(config, batch.images.device) if bank is None else bank)
     for index in range(parts):
         with _gradients_stay_local(student, index < parts - 1):
-            part, sums = _part_output(
-                student, student_batch.part(index, parts), prototypes, sums, config, context, index
+            part, carried = _part_output(
+                student, student_batch.part(index, parts), prototypes, carried, config, context, index
             )
             yield part
+
+
+class _Carried(NamedTuple):
+    """What goes from part to part."""
+
+    sums: ClassSums | None
+    """Over ranks and parts so far, of which prototypes are made."""
+    bank: Bank | None
 
 
 def _part_output(
     student: nn.Module,
     student_batch: StudentBatch,
     prototypes: Prototypes,
-    sums: ClassSums | None,
+    carried: _Carried,
     config: TrainConfig,
     context: StepContext,
     index: int,
-) -> tuple[StepOutput, ClassSums | None]:
-    """Return the output of one part, and the sums over ranks and parts so far that prototypes are made of."""
+) -> tuple[StepOutput, _Carried]:
+    """Return the output of one part, and what goes on to the next."""
+    sums, bank = carried
     labelled, parts = student_batch.images.shape[0], config.schedule.accumulate
     with _skipped_blocks(student_batch.images, config, context, index):
         output = _student_output(student, student_batch, config)
@@ -132,7 +145,9 @@ def _part_output(
     else:
         # The representation head has no loss; a graph of weight zero keeps its gradients defined on every rank.
         losses["supervised"] = losses["supervised"] + output.representations.sum() * 0.0
-    return StepOutput(losses, statistics, after), sums
+    if bank is not None:
+        losses["bank"], bank = _bank(output, student_batch.labels, bank, config, context, index)
+    return StepOutput(losses, statistics, after, bank), _Carried(sums, bank)
 
 
 def _student_output(student: nn.Module, student_batch: StudentBatch, config: TrainConfig) -> Dense:
@@ -258,14 +273,35 @@ def _contrast(
 ) -> Tensor:
     """Return this rank's and part's share of L_c: anchors and negatives are its own pixels."""
     parts = config.schedule.accumulate
-    drawn = context.draws
-    draws = drawn.contrast if drawn else draw_contrast(config, context, output.representations.device, index)
+    drawn = context.draws and context.draws.contrast
+    draws = drawn or draw_contrast(config, context, output.representations.device, index)
     per_class = contrastive_loss(
         output.representations, pool, prototypes, hard, config.loss, draws, context.world_size * parts
     )
     # Only classes that have hard pixels count; the published code divides by all classes present.
     classes = ((hard > 0) & prototypes.seen).sum().clamp(min=1)
     return per_class.sum() / (classes * parts)
+
+
+def _bank(
+    output: Dense, labels: Tensor, bank: Bank, config: TrainConfig, context: StepContext, index: int
+) -> tuple[Tensor, Bank]:
+    """Return this rank's and part's share of the bank's loss on the labelled images, and the bank with their pixels."""
+    logits, representations = (maps[: len(labels)] for maps in output)
+    size, world_size = map_size(representations), context.world_size
+    classes = admitted(logits, downsample_labels(labels, size), config)
+    drawn = context.draws and context.draws.bank
+    draws = drawn or draw_for_bank(labels, config, context, index)
+    chosen = choose(representations, classes, draws, config, context.rank, world_size)
+    return bank_loss(chosen, bank, draws, config.bank) / config.schedule.accumulate, put(bank, chosen)
+
+
+def draw_for_bank(labels: Tensor, config: TrainConfig, context: StepContext, index: int = 0) -> BankDraws:
+    """Draw which of the pixels of a part, of which only the size and the device are read, go into the bank."""
+    height, width = map_size(labels)
+    size = -(-height // FINEST), -(-width // FINEST)
+    draws = generator(context.seed, "bank", context.step, index)
+    return draw_bank(labels, size, config, draws, context.rank, context.world_size)
 
 
 def draw_contrast(config: TrainConfig, context: StepContext, device: torch.device, index: int = 0) -> SampleDraws:

@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_map_only
 from trainers.augment.pipeline import StrongDraws, apply_strong
 from trainers.compute import as_configured, forward
 from trainers.config import IGNORE, StrongAugmentConfig, TrainConfig
+from trainers.css.bank import BankDraws
 from trainers.css.contrast import SampleDraws
 from trainers.css.prototypes import ClassSums, Prototypes, class_sums
 from trainers.css.pseudo_labels import Targets, collaborate, downsample_labels, logit_targets, pseudo_labels
@@ -38,7 +39,8 @@ class StepDraws(NamedTuple):
     """Random numbers of a step, on the device."""
 
     streams: tuple[StreamDraws, ...]
-    contrast: SampleDraws
+    contrast: SampleDraws | None
+    bank: BankDraws | None
 
 
 class StepContext(NamedTuple):

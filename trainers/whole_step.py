@@ -17,9 +17,10 @@ from torch.utils._pytree import tree_map_only
 
 from trainers.compute import compiled, in_precision
 from trainers.config import StreamsConfig, StrongAugmentConfig, TrainConfig
+from trainers.css.bank import Bank
 from trainers.css.prototypes import Prototypes
 from trainers.run import Run
-from trainers.step import StepOutput, css_step, draw_contrast
+from trainers.step import StepOutput, css_step, draw_contrast, draw_for_bank
 from trainers.targets import Batch, StepContext, StepDraws, draw_views
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -29,7 +30,13 @@ class Step(Protocol):
     """`css_step` of one config."""
 
     def __call__(
-        self, student: nn.Module, teacher: nn.Module, prototypes: Prototypes, batch: Batch, context: StepContext
+        self,
+        student: nn.Module,
+        teacher: nn.Module,
+        prototypes: Prototypes,
+        batch: Batch,
+        context: StepContext,
+        bank: Bank | None,
     ) -> Iterator[StepOutput]:
         """Yield the outputs of the parts."""
         ...
@@ -38,18 +45,23 @@ class Step(Protocol):
 def step_of(config: TrainConfig, run: Run) -> Step:
     """Return the step of a training, which is one graph if `compute.graph` is set; see `check_batches`."""
     if not config.compute.graph:
-        return lambda student, teacher, prototypes, batch, context: css_step(
-            student, teacher, prototypes, batch, config, context
+        return lambda student, teacher, prototypes, batch, context, bank: css_step(
+            student, teacher, prototypes, batch, config, context, bank
         )
     inputs = as_inputs(config, run.device)
 
     def take(
-        student: nn.Module, teacher: nn.Module, prototypes: Prototypes, batch: Batch, context: StepContext
+        student: nn.Module,
+        teacher: nn.Module,
+        prototypes: Prototypes,
+        batch: Batch,
+        context: StepContext,
+        bank: Bank | None,
     ) -> Iterator[StepOutput]:
         place = StepContext(0, 0, warming_up=context.warming_up, draws=_draw(teacher, batch, config, context))
         torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         with in_precision(config, run.device):
-            output = _graph()(student, teacher, prototypes, batch, inputs, place)
+            output = _graph()(student, teacher, prototypes, batch, inputs, place, bank)
         yield tree_map_only(Tensor, Tensor.clone, output)  # a replay writes where the one before it did
 
     return take
@@ -84,6 +96,7 @@ def as_inputs(config: TrainConfig, device: torch.device) -> TrainConfig:
             lambda_u=float(loss.lambda_u > 0),
             lambda_c=float(loss.lambda_c > 0),
         ),
+        bank=_with(config.bank, weight=float(config.bank.weight > 0), **numbers(temperature=config.bank.temperature)),
         ema=_with(config.ema, **numbers(prototype_momentum=config.ema.prototype_momentum)),
     )
 
@@ -109,12 +122,12 @@ def _with(model: Model, **values: Any) -> Model:
     return model.model_copy(update=values)
 
 
-def _draw(teacher: nn.Module, batch: Batch, config: TrainConfig, context: StepContext) -> StepDraws | None:
+def _draw(teacher: nn.Module, batch: Batch, config: TrainConfig, context: StepContext) -> StepDraws:
+    bank = draw_for_bank(batch.labels, config, context) if config.bank.weight > 0 else None
     if batch.unlabelled is None:
-        return None
-    return StepDraws(
-        draw_views(teacher, batch.unlabelled, config, context), draw_contrast(config, context, batch.images.device)
-    )
+        return StepDraws((), None, bank)
+    streams = draw_views(teacher, batch.unlabelled, config, context)
+    return StepDraws(streams, draw_contrast(config, context, batch.images.device), bank)
 
 
 @cache

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from trainers.config.bank import BankConfig
 from trainers.config.base import SMALLEST_VIEW, Frozen, Momentum, Positive, added, hashed
 from trainers.config.data import AnyData, DigitsData
 from trainers.config.method import (
@@ -127,6 +128,7 @@ class TrainConfig(Frozen):
     css: CssConfig = CssConfig()
     thresholds: ThresholdsConfig = ThresholdsConfig()
     loss: LossConfig = LossConfig()
+    bank: BankConfig = added(BankConfig())
     ema: EmaConfig = EmaConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()

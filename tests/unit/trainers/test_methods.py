@@ -29,6 +29,7 @@ LOSSES = {
     "fixmatch": {"supervised", "unsupervised"},
     "unimatch": {"supervised", "unsupervised", "unsupervised_second", "unsupervised_third"},
     "unimatch_v2": {"supervised", "unsupervised", "unsupervised_second"},
+    "pixcon": {"supervised", "unsupervised", "unsupervised_second", "bank"},
     "unimatch_css": {"supervised", "unsupervised", "unsupervised_second", "contrast"},
 }
 
