@@ -45,6 +45,7 @@ VARIANTS: list[dict[str, Any]] = [
     {**DPT},
     {**METHODS["unimatch"]},
     {**DPT, **METHODS["unimatch_v2"]},
+    {**METHODS["pixcon"]},
     {**DPT, "model.checkpointing": True, "model.drop_path": 0.3, "compute.precision": "bfloat16"},
 ]
 

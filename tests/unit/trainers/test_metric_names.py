@@ -26,6 +26,7 @@ CONFIGS = [
     {"evaluation.quality_images": 0},
     METHODS["unimatch"],
     METHODS["unimatch_css"],
+    METHODS["pixcon"],
     {"loss.supervised": "ohem", "ema.prototype_source": "student", "schedule.accumulate": 2},
 ]
 

@@ -103,6 +103,10 @@ PUBLISHED: dict[str, tuple[Any, str]] = {
 """Values of `voc_css_92`, and their sources. The YAML files of the code are its `config/*_config_baseline.yaml`."""
 
 OURS: dict[str, str] = {
+    **{
+        f"bank.{path}": "there is none"
+        for path in ("weight", "pixels", "size", "anchors", "anchors_in_all", "temperature")
+    },
     "augment.labelled.grey": "no image loses its colours",
     "augment.strong.grey": "no image loses its colours",
     "loss.lambda_s": "L_s has no weight in Eq. 6",

@@ -98,6 +98,7 @@ VARIANTS = [
     {"model.arch": "light", "model.encoder": "mobilenetv3_small_050", "model.head_width": 16},
     {"model.arch": "light", "model.encoder": "convnext_atto", "model.head_width": 16, "model.freeze": "all"},
     *METHODS.values(),
+    {"bank.weight": 0.1, "bank.pixels": "labelled", "schedule.accumulate": 2},
 ]
 
 
