@@ -99,6 +99,13 @@ def test_the_operations_of_a_step_counted_on_fakes_are_those_of_a_real_step(over
     assert cost_of(config).flops.total == counter.get_total_flops()
 
 
+def test_each_of_several_ranks_offers_pixels_to_a_bank() -> None:
+    supervised = METHODS["supervised"]
+    config = tiny_config({**supervised, "bank.weight": 0.1, "bank.anchors": 5})
+    without, offered = (step_cost(each, 2).traffic.prototypes for each in (tiny_config(supervised), config))
+    assert (without, offered) == (0, 4 * 2 * 11 * 5 * (16 + 1))
+
+
 def test_each_stream_is_a_forward_of_the_students_and_none_of_the_teachers() -> None:
     one, two, three = (cost_of(tiny_config(METHODS[name])).flops for name in ("fixmatch", "unimatch_v2", "unimatch"))
     assert one.teacher == two.teacher == three.teacher
