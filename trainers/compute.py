@@ -30,11 +30,14 @@ GRAPHS = 1024
 """Graphs a function, of the shapes and settings that trials have; beyond it torch runs the function without one."""
 
 
-def forward(model: nn.Module, images: Tensor, config: TrainConfig) -> Dense:
-    """Return a network's output for images [N, 3, H, W] in [0, 1]: float32, whatever precision it computes in."""
+def forward(model: nn.Module, images: Tensor, config: TrainConfig, keep: tuple[Tensor, ...] | None = None) -> Dense:
+    """Return a network's output for images [N, 3, H, W] in [0, 1]: float32, whatever precision it computes in.
+
+    `keep` is what the channels between encoder and decoder are multiplied by (`Network.forward`).
+    """
     reduced = config.compute.precision == "bfloat16"
     with in_precision(config, images.device), torch.autocast(images.device.type, torch.bfloat16, enabled=reduced):
-        dense: Dense = model(images)
+        dense: Dense = model(images) if keep is None else model(images, keep)
     return dense
 
 

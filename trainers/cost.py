@@ -26,6 +26,7 @@ from torch.utils.flop_counter import conv_flop_count, flop_registry
 
 from trainers.class_weights import with_even_weights
 from trainers.config import TrainConfig
+from trainers.css.bank import empty_bank
 from trainers.css.prototypes import Prototypes
 from trainers.distributed import moving_buffers
 from trainers.loader import check_batches
@@ -124,7 +125,7 @@ class Traffic(NamedTuple):
 
     gradients: int
     prototypes: int
-    """K x (D + 1) sums and counts."""
+    """K x (D + 1) sums and counts; and, of a bank, what each rank offers to it."""
     statistics: int
     """BatchNorm's, which are averaged over the ranks."""
 
@@ -182,7 +183,7 @@ def step_cost(config: TrainConfig, workers: int = 1) -> StepCost:
         _parameters(student),
         Flops(**flops, rest=sum(profile.flops.values()) - sum(flops.values())),
         Memory(**named, activations=activations, rest=rest),
-        _traffic(student, config),
+        _traffic(student, config, workers),
     )
 
 
@@ -203,7 +204,9 @@ def profile_step(
     profiler.add("optimizer", tree_leaves([list(optimizer.state.values()), [p.grad for p in student.parameters()]]))
     profiler.add("batch", [*prototypes, *batch])
     config, context = with_even_weights(config), StepContext(config.seed, 1)
-    weights = loss_weights(config.loss, 1, config.schedule.steps)
+    bank = empty_bank(config, batch.images.device)
+    profiler.add("bank", bank or ())
+    weights = loss_weights(config, 1)
     with profiler:
         for part in css_step(
             ProfiledNetwork(student, profiler, "student"),
@@ -212,6 +215,7 @@ def profile_step(
             batch,
             config,
             context,
+            bank,
         ):
             loss = part.weighted(weights)
             with profiler.phase("backward"):
@@ -292,10 +296,15 @@ class ProfiledNetwork(nn.Module):
         self.profiler = profiler
         self.name = phase
 
-    def forward(self, images: Tensor) -> Any:
+    @property
+    def feature_channels(self) -> Any:
+        """The network's."""
+        return self.network.feature_channels
+
+    def forward(self, *inputs: Any) -> Any:
         """Run the network."""
         with self.profiler.phase(self.name):
-            return self.network(images)
+            return self.network(*inputs)
 
 
 def _on_a_cpu(config: TrainConfig) -> TrainConfig:
@@ -365,8 +374,11 @@ def _learned(network: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in network.parameters() if parameter.requires_grad]
 
 
-def _traffic(network: nn.Module, config: TrainConfig) -> Traffic:
+def _traffic(network: nn.Module, config: TrainConfig, workers: int) -> Traffic:
     gradients = sum(parameter.numel() for parameter in _learned(network))
-    prototypes = config.num_classes * (config.model.representation_dim + 1) if config.uses_prototypes else 0
+    of_pixel = config.model.representation_dim + 1
+    prototypes = config.num_classes * of_pixel if config.uses_prototypes else 0
+    if config.bank.weight > 0:
+        prototypes += workers * config.num_classes * config.bank.anchors * of_pixel
     statistics = sum(buffer.numel() for buffer in moving_buffers(network))
     return Traffic(FLOAT_BYTES * gradients, FLOAT_BYTES * prototypes, FLOAT_BYTES * statistics)

@@ -53,13 +53,13 @@ def train(config: TrainConfig, run: Run) -> TrainState:
         while state.step < steps:
             context = StepContext(config.seed, state.step, run.rank, run.world_size, warming_up=state.step < warmup)
             batch = loader.load(state.step)
-            weights = loss_weights(config.loss, state.step, steps)
-            for part in step(state.wrapped, state.teaching, state.prototypes, batch, context):
+            weights = loss_weights(config, state.step)
+            for part in step(state.wrapped, state.teaching, state.prototypes, batch, context, state.bank):
                 loss = part.weighted(weights)
                 # Gradients are averaged over the ranks, losses are parts of a sum.
                 state.accumulate(loss * run.world_size)
                 meter.add(loss, part)
-            state.advance(part.prototypes)
+            state.advance(part.prototypes, part.bank)
             meter.count_step()
             if state.step % config.schedule.evaluate_every == 0 or state.step == steps:
                 metrics = meter.read(state) | evaluate_state(state, splits, config, run)
@@ -82,12 +82,12 @@ def warm_up(config: TrainConfig, run: Run) -> None:
     state = TrainState(config, run)
     context = StepContext(config.seed, 0, run.rank, run.world_size)
     batch = load_batch(splits, config, context, run.device)
-    weights = loss_weights(config.loss, 0, config.schedule.steps)
+    weights = loss_weights(config, 0)
     step = step_of(with_counted_weights(config), run)
     with step_algorithms(config, run.device):
-        for part in step(state.wrapped, state.teaching, state.prototypes, batch, context):
+        for part in step(state.wrapped, state.teaching, state.prototypes, batch, context, state.bank):
             state.accumulate(part.weighted(weights))
-    state.advance(part.prototypes)
+    state.advance(part.prototypes, part.bank)
 
 
 class Meter:

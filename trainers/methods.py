@@ -1,7 +1,8 @@
-"""Methods, each as settings of the same step: those of the paper's Table 1, and CSS (mix) as its code was released.
+"""Methods, each as settings of the same step: those of the paper's Table 1, CSS (mix) as its code was released, others.
 
 Every method of the table adds one thing to the one before: a teacher's labels, mixing, a contrastive loss, the second
-space. What a method does not name stays as the preset has it, thresholds and schedules too.
+space. What a method does not name stays as the preset has it: thresholds, strength of augmentation, schedules, and the
+streams that it does not name.
 """
 
 from __future__ import annotations
@@ -17,10 +18,27 @@ Setting = str | float
 
 _FROM_LOGITS: Mapping[str, Setting] = {"css.label_strategy": "logit", "css.indicator": "confidence"}
 
+_WITHOUT_CONTRAST: Mapping[str, Setting] = {**_FROM_LOGITS, "loss.lambda_c": 0.0, "augment.strong.mix": "cutmix"}
+
+_OF_FIXMATCH: Mapping[str, Setting] = {
+    **_WITHOUT_CONTRAST,
+    "loss.unsupervised": "all_pixels",
+    "loss.lambda_s": 0.5,
+    "loss.lambda_u": 0.5,
+}
+
+_COMPLEMENTARY_VIEWS: Mapping[str, Setting] = {
+    "streams.first.weight": 0.5,
+    "streams.first.features": "complementary",
+    "streams.second.weight": 0.5,
+    "streams.second.features": "complementary",
+    "schedule.joint_forward": False,
+}
+
 METHODS: dict[str, Mapping[str, Setting]] = {
     "supervised": {"loss.lambda_u": 0.0, "loss.lambda_c": 0.0, "evaluation.network": "student"},
     "mean_teacher": {**_FROM_LOGITS, "loss.lambda_c": 0.0, "augment.strong.mix": "none"},
-    "cutmix": {**_FROM_LOGITS, "loss.lambda_c": 0.0, "augment.strong.mix": "cutmix"},
+    "cutmix": _WITHOUT_CONTRAST,
     "contrastive": {**_FROM_LOGITS, "augment.strong.mix": "cutmix"},
     "css_cross": {
         "css.label_strategy": "cross",
@@ -47,6 +65,39 @@ METHODS: dict[str, Mapping[str, Setting]] = {
         "ema.teacher_norm": "train",
         "augment.strong.mix": "cutmix",
     },
+    "reco": {
+        **_FROM_LOGITS,
+        "loss.unsupervised": "image_share",
+        "loss.lambda_c": 1.0,
+        "loss.lambda_c_ramp": "constant",
+        "ema.prototype_source": "student",
+        "ema.prototype_momentum": 0.0,
+        "ema.teacher_norm": "train",
+        "augment.strong.mix": "classmix",
+    },
+    "fixmatch": {**_OF_FIXMATCH, "schedule.joint_forward": True},
+    "unimatch": {
+        **_OF_FIXMATCH,
+        "streams.first.weight": 0.25,
+        "streams.second.weight": 0.25,
+        "streams.third.weight": 0.5,
+        "streams.third.view": "weak",
+        "streams.third.features": "dropout",
+        "schedule.joint_forward": False,
+        "ema.teacher_momentum": 0.0,
+        "ema.teacher_norm": "train",
+        "evaluation.network": "student",
+    },
+    "unimatch_v2": {**_OF_FIXMATCH, **_COMPLEMENTARY_VIEWS},
+    "pixcon": {**_OF_FIXMATCH, **_COMPLEMENTARY_VIEWS, "bank.weight": 0.1},
+    "unimatch_css": {
+        **_COMPLEMENTARY_VIEWS,
+        "css.label_strategy": "mix",
+        "css.indicator": "similarity",
+        "css.indicator_temperature": 0.25,
+        "loss.unsupervised": "all_pixels",
+        "augment.strong.mix": "cutmix",
+    },
 }
 """Overrides of a preset, by the name of the method.
 
@@ -61,6 +112,30 @@ METHODS: dict[str, Mapping[str, Setting]] = {
   temperature 0.5, at which the indicator stays below 0.733 with 21 classes and every valid pixel is hard; valid pixels
   by the confidence; L_u over all pixels, weighted by an image's confident share; prototypes of the student's
   representations; a teacher that normalises by the batch. Batch and iterations are a preset's (`voc_released_92`).
+
+Others, of which the numbers that a preset has are published for their own data (`trainers/presets/unimatch.py`):
+
+- `reco`: ReCo (Liu et al., ICLR 2022, arXiv 2104.04465), from which CSS descends: labels of the logits, L_c towards a
+  batch's own class means, ClassMix. Recalled and not looked up: 256 queries, 512 negatives, temperature 0.5,
+  thresholds 0.97 and 0.7, 200 passes through the labelled images; the published code's teacher is never set to
+  evaluation mode.
+- `fixmatch`: FixMatch with an averaged teacher, the baseline of UniMatch V2 (its `fixmatch.py`):
+  L = (L_s + L_u) / 2, L_u divided by all pixels.
+- `unimatch`: UniMatch (Yang et al., CVPR 2023, arXiv 2208.09910; its `unimatch.py`):
+  L = (L_s + L_1 / 4 + L_2 / 4 + L_f / 2) / 2 of two strong views and of the weak one with dropout of features. The
+  student labels: a teacher that is the student of the last step, in training mode. Different here: the partner in
+  CutMix is another image of the same batch, labelled like it and not in evaluation mode; BatchNorm sees the weak view
+  with the strong ones instead of the labelled images; the weak view passes the encoder for each use.
+- `unimatch_v2`: UniMatch V2 (Yang et al., TPAMI 2025, arXiv 2410.10777; its `unimatch_v2.py`):
+  L = (L_s + (L_1 + L_2) / 2) / 2 of two strong views that get complementary channels. Half of the images keep all
+  channels: of all ranks' images here, of each GPU's there.
+- `pixcon`: PixCon (arXiv 2607.03068 and its code): UniMatch V2 and 0.1 times InfoNCE of labelled pixels, which the
+  student gives their label, against a bank of such pixels. Different here: the projection head is the representation
+  head, with one 3x3 convolution; which pixels of a class go in is drawn without an order even where they are few;
+  several GPUs share a bank. The published code draws which channels to keep once a batch, for every image alike, behind
+  its decoder; here they are those of UniMatch V2.
+- `unimatch_css`: nobody's: the two views of UniMatch V2 with CSS (mix)'s labels, prototypes and contrastive loss;
+  L = L_s + (L_1 + L_2) / 2 + lambda_c L_c, the weights of Eq. 6.
 """
 
 

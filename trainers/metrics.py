@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from trainers.config import TrainConfig
+from trainers.config.streams import loss_name
 
 ALWAYS = (
     "dev/miou", "train/loss/total", "train/loss/supervised", "train/share/labelled", "health/teacher_student_gap",
@@ -26,8 +27,10 @@ def metric_names(configs: Iterable[TrainConfig]) -> list[str]:
     names = [*ALWAYS, *_by_class("dev/iou", classes)]
     if any(config.evaluation.both for config in configs):
         names += ["other/miou", *_by_class("other/iou", classes)]
-    if unlabelled:
-        names += ["train/loss/unsupervised", "train/share/unsupervised"]
+    for stream in dict.fromkeys(name for config in configs for name in config.active_streams):
+        names += [f"train/{kind}/{loss_name(stream)}" for kind in ("loss", "share")]
+    if any(config.bank.weight > 0 for config in configs):
+        names += ["train/loss/bank"]
     if contrast:
         names += ["train/loss/contrast"]
     if prototypes:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from trainers.config import CssConfig, EmaConfig, LossConfig, OptimizerConfig, ScheduleConfig
+from trainers.config import CssConfig, EmaConfig, OptimizerConfig, ScheduleConfig, TrainConfig
+from trainers.config.streams import loss_name
 
 
 def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
@@ -26,10 +27,14 @@ def cross_warmup_steps(config: CssConfig, schedule: ScheduleConfig, labelled: in
     return config.cross_warmup * in_steps[config.cross_warmup_unit]
 
 
-def loss_weights(config: LossConfig, step: int, steps: int) -> dict[str, float]:
+def loss_weights(config: TrainConfig, step: int) -> dict[str, float]:
     """Weights of the named losses (Eq. 6) at a step; the published ramp of lambda_c is exp(-5 (step / steps)^2)."""
-    ramp = math.exp(-5.0 * (step / steps) ** 2) if config.lambda_c_ramp == "exp" else 1.0
-    return {"supervised": 1.0, "unsupervised": config.lambda_u, "contrast": config.lambda_c * ramp}
+    loss, streams = config.loss, config.active_streams
+    ramp = math.exp(-5.0 * (step / config.schedule.steps) ** 2) if loss.lambda_c_ramp == "exp" else 1.0
+    of_streams = {loss_name(name): loss.lambda_u * stream.weight for name, stream in streams.items()}
+    return {
+        "supervised": loss.lambda_s, **of_streams, "contrast": loss.lambda_c * ramp, "bank": config.bank.weight
+    }  # fmt: skip
 
 
 def teacher_momentum(config: EmaConfig, step: int) -> float:

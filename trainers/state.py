@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from trainers.compute import in_precision, in_steps
 from trainers.config import OptimizerConfig, TrainConfig
+from trainers.css.bank import Bank, empty_bank
 from trainers.css.prototypes import Prototypes
 from trainers.distributed import average_buffers
 from trainers.errors import DataError
@@ -38,6 +39,7 @@ class TrainState:
         self.student = build_model(config.model, config.num_classes, derive_seed(config.seed, "model"), run.device)
         self.teacher = make_teacher(self.student).train(config.ema.teacher_norm == "train")
         self.prototypes = Prototypes.empty(config.num_classes, config.model.representation_dim, run.device)
+        self.bank = empty_bank(config, run.device)
         self.prototypes_at_report = self.prototypes
         """As they were at the last report, from which drift is measured."""
         self.snapshots: list[Snapshot] = []
@@ -62,8 +64,8 @@ class TrainState:
         with in_precision(self.config, loss.device):
             loss.backward()  # type: ignore[no-untyped-call]
 
-    def advance(self, prototypes: Prototypes) -> None:
-        """Take one optimizer step down the gradients, move the teacher, take over the prototypes."""
+    def advance(self, prototypes: Prototypes, bank: Bank | None = None) -> None:
+        """Take one optimizer step down the gradients, move the teacher, take over the prototypes and the bank."""
         steps = self.config.schedule.steps
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config.optimizer, self.step, steps) * group.get(LR_FACTOR, 1.0)
@@ -74,7 +76,7 @@ class TrainState:
         if own_buffers:
             average_buffers(self.teacher, self.world_size)
         update_teacher(self.teacher, self.student, teacher_momentum(self.config.ema, self.step), own_buffers)
-        self.prototypes = prototypes
+        self.prototypes, self.bank = prototypes, bank
         self.step += 1
 
     def mark_report(self) -> None:
@@ -83,6 +85,7 @@ class TrainState:
 
     def state_dict(self) -> dict[str, Any]:
         """Return all of it as tensors, numbers and strings."""
+        bank = {} if self.bank is None else {"bank": self.bank._asdict()}
         return {
             "step": self.step,
             "config_hash": self.config.hash,
@@ -92,6 +95,7 @@ class TrainState:
             "prototypes_at_report": self.prototypes_at_report._asdict(),
             "optimizer": self.optimizer.state_dict(),
             "snapshots": [snapshot._asdict() for snapshot in self.snapshots],
+            **bank,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -114,6 +118,8 @@ class TrainState:
             Prototypes(**{name: value.to(device) for name, value in state[key].items()})
             for key in ("prototypes", "prototypes_at_report")
         )
+        if self.bank is not None:
+            self.bank = Bank(**{name: value.to(device) for name, value in state["bank"].items()})
         if "optimizer" in state:
             self.optimizer.load_state_dict(state["optimizer"])
         self.snapshots = [Snapshot(**snapshot) for snapshot in state.get("snapshots", ())]

@@ -6,7 +6,7 @@ gradients add up.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
@@ -16,6 +16,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from trainers.compute import as_configured, forward
 from trainers.config import TrainConfig
+from trainers.config.streams import loss_name
+from trainers.css.bank import Bank, BankDraws, admitted, bank_loss, choose, draw_bank, empty_bank, put
 from trainers.css.contrast import PixelPool, SampleDraws, build_pool, contrastive_loss, draw_samples
 from trainers.css.prototypes import (
     ClassSums,
@@ -26,7 +28,7 @@ from trainers.css.prototypes import (
     similarity_probs,
     update_prototypes,
 )
-from trainers.css.pseudo_labels import Targets, upsample
+from trainers.css.pseudo_labels import Targets, downsample_labels, upsample
 from trainers.css.supervision import (
     LossSum,
     confident_pixel_loss,
@@ -35,8 +37,9 @@ from trainers.css.supervision import (
     supervised_loss,
 )
 from trainers.distributed import sum_over_ranks
-from trainers.models.heads import Dense
+from trainers.models.heads import FINEST, Dense
 from trainers.randomness import generator, seeded
+from trainers.streams import Keep
 from trainers.targets import Batch, StepContext, StudentBatch, make_targets, map_size, valid_labels
 
 
@@ -47,11 +50,13 @@ class StepOutput(NamedTuple):
     """
 
     losses: dict[str, Tensor]
-    """Unweighted scalars: supervised, unsupervised, contrast; the last two only where a loss reads them."""
+    """Unweighted scalars: supervised, of each stream (`loss_name`), contrast, bank; those that the config has."""
     statistics: dict[str, Tensor]
     """Scalars without gradient, the same on every rank; their sum over the parts is that of the global batch."""
     prototypes: Prototypes
     """After this step, as far as its parts were seen."""
+    bank: Bank | None = None
+    """Likewise; none where no loss reads it."""
 
     def weighted(self, weights: Mapping[str, float]) -> Tensor:
         """Return the sum of the losses, each times its weight (Eq. 6)."""
@@ -65,55 +70,68 @@ def css_step(
     batch: Batch,
     config: TrainConfig,
     context: StepContext,
+    bank: Bank | None = None,
 ) -> Iterator[StepOutput]:
     """Yield the step's losses (Eq. 6 to 9) and the next prototypes (Eq. 2, 3) in `schedule.accumulate` parts.
 
+    L_u is of every stream, L_c of the first one. Without a bank, that of a config with one is empty.
+
     Go backward through a part before asking for the next. Parts are to a rank what ranks are to the batch: L_s without
     OHEM, L_u and prototypes of the teacher's representations are divided by sums over the whole batch, so parts add up
-    to what one part computes; BatchNorm, the divisor of OHEM and the samples of L_c are a part's own.
+    to what one part computes; BatchNorm, the divisor of OHEM and the samples of L_c and of the bank are a part's own.
 
     Nothing here waits for the device: no `.item()`, no data-dependent shapes. Ranks make two collectives for a step of
-    one part: K x (D + 1) numbers for the prototypes with two divisors, and K counts of hard pixels with two more sums.
+    one part: K x (D + 1) numbers for the prototypes with the divisors of L_s and of each stream, and K counts of hard
+    pixels with two more sums; a bank takes a third.
     """
     student_batch = make_targets(teacher, prototypes, batch, config, context)
     parts = config.schedule.accumulate
-    sums = student_batch.sums
+    carried = _Carried(student_batch.sums, empty_bank(config, batch.images.device) if bank is None else bank)
     for index in range(parts):
         with _gradients_stay_local(student, index < parts - 1):
-            part, sums = _part_output(
-                student, student_batch.part(index, parts), prototypes, sums, config, context, index
+            part, carried = _part_output(
+                student, student_batch.part(index, parts), prototypes, carried, config, context, index
             )
             yield part
+
+
+class _Carried(NamedTuple):
+    """What goes from part to part."""
+
+    sums: ClassSums | None
+    """Over ranks and parts so far, of which prototypes are made."""
+    bank: Bank | None
 
 
 def _part_output(
     student: nn.Module,
     student_batch: StudentBatch,
     prototypes: Prototypes,
-    sums: ClassSums | None,
+    carried: _Carried,
     config: TrainConfig,
     context: StepContext,
     index: int,
-) -> tuple[StepOutput, ClassSums | None]:
-    """Return the output of one part, and the sums over ranks and parts so far that prototypes are made of."""
+) -> tuple[StepOutput, _Carried]:
+    """Return the output of one part, and what goes on to the next."""
+    sums, bank = carried
     labelled, parts = student_batch.images.shape[0], config.schedule.accumulate
     with _skipped_blocks(student_batch.images, config, context, index):
         output = _student_output(student, student_batch, config)
     logits = upsample(output.logits, map_size(student_batch.images))
     # A split, whose gradient is put together at once; of slices, each would fill a map of zeros.
-    on_labelled, on_strong = torch.split(logits, [labelled, logits.shape[0] - labelled])
+    on_labelled, *on_views = torch.split(logits, [labelled, *(len(view.images) for view in student_batch.views)])
 
     supervised = _supervised(on_labelled, student_batch.labels, student_batch.class_weights, config)
+    output = _without_later_views(output, student_batch)
     pixels = _contrast_pixels(output, student_batch, prototypes, config) if config.uses_prototypes else None
     reduced = _over_ranks(supervised, pixels, config, context)
     divisor = student_batch.supervised_divisor if reduced.supervised is None else reduced.supervised * parts
     losses = {"supervised": supervised.total / _or_one(divisor)}
     statistics = {"share/labelled": divisor / (student_batch.labels.numel() * parts**2 * context.world_size)}
-    if student_batch.targets is not None:
-        unsupervised = _unsupervised(on_strong, student_batch.targets, config)
-        losses["unsupervised"] = unsupervised.total / _or_one(student_batch.unsupervised_divisor)
-        all_pixels = student_batch.targets.confidence.numel() * parts**2 * context.world_size
-        statistics["share/unsupervised"] = student_batch.unsupervised_divisor / all_pixels
+    for stream, view, predicted in zip(config.active_streams, student_batch.views, on_views, strict=True):
+        losses[loss_name(stream)] = _unsupervised(predicted, view.targets, config).total / _or_one(view.divisor)
+        all_pixels = view.targets.confidence.numel() * parts**2 * context.world_size
+        statistics[f"share/{loss_name(stream)}"] = view.divisor / all_pixels
 
     after = prototypes
     if pixels is not None and reduced.hard is not None and reduced.valid is not None:
@@ -127,17 +145,38 @@ def _part_output(
     else:
         # The representation head has no loss; a graph of weight zero keeps its gradients defined on every rank.
         losses["supervised"] = losses["supervised"] + output.representations.sum() * 0.0
-    return StepOutput(losses, statistics, after), sums
+    if bank is not None:
+        losses["bank"], bank = _bank(output, student_batch.labels, bank, config, context, index)
+    return StepOutput(losses, statistics, after, bank), _Carried(sums, bank)
 
 
 def _student_output(student: nn.Module, student_batch: StudentBatch, config: TrainConfig) -> Dense:
-    """Return the student's output for the labelled and the strongly augmented images, [N + U, ...]."""
-    if student_batch.strong is None:
-        return forward(student, student_batch.images, config)
-    if config.schedule.joint_forward:
-        return forward(student, torch.cat([student_batch.images, student_batch.strong]), config)
-    labelled, strong = (forward(student, images, config) for images in (student_batch.images, student_batch.strong))
-    return Dense(*(torch.cat(both) for both in zip(labelled, strong, strict=True)))
+    """Return the student's output for the labelled images and the views of each stream, [N + U + ..., ...]."""
+    labelled, views = (student_batch.images, None), [(view.images, view.keep) for view in student_batch.views]
+    if not views or config.schedule.joint_forward:
+        return _forward_together(student, [labelled, *views], config)
+    apart = (_forward_together(student, seen, config) for seen in ([labelled], views))
+    return Dense(*(torch.cat(both) for both in zip(*apart, strict=True)))
+
+
+def _forward_together(student: nn.Module, seen: Sequence[tuple[Tensor, Keep | None]], config: TrainConfig) -> Dense:
+    """Return the student's output for images in one batch, each group of them with what it keeps of the features."""
+    if len(seen) == 1:
+        return forward(student, seen[0][0], config, seen[0][1])
+    some = next((keep for _, keep in seen if keep is not None), ())
+    joined = tuple(
+        torch.cat([level.new_ones(len(images), level.shape[1]) if keep is None else keep[at] for images, keep in seen])
+        for at, level in enumerate(some)
+    )
+    return forward(student, torch.cat([images for images, _ in seen]), config, joined or None)
+
+
+def _without_later_views(output: Dense, student_batch: StudentBatch) -> Dense:
+    """Return the output for the labelled images and the first stream, which the contrastive loss reads."""
+    if len(student_batch.views) < 2:
+        return output
+    count = len(student_batch.images) + len(student_batch.views[0].images)
+    return Dense(*(maps[:count] for maps in output))
 
 
 def _skipped_blocks(
@@ -176,8 +215,8 @@ class _Reduced(NamedTuple):
 def _contrast_pixels(
     output: Dense, student_batch: StudentBatch, prototypes: Prototypes, config: TrainConfig
 ) -> _Pixels:
-    assert student_batch.targets is not None  # noqa: S101 - prototypes are used with unlabelled images only
-    valid = valid_labels(student_batch.labels, student_batch.targets, config, map_size(output.representations))
+    targets = student_batch.views[0].targets  # prototypes are used with unlabelled images only
+    valid = valid_labels(student_batch.labels, targets, config, map_size(output.representations))
     pool = build_pool(valid, _hard_pixels(output, valid, prototypes, config), config.num_classes)
     from_teacher = config.ema.prototype_source == "teacher"
     return _Pixels(valid, pool, None if from_teacher else class_sums(output.representations, valid, config.num_classes))
@@ -234,14 +273,35 @@ def _contrast(
 ) -> Tensor:
     """Return this rank's and part's share of L_c: anchors and negatives are its own pixels."""
     parts = config.schedule.accumulate
-    drawn = context.draws
-    draws = drawn.contrast if drawn else draw_contrast(config, context, output.representations.device, index)
+    drawn = context.draws and context.draws.contrast
+    draws = drawn or draw_contrast(config, context, output.representations.device, index)
     per_class = contrastive_loss(
         output.representations, pool, prototypes, hard, config.loss, draws, context.world_size * parts
     )
     # Only classes that have hard pixels count; the published code divides by all classes present.
     classes = ((hard > 0) & prototypes.seen).sum().clamp(min=1)
     return per_class.sum() / (classes * parts)
+
+
+def _bank(
+    output: Dense, labels: Tensor, bank: Bank, config: TrainConfig, context: StepContext, index: int
+) -> tuple[Tensor, Bank]:
+    """Return this rank's and part's share of the bank's loss on the labelled images, and the bank with their pixels."""
+    logits, representations = (maps[: len(labels)] for maps in output)
+    size, world_size = map_size(representations), context.world_size
+    classes = admitted(logits, downsample_labels(labels, size), config)
+    drawn = context.draws and context.draws.bank
+    draws = drawn or draw_for_bank(labels, config, context, index)
+    chosen = choose(representations, classes, draws, config, context.rank, world_size)
+    return bank_loss(chosen, bank, draws, config.bank) / config.schedule.accumulate, put(bank, chosen)
+
+
+def draw_for_bank(labels: Tensor, config: TrainConfig, context: StepContext, index: int = 0) -> BankDraws:
+    """Draw which of the pixels of a part, of which only the size and the device are read, go into the bank."""
+    height, width = map_size(labels)
+    size = -(-height // FINEST), -(-width // FINEST)
+    draws = generator(context.seed, "bank", context.step, index)
+    return draw_bank(labels, size, config, draws, context.rank, context.world_size)
 
 
 def draw_contrast(config: TrainConfig, context: StepContext, device: torch.device, index: int = 0) -> SampleDraws:

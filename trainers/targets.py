@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
-from trainers.augment.pipeline import StrongDraws, strong_augment
+from trainers.augment.pipeline import StrongDraws, apply_strong
 from trainers.compute import as_configured, forward
-from trainers.config import IGNORE, TrainConfig
+from trainers.config import IGNORE, StrongAugmentConfig, TrainConfig
+from trainers.css.bank import BankDraws
 from trainers.css.contrast import SampleDraws
 from trainers.css.prototypes import ClassSums, Prototypes, class_sums
 from trainers.css.pseudo_labels import Targets, collaborate, downsample_labels, logit_targets, pseudo_labels
 from trainers.css.supervision import supervised_divisor, unsupervised_divisor
 from trainers.distributed import sum_over_ranks
 from trainers.models.heads import Dense
+from trainers.streams import Keep, StreamDraws, draw_streams
 from trainers.transfer import send
 
 
@@ -35,8 +38,9 @@ class Batch(NamedTuple):
 class StepDraws(NamedTuple):
     """Random numbers of a step, on the device."""
 
-    strong: StrongDraws
-    contrast: SampleDraws
+    streams: tuple[StreamDraws, ...]
+    contrast: SampleDraws | None
+    bank: BankDraws | None
 
 
 class StepContext(NamedTuple):
@@ -52,6 +56,24 @@ class StepContext(NamedTuple):
     """The random numbers of a step of one part, where it is not to draw them itself."""
 
 
+class View(NamedTuple):
+    """What the student sees of the unlabelled images in one stream."""
+
+    images: Tensor
+    """[U, 3, H, W]."""
+    targets: Targets
+    """In the geometry and mixing of the images."""
+    keep: Keep | None
+    """Of the features; none: all."""
+    divisor: Tensor
+    """Of the stream's loss, over all ranks."""
+
+    def part(self, index: int, parts: int) -> View:
+        """Return one of `parts` equal shares of the images, with the divisor of all."""
+        images, targets, keep = tree_map_only(Tensor, lambda maps: maps.chunk(parts)[index], self[:3])
+        return View(images, targets, keep, self.divisor)
+
+
 class StudentBatch(NamedTuple):
     """A batch for the student, with its targets and the sums over the whole batch that its losses are divided by."""
 
@@ -61,14 +83,10 @@ class StudentBatch(NamedTuple):
     """[N, H, W]."""
     class_weights: Tensor | None
     """Of L_s, [K]; none: all are 1."""
-    strong: Tensor | None
-    """Strongly augmented unlabelled images [U, 3, H, W]; none where no loss reads them."""
-    targets: Targets | None
-    """Of the strongly augmented images, in their geometry and mixing."""
+    views: tuple[View, ...]
+    """Of the unlabelled images, one for each active stream."""
     supervised_divisor: Tensor
     """Of L_s without OHEM, over all ranks."""
-    unsupervised_divisor: Tensor
-    """Of L_u, over all ranks; zero where there is none."""
     sums: ClassSums | None
     """Of the teacher's representations over all ranks; none where prototypes are made of the student's, or none are."""
 
@@ -83,8 +101,7 @@ class StudentBatch(NamedTuple):
         return self._replace(
             images=share(self.images),
             labels=share(self.labels),
-            strong=None if self.strong is None else share(self.strong),
-            targets=None if self.targets is None else Targets(*map(share, self.targets)),
+            views=tuple(view.part(index, parts) for view in self.views),
         )
 
 
@@ -92,22 +109,38 @@ class StudentBatch(NamedTuple):
 def make_targets(
     teacher: nn.Module, prototypes: Prototypes, batch: Batch, config: TrainConfig, context: StepContext
 ) -> StudentBatch:
-    """Let the teacher label the unlabelled images, then augment images and labels together.
+    """Let the teacher label the unlabelled images, then make the streams' views of images and labels together.
 
-    All ranks make one collective: two divisors and, where prototypes are the teacher's, K x (D + 1) numbers.
+    All ranks make one collective: a divisor of L_s and of each stream, and K x (D + 1) numbers where prototypes are the
+    teacher's.
     """
     numbers = config.loss.weights
     weights = None if numbers is None else send(torch.as_tensor(numbers), batch.labels.device)
     divisor = supervised_divisor(batch.labels, weights)
     if batch.unlabelled is None:
         (divisor,) = sum_over_ranks([divisor], context.world_size)
-        return StudentBatch(batch.images, batch.labels, weights, None, None, divisor, torch.zeros_like(divisor), None)
+        return StudentBatch(batch.images, batch.labels, weights, (), divisor, None)
     targets, sums = _label(teacher, prototypes, batch, batch.unlabelled, config, context)
-    images, targets = _augment(batch.unlabelled, targets, config, context)
-    local = [divisor, unsupervised_divisor(targets.logit_target, targets.confidence, config)]
+    drawn = draw_views(teacher, batch.unlabelled, config, context) if context.draws is None else context.draws.streams
+    seen = [
+        (*_augment(batch.unlabelled, targets, config.strong_of(stream), draws.strong), draws.keep)
+        for stream, draws in zip(config.active_streams.values(), drawn, strict=True)
+    ]
+    local = [divisor, *(unsupervised_divisor(each.logit_target, each.confidence, config) for _, each, _ in seen)]
     reduced = sum_over_ranks([*local, *(sums or ())], context.world_size)
-    total_sums = None if sums is None else ClassSums(*reduced[2:])
-    return StudentBatch(batch.images, batch.labels, weights, images, targets, reduced[0], reduced[1], total_sums)
+    divisors, totals = reduced[1 : len(local)], reduced[len(local) :]
+    views = tuple(View(*view, of_view) for view, of_view in zip(seen, divisors, strict=True))
+    total_sums = None if sums is None else ClassSums(*totals)
+    return StudentBatch(batch.images, batch.labels, weights, views, reduced[0], total_sums)
+
+
+def draw_views(
+    network: nn.Module, unlabelled: Tensor, config: TrainConfig, context: StepContext
+) -> tuple[StreamDraws, ...]:
+    """Draw what the streams of a step need; of the network, only the widths of its features are read."""
+    perturbed = any(stream.features != "none" for stream in config.active_streams.values())
+    channels: Any = network.feature_channels if perturbed else ()
+    return draw_streams(unlabelled, channels, config, *context[:4])
 
 
 def valid_labels(labels: Tensor, targets: Targets, config: TrainConfig, size: tuple[int, int]) -> Tensor:
@@ -158,8 +191,13 @@ def _ignore_outside(targets: Targets, inside: Tensor | None) -> Targets:
     )
 
 
-def _augment(unlabelled: Tensor, targets: Targets, config: TrainConfig, context: StepContext) -> tuple[Tensor, Targets]:
-    maps = strong_augment(
+def _augment(
+    unlabelled: Tensor, targets: Targets, config: StrongAugmentConfig, draws: StrongDraws | None
+) -> tuple[Tensor, Targets]:
+    """Return a view of the images and their targets; without draws, the weak one."""
+    if draws is None:
+        return unlabelled, targets
+    maps = apply_strong(
         {
             "image": unlabelled,
             "label": targets.logit_target,
@@ -167,11 +205,7 @@ def _augment(unlabelled: Tensor, targets: Targets, config: TrainConfig, context:
             "confidence": targets.confidence,
             "indicator": targets.indicator,
         },
-        config.augment.strong,
-        context.seed,
-        context.step,
-        context.rank,
-        context.world_size,
-        None if context.draws is None else context.draws.strong,
+        config,
+        draws,
     )
     return maps["image"], Targets(maps["label"], maps["label_representation"], maps["confidence"], maps["indicator"])

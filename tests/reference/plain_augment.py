@@ -12,7 +12,7 @@ from scipy.ndimage import correlate1d
 
 from trainers.augment.geometry import GeometryParams
 from trainers.augment.mixing import MixParams
-from trainers.augment.photometric import BlurParams, JitterParams
+from trainers.augment.photometric import BlurParams, GreyParams, JitterParams
 from trainers.config import StrongAugmentConfig
 
 Array = npt.NDArray[np.float64]
@@ -38,6 +38,7 @@ class Draws(NamedTuple):
     jitter: JitterParams
     blur: BlurParams
     mix: MixParams
+    grey: GreyParams
 
 
 def strong_views(samples: list[Sample], draws: Draws, config: StrongAugmentConfig) -> list[Sample]:
@@ -97,6 +98,8 @@ def _recolour(sample: Sample, draws: Draws, row: int, config: StrongAugmentConfi
         turn = np.array([[np.cos(hue), -np.sin(hue)], [np.sin(hue), np.cos(hue)]])
         yiq[1:] = saturation * np.tensordot(turn, yiq[1:], 1)
         image = np.clip(np.tensordot(np.linalg.inv(YIQ), yiq, 1), 0, 1)
+    if draws.grey.apply[row]:
+        image = np.broadcast_to(np.tensordot(YIQ[0], image, 1), image.shape)
     if draws.blur.apply[row]:
         radius = int(np.ceil(3 * config.blur_sigma[1]))
         weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / draws.blur.sigma[row].item()) ** 2)

@@ -1,4 +1,4 @@
-"""Colour jitter and Gaussian blur, each image with its own parameters; labels do not see them.
+"""Colour jitter, loss of colour and Gaussian blur, each image with its own parameters; labels do not see them.
 
 Sums of products are written out: as matrix products or convolutions they would be rounded under TF32 or autocast, and
 could differ between a batch and its halves.
@@ -50,6 +50,13 @@ class BlurParams(NamedTuple):
     """Standard deviation in pixels."""
 
 
+class GreyParams(NamedTuple):
+    """One row an image."""
+
+    apply: Tensor
+    """bool [N]."""
+
+
 def draw_jitter(config: PhotometricConfig, count: int, generator: torch.Generator) -> JitterParams:
     """Draw for `count` images: factors from 1 +- the config's, rotation within +- `hue` of the circle."""
     draws = torch.rand(count, 5, generator=generator)
@@ -68,6 +75,11 @@ def draw_blur(config: PhotometricConfig, count: int, generator: torch.Generator)
     draws = torch.rand(count, 2, generator=generator)
     low, high = config.blur_sigma
     return BlurParams(apply=draws[:, 0] < config.blur, sigma=low + (high - low) * draws[:, 1])
+
+
+def draw_grey(config: PhotometricConfig, count: int, generator: torch.Generator) -> GreyParams:
+    """Draw for `count` images."""
+    return GreyParams(apply=torch.rand(count, generator=generator) < config.grey)
 
 
 def apply_jitter(image: Tensor, params: JitterParams) -> Tensor:
@@ -92,6 +104,11 @@ def apply_jitter(image: Tensor, params: JitterParams) -> Tensor:
             share = gain * (luminance + chrominance * along + turned * across)
             out.addcmul_(colour, share[:, None, None])
     return torch.where(per_image(params.apply), jittered.clamp_(0, 1), image)
+
+
+def apply_grey(image: Tensor, params: GreyParams) -> Tensor:
+    """Give all three colours their luminance; image [N, 3, H, W], `params` on its device."""
+    return torch.where(per_image(params.apply), _weighted(image, _LUMINANCE).unsqueeze(1), image)
 
 
 def apply_blur(image: Tensor, params: BlurParams, largest_sigma: float) -> Tensor:

@@ -14,7 +14,17 @@ from torch import Tensor
 from trainers.augment.geometry import GeometryParams, apply_flip, apply_geometry, draw_geometry, moves_nothing
 from trainers.augment.maps import IMAGE, Draws, Maps, rank_share
 from trainers.augment.mixing import MixParams, apply_mix, draw_mix
-from trainers.augment.photometric import BlurParams, JitterParams, apply_blur, apply_jitter, draw_blur, draw_jitter
+from trainers.augment.photometric import (
+    BlurParams,
+    GreyParams,
+    JitterParams,
+    apply_blur,
+    apply_grey,
+    apply_jitter,
+    draw_blur,
+    draw_grey,
+    draw_jitter,
+)
 from trainers.config import (
     GeometryConfig,
     LabelledAugmentConfig,
@@ -64,7 +74,7 @@ def labelled_augment(
     world_size: int,
     sizes: Tensor | None = None,
 ) -> Maps:
-    """Return labelled images and their maps after the geometry that weak augmentation draws for them, jitter and blur.
+    """Return labelled images and their maps after the geometry that weak augmentation draws for them, and recoloured.
 
     Args:
         maps: As in `weak_augment`.
@@ -77,9 +87,12 @@ def labelled_augment(
         sizes: As in `weak_augment`.
     """
     draws, total = generator(seed, "augment.weak.labelled", step), len(maps[IMAGE]) * world_size
-    drawn = draw_geometry(config, total, draws), draw_jitter(config, total, draws), draw_blur(config, total, draws)
-    geometry, jitter, blur = _share(drawn, maps, rank)
-    return _recolour(_move(maps, config, geometry, crop or _size(maps), sizes), config, jitter, blur)
+    drawn = (
+        draw_geometry(config, total, draws), draw_jitter(config, total, draws), draw_blur(config, total, draws),
+        draw_grey(config, total, draws),
+    )  # fmt: skip
+    geometry, jitter, blur, grey = _share(drawn, maps, rank)
+    return _recolour(_move(maps, config, geometry, crop or _size(maps), sizes), config, jitter, blur, grey)
 
 
 class StrongDraws(NamedTuple):
@@ -89,6 +102,7 @@ class StrongDraws(NamedTuple):
     jitter: JitterParams
     blur: BlurParams
     mix: MixParams
+    grey: GreyParams
 
 
 @torch.no_grad()
@@ -99,9 +113,9 @@ def strong_augment(
     step: int,
     rank: int,
     world_size: int,
-    draws: StrongDraws | None = None,
+    purpose: str = "",
 ) -> Maps:
-    """Return the maps after geometry, colour jitter, blur and mixing, in the order of the config; the size stays.
+    """Return the maps after geometry, recolouring and mixing, in the order of the config; the size stays.
 
     Mixing pairs images of this rank, which is the same as pairing in the global batch where a rank's share is even.
 
@@ -112,33 +126,43 @@ def strong_augment(
         step: Of training.
         rank: 0 to world_size - 1.
         world_size: Number of ranks that share the global batch.
-        draws: Those of `draw_strong` for this step; none: they are drawn here.
+        purpose: Tells views of one batch apart, each with draws of its own.
     """
-    size = _size(maps)
-    if draws is None:
-        draws = draw_strong(maps[IMAGE], config, seed, step, rank, world_size)
-    geometry, jitter, blur, mix = draws
+    return apply_strong(maps, config, draw_strong(maps[IMAGE], config, seed, step, rank, world_size, purpose))
 
+
+@torch.no_grad()
+def apply_strong(maps: Maps, config: StrongAugmentConfig, draws: StrongDraws) -> Maps:
+    """Return what `strong_augment` does, with draws of `draw_strong`."""
+    size = _size(maps)
+    geometry, jitter, blur, mix, grey = draws
     if config.order == "jitter_first":
-        return _mix(_recolour(_move(maps, config, geometry, size), config, jitter, blur), config, mix)
+        return _mix(_recolour(_move(maps, config, geometry, size), config, jitter, blur, grey), config, mix)
     unflipped = config.model_copy(update={"flip": 0.0})
     maps = _move(maps, unflipped, geometry._replace(flip=torch.zeros_like(geometry.flip)), size)
-    maps = _recolour(_mix(maps, config, mix), config, jitter, blur)
+    maps = _recolour(_mix(maps, config, mix), config, jitter, blur, grey)
     return maps if config.flip == 0 else apply_flip(maps, geometry.flip)
 
 
 def draw_strong(
-    image: Tensor, config: StrongAugmentConfig, seed: int, step: int, rank: int, world_size: int
+    image: Tensor,
+    config: StrongAugmentConfig,
+    seed: int,
+    step: int,
+    rank: int,
+    world_size: int,
+    purpose: str = "",
 ) -> StrongDraws:
     """Draw for a rank's images [N, 3, H, W], of which only the shape and the device are read; see `strong_augment`."""
     total, size = len(image) * world_size, (image.shape[-2], image.shape[-1])
     # All is drawn, used or not: switching one part off leaves the others' numbers as they were.
-    draws = generator(seed, "augment.strong", step)
+    draws = generator(seed, f"augment.strong{purpose}", step)
     drawn = StrongDraws(
         draw_geometry(config, total, draws),
         draw_jitter(config, total, draws),
         draw_blur(config, total, draws),
         draw_mix(config, total, size, draws),
+        draw_grey(config, total, draws),
     )
     return rank_share(drawn, rank, len(image), image.device)
 
@@ -164,10 +188,12 @@ def _move(
     return apply_geometry(maps, params, out_size, sizes)
 
 
-def _recolour(maps: Maps, config: PhotometricConfig, jitter: JitterParams, blur: BlurParams) -> Maps:
+def _recolour(maps: Maps, config: PhotometricConfig, jitter: JitterParams, blur: BlurParams, grey: GreyParams) -> Maps:
     image = maps[IMAGE]
     if config.jitter > 0:
         image = apply_jitter(image, jitter)
+    if config.grey > 0:
+        image = apply_grey(image, grey)
     if config.blur > 0:
         image = apply_blur(image, blur, config.blur_sigma[1])
     return maps | {IMAGE: image}

@@ -7,6 +7,7 @@ Segmentation", ICCV 2023 (arXiv 2307.09755).
 Durations are optimizer steps or shares of the whole horizon, so that a step means the same in every run.
 """
 
+from trainers.config.bank import BankConfig
 from trainers.config.base import IGNORE, Frozen
 from trainers.config.data import (
     DATA_KINDS,
@@ -35,6 +36,7 @@ from trainers.config.method import (
     similarity_bound,
 )
 from trainers.config.model import ModelConfig
+from trainers.config.streams import StreamConfig, StreamsConfig
 from trainers.config.training import (
     ComputeConfig,
     EvaluationConfig,
@@ -49,6 +51,7 @@ __all__ = [
     "Ade20kData",
     "AnyData",
     "AugmentConfig",
+    "BankConfig",
     "CityscapesData",
     "CocoStuffData",
     "ComputeConfig",
@@ -68,6 +71,8 @@ __all__ = [
     "PhotometricConfig",
     "PublishedData",
     "ScheduleConfig",
+    "StreamConfig",
+    "StreamsConfig",
     "StrongAugmentConfig",
     "ThresholdsConfig",
     "TrainConfig",

@@ -46,8 +46,8 @@ def hashed(config: BaseModel) -> dict[str, Any]:
     values = config.model_dump(mode="json")
     for name, field in type(config).model_fields.items():
         value, extra = getattr(config, name), field.json_schema_extra
-        if isinstance(value, BaseModel):
-            values[name] = hashed(value)
-        elif isinstance(extra, dict) and extra.get("added") and value == field.default:
+        if isinstance(extra, dict) and extra.get("added") and value == field.default:
             del values[name]
+        elif isinstance(value, BaseModel):
+            values[name] = hashed(value)
     return values

@@ -32,7 +32,7 @@ class GeometryConfig(Frozen):
 
 
 class PhotometricConfig(Frozen):
-    """Colour jitter, then Gaussian blur, of images alone."""
+    """Colour jitter, then loss of colour, then Gaussian blur, of images alone."""
 
     jitter: Share = 0.8
     """Probability of colour jitter."""
@@ -44,6 +44,8 @@ class PhotometricConfig(Frozen):
     """Saturation factor is drawn from 1 +- this."""
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.1
     """Hue is rotated by up to this share of the circle."""
+    grey: Share = added(0.0)
+    """Probability that an image becomes grey."""
     blur: Share = 0.5
     """Probability of a Gaussian blur."""
     blur_sigma: tuple[Positive, Positive] = (0.1, 1.0)
@@ -186,8 +188,10 @@ class ThresholdsConfig(Frozen):
 
 
 class LossConfig(Frozen):
-    """L = L_s + lambda_u L_u + lambda_c L_c (Eq. 6)."""
+    """L = lambda_s L_s + lambda_u L_u + lambda_c L_c (Eq. 6); L_u is the weighted sum of those of the streams."""
 
+    lambda_s: Annotated[float, Field(ge=0)] = added(1.0)
+    """Weight of the supervised loss (Eq. 7); 1 in the paper, 1/2 in FixMatch and UniMatch."""
     lambda_u: Annotated[float, Field(ge=0)] = 1.0
     """Weight of the unsupervised loss (Eq. 8); 1 in the paper."""
     lambda_c: Annotated[float, Field(ge=0)] = 0.1

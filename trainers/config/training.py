@@ -10,10 +10,20 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from trainers.config.bank import BankConfig
 from trainers.config.base import SMALLEST_VIEW, Frozen, Momentum, Positive, added, hashed
 from trainers.config.data import AnyData, DigitsData
-from trainers.config.method import AugmentConfig, CssConfig, EmaConfig, LossConfig, ThresholdsConfig, similarity_bound
+from trainers.config.method import (
+    AugmentConfig,
+    CssConfig,
+    EmaConfig,
+    LossConfig,
+    StrongAugmentConfig,
+    ThresholdsConfig,
+    similarity_bound,
+)
 from trainers.config.model import ModelConfig
+from trainers.config.streams import StreamConfig, StreamsConfig
 
 
 class OptimizerConfig(Frozen):
@@ -114,9 +124,11 @@ class TrainConfig(Frozen):
     data: AnyData = DigitsData()
     model: ModelConfig = ModelConfig()
     augment: AugmentConfig = AugmentConfig()
+    streams: StreamsConfig = added(StreamsConfig())
     css: CssConfig = CssConfig()
     thresholds: ThresholdsConfig = ThresholdsConfig()
     loss: LossConfig = LossConfig()
+    bank: BankConfig = added(BankConfig())
     ema: EmaConfig = EmaConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
@@ -134,6 +146,17 @@ class TrainConfig(Frozen):
     def uses_unlabelled(self) -> bool:
         """Whether any loss reads unlabelled images; supervised-only training does not load them."""
         return self.loss.lambda_u > 0 or self.loss.lambda_c > 0
+
+    @property
+    def active_streams(self) -> dict[str, StreamConfig]:
+        """The streams of a step, by name: those that a loss reads."""
+        if not self.uses_unlabelled:
+            return {}
+        return self.streams.active() if self.loss.lambda_u > 0 else {"first": self.streams.first}
+
+    def strong_of(self, stream: StreamConfig) -> StrongAugmentConfig:
+        """Return the augmentation of a stream's strong view."""
+        return self.augment.strong if stream.strong is None else stream.strong
 
     @property
     def uses_prototypes(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ class TinySegmenter(Network):
     def __init__(self, config: ModelConfig, num_classes: int, norm: Norm) -> None:
         super().__init__()
         width = config.width
+        self.feature_channels = (3 * width,)
         self.encoder = nn.Sequential(
             Normalise(),
             conv(3, width, norm, stride=2),
@@ -28,9 +29,13 @@ class TinySegmenter(Network):
         )
         self.heads = Heads(3 * width, 2 * width, num_classes, config, norm)
 
-    def forward(self, images: Tensor) -> Dense:
-        """Map images [N, 3, H, W] in [0, 1] to maps of height H / 4 and width W / 4."""
-        dense: Dense = self.heads(self.encoder(images))
+    def encode(self, images: Tensor) -> Sequence[Tensor]:
+        """Return one map of stride 4."""
+        return [self.encoder(images)]
+
+    def decode(self, maps: Sequence[Tensor], images: Tensor) -> Dense:
+        """Apply the heads."""
+        dense: Dense = self.heads(*maps)
         return dense
 
     def encoder_parts(self) -> dict[str, nn.Module]:

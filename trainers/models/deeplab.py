@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -28,7 +30,7 @@ class DeepLabV3Plus(Network):
 
     def __init__(self, config: ModelConfig, num_classes: int, norm: Norm) -> None:
         super().__init__()
-        low, deep = self._take_encoder(config, norm)
+        self.feature_channels = low, deep = self._take_encoder(config, norm)
         self.aspp = Aspp(deep, config.aspp_width, ASPP_RATES[config.output_stride], norm, config.pool_norm)
         self.low_level = conv(low, LOW_LEVEL_CHANNELS, norm, kernel=1)
         self.heads = Heads(config.aspp_width + LOW_LEVEL_CHANNELS, config.head_width, num_classes, config, norm)
@@ -37,13 +39,9 @@ class DeepLabV3Plus(Network):
         """Make the encoder and return the channels of its low-level and of its deepest features."""
         raise NotImplementedError
 
-    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Map images [N, 3, H, W] in [0, 1] to features of stride 4 and of the deepest stride."""
-        raise NotImplementedError
-
-    def forward(self, images: Tensor) -> Dense:
-        """Map images [N, 3, H, W] in [0, 1] to maps of height H / 4 and width W / 4 (rounded up)."""
-        low, deep = self.encode(images)
+    def decode(self, maps: Sequence[Tensor], images: Tensor) -> Dense:
+        """Apply the pyramid to the features of the deepest stride, join those of stride 4, and apply the heads."""
+        low, deep = maps
         deep = F.interpolate(self.aspp(deep), size=low.shape[-2:], mode="bilinear", align_corners=True)
         features = torch.cat([deep, self.low_level(low)], dim=1)
         dense: Dense = self.heads(first_cells(features, images))
@@ -67,8 +65,8 @@ class ResNetDeepLab(DeepLabV3Plus):
         deep: int = net.fc.in_features
         return deep // 8, deep
 
-    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Map images [N, 3, H, W] in [0, 1] to the features of layer1 and of layer4."""
+    def encode(self, images: Tensor) -> Sequence[Tensor]:
+        """Return the features of layer1 and of layer4."""
         low = self.layer1(self.stem(images))
         return low, self.layer4(self.layer3(self.layer2(low)))
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from trainers.config import ModelConfig
 from trainers.models.heads import FINEST, Dense, Heads, Norm
 from trainers.models.network import Network
-from trainers.models.vit import VitEncoder
+from trainers.models.vit import LEVELS, VitEncoder
 
 
 class DptSegmenter(Network):
@@ -28,6 +28,7 @@ class DptSegmenter(Network):
         super().__init__()
         self.encoder = VitEncoder(config)
         channels, width = self.encoder.channels, config.head_width
+        self.feature_channels = (channels,) * LEVELS
         # An eighth to all of the encoder's channels, as published for ViT-S and ViT-B.
         widths = [max(1, channels // 2**shift) for shift in (3, 2, 1, 0)]
         self.reassemble = nn.ModuleList(
@@ -39,9 +40,14 @@ class DptSegmenter(Network):
         self.fuse = nn.ModuleList(Fusion(width, level < len(widths) - 1) for level in range(len(widths)))
         self.heads = Heads(width, width, num_classes, config, norm)
 
-    def forward(self, images: Tensor) -> Dense:
-        """Map images [N, 3, H, W] in [0, 1] to maps of height H / 4 and width W / 4 (rounded up)."""
-        maps = [part(each) for part, each in zip(self.reassemble, self.encoder(images), strict=True)]
+    def encode(self, images: Tensor) -> Sequence[Tensor]:
+        """Return four maps of the grid of patches."""
+        maps: list[Tensor] = self.encoder(images)
+        return maps
+
+    def decode(self, maps: Sequence[Tensor], images: Tensor) -> Dense:
+        """Reassemble, fuse and apply the heads."""
+        maps = [part(each) for part, each in zip(self.reassemble, maps, strict=True)]
         finest = [-(-side // FINEST) for side in images.shape[-2:]]
         sizes = [finest, *(each.shape[-2:] for each in maps)]
         fused: Tensor | None = None

@@ -1,8 +1,8 @@
-"""Base of all networks: an encoder below two heads, of which the encoder may be frozen."""
+"""Base of all networks: an encoder, which may be frozen, and a decoder that may be kept from seeing all of it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, Self
 
 from torch import Tensor, nn
@@ -10,13 +10,36 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from trainers.config import ModelConfig
 from trainers.errors import ConfigError
+from trainers.models.heads import Dense
 
 
 class Network(nn.Module):
-    """An encoder, and heads that map its features to `Dense`."""
+    """An encoder, and a decoder with heads that maps its features to `Dense`."""
 
+    feature_channels: tuple[int, ...]
+    """Of the maps between encoder and decoder."""
     frozen: Literal["none", "norm", "all"] = "none"
     """`ModelConfig.freeze`."""
+
+    def forward(self, images: Tensor, keep: Sequence[Tensor] | None = None) -> Dense:
+        """Map images [N, 3, H, W] in [0, 1] to maps of height H / 4 and width W / 4 (rounded up).
+
+        Args:
+            images: of any size, unless the network says otherwise.
+            keep: for each map between encoder and decoder, what its channels are multiplied by, [N, C]; none: nothing.
+        """
+        maps = self.encode(images)
+        if keep is not None:
+            maps = [each * kept[:, :, None, None].to(each.dtype) for each, kept in zip(maps, keep, strict=True)]
+        return self.decode(maps, images)
+
+    def encode(self, images: Tensor) -> Sequence[Tensor]:
+        """Map images [N, 3, H, W] in [0, 1] to maps [N, C, h, w], C being `feature_channels`."""
+        raise NotImplementedError
+
+    def decode(self, maps: Sequence[Tensor], images: Tensor) -> Dense:
+        """Map the encoder's maps of these images, of which only the size is read, to `Dense`."""
+        raise NotImplementedError
 
     def encoder_parts(self) -> dict[str, nn.Module]:
         """Return the parts of the encoder by the names that published weights have, or the whole under an empty one."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -19,8 +21,8 @@ class TimmDeepLab(DeepLabV3Plus):
         self.encoder = TimmEncoder(config, norm)
         return self.encoder.channels[0], self.encoder.channels[-1]
 
-    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Map images [N, 3, H, W] in [0, 1] to features of stride 4 and of the deepest stride, of padded images."""
+    def encode(self, images: Tensor) -> Sequence[Tensor]:
+        """Return features of stride 4 and of the deepest stride, of padded images."""
         low, *_, deep = self.encoder(images)
         return low, deep
 
@@ -39,6 +41,7 @@ class LightSegmenter(Network):
         super().__init__()
         width = config.head_width
         self.encoder = TimmEncoder(config, norm)
+        self.feature_channels = self.encoder.channels
         self.projections = nn.ModuleList(
             nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), norm(width)) for channels in self.encoder.channels
         )
@@ -50,11 +53,16 @@ class LightSegmenter(Network):
         )
         self.heads = Heads(width, width, num_classes, config, norm)
 
-    def forward(self, images: Tensor) -> Dense:
-        """Map images [N, 3, H, W] in [0, 1] to maps of height H / 4 and width W / 4 (rounded up)."""
-        finest, *coarser = (project(maps) for project, maps in zip(self.projections, self.encoder(images), strict=True))
-        for maps in coarser:
-            finest = finest + F.interpolate(maps, size=finest.shape[-2:], mode="bilinear", align_corners=False)
+    def encode(self, images: Tensor) -> Sequence[Tensor]:
+        """Return all maps from stride 4 on, of padded images."""
+        maps: list[Tensor] = self.encoder(images)
+        return maps
+
+    def decode(self, maps: Sequence[Tensor], images: Tensor) -> Dense:
+        """Add up the projections and apply the heads."""
+        finest, *coarser = (project(each) for project, each in zip(self.projections, maps, strict=True))
+        for each in coarser:
+            finest = finest + F.interpolate(each, size=finest.shape[-2:], mode="bilinear", align_corners=False)
         dense: Dense = self.heads(self.fuse(first_cells(finest, images)))
         return dense
 

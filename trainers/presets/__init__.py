@@ -23,6 +23,7 @@ from trainers.presets.cpu import (
 from trainers.presets.dinov2 import cityscapes_dinov2, voc_dinov2
 from trainers.presets.folder import folder_css
 from trainers.presets.paper import ade20k_css, cityscapes_css, coco_stuff_css, voc_blender_css, voc_css, voc_released
+from trainers.presets.unimatch import cityscapes_unimatch_v2, voc_unimatch, voc_unimatch_v2
 
 __all__ = ["CAMVID_CLASSES", "PRESETS", "load_preset", "supervised"]
 
@@ -44,6 +45,10 @@ PRESETS: dict[str, Callable[[], TrainConfig]] = {
     "voc_dinov2_s_92": partial(voc_dinov2, "small", 92),
     "voc_dinov2_b_92": partial(voc_dinov2, "base", 92),
     "cityscapes_dinov2_b_186": partial(cityscapes_dinov2, "base", 186),
+    "voc_unimatch_92": partial(voc_unimatch, 92),
+    "voc_unimatch_v2_s_92": partial(voc_unimatch_v2, "small", 92),
+    "voc_unimatch_v2_b_92": partial(voc_unimatch_v2, "base", 92),
+    "cityscapes_unimatch_v2_b_186": partial(cityscapes_unimatch_v2, "base", 186),
     "ade20k_css": ade20k_css,
     "coco_stuff_css": coco_stuff_css,
 }

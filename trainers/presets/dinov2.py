@@ -1,8 +1,8 @@
 """CSS (mix) on DINOv2, with what UniMatch V2 publishes of the network, the optimizer, the crops and the horizon.
 
 UniMatch V2: Yang, Zhao, Zhao, arXiv 2410.10777, and the code of its authors (configs/pascal.yaml,
-configs/cityscapes.yaml, fixmatch.py, dataset/semi.py, model/semseg/dpt.py). Its method is not here: one strong view
-instead of two, no dropout of features, and CSS's losses. `--method cutmix` is near the FixMatch that it compares with.
+configs/cityscapes.yaml, fixmatch.py, dataset/semi.py, model/semseg/dpt.py). Its method is `--method unimatch_v2`, and
+the FixMatch that it compares with `--method fixmatch`; with grey images as well, `trainers.presets.unimatch`.
 
 Ours besides: bfloat16, heads at stride 4, dev held back of the training images, no random grey images, and boxes of
 CutMix whose aspect always fits (published: 0.3 to 3.33, drawn again until the box does).

@@ -10,7 +10,7 @@ from reference.plain_augment import Draws, Sample, strong_views
 from trainers.augment.geometry import draw_geometry
 from trainers.augment.maps import Maps
 from trainers.augment.mixing import draw_mix
-from trainers.augment.photometric import draw_blur, draw_jitter
+from trainers.augment.photometric import draw_blur, draw_grey, draw_jitter
 from trainers.augment.pipeline import strong_augment
 from trainers.config import StrongAugmentConfig
 from trainers.randomness import generator
@@ -43,6 +43,7 @@ CASES = {
     "ours classmix": OURS | {"mix": "classmix", "mix_probability": 0.7},
     "ours cutout": OURS | {"mix": "cutout"},
     "ours in the published order": OURS | {"order": "mix_first"},
+    "some grey": OURS | {"grey": 0.5},
     "other boxes": OURS | {"box_area": (0.05, 0.3), "box_aspect": (0.4, 3.0), "place": "anywhere"},
 }
 
@@ -67,7 +68,8 @@ def test_a_batch_is_augmented_as_the_definitions_say_of_each_image(changes: dict
 
     g = generator(SEED, "augment.strong", 3)
     geometry, jitter, blur = (draw(config, N, g) for draw in (draw_geometry, draw_jitter, draw_blur))
-    draws = Draws(geometry, jitter, blur, draw_mix(config, N, (HEIGHT, WIDTH), g))
+    mix = draw_mix(config, N, (HEIGHT, WIDTH), g)
+    draws = Draws(geometry, jitter, blur, mix, draw_grey(config, N, g))
     samples = [Sample(*(maps[key][row].double().numpy() for key in maps)) for row in range(N)]
     for row, view in enumerate(strong_views(samples, draws, config)):
         assert np.array_equal(ours["label"][row].numpy(), view.label)

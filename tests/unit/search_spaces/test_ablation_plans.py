@@ -148,7 +148,9 @@ def test_the_variants_of_a_shipped_plan_are_different_configs_of_its_preset(name
 
 def test_the_plan_of_methods_names_those_of_the_trainer() -> None:
     assert made_of(load_plan("methods")) == {name: {"method": name} for name in TABLE_1}
-    assert METHODS.keys() == {*TABLE_1, "css_mix_released"}
+    others = set(made_of(load_plan("other_methods")))
+    assert METHODS.keys() == {*TABLE_1, "css_mix_released"} | others
+    assert others & set(TABLE_1) == {"supervised", "css_mix"}
     assert made_of(load_plan("paper_or_code"))["css_mix_released"] == {"method": "css_mix_released"}
 
 

@@ -15,7 +15,7 @@ from trainers.presets import load_preset
 
 SPACES = list_spaces()
 PUBLISHED = ["css", "css_quick"]
-PRESET_OF = {"encoder": "camvid_lite0", "vit": "voc_dinov2_s_92"}
+PRESET_OF = {"encoder": "camvid_lite0", "vit": "voc_dinov2_s_92", "streams": "voc_unimatch_v2_s_92"}
 """Spaces for presets of a kind, and one of them."""
 
 

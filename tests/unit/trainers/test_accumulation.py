@@ -15,6 +15,7 @@ from trainers.errors import ConfigError
 from trainers.loader import check_batches, load_batch
 from trainers.local_run import LocalRun
 from trainers.loop import train
+from trainers.methods import METHODS
 from trainers.state import TrainState
 from trainers.step import css_step
 from trainers.targets import StepContext
@@ -31,6 +32,7 @@ CASES: list[Mapping[str, Any]] = [
     {"css.label_strategy": "logit", "loss.class_weights": tuple(1.0 + at for at in range(K))},
     {"schedule.joint_forward": False},
     {"loss.lambda_u": 0.0},
+    METHODS["unimatch_v2"] | {"ema.teacher_norm": "eval", "streams.third.weight": 1.0, "streams.third.view": "weak"},
 ]
 
 

@@ -155,8 +155,11 @@ GRAPH = {**METHOD, "compute.graph": True}
 @pytest.mark.parametrize(
     ("settings", "count"),
     [({"loss.supervised": "ohem", "loss.class_weights": (2.0,) * 11}, 1), (METHODS["supervised"], 1),
-     ({"css.label_strategy": "cross", "css.cross_warmup": 0.5}, 2), (METHODS["css_mix_released"], 1)],
-    ids=["mix, ohem", "supervised", "cross, warmed up half-way", "as released"],
+     ({"css.label_strategy": "cross", "css.cross_warmup": 0.5}, 2), (METHODS["css_mix_released"], 1),
+     (METHODS["unimatch"], 1), (METHODS["unimatch_css"], 1),
+     (METHODS["pixcon"], 1), ({**METHODS["supervised"], "bank.weight": 0.1}, 1)],
+    ids=["mix, ohem", "supervised", "cross, warmed up half-way", "as released", "three streams", "two, with contrast",
+         "a bank", "labelled images and a bank"],
 )  # fmt: skip
 def test_a_training_whose_step_is_one_graph_learns_the_same(settings: Mapping[str, Any], count: int) -> None:
     run = LocalRun(device=torch.device("cpu"))
@@ -172,7 +175,8 @@ def test_one_graph_serves_trials_that_differ_in_numbers_alone() -> None:
     def trained(trial: int) -> TrainState:
         share = (trial + 1) / 20
         strong = {f"augment.strong.{name}": share for name in ("jitter", "blur", "flip", "shift")}
-        overrides = {**GRAPH, **searched(trial), **strong, "augment.strong.scale": (1 - share, 1 + share)}
+        streams = {"streams.second.weight": share, "streams.second.strong.jitter": share, "loss.lambda_s": share}
+        overrides = {**GRAPH, **searched(trial), **strong, **streams, "augment.strong.scale": (1 - share, 1 + share)}
         return train(tiny_config(overrides), LocalRun(device=torch.device("cpu")))
 
     first = trained(0)

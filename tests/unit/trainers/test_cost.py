@@ -14,6 +14,7 @@ from trainers.config import TrainConfig
 from trainers.cost import StepProfile, StepProfiler, profile_step, step_cost
 from trainers.errors import ConfigError
 from trainers.local_run import LocalRun
+from trainers.methods import METHODS
 from trainers.schedules import loss_weights
 from trainers.state import TrainState
 from trainers.step import css_step
@@ -42,6 +43,9 @@ VARIANTS: list[dict[str, Any]] = [
     {**LIGHT},
     {**LIGHT, "model.freeze": "all", "optimizer.kind": "adamw"},
     {**DPT},
+    {**METHODS["unimatch"]},
+    {**DPT, **METHODS["unimatch_v2"]},
+    {**METHODS["pixcon"]},
     {**DPT, "model.checkpointing": True, "model.drop_path": 0.3, "compute.precision": "bfloat16"},
 ]
 
@@ -57,12 +61,14 @@ def batch_of(config: TrainConfig) -> Batch:
         return torch.rand(4, 3, *size, generator=draws).contiguous(memory_format=torch.channels_last)
 
     labels = torch.randint(0, config.num_classes, (4, *size), generator=draws)
-    return Batch(images(), labels, images() if config.uses_unlabelled else None)
+    if not config.uses_unlabelled:
+        return Batch(images(), labels, None)
+    return Batch(images(), labels, images(), torch.ones(4, *size, dtype=torch.bool))
 
 
 def take_step(state: TrainState, batch: Batch) -> None:
     """As the loop does."""
-    weights = loss_weights(state.config.loss, state.step, state.config.schedule.steps)
+    weights = loss_weights(state.config, state.step)
     for part in css_step(
         state.wrapped, state.teacher, state.prototypes, batch, state.config, StepContext(0, state.step)
     ):
@@ -91,6 +97,20 @@ def test_the_operations_of_a_step_counted_on_fakes_are_those_of_a_real_step(over
     with FlopCounterMode(display=False) as counter:
         take_step(state, batch)
     assert cost_of(config).flops.total == counter.get_total_flops()
+
+
+def test_each_of_several_ranks_offers_pixels_to_a_bank() -> None:
+    supervised = METHODS["supervised"]
+    config = tiny_config({**supervised, "bank.weight": 0.1, "bank.anchors": 5})
+    without, offered = (step_cost(each, 2).traffic.prototypes for each in (tiny_config(supervised), config))
+    assert (without, offered) == (0, 4 * 2 * 11 * 5 * (16 + 1))
+
+
+def test_each_stream_is_a_forward_of_the_students_and_none_of_the_teachers() -> None:
+    one, two, three = (cost_of(tiny_config(METHODS[name])).flops for name in ("fixmatch", "unimatch_v2", "unimatch"))
+    assert one.teacher == two.teacher == three.teacher
+    # Of four images each: labelled and one, two or three views.
+    assert [flops.student / one.teacher for flops in (one, two, three)] == [2, 3, 4]
 
 
 def test_attention_counts_its_matrix_products() -> None:

@@ -147,7 +147,7 @@ def test_a_step_sends_its_images_and_sizes_and_labels_and_three_times_its_draws(
     with on_gpu() as operations:
         take_step(config, *both)
     images, sizes, labels = [4, 3, 32, 32], [4, 2], [4, 32, 32]
-    weak, strong = [4 * 6], [4 * (6 + 5 + 2 + 5 + 255)]
+    weak, strong = [4 * 6], [4 * (6 + 5 + 2 + 5 + 255 + 1)]
     expected = [labels, images, sizes, weak, images, sizes, weak, [11], strong]
     assert operations.sent == expected
 

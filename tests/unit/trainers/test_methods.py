@@ -25,6 +25,12 @@ LOSSES = {
     "css_cross": {"supervised", "unsupervised", "contrast"},
     "css_mix": {"supervised", "unsupervised", "contrast"},
     "css_mix_released": {"supervised", "unsupervised", "contrast"},
+    "reco": {"supervised", "unsupervised", "contrast"},
+    "fixmatch": {"supervised", "unsupervised"},
+    "unimatch": {"supervised", "unsupervised", "unsupervised_second", "unsupervised_third"},
+    "unimatch_v2": {"supervised", "unsupervised", "unsupervised_second"},
+    "pixcon": {"supervised", "unsupervised", "unsupervised_second", "bank"},
+    "unimatch_css": {"supervised", "unsupervised", "unsupervised_second", "contrast"},
 }
 
 

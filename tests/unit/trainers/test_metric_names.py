@@ -9,6 +9,7 @@ from reference.tiny import tiny_config
 
 from trainers.local_run import LocalRun
 from trainers.loop import train
+from trainers.methods import METHODS
 from trainers.metrics import metric_names
 
 SUPERVISED = {"loss.lambda_u": 0.0, "loss.lambda_c": 0.0}
@@ -23,6 +24,9 @@ CONFIGS = [
     {"evaluation.both": True},
     {"evaluation.both": True, "evaluation.network": "student"},
     {"evaluation.quality_images": 0},
+    METHODS["unimatch"],
+    METHODS["unimatch_css"],
+    METHODS["pixcon"],
     {"loss.supervised": "ohem", "ema.prototype_source": "student", "schedule.accumulate": 2},
 ]
 

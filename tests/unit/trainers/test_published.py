@@ -13,7 +13,10 @@ from trainers.overrides import flatten
 from trainers.presets import PRESETS, load_preset
 
 DINOV2 = {name for name in PRESETS if "_dinov2_" in name}
-PAPER = {name for name in PRESETS if name.startswith(("voc_", "cityscapes_", "ade20k_", "coco_stuff_"))} - DINOV2
+UNIMATCH = {name for name in PRESETS if "_unimatch_" in name}
+PAPER = (
+    {name for name in PRESETS if name.startswith(("voc_", "cityscapes_", "ade20k_", "coco_stuff_"))} - DINOV2 - UNIMATCH
+)
 VOC = "voc_css_92"
 
 PUBLISHED: dict[str, tuple[Any, str]] = {
@@ -100,6 +103,18 @@ PUBLISHED: dict[str, tuple[Any, str]] = {
 """Values of `voc_css_92`, and their sources. The YAML files of the code are its `config/*_config_baseline.yaml`."""
 
 OURS: dict[str, str] = {
+    **{
+        f"bank.{path}": "there is none"
+        for path in ("weight", "pixels", "size", "anchors", "anchors_in_all", "temperature")
+    },
+    "augment.labelled.grey": "no image loses its colours",
+    "augment.strong.grey": "no image loses its colours",
+    "loss.lambda_s": "L_s has no weight in Eq. 6",
+    **{
+        f"streams.{name}.{path}": "there is one strong view of weight 1, whose features are kept"
+        for name in ("first", "second", "third")
+        for path in ("weight", "view", "strong", "features")
+    },
     "model.width": "of the tiny network",
     "model.encoder": "read with encoders of timm only",
     "model.freeze": "every parameter is trained",
@@ -246,3 +261,64 @@ def test_their_steps_are_the_published_passes_through_the_unlabelled_images_on_f
     assert load_preset(name).schedule.steps == epochs * (share // a_gpu)  # the loader drops the last batch
     kept = load_preset("cityscapes_dinov2_b_186").loss.ohem_min_kept
     assert kept * 2 == 200_000  # of the two images of a GPU
+
+
+OF_V2 = {
+    "streams.first.weight": (0.5, "unimatch_v2.py: (loss_u_s1 + loss_u_s2) / 2"),
+    "streams.second.weight": (0.5, "unimatch_v2.py: (loss_u_s1 + loss_u_s2) / 2"),
+    "streams.first.features": ("complementary", "model/semseg/dpt.py: comp_drop"),
+    "streams.second.features": ("complementary", "model/semseg/dpt.py: comp_drop"),
+    "loss.lambda_s": (0.5, "unimatch_v2.py: (loss_x + loss_u_s) / 2"),
+    "loss.lambda_u": (0.5, "unimatch_v2.py: (loss_x + loss_u_s) / 2"),
+    "loss.lambda_c": (0.0, "unimatch_v2.py"),
+    "css.label_strategy": ("logit", "unimatch_v2.py: argmax of the logits"),
+    "css.indicator": ("confidence", "unimatch_v2.py: the largest probability"),
+    "augment.strong.grey": (0.2, "dataset/semi.py: RandomGrayscale"),
+    "schedule.joint_forward": (False, "unimatch_v2.py: labelled images apart"),
+}
+"""What the presets of UniMatch V2 have otherwise than those of CSS on DINOv2."""
+
+
+@pytest.mark.parametrize("name", sorted(name for name in UNIMATCH if "_v2_" in name))
+def test_presets_of_unimatch_v2_differ_from_those_on_dinov2_in_its_method_and_grey_images(name: str) -> None:
+    base, found = settings(name.replace("_unimatch_v2_", "_dinov2_")), settings(name)
+    different = {path: found[path] for path in base if base[path] != found[path]}
+    assert different == {path: value for path, (value, _) in OF_V2.items()}
+
+
+OF_V1: dict[str, tuple[Any, str]] = {
+    "model.arch": ("deeplabv3plus", "model/semseg/deeplabv3plus.py"),
+    "model.backbone": ("resnet101", "configs/pascal.yaml"),
+    "model.output_stride": (16, "configs/pascal.yaml: replace_stride_with_dilation, dilations"),
+    "model.pool_norm": (True, "model/semseg/deeplabv3plus.py: ASPPPooling"),
+    "model.norm": ("auto", "unimatch.py: SyncBatchNorm"),
+    "augment.weak.crop": ((321, 321), "configs/pascal.yaml"),
+    "augment.weak.scale": ((0.5, 2.0), "dataset/semi.py: resize"),
+    "augment.strong.grey": (0.2, "dataset/semi.py: RandomGrayscale"),
+    "augment.strong.mix_probability": (0.5, "dataset/semi.py: obtain_cutmix_box"),
+    "thresholds.delta_u": (0.95, "configs/pascal.yaml: conf_thresh"),
+    "streams.first.weight": (0.25, "unimatch.py: loss"),
+    "streams.second.weight": (0.25, "unimatch.py: loss"),
+    "streams.third.weight": (0.5, "unimatch.py: loss"),
+    "streams.third.view": ("weak", "unimatch.py: preds_fp of img_u_w"),
+    "streams.third.features": ("dropout", "model/semseg/deeplabv3plus.py: Dropout2d(0.5)"),
+    "loss.lambda_s": (0.5, "unimatch.py: loss"),
+    "loss.lambda_u": (0.5, "unimatch.py: loss"),
+    "loss.unsupervised": ("all_pixels", "unimatch.py: divided by the pixels that are not ignored"),
+    "ema.teacher_momentum": (0.0, "unimatch.py: the student labels"),
+    "evaluation.network": ("student", "unimatch.py"),
+    "optimizer.kind": ("sgd", "unimatch.py"),
+    "optimizer.lr": (0.01, "configs/pascal.yaml: lr of 0.001, lr_multi of 10"),
+    "optimizer.encoder_lr_factor": (0.1, "configs/pascal.yaml: lr_multi"),
+    "optimizer.momentum": (0.9, "unimatch.py"),
+    "optimizer.weight_decay": (1e-4, "unimatch.py"),
+    "schedule.labelled_batch": (2 * 4, "configs/pascal.yaml: batch_size on 4 GPUs"),
+    "schedule.unlabelled_batch": (2 * 4, "configs/pascal.yaml: batch_size on 4 GPUs"),
+    "schedule.steps": (80 * (-(-10_490 // 4) // 2), "configs/pascal.yaml: epochs"),
+}
+
+
+@pytest.mark.parametrize("path", OF_V1)
+def test_the_preset_of_unimatch_has_its_published_values(path: str) -> None:
+    value, source = OF_V1[path]
+    assert settings("voc_unimatch_92")[path] == value, source

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trainers.augment.geometry import draw_geometry
 from trainers.augment.mixing import draw_mix
-from trainers.augment.photometric import draw_blur, draw_jitter
+from trainers.augment.photometric import draw_blur, draw_grey, draw_jitter
 from trainers.config import TrainConfig
 from trainers.css.prototypes import Prototypes, class_sums
 from trainers.data.splits import open_splits
@@ -83,7 +83,7 @@ def both(changes: dict[str, Any]) -> tuple[TrainConfig, TrainState, StepOutput, 
     g, count = generator(config.seed, "augment.strong", STEP), len(batch.unlabelled)
     strong = config.augment.strong
     geometry, jitter, blur = (draw(strong, count, g) for draw in (draw_geometry, draw_jitter, draw_blur))
-    draws = Draws(geometry, jitter, blur, draw_mix(strong, count, size, g))
+    draws = Draws(geometry, jitter, blur, draw_mix(strong, count, size, g), draw_grey(strong, count, g))
     settings = Settings(
         strong, lr=learning_rate(config.optimizer, STEP, config.schedule.steps),
         weight_decay=config.optimizer.weight_decay, prototype_momentum=config.ema.prototype_momentum,

@@ -1,13 +1,22 @@
 """Schedules are closed forms of the step."""
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainers.config import CssConfig, EmaConfig, LossConfig, OptimizerConfig, ScheduleConfig
+from trainers.config import (
+    CssConfig,
+    EmaConfig,
+    LossConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    StreamConfig,
+    StreamsConfig,
+    TrainConfig,
+)
 from trainers.schedules import cross_warmup_steps, learning_rate, loss_weights, teacher_momentum
 
 
@@ -52,19 +61,31 @@ def test_the_warm_up_of_cross_is_a_share_steps_or_passes_through_the_images(
     assert cross_warmup_steps(css, schedule, 92, 500) == steps
 
 
+def weighted(**loss: Any) -> TrainConfig:
+    return TrainConfig(loss=LossConfig(**loss), schedule=ScheduleConfig(steps=100))
+
+
 @pytest.mark.parametrize(("step", "share"), [(0, 1.0), (50, math.exp(-1.25)), (100, math.exp(-5))])
 def test_the_contrastive_weight_ramps_down_on_the_whole_horizon(step: int, share: float) -> None:
-    assert math.isclose(loss_weights(LossConfig(lambda_c=0.4), step, 100)["contrast"], 0.4 * share)
+    assert math.isclose(loss_weights(weighted(lambda_c=0.4), step)["contrast"], 0.4 * share)
 
 
 def test_a_constant_ramp_keeps_the_contrastive_weight() -> None:
-    config = LossConfig(lambda_c=0.4, lambda_c_ramp="constant")
-    assert {loss_weights(config, step, 100)["contrast"] for step in (0, 50, 99)} == {0.4}
+    config = weighted(lambda_c=0.4, lambda_c_ramp="constant")
+    assert {loss_weights(config, step)["contrast"] for step in (0, 50, 99)} == {0.4}
 
 
 def test_the_other_weights_do_not_ramp() -> None:
-    weights = loss_weights(LossConfig(lambda_u=0.7), 60, 100)
+    weights = loss_weights(weighted(lambda_u=0.7), 60)
     assert (weights["supervised"], weights["unsupervised"]) == (1.0, 0.7)
+
+
+def test_the_weight_of_l_u_multiplies_those_of_its_streams() -> None:
+    streams = StreamsConfig(first=StreamConfig(weight=0.25), third=StreamConfig(weight=0.5))
+    weights = loss_weights(weighted(lambda_s=0.5, lambda_u=0.5).model_copy(update={"streams": streams}), 0)
+    of_streams = {name: weights[name] for name in weights if name.startswith("unsupervised")}
+    assert of_streams == {"unsupervised": 0.125, "unsupervised_third": 0.25}
+    assert weights["supervised"] == 0.5
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,7 @@ VARIANTS = [
     {"model.arch": "light", "model.encoder": "mobilenetv3_small_050", "model.head_width": 16},
     {"model.arch": "light", "model.encoder": "convnext_atto", "model.head_width": 16, "model.freeze": "all"},
     *METHODS.values(),
+    {"bank.weight": 0.1, "bank.pixels": "labelled", "schedule.accumulate": 2},
 ]
 
 
@@ -117,7 +118,12 @@ def test_a_step_and_its_gradients_never_wait_for_the_device(overrides: Mapping[s
             held = {
                 name: mode.from_tensor(value) for name, value in (*module.named_parameters(), *module.named_buffers())
             }
-            return held, lambda images: functional_call(module, held, images)
+
+            def call(*inputs: Any) -> Any:
+                return functional_call(module, held, inputs)
+
+            call.feature_channels = module.feature_channels  # type: ignore[attr-defined]
+            return held, call
 
         held, student = on_fakes(state.student)
         _, teacher = on_fakes(state.teacher)
