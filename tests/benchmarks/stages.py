@@ -62,13 +62,8 @@ _CALLS = (
 def take_step(training: TrainState, splits: Splits, config: TrainConfig) -> None:
     """One step of the training loop, its report left out."""
     context = StepContext(config.seed, training.step)
-<<<<<<< HEAD
     batch = load_batch(splits, config, context, training.prototypes.values.device)
-    weights = loss_weights(config.loss, training.step, config.schedule.steps)
-=======
-    batch = load_batch(splits, config, context, torch.device("cpu"))
     weights = loss_weights(config, training.step)
->>>>>>> methods
     for part in css_step(training.wrapped, training.teaching, training.prototypes, batch, config, context):
         training.accumulate(part.weighted(weights))
     training.advance(part.prototypes)
