@@ -95,13 +95,14 @@ def _losses(config: TrainConfig, device: torch.device) -> tuple[list[dict[str, f
     with _draws_of_the_cpu(), step_algorithms(config, device):
         for at in range(STEPS):
             context, found = StepContext(config.seed, at), dict[str, Tensor]()
-            weights = loss_weights(config.loss, at, config.schedule.steps)
+            weights = loss_weights(config, at)
             with _counted_waits(device) as waits:
                 batch = load_batch(splits, config, context, device)
-                for part in css_step(training.wrapped, training.teaching, training.prototypes, batch, config, context):
+                networks = training.wrapped, training.teaching
+                for part in css_step(*networks, training.prototypes, batch, config, context, training.bank):
                     training.accumulate(part.weighted(weights))
                     found = {name: found.get(name, 0.0) + value.detach() for name, value in part.losses.items()}
-                training.advance(part.prototypes)
+                training.advance(part.prototypes, part.bank)
             waited += len(waits) if at else 0  # the first step sets things up
             losses.append({name: value.item() for name, value in found.items()})
     return losses, waited / (STEPS - 1)

@@ -64,9 +64,10 @@ def take_step(training: TrainState, splits: Splits, config: TrainConfig) -> None
     context = StepContext(config.seed, training.step)
     batch = load_batch(splits, config, context, training.prototypes.values.device)
     weights = loss_weights(config, training.step)
-    for part in css_step(training.wrapped, training.teaching, training.prototypes, batch, config, context):
+    networks = training.wrapped, training.teaching
+    for part in css_step(*networks, training.prototypes, batch, config, context, training.bank):
         training.accumulate(part.weighted(weights))
-    training.advance(part.prototypes)
+    training.advance(part.prototypes, part.bank)
 
 
 class StagedStep:
