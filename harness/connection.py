@@ -33,6 +33,8 @@ ENVIRONMENT: Mapping[str, str] = {
     # Gangs neither report through Ray Train nor watch its metrics; each of these is a process or a thread a gang.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
+    # The controllers of all gangs share a process (`harness.gangs.controllers`).
+    "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",
     # Tune's own files for each report, its progress tables, and its state that `s4` never resumes from.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000",

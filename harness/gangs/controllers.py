@@ -14,7 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import ray
-from ray.train.v2._internal.constants import HEALTH_CHECK_INTERVAL_S_ENV_VAR, get_env_vars_to_propagate
+from ray.train.v2._internal.constants import (
+    ENABLE_CONTROLLER_STRUCTURED_LOGGING_ENV_VAR,
+    HEALTH_CHECK_INTERVAL_S_ENV_VAR,
+    get_env_vars_to_propagate,
+)
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.scaling_policy.fixed import FixedScalingPolicy
 from ray.train.v2._internal.execution.worker_group import WorkerGroup, state, worker_group
@@ -74,6 +78,8 @@ class Controllers:
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         os.environ.update(environment)
+        # Each controller would set up logging anew, which deadlocks with another that writes to the log meanwhile.
+        os.environ[ENABLE_CONTROLLER_STRUCTURED_LOGGING_ENV_VAR] = "0"
         self._threads = ThreadPoolExecutor(MOST_AT_ONCE)
         worker_group.SynchronizationActor = NoSynchronization
         state._shutdown_sync_actor = lambda _: None
