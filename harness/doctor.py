@@ -199,13 +199,15 @@ def diagnose(folder: Path, info: RunInfo, tracking_uri: str, fix: bool = False) 
     Raises:
         UsageError: the ledger cannot be read.
     """
-    findings = list[Finding]()
+    findings, history = list[Finding](), read_ledger(folder / LEDGER)
     for check in CHECKS:
-        found = list(check(Records(folder, info, tracking_uri, read_ledger(folder / LEDGER))))
+        found = list(check(Records(folder, info, tracking_uri, history)))
         findings += found
-        for finding in found if fix else ():
-            if finding.repair is not None:
-                finding.repair()
+        repairs = [finding.repair for finding in found if finding.repair is not None] if fix else []
+        for repair in repairs:
+            repair()
+        if repairs:
+            history = read_ledger(folder / LEDGER)
     return sorted(findings, key=lambda finding: (finding.trial is not None, finding.trial or 0))
 
 
