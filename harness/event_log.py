@@ -478,8 +478,6 @@ class OutboxState:
     """MLflow's status with which the parent, or the single run of a training, was ended after it was opened."""
     best: float | None = None
     """Best value of completed trials, as shown on the parent."""
-    pending: list[tuple[Operation, int]] = field(default_factory=list)
-    """Operations that were not applied, with their lines."""
 
     @classmethod
     def read(cls, outbox: Outbox) -> Self:
@@ -488,12 +486,10 @@ class OutboxState:
         Raises:
             UsageError: a line is no operation; the outbox is closed then.
         """
-        history, done = cls(), outbox.done()
+        history = cls()
         try:
-            for line, operation in enumerate(operations(outbox.path), start=1):
+            for operation in operations(outbox.path):
                 history.opening = history.opening or operation
-                if line > done:
-                    history.pending.append((operation, line))
                 history.follow(operation)
         except UsageError:
             outbox.close()
