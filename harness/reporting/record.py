@@ -148,7 +148,7 @@ def read_course(path: Path, maximise: bool = True) -> tuple[History, dict[int, R
             by_trial.setdefault(event["trial"], {})[int(metrics.get("step", 0))] = metrics
 
     history = read_ledger(path, maximise, (take_report, timeline.follow))
-    reports = {number: dict(sorted(reports.items())) for number, reports in by_trial.items()}
+    reports: dict[int, Reports] = {number: dict(sorted(steps.items())) for number, steps in by_trial.items()}
     return history, reports, timeline.times()
 
 
