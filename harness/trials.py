@@ -68,7 +68,7 @@ class Trial:
     config_hash: str = ""
     """Hash of the resolved config."""
     config: Mapping[str, Any] = field(default_factory=dict)
-    """The resolved config, as JSON-able nested dictionaries."""
+    """The resolved config, as JSON-able nested dictionaries; empty once everybody was told that the trial is over."""
     state: TrialState = TrialState.RUNNING
     metrics: dict[str, float] = field(default_factory=dict)
     """The last report."""

@@ -10,6 +10,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -94,11 +95,13 @@ class Sender:
         self._closing.set()
         self._thread.join(timeout_s)
         self._abandoned.set()
-        if self._all_done:
-            self._lines.close()
         return self._all_done
 
     def _work(self) -> None:
+        with closing(self._lines):
+            self._send_all()
+
+    def _send_all(self) -> None:
         while group := self._next_group():
             operations = [self._lines.read(line) if operation is None else operation for operation, line in group]
             if not self._deliver(operations):

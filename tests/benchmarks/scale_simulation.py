@@ -40,7 +40,7 @@ CHECKPOINT = _EMPTY.getvalue()
 
 
 class Ended(NamedTuple):
-    """A trial that ended, and what the driver needed until then, in seconds since the beginning."""
+    """A trial that ended, and the processor time that the driver needed until then, in seconds."""
 
     at_s: float
     suggested_s: float
@@ -53,7 +53,7 @@ class Course:
     """When trials ended."""
 
     def __init__(self) -> None:
-        self.began = time.perf_counter()
+        self.began = time.process_time()
         self.first_s: float | None = None
         """From the beginning to the first suggestion."""
         self.ends: list[Ended] = []
@@ -61,16 +61,16 @@ class Course:
 
     def suggest(self, searcher: TruthfulOptunaSearch, key: str) -> Any:
         """Draw a trial."""
-        before = time.perf_counter()
+        before = time.process_time()
         if self.first_s is None:
             self.first_s = before - self.began
         config = searcher.suggest(key)
-        self.suggested_s, self.suggested = self.suggested_s + time.perf_counter() - before, self.suggested + 1
+        self.suggested_s, self.suggested = self.suggested_s + time.process_time() - before, self.suggested + 1
         return config
 
     def end(self) -> None:
         """Take note of a trial's end."""
-        self.ends.append(Ended(time.perf_counter() - self.began, self.suggested_s, self.suggested))
+        self.ends.append(Ended(time.process_time() - self.began, self.suggested_s, self.suggested))
 
 
 class _Gang:
@@ -135,7 +135,7 @@ def play(search: Search, course: Course) -> SearchEnd:
                     _start(place, queue, search, searcher, scheduler, callback, course, names)
                 elif not queue:
                     break
-            ledger.spent(time.perf_counter() - course.began, 0.0)
+            ledger.spent(0.0, 0.0)
     return SearchEnd(callback.trials, None)
 
 
