@@ -21,7 +21,7 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 
 log = logging.getLogger(__name__)
 
-MERGED = 200
+MERGED = 1000
 """Operations that are applied together at most."""
 HELD = 2000
 """Operations that wait in memory, at most; what else waits is read from the outbox when its turn comes."""
