@@ -147,8 +147,8 @@ class MlflowWriter:
                 waiting[self._runs.run_of(operation)].metrics.extend(_points(operation))
             elif operation["op"] == "end":
                 run_id = self._runs.run_of(operation)
-                metrics, params = waiting.pop(run_id, Waiting([], {}))
-                self._log(run_id, [*metrics, *_points(operation)], operation.get("tags"), params)
+                left = waiting.pop(run_id, Waiting([], {}))
+                self._log(run_id, [*left.metrics, *_points(operation)], operation.get("tags"), left.params)
                 self._client.set_terminated(run_id, operation["status"], operation["time"])
             elif operation["op"] == "start":
                 run = self._runs.trial(operation)
@@ -157,8 +157,8 @@ class MlflowWriter:
                 waiting[run.id].params.update(self._start(run, operation))
             else:
                 self._apply(operation)
-        for run_id, (metrics, params) in waiting.items():
-            self._log(run_id, metrics, params=params)
+        for run_id, left in waiting.items():
+            self._log(run_id, left.metrics, params=left.params)
 
     def _apply(self, operation: Operation) -> None:
         match operation["op"]:
