@@ -173,19 +173,24 @@ def take(step: str, *arguments: Any) -> Figures:
     return {"seconds": seconds, "cpu_s": cpu_s, "peak_mb": peak_mb(), **found}
 
 
-def _answer(answers: Any, step: str, arguments: tuple[Any, ...]) -> None:
-    answers.put(take(step, *arguments))
+def _answer(answer: Any, step: str, arguments: tuple[Any, ...]) -> None:
+    answer.send(take(step, *arguments))
 
 
 def apart(step: str, *arguments: Any, limit_s: float | None = None) -> Figures | None:
-    """Take a step in a new process; none where that died or took longer than the limit, and was ended."""
-    answers: Any = multiprocessing.get_context("spawn").Queue()
-    process = multiprocessing.get_context("spawn").Process(target=_answer, args=(answers, step, arguments))
+    """Take a step in a new process; none where it took longer than the limit, and was ended.
+
+    Raises:
+        EOFError: the step failed; its traceback is on stderr.
+    """
+    context = multiprocessing.get_context("spawn")
+    answer, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(theirs, step, arguments))
     process.start()
+    theirs.close()  # so that the end of the process is seen
     try:
-        return answers.get(timeout=limit_s or 24 * 3600)  # type: ignore[no-any-return]
-    except Exception:  # queue.Empty
-        return None
+        found: Figures | None = answer.recv() if answer.poll(limit_s) else None
+        return found
     finally:
         process.kill()
         process.join()
