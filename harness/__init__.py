@@ -16,7 +16,9 @@ if TYPE_CHECKING:
         ablate,
         compare,
         confirm,
+        delete_runs,
         evaluate,
+        list_runs,
         load_space,
         noise,
         scale,
@@ -25,8 +27,8 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "CssExperiment", "Decision", "Experiment", "Run", "ablate", "compare", "confirm", "evaluate", "load_space", "noise",
-    "scale", "search", "train",
+    "CssExperiment", "Decision", "Experiment", "Run", "ablate", "compare", "confirm", "delete_runs", "evaluate",
+    "list_runs", "load_space", "noise", "scale", "search", "train",
 ]  # fmt: skip
 
 

@@ -199,13 +199,15 @@ def diagnose(folder: Path, info: RunInfo, tracking_uri: str, fix: bool = False) 
     Raises:
         UsageError: the ledger cannot be read.
     """
-    findings = list[Finding]()
+    findings, history = list[Finding](), read_ledger(folder / LEDGER)
     for check in CHECKS:
-        found = list(check(Records(folder, info, tracking_uri, read_ledger(folder / LEDGER))))
+        found = list(check(Records(folder, info, tracking_uri, history)))
         findings += found
-        for finding in found if fix else ():
-            if finding.repair is not None:
-                finding.repair()
+        repairs = [finding.repair for finding in found if finding.repair is not None] if fix else []
+        for repair in repairs:
+            repair()
+        if repairs:
+            history = read_ledger(folder / LEDGER)
     return sorted(findings, key=lambda finding: (finding.trial is not None, finding.trial or 0))
 
 
@@ -283,7 +285,7 @@ def check_runs(records: Records) -> Iterator[Finding]:
     """Compare the ledger with MLflow's runs."""
     try:
         client = open_store(records.tracking_uri)
-        runs = _runs(client, records.folder) if client is not None else []
+        runs = runs_of(client, records.folder) if client is not None else []
     except Exception as error:  # whatever a store that is broken or away makes MLflow raise
         yield Finding(None, f"{records.tracking_uri} cannot be asked: {one_line(error, 300)}")
         return
@@ -322,7 +324,7 @@ def _check_trials(records: Records, client: MlflowClient, by_trial: dict[int, li
         yield Finding(number, "has a run in MLflow, unknown to the ledger")
 
 
-def _runs(client: MlflowClient, folder: Path) -> list[Run]:
+def runs_of(client: MlflowClient, folder: Path) -> list[Run]:
     """Return what MLflow has of a run; by name where its outbox, which says what it is tagged with, is gone."""
     experiment, search_id = client.get_experiment_by_name(experiment_of(folder)), search_id_of(folder)
     condition = f"tags.`s4.search_id` = '{search_id}'" if search_id else f"tags.`s4.search` = '{folder.name}'"

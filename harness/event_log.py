@@ -128,8 +128,15 @@ class Ledger:
             raise
 
 
-def read_ledger(path: Path, maximise: bool = True) -> History:
+Follow = Callable[[Mapping[str, Any]], object]
+"""Takes in the events of a ledger in turn."""
+
+
+def read_ledger(path: Path, maximise: bool = True, also: Sequence[Follow] = ()) -> History:
     """Return what a ledger tells; an empty history where there is none. `maximise` decides which report is the best.
+
+    Args:
+        also: told of every event, too: a long ledger is read once.
 
     Raises:
         UsageError: it is not a ledger.
@@ -138,7 +145,9 @@ def read_ledger(path: Path, maximise: bool = True) -> History:
     try:
         for event in json_lines(path):
             _follow(history, event, maximise)
-    except (ValueError, KeyError, TypeError) as error:
+            for follow in also:
+                follow(event)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _no_ledger(path, error) from None
     for trial in history.unfinished():
         trial.state = TrialState.INTERRUPTED
@@ -212,43 +221,69 @@ class Times(NamedTuple):
     """Device seconds of all sessions by the card's name, as far as that was written down."""
 
 
+class Timeline:
+    """The times in a ledger, event by event."""
+
+    def __init__(self) -> None:
+        self._spans, self._sessions = list[Span](), list[float]()
+        self._running: dict[int, tuple[float, float]] = {}
+        self._first = self._last = self._behind = 0.0
+        self._machine: Mapping[str, str] = {}
+        self._card_s: Mapping[str, float] = {}
+        self._known = True
+
+    def follow(self, event: Mapping[str, Any]) -> None:
+        """Take in an event.
+
+        Raises:
+            ValueError, KeyError, TypeError, AttributeError: it has another shape.
+        """
+        self._known = self._known and "time" in event
+        if not self._known:
+            return
+        kind, number, stamp, running = event["event"], event["trial"], float(event["time"]), self._running
+        if not self._first:
+            self._first = self._last = self._behind = stamp
+        if kind == "session" or stamp < self._last:  # nobody worked, or the clock was set back
+            self._behind += stamp - self._last
+        self._last, now = stamp, stamp - self._behind
+        if kind == "session":
+            self._spans += self._open()
+            running.clear()
+            self._sessions.append(now)
+            self._machine = {str(name): str(words) for name, words in event.get("machine", {}).items()}
+        self._card_s = _card_s(event) or self._card_s
+        if kind == "start":
+            running.setdefault(number, (now, now))
+        elif kind == "report" and number in running:
+            running[number] = (running[number][0], now)
+        elif kind == "end" and number in running:
+            self._spans.append(Span(number, running.pop(number)[0], now, event["state"]))
+
+    def times(self) -> Times:
+        """Return the times of what was taken in; none where version 0.1 wrote it."""
+        if not self._known:
+            return Times()
+        spans = sorted([*self._spans, *self._open()], key=lambda span: (span.start_s, span.trial))
+        return Times(spans, self._sessions, self._first or None, self._machine, self._card_s)
+
+    def _open(self) -> list[Span]:
+        return [Span(trial, start, end, "INTERRUPTED") for trial, (start, end) in self._running.items()]
+
+
 def read_times(path: Path) -> Times:
     """Return the times that a ledger tells; none where there is no ledger, or where version 0.1 wrote it.
 
     Raises:
         UsageError: it is not a ledger.
     """
-    spans, sessions = list[Span](), list[float]()
-    running: dict[int, tuple[float, float]] = {}
-    first = last = behind = 0.0
-    machine: Mapping[str, str] = {}
-    card_s: Mapping[str, float] = {}
+    timeline = Timeline()
     try:
         for event in json_lines(path):
-            if "time" not in event:
-                return Times()
-            kind, number, stamp = event["event"], event["trial"], float(event["time"])
-            if not first:
-                first = last = behind = stamp
-            if kind == "session" or stamp < last:  # nobody worked, or the clock was set back
-                behind += stamp - last
-            last, now = stamp, stamp - behind
-            if kind == "session":
-                spans += [Span(trial, start, end, "INTERRUPTED") for trial, (start, end) in running.items()]
-                running.clear()
-                sessions.append(now)
-                machine = {str(name): str(words) for name, words in event.get("machine", {}).items()}
-            card_s = _card_s(event) or card_s
-            if kind == "start":
-                running.setdefault(number, (now, now))
-            elif kind == "report" and number in running:
-                running[number] = (running[number][0], now)
-            elif kind == "end" and number in running:
-                spans.append(Span(number, running.pop(number)[0], now, event["state"]))
+            timeline.follow(event)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _no_ledger(path, error) from None
-    spans += [Span(trial, start, end, "INTERRUPTED") for trial, (start, end) in running.items()]
-    return Times(sorted(spans, key=lambda span: (span.start_s, span.trial)), sessions, first or None, machine, card_s)
+    return timeline.times()
 
 
 class Clock:
@@ -465,8 +500,6 @@ class OutboxState:
     """MLflow's status with which the parent, or the single run of a training, was ended after it was opened."""
     best: float | None = None
     """Best value of completed trials, as shown on the parent."""
-    pending: list[tuple[Operation, int]] = field(default_factory=list)
-    """Operations that were not applied, with their lines."""
 
     @classmethod
     def read(cls, outbox: Outbox) -> Self:
@@ -475,12 +508,10 @@ class OutboxState:
         Raises:
             UsageError: a line is no operation; the outbox is closed then.
         """
-        history, done = cls(), outbox.done()
+        history = cls()
         try:
-            for line, operation in enumerate(operations(outbox.path), start=1):
+            for operation in operations(outbox.path):
                 history.opening = history.opening or operation
-                if line > done:
-                    history.pending.append((operation, line))
                 history.follow(operation)
         except UsageError:
             outbox.close()

@@ -44,8 +44,8 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 RUN = "run.yaml"
 """What a run began with."""
 VERSION = 2
-TRIALS, GANGS, SPLITS, EVALUATION = "trials", "gangs", "splits", "evaluation"
-"""Folders in that of a run: checkpoints by trial, what Ray Train writes, lists of images, evaluations."""
+TRIALS, GANGS, SESSIONS, SPLITS, EVALUATION = "trials", "gangs", "sessions", "splits", "evaluation"
+"""Folders in that of a run: checkpoints by trial, what Ray Train and Ray Tune write, lists of images, evaluations."""
 CONFIG, CONFUSION, OVERLAYS = "config.yaml", "confusion.png", "overlays.png"
 """Files in the folder of a trial that was evaluated: its whole config, the confusion matrix of the validation images,
 and the same images for every trial with truth, prediction, pseudo-labels of both spaces, confidence and similarity."""

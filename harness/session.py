@@ -404,6 +404,8 @@ def show(results: Results, folder: Path, console: Console) -> None:
 def _show_table(table: Table, folder: Path, console: Console) -> list[Column]:
     """Write a table of a run, and how to see the columns that there is no room for; return these."""
     left_out = console.table(table)
+    if table.listed is not None and len(table.rows) > table.listed:
+        console.say(f"{len(table.rows) - table.listed} more trials: {folder / FILES[1]}")
     if left_out:
         console.say(f"all columns: {program()} report {folder.name}{storage_option(folder)} | less -S")
     return left_out

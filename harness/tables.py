@@ -9,7 +9,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import rich.table
@@ -94,7 +94,9 @@ class Table:
     bold: frozenset[tuple[int, int]] = frozenset()
     """Row and column of single cells that stand out."""
     shown: int = 50
-    """Rows that pages show; terminal and CSV hold all."""
+    """Rows that pages show; the CSV holds all."""
+    listed: int | None = None
+    """Rows that a terminal shows; none: all."""
     exact: Data | None = None
     """What the CSV holds instead, where cells put several numbers together: `0.61 ± 0.02`."""
     styles: Mapping[int, str] = field(default_factory=dict)
@@ -163,7 +165,8 @@ def fitted(table: Table, width: int) -> dict[int, int]:
 
 
 def table_terminal(table: Table, width: int) -> tuple[rich.table.Table, list[Column]]:
-    """Return all rows of a table for a terminal of `width` characters, and the columns that it has no room for."""
+    """Return the listed rows of a table for a terminal of `width` characters, and the columns that have no room."""
+    table = replace(table, rows=table.rows[: table.listed])
     widths = fitted(table, width)
     left = 1 if sum(widths.values()) + 3 * len(widths) - 1 <= width else 0
     terminal = rich.table.Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, left),

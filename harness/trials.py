@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -67,7 +68,7 @@ class Trial:
     config_hash: str = ""
     """Hash of the resolved config."""
     config: Mapping[str, Any] = field(default_factory=dict)
-    """The resolved config, as JSON-able nested dictionaries."""
+    """The resolved config, as JSON-able nested dictionaries; empty once everybody was told that the trial is over."""
     state: TrialState = TrialState.RUNNING
     metrics: dict[str, float] = field(default_factory=dict)
     """The last report."""
@@ -85,7 +86,7 @@ class Trial:
 
     def take_in(self, metrics: Mapping[str, float], value: float | None, maximise: bool = True) -> None:
         """Take in a report and its value of the objective, where it has one."""
-        self.metrics = dict(metrics)
+        self.metrics = {sys.intern(name): number for name, number in metrics.items()}  # shared by thousands of trials
         if value is None:
             return
         self.values.append((self.step, value))

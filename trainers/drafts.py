@@ -50,9 +50,10 @@ def held(draft: Path) -> Iterator[None]:
         yield
 
 
-def left_over(folder: Path) -> list[Path]:
-    """Return the drafts below a folder whose writers were killed, by name."""
-    return sorted(path for path in folder.rglob(".*.tmp") if is_draft(path) and not _is_held(path))
+def left_over(folder: Path, deep: bool = True) -> list[Path]:
+    """Return the drafts below a folder, or with `deep` off right in it, whose writers were killed, by name."""
+    found = folder.rglob(".*.tmp") if deep else folder.glob(".*.tmp")
+    return sorted(path for path in found if is_draft(path) and not _is_held(path))
 
 
 def sweep(folder: Path) -> None:

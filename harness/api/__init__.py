@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from harness.api.comparisons import ablate, compare, confirm, noise
 from harness.api.evaluations import evaluate
+from harness.api.runs import delete_runs, list_runs
 from harness.api.searches import search
 from harness.api.trainings import scale, train
 from harness.experiment import CssExperiment
@@ -23,6 +24,6 @@ from search_spaces import load_space
 from trainers.run import Decision, Run
 
 __all__ = [
-    "CssExperiment", "Decision", "Experiment", "Run", "ablate", "compare", "confirm", "evaluate", "load_space", "noise",
-    "scale", "search", "train",
+    "CssExperiment", "Decision", "Experiment", "Run", "ablate", "compare", "confirm", "delete_runs", "evaluate",
+    "list_runs", "load_space", "noise", "scale", "search", "train",
 ]  # fmt: skip

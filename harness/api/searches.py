@@ -174,12 +174,14 @@ def _resume_search(
             space = written_space(before)  # its file is elsewhere, seen from here
     session = _search_session(experiment, space, config, folder, uri, console)
     _check_same_search(before, session.info, space.name, folder)
-    fault = fault_of(folder, folder.name, read_ledger(folder / LEDGER))
+    objective = session.objectives[0]
+    history = read_ledger(folder / LEDGER, objective.maximise)
+    fault = fault_of(folder, folder.name, history)
     if fault is not None:
         assert session.space is not None  # noqa: S101  # a search has one
         rebuilt = rebuild(folder, folder.name, session.space, session.objectives, config.constraints)
         console.say(f"{fault}: {rebuilt}")
-    return replace(session, earlier=reconcile(folder, folder.name, session.objectives[0])), config
+    return replace(session, earlier=reconcile(folder, folder.name, objective, history)), config
 
 
 def _check_same_search(before: RunInfo, now: RunInfo, space: str, folder: Path) -> None:

@@ -26,6 +26,7 @@ from harness.cli.lists import config, list_
 from harness.cli.models import evaluate, export, predict
 from harness.cli.plan import plan
 from harness.cli.records import doctor, report, show, sync, ui
+from harness.cli.runs import runs
 from harness.cli.scale import scale
 from harness.cli.space import space
 from harness.cli.train import train
@@ -54,8 +55,10 @@ SUBJECTS = {
 for subject, commands in SUBJECTS.items():
     for command in commands:
         app.command(command.__name__.strip("_"), cls=Command, rich_help_panel=subject)(command)
-for name, group in (("space", space), ("data", data)):
-    app.add_typer(group, name=name, rich_help_panel=[*SUBJECTS][-1])
+for name, group, subject in (
+    ("runs", runs, "Records"), ("space", space, "Data and settings"), ("data", data, "Data and settings"),
+):  # fmt: skip
+    app.add_typer(group, name=name, rich_help_panel=subject)
 
 
 @app.callback()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +24,8 @@ ACROSS = 5
 """Entries in a line of a legend, at most."""
 NAMED = 24
 """Classes up to which colours are named."""
+LINES = 300
+"""Trials that a figure draws a line each of, at most: a screen shows no more."""
 WORDS = {"COMPLETE": "complete", "PRUNED": "stopped early", "RUNNING": "unfinished", "INTERRUPTED": "unfinished",
          "FAIL": "failed"}  # fmt: skip
 """States for people."""
@@ -47,6 +49,21 @@ def png(paint: Callable[[Any, Theme], None], theme: Theme, size: tuple[float, fl
         paint(canvas, theme)
         canvas.savefig(out, dpi=DPI, format="png", metadata={"Software": None})
     return out.getvalue()
+
+
+def thinned(best_first: Sequence[int], always: Collection[int]) -> tuple[set[int], str]:
+    """Return the trials that a figure draws lines of, and which they are, in words; "": all of them.
+
+    Of more than `LINES` these are the best third, those that are `always` drawn, and a sample of the others, evenly
+    from the best to the worst.
+    """
+    if len(best_first) <= LINES:
+        return {*best_first}, ""
+    best, others = best_first[: LINES // 3], best_first[LINES // 3 :]
+    count = LINES - len(best)
+    sample = [others[index * (len(others) - 1) // (count - 1)] for index in range(count)]
+    chosen = {*best, *sample, *(number for number in best_first if number in always)}
+    return chosen, f"the best {len(best)} of {len(best_first)} trials and a sample of {len(sample)} others"
 
 
 def state_handles(states: Iterable[str], theme: Theme, look: Literal["mark", "line", "bar"] = "mark") -> list[Any]:

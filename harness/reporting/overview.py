@@ -161,14 +161,16 @@ def _timeline(record: Record) -> Figure:
 
     def paint(canvas: Any, theme: Theme) -> None:
         axes, few = canvas.subplots(), len(spans) <= LABELLED
-        colours = [theme.states.get(span.state, theme.states["INTERRUPTED"]) for span in spans]
-        starts = [span.start_s / length for span in spans]
-        widths = [(span.end_s - span.start_s) / length for span in spans]
-        axes.barh(rows, widths, 0.8, starts, color=colours, edgecolor=theme.paper, linewidth=0.6 if few else 0.1)
-        for span, row, start, width in zip(spans, rows, starts, widths, strict=True):
-            if few and width > 0.02 * end / length:
-                axes.text(start + width / 2, row, str(span.trial), ha="center", va="center", fontsize=7.5,
-                          color=theme.paper)  # fmt: skip
+        for lane in range(most):  # each as one collection: thousands of single bars take long
+            mine = [span for span, row in zip(spans, rows, strict=True) if row == lane]
+            bars = [(span.start_s / length, (span.end_s - span.start_s) / length) for span in mine]
+            colours = [theme.states.get(span.state, theme.states["INTERRUPTED"]) for span in mine]
+            axes.broken_barh(bars, (lane - 0.4, 0.8), facecolors=colours, edgecolors=theme.paper,
+                             linewidths=0.6 if few else 0.1)  # fmt: skip
+            for span, (start, width) in zip(mine, bars, strict=True):
+                if few and width > 0.02 * end / length:
+                    axes.text(start + width / 2, lane, str(span.trial), ha="center", va="center", fontsize=7.5,
+                              color=theme.paper)  # fmt: skip
         for begun in sessions[1:]:
             axes.axvline(begun / length, color=theme.ink, linestyle=":", linewidth=1)
         axes.set_xlim(0, 1.01 * end / length)

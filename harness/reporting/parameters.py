@@ -15,7 +15,7 @@ from matplotlib.patheffects import withStroke
 
 from harness.reporting.axes import Axis, axis_of, guessed_axis
 from harness.reporting.document import Block, Data, Figure, Note, Section
-from harness.reporting.figures import baseline_handle, best_handle, best_star, legend, state_handles
+from harness.reporting.figures import baseline_handle, best_handle, best_star, legend, state_handles, thinned
 from harness.reporting.record import Record
 from harness.reporting.results import Row, short
 from harness.reporting.themes import MARKERS, Theme
@@ -188,6 +188,7 @@ def _parallel(record: Record, rows: Sequence[Row], axes: Sequence[Axis]) -> Figu
     values = [row.best for row in rows if row.best is not None]
     low, high = min(values), max(values)
     absent = any(axis.path not in row.values for axis in axes for row in rows)
+    chosen, words = thinned([row.number for row in rows], {0})
 
     def course(row: Row) -> list[float]:
         places = [axis.place(row.values[axis.path]) if axis.path in row.values else None for axis in axes]
@@ -196,7 +197,9 @@ def _parallel(record: Record, rows: Sequence[Row], axes: Sequence[Axis]) -> Figu
 
     def paint(canvas: Any, theme: Theme) -> None:
         panel, ramp, xs = canvas.subplots(), colormaps[theme.ramp], range(len(axes) + 1)
-        ordered = sorted(rows, key=lambda row: row.best or 0.0, reverse=not record.maximise)
+        ordered = sorted(
+            [row for row in rows if row.number in chosen], key=lambda row: row.best or 0.0, reverse=not record.maximise
+        )
         for complete in (False, True):
             lines = [course(row) for row in ordered if (row.state == "COMPLETE") is complete]
             good = [line[-1] if record.maximise else 1 - line[-1] for line in lines]
@@ -228,7 +231,8 @@ def _parallel(record: Record, rows: Sequence[Row], axes: Sequence[Axis]) -> Figu
     data = [(row.number, row.state, *(row.values.get(axis.path) for axis in axes), row.best) for row in rows]
     return Figure(
         "parallel-coordinates",
-        "Each line is a trial: its parameters, and the best value it reported. Thin lines did not reach the horizon.",
+        f"Each line is a trial{f', of {words}' if words else ''}: its parameters, and the best value it reported. Thin "
+        "lines did not reach the horizon.",
         f"Parallel coordinates of {len(rows)} trials over {', '.join(labels)} and the best {results.metric}.",
         paint,
         Data(["trial", "state", *(axis.path for axis in axes), "best"], data),

@@ -15,6 +15,7 @@ from harness.reporting.figures import (
     legend,
     paint_panels,
     state_handles,
+    thinned,
 )
 from harness.reporting.record import Record
 from harness.reporting.themes import MARKERS, Theme
@@ -104,7 +105,9 @@ def _curves(record: Record) -> Figure:
     best = record.results.best.number if record.results.best else None
     base = 0 if record.results.baseline is not None and best != 0 else None
     rows = [(number, str(trial.state), *point) for number, trial in trials.items() for point in trial.values]
-    finite = {number: [point for point in trial.values if math.isfinite(point[1])] for number, trial in trials.items()}
+    chosen, words = thinned([row.number for row in record.results.rows], {0})
+    finite = {number: [point for point in trials[number].values if math.isfinite(point[1])]
+              for number in trials if number in chosen}  # fmt: skip
     points = {number: values for number, values in finite.items() if values}
     states = [str(trials[number].state) for number in points if number not in (best, base)]
 
@@ -126,7 +129,7 @@ def _curves(record: Record) -> Figure:
 
     return Figure(
         "learning-curves",
-        f"{metric} of every trial at each of its reports. Marks are where a trial ended.",
+        f"{metric} of {words or 'every trial'} at each of its reports. Marks are where a trial ended.",
         f"Curves of {metric} over optimizer steps, one a trial, {len(trials)} in all.",
         paint,
         Data(["trial", "state", "step", "value"], rows),

@@ -5,13 +5,14 @@ Parts that are missing or cannot be read are named in `Record.missing`; it is an
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from harness.event_log import LEDGER, History, Span, Times, json_lines, read_ledger, read_times
+from harness.event_log import LEDGER, History, Span, Timeline, Times, read_ledger
 from harness.experiment import CssExperiment
 from harness.reporting.results import FILES, Collector, Results, Row, read_results
 from harness.run_folder import RunInfo, kind_of, read_run
@@ -89,8 +90,8 @@ def read_record(folder: Path) -> Record:
         missing.append(f"What was asked for is not known: {error}")
     history, reports = History(), dict[int, Reports]()
     try:
-        history = read_ledger(folder / LEDGER, not (results.objectives and results.objectives[0].endswith(":min")))
-        reports, times = read_reports(folder / LEDGER), read_times(folder / LEDGER)
+        maximise = not (results.objectives and results.objectives[0].endswith(":min"))
+        history, reports, times = read_course(folder / LEDGER, maximise)
     except (UsageError, OSError) as error:
         missing.append(f"The ledger cannot be read, so curves, rungs and device-hours are missing: {error}")
     if not history.trials and results.rows and not missing:
@@ -132,17 +133,23 @@ def _space(info: RunInfo | None) -> Space | None:
     return recorded_space(info) if info and info.request.get("space") else None
 
 
-def read_reports(path: Path) -> dict[int, Reports]:
-    """Return the reports in a ledger, by trial; of a step that was done twice the later one.
+def read_course(path: Path, maximise: bool = True) -> tuple[History, dict[int, Reports], Times]:
+    """Return what a ledger tells, the reports in it, of a step that was done twice the later one, and its times.
 
     Raises:
-        OSError, ValueError, KeyError, TypeError: it is not a ledger.
+        UsageError: it is not a ledger.
+        OSError: it cannot be read.
     """
-    by_trial: dict[int, dict[int, Mapping[str, float]]] = {}
-    for event in json_lines(path):
+    by_trial, timeline = dict[int, dict[int, Mapping[str, float]]](), Timeline()
+
+    def take_report(event: Mapping[str, Any]) -> None:
         if event["event"] == "report":
-            by_trial.setdefault(event["trial"], {})[int(event["metrics"].get("step", 0))] = event["metrics"]
-    return {number: dict(sorted(reports.items())) for number, reports in by_trial.items()}
+            metrics = {sys.intern(name): value for name, value in event["metrics"].items()}
+            by_trial.setdefault(event["trial"], {})[int(metrics.get("step", 0))] = metrics
+
+    history = read_ledger(path, maximise, (take_report, timeline.follow))
+    reports: dict[int, Reports] = {number: dict(sorted(steps.items())) for number, steps in by_trial.items()}
+    return history, reports, timeline.times()
 
 
 def _trial(row: Row, metric: str) -> Trial:

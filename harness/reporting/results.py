@@ -24,6 +24,10 @@ STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "RUNNING": "unfinished", "
           "FAIL": "failed"}  # fmt: skip
 """States of trials in the order of the table, and their words."""
 FILES = ("results.json", "results.csv", "results.md")
+LISTED = 200
+"""Trials that a terminal lists; all are in the CSV."""
+ERRORS = 20
+"""Failures that a summary names."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +207,9 @@ def to_table(results: Results) -> Table:
             styles[index] = "red"
     strong = frozenset(index for index, row in enumerate(results.rows) if row is results.best)
     titles = [*(column.name or column.title for column in columns), "config_hash", "error"]
-    return Table("leaderboard", "", columns, rows, strong, exact=Data(titles, exact), styles=styles)
+    return Table(
+        "leaderboard", "", columns, rows, strong, exact=Data(titles, exact), styles=styles, listed=LISTED
+    )  # fmt: skip
 
 
 def to_markdown(results: Results) -> str:
@@ -243,7 +249,8 @@ def summary(results: Results) -> list[str]:
         lines.append(f"overhead (medians): {start}, {duration(over['report_s'])} a report")
     ends = {"FAIL": "failed", "PRUNED": "was stopped"}
     ended = [row for row in results.rows if row.error and row.state in ends and results.kind != "train"]
-    return lines + [f"trial {row.number} {ends[row.state]}: {row.error}" for row in ended]
+    lines += [f"trial {row.number} {ends[row.state]}: {row.error}" for row in ended[:ERRORS]]
+    return lines + ([f"{len(ended) - ERRORS} more failed or were stopped: {FILES[1]}"] if ended[ERRORS:] else [])
 
 
 def _course(results: Results, row: Row) -> str:

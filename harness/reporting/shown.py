@@ -11,7 +11,7 @@ from typing import Any
 
 from harness.ablation.request import read_request
 from harness.ablation.results import Ablation, collect
-from harness.event_log import LEDGER, History, how_closed, read_ledger, read_times
+from harness.event_log import LEDGER, History, Timeline, how_closed, read_ledger
 from harness.formats import counted
 from harness.reporting.ablation.record import JUDGED, read_ablation
 from harness.reporting.next_steps import ablate_command, begin_command, resume_command
@@ -107,14 +107,15 @@ def read_shown(folder: Path) -> Shown:
     """
     info, driver = read_run(folder), driver_of(folder)
     objective = parse_objectives(info.request.get("options", {}).get("objective") or [info.metric])[0]
-    history = read_ledger(folder / LEDGER, objective.maximise)
+    timeline = Timeline()
+    history = read_ledger(folder / LEDGER, objective.maximise, (timeline.follow,))
     ablation = _ablation(folder, history) if info.kind in ("ablation", "confirm") else None
     planned = _planned(info, ablation)
     states = ["RUNNING" if driver and not trial.state.over else str(trial.state) for trial in history.trials.values()]
     if info.kind == "scale" and (folder / MEASURED).exists():  # it has no ledger
         states = ["COMPLETE"] * planned
     finished = sum(TrialState(state).over for state in states) >= planned
-    begun = read_times(folder / LEDGER).began_unix
+    begun = timeline.times().began_unix
     command = _command(folder, info, ablation)
     again = None if info.kind == "scale" else command
     if info.kind in ("search", "train"):

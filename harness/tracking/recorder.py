@@ -122,8 +122,7 @@ class MlflowRecorder(RunLogger):
         now = stamped("open")
         self._began, self._kind = header.get("time", now["time"]), header["kind"]
         header = {**header, **now}
-        self._sender = _start_sender(self._outbox, self._state, uri, header)
-        self._state.pending.clear()
+        self._sender = _start_sender(self._outbox, uri, header)
         self._send(header)
 
     def on_start(self, trial: Trial) -> None:
@@ -265,18 +264,20 @@ def replay(outbox: Path, tracking_uri: str, timeout_s: float = 600.0) -> Deliver
     if state.opening is None:
         box.close()
         raise UsageError(f"an outbox must hold operations, {outbox} is empty: there is nothing to send")
-    return _finish(_start_sender(box, state, uri, state.opening), box, timeout_s)
+    return _finish(_start_sender(box, uri, state.opening), box, timeout_s)
 
 
-def _start_sender(outbox: Outbox, state: OutboxState, uri: str, header: Operation) -> Sender:
+def _start_sender(outbox: Outbox, uri: str, header: Operation) -> Sender:
+    """Return a sender that has everything before it that was not applied."""
+
     def connect() -> Apply:
         from harness.tracking.writer import MlflowWriter  # imports MLflow, in the sender's thread
 
         return MlflowWriter(connect_client(uri), header).apply
 
     sender = Sender(outbox, connect)
-    for operation, line in state.pending:
-        sender.send(operation, line)
+    for line in range(outbox.done() + 1, outbox.count + 1):
+        sender.send(None, line)
     return sender
 
 

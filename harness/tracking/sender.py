@@ -5,10 +5,14 @@ Everything slow or broken about a tracking server stays in this thread, the impo
 
 from __future__ import annotations
 
+import json
 import logging
 import queue
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 from harness.event_log import Operation, Outbox
 from harness.formats import one_line
@@ -17,11 +21,44 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 
 log = logging.getLogger(__name__)
 
-MERGED = 200
+MERGED = 1000
 """Operations that are applied together at most."""
+HELD = 2000
+"""Operations that wait in memory, at most; what else waits is read from the outbox when its turn comes."""
 
 Apply = Callable[[Sequence[Operation]], None]
 """Applies operations in order."""
+
+
+class Waiting(NamedTuple):
+    """An operation that was handed over, and its line in the outbox, where it is read if it is not kept here."""
+
+    operation: Operation | None
+    line: int
+
+
+class Lines:
+    """Lines of a file that grows, read in order."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: BinaryIO | None = None
+        self._read = 0
+
+    def read(self, line: int) -> Operation:
+        """Return the operation of a line, counted from 1, which must come after those that were read before."""
+        self._file = self._file or self._path.open("rb")
+        text = b""
+        while self._read < line:
+            text = self._file.readline()
+            self._read += 1
+        operation: Operation = json.loads(text)
+        return operation
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
 
 
 class Sender:
@@ -37,15 +74,20 @@ class Sender:
         self._outbox = outbox
         self._connect = connect
         self._apply: Apply | None = None
-        self._queue: queue.SimpleQueue[tuple[Operation, int] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
+        self._handed = outbox.done()
+        """Operations of the outbox that were handed over, or applied before."""
+        self._lines = Lines(outbox.path)
         self._all_done = False
         self._closing, self._abandoned = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._work, name="s4-tracking", daemon=True)
         self._thread.start()
 
-    def send(self, operation: Operation, line: int) -> None:
-        """Hand over the operation that the outbox holds as its `line`-th; returns at once."""
-        self._queue.put((operation, line))
+    def send(self, operation: Operation | None, line: int) -> None:
+        """Hand over the operation that the outbox holds as its `line`-th, none: it is read there; returns at once."""
+        written = line > self._handed  # on a full disk it is nowhere else
+        self._handed = line
+        self._queue.put(Waiting(None if written and self._queue.qsize() >= HELD else operation, line))
 
     def close(self, timeout_s: float) -> bool:
         """Wait at most this long until everything is applied, stop, and return whether it was."""
@@ -56,13 +98,18 @@ class Sender:
         return self._all_done
 
     def _work(self) -> None:
+        with closing(self._lines):
+            self._send_all()
+
+    def _send_all(self) -> None:
         while group := self._next_group():
-            if not self._deliver([operation for operation, _ in group]):
+            operations = [self._lines.read(line) if operation is None else operation for operation, line in group]
+            if not self._deliver(operations):
                 return
-            self._outbox.mark_done(group[-1][1])
+            self._outbox.mark_done(group[-1].line)
         self._all_done = True
 
-    def _next_group(self) -> list[tuple[Operation, int]]:
+    def _next_group(self) -> list[Waiting]:
         """Wait for something to do, and return what waits, with its lines in the outbox; empty after `close`."""
         group = [self._queue.get()]
         while group[-1] is not None and len(group) < MERGED and not self._queue.empty():

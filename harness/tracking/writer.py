@@ -7,6 +7,7 @@ with the same value, and a metric with the same step and time.
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cached_property, reduce
 from itertools import zip_longest
@@ -54,6 +55,10 @@ class RunTree:
         self._client = client
         self._header = header
         self._runs: dict[int | str | None, str] = {}  # trial number, key of a summary, or none for the parent
+        self._new = False
+        """Whether this process created the parent: then there is no run that it does not know."""
+        self._doubtful = set[int | str | None]()
+        """Runs that MLflow was asked to create, and the answer was lost: they may be there."""
 
     def parent(self) -> RunHandle:
         """Return the search's own run."""
@@ -83,12 +88,16 @@ class RunTree:
             return RunHandle(self._runs[key], created=False)
         search_id = self._header["search_id"]
         condition = f"tags.`s4.search_id` = '{search_id}' and {condition}"
-        runs = self._client.search_runs([self.experiment], condition, max_results=1)
+        above = {} if key is None else {PARENT: self.parent().id}
+        sure = self._new and key not in self._doubtful
+        runs = [] if sure else self._client.search_runs([self.experiment], condition, max_results=1)
         created = not runs
         if created:
-            above = {} if key is None else {PARENT: self.parent().id}
             tags = {**about["tags"], **above, "s4.search_id": search_id}
+            self._doubtful.add(key)
             runs = [self._client.create_run(self.experiment, about["time"], tags, about["name"])]
+        self._doubtful.discard(key)
+        self._new = self._new or (created and key is None)
         self._runs[key] = runs[0].info.run_id
         return RunHandle(self._runs[key], created=created)
 
@@ -111,6 +120,13 @@ class RunTree:
         return str(experiment.experiment_id)
 
 
+class Waiting(NamedTuple):
+    """What is to be logged to a run."""
+
+    metrics: list[Metric]
+    params: dict[str, str]
+
+
 class MlflowWriter:
     """Writes the runs of one search: a parent, its trials and summaries, or the single run of a training."""
 
@@ -120,23 +136,29 @@ class MlflowWriter:
         self._runs = RunTree(client, header)
 
     def apply(self, operations: Sequence[Operation]) -> None:
-        """Apply operations in order; the metrics that a run gets from all of them share a request.
+        """Apply operations in order; what a run gets from all of them shares a request, its first params included.
 
         Raises:
             Exception: what MLflow raises, when it refuses or cannot be reached.
         """
-        waiting: dict[str, list[Metric]] = {}  # by the run that they are to be logged to
+        waiting: dict[str, Waiting] = defaultdict(lambda: Waiting([], {}))  # by the run that it is to be logged to
         for operation in operations:
             if operation["op"] == "report":
-                waiting.setdefault(self._runs.run_of(operation), []).extend(_points(operation))
+                waiting[self._runs.run_of(operation)].metrics.extend(_points(operation))
             elif operation["op"] == "end":
                 run_id = self._runs.run_of(operation)
-                self._log(run_id, [*waiting.pop(run_id, []), *_points(operation)], operation.get("tags"))
+                left = waiting.pop(run_id, Waiting([], {}))
+                self._log(run_id, [*left.metrics, *_points(operation)], operation.get("tags"), left.params)
                 self._client.set_terminated(run_id, operation["status"], operation["time"])
+            elif operation["op"] == "start":
+                run = self._runs.trial(operation)
+                if (before := waiting.pop(run.id, None)) is not None:  # a scheduler changed it: its first params stay
+                    self._log(run.id, before.metrics, params=before.params)
+                waiting[run.id].params.update(self._start(run, operation))
             else:
                 self._apply(operation)
-        for run_id, metrics in waiting.items():
-            self._log(run_id, metrics)
+        for run_id, left in waiting.items():
+            self._log(run_id, left.metrics, params=left.params)
 
     def _apply(self, operation: Operation) -> None:
         match operation["op"]:
@@ -144,8 +166,6 @@ class MlflowWriter:
                 parent = self._runs.parent()
                 self._complete(parent, operation.get("params", {}), {})
                 self._client.update_run(parent.id, status="RUNNING")
-            case "start":
-                self._start(operation)
             case "tag":
                 self._tag(self._runs.run_of(operation), operation["tags"])
             case "artifact" | "file":
@@ -161,13 +181,15 @@ class MlflowWriter:
             case other:
                 raise ValueError(f"an operation must be one that this version writes, got {other!r}: update s4-harness")
 
-    def _start(self, operation: Operation) -> None:
-        run, parent = self._runs.trial(operation), self._runs.parent()
-        if self._complete(run, operation["params"], operation["tags"]) != "RUNNING":
+    def _start(self, run: RunHandle, operation: Operation) -> Mapping[str, str]:
+        """Begin or resume a trial's run, and return the params that are still to be logged."""
+        parent = self._runs.parent()
+        if not run.created and self._complete(run, operation["params"], operation["tags"]) != "RUNNING":
             self._client.update_run(run.id, status="RUNNING")
         same = operation["tags"].get(DIGEST) == self._header["tags"].get(DIGEST)
         if same and self._inputs and run.id != parent.id:
             self._client.log_inputs(run.id, datasets=self._inputs)
+        return operation["params"] if run.created else {}
 
     @cached_property
     def _inputs(self) -> list[DatasetInput]:

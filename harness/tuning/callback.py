@@ -132,3 +132,5 @@ class TuneCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
         trial.state, trial.error = state, error
         for observer in self.observers:
             observer.on_end(trial)
+        if state.over:
+            trial.config = {}  # of thousands of trials they would fill the driver's memory

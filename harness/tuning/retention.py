@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import time
+from bisect import insort
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import InitVar, dataclass
 from pathlib import Path
@@ -42,7 +44,11 @@ class CheckpointRetention:
     clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self, earlier: Iterable[Trial]) -> None:
-        self._trials = {trial.number: trial for trial in earlier}
+        self._trials = dict[int, Trial]()
+        self._best: list[Trial] = []
+        """Complete trials, best first; the baseline is kept anyway and takes nobody's place."""
+        for trial in earlier:
+            self._take_in(trial)
         self._measured = float("-inf")
         self._warned = False
 
@@ -57,20 +63,28 @@ class CheckpointRetention:
 
     def on_end(self, trial: Trial) -> None:
         """Delete what is no longer wanted. No gang writes to it any more: it has been told to stop."""
-        self._trials[trial.number] = trial
-        wanted = {kept.number for kept in self._best()[: self.keep]} | {0}
-        for other in self._trials.values():
+        self._take_in(trial)
+        wanted = {kept.number for kept in self._best[: self.keep]} | {0}
+        for other in self._present():
             if other.state.over and not (other.state is TrialState.COMPLETE and other.number in wanted):
                 shutil.rmtree(self._folder(other), ignore_errors=True)
         self._thin(trial)
         if self.max_gib is not None:
             self._make_room()
 
-    def _best(self) -> list[Trial]:
-        """Return complete trials, best first; the baseline is kept anyway and takes nobody's place."""
-        complete = [trial for trial in self._trials.values() if trial.state is TrialState.COMPLETE and trial.number]
-        sign = -1 if self.objective.maximise else 1
-        return sorted(complete, key=lambda trial: (sign * trial.metrics[self.objective.metric], trial.number))
+    def _take_in(self, trial: Trial) -> None:
+        self._trials[trial.number] = trial
+        if trial.state is TrialState.COMPLETE and trial.number:
+            insort(self._best, trial, key=self._rank)
+
+    def _rank(self, trial: Trial) -> tuple[float, int]:
+        value = trial.metrics[self.objective.metric]
+        return -value if self.objective.maximise else value, trial.number
+
+    def _present(self) -> list[Trial]:
+        """Return the trials that have a folder: a few of all that there were."""
+        numbers = (int(name) for name in os.listdir(self.root) if name.isdigit()) if self.root.exists() else ()
+        return [self._trials[number] for number in sorted(numbers) if number in self._trials]
 
     def _make_room(self) -> None:
         assert self.max_gib is not None  # noqa: S101  # narrows the type; callers have checked
@@ -87,14 +101,14 @@ class CheckpointRetention:
 
     def _drops(self) -> Iterator[Callable[[], None]]:
         """Yield what can be done to make room, the least harmful first."""
-        for trial in self._trials.values():
+        present = self._present()
+        for trial in present:
             if not trial.state.over:
                 yield lambda live=trial: self._thin(live, previous=False)  # type: ignore[misc]
-        best = self._best()
-        baseline = [trial for trial in self._trials.values() if trial.number == 0 and trial.state.over]
+        baseline = [trial for trial in present if trial.number == 0 and trial.state.over]
+        best = sorted([item for item in present if item.number and item.state is TrialState.COMPLETE], key=self._rank)
         for trial in [*best[:0:-1], *baseline, *best[:1]]:
-            if self._folder(trial).exists():
-                yield lambda done=trial: shutil.rmtree(self._folder(done), ignore_errors=True)  # type: ignore[misc]
+            yield lambda done=trial: shutil.rmtree(self._folder(done), ignore_errors=True)  # type: ignore[misc]
 
     def _thin(self, trial: Trial, previous: bool = True) -> None:
         """Delete a trial's states besides the latest: old ones that were saved apart, and the previous one if asked."""

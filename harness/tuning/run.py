@@ -24,7 +24,7 @@ from harness.event_log import LEDGER, Clock, History, Ledger
 from harness.gangs.client import end_dispatcher, start_dispatcher
 from harness.gangs.pool import GangPool
 from harness.gangs.tune_trial import ERROR, METRICS, GangTrial
-from harness.run_folder import GANGS, TRIALS, fresh_folder, sole_driver
+from harness.run_folder import GANGS, SESSIONS, TRIALS, fresh_folder, sole_driver
 from harness.signals import interruptible
 from harness.trials import INTERRUPTED, Experiment, GangsBrokenError, SearchSpace, Trial, TrialObserver
 from harness.tuning.callback import TuneCallback
@@ -243,7 +243,7 @@ def _make_tuner(
         ),
         run_config=tune.RunConfig(
             name="tune",
-            storage_path=str(fresh_folder(search.folder / "sessions")),
+            storage_path=str(fresh_folder(search.folder / SESSIONS)),
             callbacks=[callback],
             stop=stopper,
             verbose=0,

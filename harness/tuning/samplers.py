@@ -14,6 +14,7 @@ from harness.trials import SearchSpace, Value
 from harness.tuning.config import check_sampler
 from harness.tuning.objectives import Objective
 from harness.tuning.study import own_trials
+from harness.tuning.window import WindowedTpe
 from search_spaces import Parameter, Space
 from trainers.errors import UsageError
 
@@ -54,7 +55,7 @@ def make_sampler(
         return optuna.samplers.GPSampler(seed=derived, warn_independent_sampling=False)
     if name == "nsga2":
         return optuna.samplers.NSGAIISampler(seed=derived)
-    return optuna.samplers.TPESampler(seed=derived) if name == "tpe" else optuna.samplers.RandomSampler(seed=derived)
+    return WindowedTpe(derived) if name == "tpe" else optuna.samplers.RandomSampler(seed=derived)
 
 
 class SteadyCmaEs(optuna.samplers.CmaEsSampler):  # type: ignore[misc]  # optuna is skipped by mypy

@@ -74,13 +74,16 @@ OF_OPTUNA = {
 TO_OPTUNA = {state: theirs for theirs, state in OF_OPTUNA.items()}
 
 
-def reconcile(folder: Path, name: str, objective: Objective) -> History:
+def reconcile(folder: Path, name: str, objective: Objective, history: History | None = None) -> History:
     """Return the history of a search, by its primary objective, after bringing its ledger and its study in line.
+
+    Args:
+        history: what the ledger tells, where that was just read.
 
     Raises:
         UsageError: the ledger cannot be read.
     """
-    history = read_ledger(folder / LEDGER, objective.maximise)
+    history = history or read_ledger(folder / LEDGER, objective.maximise)
     break_lock(folder)
     end_with_a_whole_line(folder / JOURNAL)
     study = open_study(folder, name)

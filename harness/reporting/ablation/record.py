@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from harness.ablation.request import read_request
 from harness.ablation.results import RESULTS, Ablation, Outcome, collect, read_results
-from harness.event_log import LEDGER, Times, json_lines, read_ledger, read_times
-from harness.reporting.record import Reports, read_reports
+from harness.event_log import LEDGER, Times, json_lines, read_ledger
+from harness.reporting.record import Reports, read_course
 from harness.reporting.themes import Theme
 from harness.run_folder import RUN, checkpoint_folder, evaluation_file, read_run
 from harness.tracking.stores import OUTBOX
@@ -141,8 +141,8 @@ def read_record(ablation: Ablation, folder: Path) -> AblationRecord:
     """Return an ablation with everything beside it; what cannot be read is named in `missing`."""
     missing, reports, times = list[str](), dict[int, Reports](), Times()
     try:
-        reports, times = read_reports(folder / LEDGER), read_times(folder / LEDGER)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        _, reports, times = read_course(folder / LEDGER)
+    except (OSError, UsageError) as error:
         missing.append(f"The ledger (`{LEDGER}`) cannot be read, so there are no curves: {error}.")
     if not reports and not missing:
         missing.append(f"There are no reports in the ledger (`{LEDGER}`), so there are no curves.")

@@ -227,10 +227,11 @@ class World:
         self._patch_locks(monkeypatch)
 
     def _patch(self, patch: pytest.MonkeyPatch) -> None:
-        def sender(outbox: Outbox, state: Any, uri: str, header: Operation) -> SenderInLine:
+        def sender(outbox: Outbox, uri: str, header: Operation) -> SenderInLine:
             made = SenderInLine(outbox, lambda: MlflowWriter(self.server, header).apply, self._slow)  # type: ignore[arg-type]
-            for operation, line in state.pending:
-                made.send(operation, line)
+            for line, operation in enumerate([*outbox.operations()], start=1):
+                if line > outbox.done():
+                    made.send(operation, line)
             return made
 
         patch.setattr(recorder, "_start_sender", sender)

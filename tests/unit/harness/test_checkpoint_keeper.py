@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+
+import pytest
 
 from harness.run_folder import checkpoint_folder
 from harness.trials import Trial, TrialState
@@ -125,3 +128,15 @@ def test_a_file_with_two_names_counts_once(tmp_path: Path) -> None:
     (checkpoint_folder(tmp_path, 1) / "step-00000009.pt").hardlink_to(checkpoint_folder(tmp_path, 1) / "latest.pt")
     keeper.on_end(Trial(1, {}, {}, state=TrialState.INTERRUPTED))
     assert len(files(tmp_path)) == 2
+
+
+def test_a_folder_is_removed_once_however_many_trials_end_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removed: list[str] = []
+    remove = shutil.rmtree
+    monkeypatch.setattr(shutil, "rmtree", lambda path, **options: (removed.append(path.name), remove(path, **options)))
+    keeper = CheckpointRetention(tmp_path, MIOU, keep=2)
+    for number in range(40):
+        end(keeper, tmp_path, number, TrialState.COMPLETE if number % 2 else TrialState.PRUNED, number / 100)
+    assert len(removed) == len(set(removed)) == 40 - 2

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-from recorded import Store, play, report, trial, wait_until_sent
+from recorded import CONFIG, Store, play, report, trial, wait_until_sent
 
+from harness.tracking import recorder as recording
 from harness.tracking.recorder import MlflowRecorder, replay
 from harness.tracking.stores import NOTE
 from harness.trials import TrialState
@@ -302,3 +303,23 @@ def test_a_refused_operation_is_counted_and_the_next_ones_go_on(store: Store) ->
     assert (delivery.rejected, delivery.pending) == (1, 0)
     assert store.run("trial-001").info.status == "FINISHED"
     assert store.run("trial-000").info.status == "KILLED"
+
+
+def test_params_that_a_scheduler_changes_before_anything_was_sent_stay_those_of_the_start(
+    store: Store,
+) -> None:
+    """A backlog holds both starts, and MLflow refuses a param that has another value already."""
+    changing = trial(0)
+    with pytest.MonkeyPatch.context() as away:
+        away.setattr(recording, "connect_client", lambda uri: (_ for _ in ()).throw(ConnectionError("away")))
+        recorder = store.recorder()
+        recorder.on_start(changing)
+        report(recorder, changing, 10, 0.5)
+        changing.overrides, changing.config = {"loss.lambda_u": 9.0}, {**CONFIG, "loss": {"lambda_u": 9.0}}
+        recorder.on_start(changing)
+        report(recorder, changing, 20, 0.6)
+        recorder.close(timeout_s=0)
+    delivery = recording.replay(store.folder / "search-001" / "outbox.jsonl", store.uri)
+    assert (delivery.pending, delivery.rejected) == (0, 0)
+    run = store.run("trial-000")
+    assert (run.data.params["loss.lambda_u"], run.data.metrics["param/loss.lambda_u"]) == ("1.5", 9.0)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.event_log import Operation, Outbox
+from harness.tracking import sender as sending
 from harness.tracking.sender import MERGED, Sender
 
 
@@ -110,3 +111,28 @@ def test_what_keeps_the_client_from_being_made_costs_no_record(tmp_path: Path) -
     assert not sender.close(0.5)
     outbox.close()
     assert (sender.rejected, outbox.done()) == (0, 0)
+
+
+@pytest.mark.parametrize("held", [0, 3])
+def test_what_is_not_held_in_memory_is_read_from_the_outbox_in_its_turn(
+    held: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sending, "HELD", held)
+    applied, _, done = delivered(tmp_path, [{**REPORT, "n": n} for n in range(3 * MERGED)])
+    assert [n for group in applied.groups for n in group] == list(range(3 * MERGED))
+    assert done == 3 * MERGED
+
+
+def test_what_a_full_disk_kept_out_of_the_outbox_is_sent_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sending, "HELD", 0)
+    applied, outbox = Applied(), Outbox(tmp_path / "outbox.jsonl")
+    sender = Sender(outbox, applied.connect)
+    for n in range(6):
+        outbox._broken = n >= 3  # as after a write that failed
+        sender.send({**REPORT, "n": n}, outbox.append({**REPORT, "n": n}))
+    applied.go.set()
+    assert sender.close(30)
+    outbox.close()
+    assert [n for group in applied.groups for n in group] == [0, 1, 2, 3, 4, 5]
