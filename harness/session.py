@@ -27,7 +27,7 @@ from harness.console import Console, Tally, program, show_progress
 from harness.event_log import LEDGER, History, how_closed, pending, read_ledger, require_operations
 from harness.formats import counted
 from harness.gangs.jobs import Jobs, run_jobs
-from harness.gangs.sharing import checked_sharing, measured_sharing
+from harness.gangs.sharing import measured_sharing
 from harness.reporting.ablation.record import read_ablation
 from harness.reporting.best import write_best
 from harness.reporting.next_steps import next_commands, resume_command, storage_option, train_best
@@ -48,7 +48,7 @@ from harness.tables import Column, Table
 from harness.tracking.node_metrics import NodeMetrics
 from harness.tracking.recorder import Delivery, MlflowRecorder, close_books, recording, replay, tags_of
 from harness.tracking.stores import EXPERIMENT, OUTBOX, check_places
-from harness.trials import Experiment, GangsBrokenError, TrialObserver, UnfinishedError
+from harness.trials import Experiment, GangsBrokenError, TrialObserver, UnfinishedError, checked_sharing
 from harness.tuning.objectives import Objective, parse_objectives
 from search_spaces import Space
 from trainers.errors import UsageError

@@ -24,6 +24,9 @@ INTERRUPTED = "interrupted"
 OVERHEADS = ("overhead/start_s", "overhead/report_s", "overhead/save_s", "overhead/unsaved")
 """Metrics that a gang adds to a report."""
 
+AUTO = "auto"
+"""As many gangs a GPU as a measurement finds room for."""
+
 Value = float | int | str | bool | None | list[Any]
 """What a search can set: a scalar, or a list of them."""
 
@@ -247,3 +250,16 @@ class SearchSpace(Protocol):
     def overrides(self, params: Mapping[str, Value]) -> dict[str, Value]:
         """Return the dotted config paths that these parameters set, and the values."""
         ...
+
+
+def checked_sharing(wish: int | str) -> int | None:
+    """Return how many gangs are to share a GPU; none where that is to be measured.
+
+    Raises:
+        UsageError: it is neither a whole number from 1 on nor `auto`.
+    """
+    if wish == AUTO:
+        return None
+    if not str(wish).isdecimal() or int(wish) < 1:
+        raise UsageError(f"--gangs-per-gpu must be a whole number from 1 on, or auto, got {wish}: give one of them")
+    return int(wish)

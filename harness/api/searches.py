@@ -15,7 +15,7 @@ from harness.connection import ray_session
 from harness.console import Console, make_console
 from harness.event_log import LEDGER, read_ledger
 from harness.formats import counted
-from harness.gangs.sharing import checked_sharing, measured_sharing
+from harness.gangs.sharing import measured_sharing
 from harness.reporting.results import Results
 from harness.run_folder import (
     RunInfo,
@@ -33,7 +33,7 @@ from harness.session import (
     record_session,
 )
 from harness.tracking.stores import EXPERIMENT, absolute_uri, check_places
-from harness.trials import Experiment, TrialObserver
+from harness.trials import Experiment, TrialObserver, checked_sharing
 from harness.tuning.config import LASTING, SearchConfig, extremes, fit_space, rungs, written_space
 from harness.tuning.objectives import check_metrics
 from harness.tuning.run import Search, run_search

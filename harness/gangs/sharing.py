@@ -14,14 +14,12 @@ from ray.exceptions import RayError
 
 from harness.formats import byte_size, counted
 from harness.trials import Experiment, GangsBrokenError
-from trainers.errors import UsageError
 from trainers.run import Checkpointable, Decision
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-AUTO = "auto"
 MOST = 16
 """Gangs a GPU that `auto` goes up to."""
 CONTEXT = 2**29
@@ -30,19 +28,6 @@ SPARE = 0.05
 """Share of a GPU's memory that no gang may allocate: the contexts of their processes are there."""
 PROBE_S, SAMPLE_S = 10.0, 0.25
 """How long the probe trains after its first step, and how often it looks at the GPU meanwhile."""
-
-
-def checked_sharing(wish: int | str) -> int | None:
-    """Return how many gangs are to share a GPU; none where that is to be measured.
-
-    Raises:
-        UsageError: it is neither a whole number from 1 on nor `auto`.
-    """
-    if wish == AUTO:
-        return None
-    if not str(wish).isdecimal() or int(wish) < 1:
-        raise UsageError(f"--gangs-per-gpu must be a whole number from 1 on, or auto, got {wish}: give one of them")
-    return int(wish)
 
 
 class Load(NamedTuple):

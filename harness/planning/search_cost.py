@@ -12,12 +12,12 @@ from harness.cluster import Slots, allocate, cluster_slots, local_slots
 from harness.connection import ray_session
 from harness.experiment import CssExperiment
 from harness.formats import HOUR_S, byte_size, counted, duration
-from harness.gangs.sharing import checked_sharing
 from harness.planning import arithmetic as budget
 from harness.planning.arithmetic import Pace, Range, Shape
 from harness.planning.measure import Timing, existing, time_config
 from harness.planning.training_cost import Rows
 from harness.tables import Table, facts_table
+from harness.trials import checked_sharing
 from harness.tuning.config import SearchConfig, fit_space
 from search_spaces import load_space
 from trainers.config import TrainConfig

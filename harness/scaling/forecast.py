@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 from harness.console import Console
 from harness.event_log import LEDGER, json_lines, read_ledger
-from harness.gangs.sharing import AUTO
 from harness.run_folder import kind_of, read_run
 from harness.scaling.report import FILES
 from harness.scaling.simulate import REPEATS, Cluster, Faults, Simulations, simulate, simulate_many
 from harness.tables import Cell, Column, Table
+from harness.trials import AUTO
 from trainers.errors import UsageError
 
 COLUMNS = (

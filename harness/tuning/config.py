@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from harness.run_folder import RunInfo
-from harness.trials import Experiment, Value
+from harness.trials import Experiment, Value, checked_sharing
 from harness.tuning.objectives import Constraint, Objective, parse_constraint, parse_objectives
 from search_spaces import Space, SpaceError
 from search_spaces.space import parse_space, value_at
@@ -81,6 +81,11 @@ def check_sampler(name: str, objectives: Sequence[Objective], constrained: bool,
         raise UsageError("the sampler cmaes must have the package cmaes, it is not installed: pip install cmaes")
 
 
+def _sharing(wish: int | str) -> str:
+    checked_sharing(wish)
+    return str(wish)
+
+
 class SearchConfig(BaseModel):
     """The options of a search. `SearchConfig.of` refuses in one line; a field's text is its help."""
 
@@ -96,8 +101,8 @@ class SearchConfig(BaseModel):
     cpus_per_worker: int | None = Field(
         None, ge=1, description="CPUs of each worker, to compute and to decode; default: 1, decoding with up to 8."
     )
-    gangs_per_gpu: Annotated[str, BeforeValidator(str)] = Field(
-        "1", pattern="^([1-9][0-9]*|auto)$", json_schema_extra={"metavar": "N"},
+    gangs_per_gpu: Annotated[str, BeforeValidator(_sharing)] = Field(
+        "1", json_schema_extra={"metavar": "N"},
         description="Trials of one worker that share a GPU; auto: as many as a measurement finds room for.",
     )  # fmt: skip
     scheduler: Scheduler = Field("asha", description="What stops bad trials early.")

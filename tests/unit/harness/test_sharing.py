@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from harness.cluster import Allocation, ClusterNodes, Node, Slots, WorkerResources, allocate, check_fit, local_slots
 from harness.gangs import sharing
-from harness.gangs.sharing import CONTEXT, SPARE, Load, checked_sharing, limit_memory, measure_load, measured_sharing
-from harness.trials import Experiment
+from harness.gangs.sharing import CONTEXT, SPARE, Load, limit_memory, measure_load, measured_sharing
+from harness.trials import Experiment, checked_sharing
 from harness.tuning.config import SearchConfig
 from trainers.errors import UsageError
 from trainers.run import Run
@@ -76,7 +76,7 @@ def test_cpus_are_not_shared(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_wish_is_a_whole_number_or_auto(wish: str) -> None:
     with pytest.raises(UsageError, match="--gangs-per-gpu must"):
         checked_sharing(wish)
-    with pytest.raises(UsageError, match="gangs_per_gpu"):
+    with pytest.raises(UsageError, match="--gangs-per-gpu must"):
         SearchConfig.of(gangs_per_gpu=wish)
 
 
