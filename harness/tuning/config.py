@@ -81,11 +81,6 @@ def check_sampler(name: str, objectives: Sequence[Objective], constrained: bool,
         raise UsageError("the sampler cmaes must have the package cmaes, it is not installed: pip install cmaes")
 
 
-def _sharing(wish: int | str) -> str:
-    checked_sharing(wish)
-    return str(wish)
-
-
 class SearchConfig(BaseModel):
     """The options of a search. `SearchConfig.of` refuses in one line; a field's text is its help."""
 
@@ -101,7 +96,7 @@ class SearchConfig(BaseModel):
     cpus_per_worker: int | None = Field(
         None, ge=1, description="CPUs of each worker, to compute and to decode; default: 1, decoding with up to 8."
     )
-    gangs_per_gpu: Annotated[str, BeforeValidator(_sharing)] = Field(
+    gangs_per_gpu: Annotated[str, BeforeValidator(str)] = Field(
         "1", json_schema_extra={"metavar": "N"},
         description="Trials of one worker that share a GPU; auto: as many as a measurement finds room for.",
     )  # fmt: skip
@@ -173,6 +168,7 @@ class SearchConfig(BaseModel):
             options["workers_per_gang"] = options.pop("workers")
         if (threads := options.pop("threads_per_worker", 1)) != 1:  # what it was called in earlier runs
             options.setdefault("cpus_per_worker", threads)
+        checked_sharing(options.get("gangs_per_gpu", 1))
         try:
             return cls(**options)
         except ValidationError as error:
