@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.console import Console
-from harness.event_log import LEDGER, History, mend_outbox, pending, read_ledger, require_operations
 from harness.experiment import CssExperiment
 from harness.formats import counted, one_line
+from harness.ledger import LEDGER, History, read_ledger
 from harness.run_folder import (
     LATEST,
     LOCK,
@@ -31,6 +31,7 @@ from harness.run_folder import (
     run_names,
 )
 from harness.tables import Cell, Column, Table
+from harness.tracking.outbox import mend_outbox, pending, require_operations
 from harness.tracking.recorder import STATUS, STOP_REASON, replay
 from harness.tracking.stores import OUTBOX, PARENT, experiment_of, find_runs, open_store, search_id_of
 from harness.trials import Trial, TrialState

@@ -24,10 +24,10 @@ from harness.ablation.tracking import record_outcomes, record_winner, run_tags
 from harness.cluster import allocate, cluster_slots, cores, local_slots
 from harness.connection import ray_session
 from harness.console import Console, Tally, program, show_progress
-from harness.event_log import LEDGER, History, how_closed, pending, read_ledger, require_operations
 from harness.formats import counted
 from harness.gangs.jobs import Jobs, run_jobs
 from harness.gangs.sharing import measured_sharing
+from harness.ledger import LEDGER, History, read_ledger
 from harness.reporting.ablation.record import read_ablation
 from harness.reporting.best import write_best
 from harness.reporting.next_steps import next_commands, resume_command, storage_option, train_best
@@ -46,6 +46,7 @@ from harness.reporting.themes import DARK
 from harness.run_folder import PICTURE, RunInfo, existing_folder, kind_of, read_run, sole_driver
 from harness.tables import Column, Table
 from harness.tracking.node_metrics import NodeMetrics
+from harness.tracking.outbox import how_closed, pending, require_operations
 from harness.tracking.recorder import Delivery, MlflowRecorder, close_books, recording, replay, tags_of
 from harness.tracking.stores import EXPERIMENT, OUTBOX, check_places
 from harness.trials import Experiment, GangsBrokenError, TrialObserver, UnfinishedError, checked_sharing

@@ -13,8 +13,8 @@ from harness.ablation.request import Request
 from harness.ablation.results import Ablation, Outcome, collect
 from harness.cluster import Allocation
 from harness.console import Console, counting
-from harness.event_log import LEDGER, read_ledger
 from harness.formats import counted
+from harness.ledger import LEDGER, read_ledger
 from harness.run_folder import TRIALS, checkpoint_folder
 from harness.statistics.compare import Verdict, in_words
 from harness.tables import Cell, Column, Table

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.event_log import require_operations
 from harness.experiment import CssExperiment
 from harness.run_folder import COMMANDS, Kind, RunInfo, named_folder, read_run
+from harness.tracking.outbox import require_operations
 from harness.tracking.stores import OUTBOX
 from harness.trials import Experiment, Value
 from trainers.errors import UsageError

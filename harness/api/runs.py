@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.event_log import LEDGER, read_ledger
+from harness.ledger import LEDGER, read_ledger
 from harness.run_folder import (
     GANGS,
     LATEST,

@@ -13,9 +13,9 @@ from harness.api.experiments import Settings, check_register, chosen_experiment,
 from harness.cluster import Allocation, Slots, allocate, cluster_slots, cores, local_slots
 from harness.connection import ray_session
 from harness.console import Console, make_console
-from harness.event_log import LEDGER, read_ledger
 from harness.formats import counted
 from harness.gangs.sharing import measured_sharing
+from harness.ledger import LEDGER, read_ledger
 from harness.reporting.results import Results
 from harness.run_folder import (
     RunInfo,

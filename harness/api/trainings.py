@@ -12,10 +12,10 @@ from harness.api.experiments import Settings, check_register, chosen_experiment,
 from harness.cluster import Allocation, cluster_slots, cores, gang_count, local_slots
 from harness.connection import ray_session
 from harness.console import Console, make_console
-from harness.event_log import LEDGER, History, read_ledger
 from harness.experiment import CssExperiment
 from harness.formats import counted
 from harness.gangs.jobs import Jobs, run_jobs
+from harness.ledger import LEDGER, History, read_ledger
 from harness.reporting.results import Results
 from harness.run_folder import (
     RunInfo,

@@ -18,10 +18,10 @@ from ray.exceptions import RayActorError
 
 from harness.cluster import Allocation, check_fit, check_nodes, machine
 from harness.connection import RayLostError
-from harness.event_log import LEDGER, Clock, History, Ledger, read_ledger
 from harness.gangs.client import call_with_retry, end_dispatcher, start_dispatcher
 from harness.gangs.messages import Job, Report
 from harness.gangs.pool import GangPool, NodeMonitor
+from harness.ledger import LEDGER, Clock, History, Ledger, read_ledger
 from harness.run_folder import APART, GANGS, PREVIOUS, TRIALS, checkpoint_folder, fresh_folder, sole_driver
 from harness.signals import interruptible
 from harness.trials import INTERRUPTED, Experiment, GangsBrokenError, Trial, TrialObserver, TrialState, Value

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from harness.event_log import LEDGER, read_ledger
+from harness.ledger import LEDGER, read_ledger
 from harness.run_folder import EVALUATION, LATEST, RunInfo, checkpoint_folder, named_folder, read_run
 from harness.run_folder import run_names as folder_names
 from harness.tracking.stores import RecordedRun, asking, find_record, run_names

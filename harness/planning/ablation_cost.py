@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.ablation.request import Request
-from harness.event_log import LEDGER, read_ledger
 from harness.formats import HOUR_S, big_number, byte_size, counted, duration
+from harness.ledger import LEDGER, read_ledger
 from harness.planning.measure import existing
 from harness.planning.search_cost import counted_bytes
 from harness.run_folder import LATEST, TRIALS, checkpoint_folder

@@ -8,8 +8,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from harness.event_log import Times
 from harness.formats import counted, device_hours, duration, last_line
+from harness.ledger import Times
 from harness.reporting.document import Block, Column, Data, Facts, Figure, Note, Section, Table
 from harness.reporting.figures import WORDS, legend, state_handles
 from harness.reporting.next_steps import beginning, confirm_command

@@ -12,8 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from harness.event_log import LEDGER, History, Span, Timeline, Times, read_ledger
 from harness.experiment import CssExperiment
+from harness.ledger import LEDGER, History, Span, Timeline, Times, read_ledger
 from harness.reporting.results import FILES, Collector, Results, Row, read_results
 from harness.run_folder import RunInfo, kind_of, read_run
 from harness.trials import Trial, TrialState

@@ -11,13 +11,14 @@ from typing import Any
 
 from harness.ablation.request import read_request
 from harness.ablation.results import Ablation, collect
-from harness.event_log import LEDGER, History, Timeline, how_closed, read_ledger
 from harness.formats import counted
+from harness.ledger import LEDGER, History, Timeline, read_ledger
 from harness.reporting.ablation.record import JUDGED, read_ablation
 from harness.reporting.next_steps import ablate_command, begin_command, resume_command
 from harness.reporting.record import read_or_rebuild
 from harness.reporting.results import STATES
 from harness.run_folder import COMMANDS, SPLITS, Kind, RunInfo, driver_of, read_run
+from harness.tracking.outbox import how_closed
 from harness.tracking.stores import OUTBOX
 from harness.trials import TrialState
 from harness.tuning.config import written_space

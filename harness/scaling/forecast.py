@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.console import Console
-from harness.event_log import LEDGER, json_lines, read_ledger
+from harness.ledger import LEDGER, json_lines, read_ledger
 from harness.run_folder import kind_of, read_run
 from harness.scaling.report import FILES
 from harness.scaling.simulate import REPEATS, Cluster, Faults, Simulations, simulate, simulate_many

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
 from harness.console import Console
-from harness.event_log import LEDGER, Operation, Outbox, OutboxState, read_ledger, stamped
+from harness.ledger import LEDGER, read_ledger
 from harness.run_folder import RunInfo, read_run
 from harness.tracking.limits import (
     NAME_LENGTH,
@@ -25,6 +25,7 @@ from harness.tracking.limits import (
     finite,
     flat_params,
 )
+from harness.tracking.outbox import Operation, Outbox, OutboxState, stamped
 from harness.tracking.run_logger import RunLogger
 from harness.tracking.sender import Apply, Sender
 from harness.tracking.source import source_tags

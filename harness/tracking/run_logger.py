@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from harness.event_log import Operation, stamped
 from harness.tracking.limits import (
     INPUT_TAG_LENGTH,
     NAME_LENGTH,
@@ -21,6 +20,7 @@ from harness.tracking.limits import (
     finite,
     flat_params,
 )
+from harness.tracking.outbox import Operation, stamped
 from harness.tracking.stores import NOTE
 from harness.tracking.views import Chart, What, view_key, view_value
 from harness.trials import Value

@@ -14,8 +14,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from harness.event_log import Operation, Outbox
 from harness.formats import one_line
+from harness.tracking.outbox import Operation, Outbox
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 

@@ -18,8 +18,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
-from harness.event_log import Operation
 from harness.tracking.limits import batches, clean_name, finite, weight
+from harness.tracking.outbox import Operation
 from harness.tracking.run_logger import FILES, HERE
 from harness.tracking.stores import NOTE, PARENT, absolute_uri, connect_client
 from harness.tracking.views import SHARED

@@ -11,10 +11,10 @@ from typing import Any
 
 from ray.tune.search import ConcurrencyLimiter
 
-from harness.event_log import Clock, Ledger
 from harness.formats import GIB
 from harness.gangs.client import call_with_retry
 from harness.gangs.pool import GangPool, NodeMonitor
+from harness.ledger import Clock, Ledger
 from harness.trials import INTERRUPTED
 from harness.tuning.config import SearchConfig
 from harness.tuning.searcher import TruthfulOptunaSearch

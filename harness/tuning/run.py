@@ -20,10 +20,10 @@ from ray.tune.search import ConcurrencyLimiter
 
 from harness.cluster import Allocation, check_fit, check_nodes, machine
 from harness.connection import RayLostError
-from harness.event_log import LEDGER, Clock, History, Ledger
 from harness.gangs.client import end_dispatcher, start_dispatcher
 from harness.gangs.pool import GangPool
 from harness.gangs.tune_trial import ERROR, METRICS, GangTrial
+from harness.ledger import LEDGER, Clock, History, Ledger
 from harness.run_folder import GANGS, SESSIONS, TRIALS, fresh_folder, sole_driver
 from harness.signals import interruptible
 from harness.trials import INTERRUPTED, Experiment, GangsBrokenError, SearchSpace, Trial, TrialObserver

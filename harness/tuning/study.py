@@ -18,8 +18,8 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
-from harness.event_log import LEDGER, History, Ledger, end_with_a_whole_line, json_lines, read_ledger
 from harness.formats import counted, one_line
+from harness.ledger import LEDGER, History, Ledger, end_with_a_whole_line, json_lines, read_ledger
 from harness.run_folder import put_aside
 from harness.trials import SearchSpace, Trial, TrialState
 from harness.tuning.objectives import Constraint, Objective

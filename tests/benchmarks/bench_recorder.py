@@ -32,7 +32,7 @@ from unittest.mock import patch
 
 from tracking_server import Server
 
-from harness.event_log import Outbox
+from harness.tracking.outbox import Outbox
 from harness.tracking.recorder import MlflowRecorder, replay
 from harness.tracking.stores import connect_client, find_runs
 from harness.trials import Trial, TrialState

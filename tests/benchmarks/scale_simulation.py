@@ -22,8 +22,8 @@ import torch
 from ray.tune.schedulers import TrialScheduler
 
 from harness.cluster import Slots
-from harness.event_log import LEDGER, Ledger
 from harness.gangs.tune_trial import FINISHED, METRICS, OBJECTIVE, STEP
+from harness.ledger import LEDGER, Ledger
 from harness.run_folder import LATEST, TRIALS, sole_driver
 from harness.tracking.sender import Sender
 from harness.tuning.callback import TuneCallback

@@ -12,7 +12,7 @@ from typing import Any
 
 from hosts import Host, Hosts, interrupt, wait_for
 
-from harness.event_log import LEDGER
+from harness.ledger import LEDGER
 from harness.run_folder import LATEST
 from trainers.checkpoint import load_checkpoint
 

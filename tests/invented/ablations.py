@@ -8,8 +8,8 @@ import numpy as np
 
 from harness.ablation.request import Request, Run, make_request, write_request
 from harness.ablation.results import Ablation, collect, write_results
-from harness.event_log import LEDGER, Ledger, read_ledger
 from harness.experiment import CssExperiment
+from harness.ledger import LEDGER, Ledger, read_ledger
 from harness.models.evaluation import metrics_of
 from harness.run_folder import RunInfo, checkpoint_folder, evaluation_file
 from harness.trials import Trial, TrialState

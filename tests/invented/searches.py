@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.event_log import LEDGER, Ledger, read_ledger
+from harness.ledger import LEDGER, Ledger, read_ledger
 from harness.reporting.results import Collector, Results, write_results
 from harness.run_folder import Kind, RunInfo, write_run
 from harness.trials import Trial, TrialState

@@ -8,7 +8,7 @@ from pathlib import Path
 import optuna
 from mlflow import MlflowClient
 
-from harness.event_log import LEDGER, read_ledger
+from harness.ledger import LEDGER, read_ledger
 from harness.tuning.study import journal
 
 

@@ -16,8 +16,8 @@ from analytic import MISBEHAVE_AT, Analytic, Witness
 from processes import left_of_a_search, pids_of
 
 from harness.cluster import Allocation
-from harness.event_log import LEDGER, Ledger, read_ledger, read_times
 from harness.gangs.jobs import Jobs, JobsEnd, run_jobs
+from harness.ledger import LEDGER, Ledger, read_ledger, read_times
 from harness.run_folder import LOCK, Lock, checkpoint_folder
 from harness.trials import GangsBrokenError, Trial, TrialState, Value
 from trainers.errors import UsageError

@@ -18,7 +18,7 @@ from drivers import start_driver
 from mlflow import MlflowClient
 from search_program import KINDS, search
 
-from harness.event_log import LEDGER, read_ledger
+from harness.ledger import LEDGER, read_ledger
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.event_log import LEDGER, read_ledger
+from harness.ledger import LEDGER, read_ledger
 
 PROGRAM = """
 import json

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.ablation.request import read_request
 from harness.ablation.results import RESULTS, Ablation, Outcome, collect, read_results
-from harness.event_log import LEDGER, Times, json_lines, read_ledger
+from harness.ledger import LEDGER, Times, json_lines, read_ledger
 from harness.reporting.record import Reports, read_course
 from harness.reporting.themes import Theme
 from harness.run_folder import RUN, checkpoint_folder, evaluation_file, read_run

@@ -17,8 +17,8 @@ from harness.ablation.request import Request, Run, make_request, read_request, w
 from harness.ablation.results import Ablation, Outcome, read_results, write_results
 from harness.ablation.run import lines, to_table
 from harness.cli.main import run
-from harness.event_log import LEDGER, Ledger
 from harness.experiment import CssExperiment
+from harness.ledger import LEDGER, Ledger
 from harness.planning.search_cost import counted_bytes
 from harness.run_folder import LATEST, TRIALS, RunInfo, checkpoint_folder
 from harness.trials import Trial, TrialState

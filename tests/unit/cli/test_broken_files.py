@@ -9,8 +9,8 @@ import pytest
 from invented.searches import made_search
 
 from harness.cli.main import run
-from harness.event_log import LEDGER
 from harness.experiment import CssExperiment
+from harness.ledger import LEDGER
 from harness.run_folder import RunInfo, write_run
 from harness.tracking.stores import OUTBOX, absolute_uri
 from harness.tuning.config import SearchConfig

@@ -13,7 +13,7 @@ from invented.searches import made_search
 from mlflow import MlflowClient
 
 from harness.cli.main import run
-from harness.event_log import LEDGER, read_ledger
+from harness.ledger import LEDGER, read_ledger
 from harness.run_folder import GANGS, LATEST, LOCK, SESSIONS, TRIALS, Lock, checkpoint_folder
 from harness.tracking.recorder import MlflowRecorder
 from harness.tracking.stores import OUTBOX

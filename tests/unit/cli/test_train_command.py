@@ -9,8 +9,8 @@ import pytest
 
 from harness.api.trainings import worker_sizes
 from harness.cli.main import run
-from harness.event_log import LEDGER
 from harness.experiment import CssExperiment
+from harness.ledger import LEDGER
 from harness.run_folder import RunInfo, read_run, write_run
 from trainers.errors import UsageError
 

@@ -25,13 +25,13 @@ from mlflow.exceptions import MlflowException
 from harness import run_folder, session
 from harness.api import trainings
 from harness.cluster import Slots
-from harness.event_log import Operation, Outbox
 from harness.gangs import jobs
 from harness.gangs.messages import Job, Report
 from harness.reporting import reports
 from harness.run_folder import LATEST, TRIALS, Lock, checkpoint_folder, write_whole
 from harness.scaling import session as scaling
 from harness.tracking import recorder, source
+from harness.tracking.outbox import Operation, Outbox
 from harness.tracking.writer import MlflowWriter
 from harness.trials import Experiment
 

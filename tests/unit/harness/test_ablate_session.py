@@ -15,8 +15,8 @@ from harness.ablation.results import RESULTS, Ablation
 from harness.ablation.run import evaluate_runs
 from harness.cluster import Allocation
 from harness.console import make_console
-from harness.event_log import LEDGER, Ledger, json_lines, read_ledger
 from harness.gangs.jobs import Jobs, JobsEnd
+from harness.ledger import LEDGER, Ledger, json_lines, read_ledger
 from harness.reporting.ablation.record import read_ablation
 from harness.tracking.stores import OUTBOX
 from harness.trials import Experiment, Trial, TrialState, Value

@@ -15,8 +15,9 @@ from optuna.trial import TrialState as OptunaState
 
 from harness.cli.main import run
 from harness.doctor import Finding, diagnose
-from harness.event_log import LEDGER, Ledger, mend_outbox
+from harness.ledger import LEDGER, Ledger
 from harness.run_folder import checkpoint_folder, read_run, write_run
+from harness.tracking.outbox import mend_outbox
 from harness.tracking.recorder import MlflowRecorder
 from harness.tracking.stores import OUTBOX
 from harness.trials import Trial, TrialState

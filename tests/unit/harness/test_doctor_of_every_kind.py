@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 
 from harness.cli.main import run
 from harness.doctor import diagnose
-from harness.event_log import LEDGER, Ledger
+from harness.ledger import LEDGER, Ledger
 from harness.run_folder import COMMANDS, LOCK, Kind, Lock, checkpoint_folder, read_run, write_run
 from harness.tracking.recorder import MlflowRecorder
 from harness.trials import Trial, TrialState

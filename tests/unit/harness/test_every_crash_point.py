@@ -14,9 +14,10 @@ from killed import HORIZON, Counting, World
 from harness import api
 from harness.ablation.request import Confirms, make_request
 from harness.console import make_console
-from harness.event_log import LEDGER, how_closed, pending, read_ledger
+from harness.ledger import LEDGER, read_ledger
 from harness.run_folder import RUN, RunInfo, sole_driver
 from harness.session import ablate_session, left_open, send_records
+from harness.tracking.outbox import how_closed, pending
 from harness.tracking.stores import OUTBOX
 from harness.trials import TrialState
 from search_spaces.ablation import AblationPlan, Variant

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from invented.searches import made_search
 
-from harness.event_log import LEDGER, read_ledger
 from harness.experiment import CssExperiment
+from harness.ledger import LEDGER, read_ledger
 from harness.reporting.axes import axis_of
 from harness.reporting.record import read_record
 from harness.reporting.reports import report_on

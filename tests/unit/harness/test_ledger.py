@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.event_log import Clock, History, Ledger, Span, read_ledger, read_times
+from harness.ledger import Clock, History, Ledger, Span, read_ledger, read_times
 from harness.trials import Trial, TrialState
 from trainers.errors import UsageError
 

@@ -20,9 +20,9 @@ import pytest
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState as OptunaState
 
-from harness.event_log import LEDGER, Ledger, read_ledger
 from harness.gangs.messages import Report
 from harness.gangs.tune_trial import as_result
+from harness.ledger import LEDGER, Ledger, read_ledger
 from harness.trials import Trial, TrialState, Value
 from harness.tuning.callback import TuneCallback
 from harness.tuning.objectives import Constraint, Objective

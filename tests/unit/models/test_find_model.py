@@ -10,8 +10,8 @@ from trained_runs import RATES, TrainedRuns
 
 from harness.ablation.request import Request, Run, write_request
 from harness.cli.main import run
-from harness.event_log import LEDGER
 from harness.experiment import CssExperiment
+from harness.ledger import LEDGER
 from harness.models.find import TrainedRun, find_run
 from harness.run_folder import LATEST, RunInfo
 from harness.tracking.stores import connect_client, run_of

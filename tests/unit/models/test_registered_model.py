@@ -14,8 +14,8 @@ import yaml
 from trained_runs import RATES, TrainedRuns
 
 from harness.cli.main import run
-from harness.event_log import LEDGER, read_ledger
 from harness.experiment import CssExperiment
+from harness.ledger import LEDGER, read_ledger
 from harness.models.find import find_run
 from harness.reporting.record import read_or_rebuild
 from harness.reporting.records import record_best

@@ -10,8 +10,8 @@ from typing import Any
 
 from reference.tiny import tiny_config
 
-from harness.event_log import LEDGER, Ledger
 from harness.experiment import CssExperiment
+from harness.ledger import LEDGER, Ledger
 from harness.run_folder import LATEST, RunInfo, checkpoint_folder, write_run
 from harness.tracking.recorder import MlflowRecorder
 from harness.trials import Trial, TrialState

@@ -9,7 +9,7 @@ from invented.ablations import ODD, PLAIN, STRONG, made_ablation, made_request
 
 from harness.ablation.request import with_seeds, write_request
 from harness.ablation.results import RESULTS
-from harness.event_log import LEDGER
+from harness.ledger import LEDGER
 from harness.reporting.ablation.record import read_ablation, read_record
 from harness.tracking.stores import OUTBOX
 from trainers.errors import UsageError

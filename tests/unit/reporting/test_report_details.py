@@ -15,7 +15,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure as Canvas
 
 from harness import cluster
-from harness.event_log import LEDGER, Ledger, read_times
+from harness.ledger import LEDGER, Ledger, read_times
 from harness.reporting.ablation.report import ablation_document
 from harness.reporting.document import Commands, Document, Facts, Figure, Note, Text
 from harness.reporting.parameters import shade

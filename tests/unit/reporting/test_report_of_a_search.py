@@ -9,7 +9,7 @@ import pytest
 from invented.searches import FAIL, METRIC, PRUNED, SEARCH, SECOND, Course, made_search
 
 from harness.cli.main import run
-from harness.event_log import LEDGER
+from harness.ledger import LEDGER
 from harness.reporting.document import Document, Note, Table
 from harness.reporting.figures import png
 from harness.reporting.pruning import rung_steps

@@ -13,8 +13,8 @@ import pytest
 from mlflow import MlflowClient
 from recorded import Store, picture, play, trial
 
-from harness.event_log import Outbox
 from harness.tracking import recorder, sender
+from harness.tracking.outbox import Outbox
 from harness.tracking.recorder import MlflowRecorder, replay
 from harness.tracking.run_logger import HERE
 from harness.trials import TrialState

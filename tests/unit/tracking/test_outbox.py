@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.event_log import Outbox, pending
+from harness.tracking.outbox import Outbox, pending
 from trainers.errors import UsageError
 
 Opener = Callable[[Path], Outbox]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.event_log import Operation, Outbox
 from harness.tracking import sender as sending
+from harness.tracking.outbox import Operation, Outbox
 from harness.tracking.sender import MERGED, Sender
 
 
