@@ -61,7 +61,7 @@ def test_every_word_that_is_not_one_path_is_refused_with_the_paths_it_could_be(
     assert run(["space", "new", "weak.scale_draw", "flip", "lambda_x", "--out", str(tmp_path / "a.yaml")]) == 2
     err = capsys.readouterr().err
     assert "'flip' names 2 paths: write one of augment.weak.flip, augment.strong.flip\n" in err
-    assert "'lambda_x' names none: write one of loss.lambda_u, loss.lambda_c, loss.lambda_c_ramp\n" in err
+    assert "'lambda_x' names none: write one of loss.lambda_s, loss.lambda_u, loss.lambda_c\n" in err
     assert not [*tmp_path.iterdir()]
 
 
