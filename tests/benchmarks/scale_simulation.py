@@ -179,7 +179,7 @@ def without_ray(course: Course, mlflow: bool) -> Iterator[None]:
     with ExitStack() as stack:
         for name, value in {
             "harness.api.searches.ray_session": lambda *_, **__: nullcontext(),
-            "harness.api.searches.local_slots": lambda: slots,
+            "harness.api.searches.local_slots": lambda *_: slots,
             "harness.api.searches.run_search": lambda search: play(search, course),
             "harness.session.NodeMetrics": lambda *_: nullcontext(),
         }.items():

@@ -173,7 +173,7 @@ def test_a_file_that_changed_is_decoded_anew(tmp_path: Path, decoded: list[str])
     after = ade20k(tmp_path, cache).fetch([0, 1])
     assert torch.equal(before.images[0], after.images[0])
     assert not torch.equal(before.images[1], after.images[1])
-    assert decoded == [*source.names[:2], source.names[1]]
+    assert sorted(decoded) == sorted([*source.names[:2], source.names[1]])
 
 
 @pytest.mark.parametrize(
