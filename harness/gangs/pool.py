@@ -196,7 +196,7 @@ class GangPool:
             self._controllers,
             gang_loop,
             # By reference, so that the run's controller does not import what only workers need.
-            train_loop_config={"spec": ray.put(spec)},
+            train_loop_config={"spec": ray.put(spec), "dispatcher": self._dispatcher, "gang": spec.gang},
             backend_config=self._backend(),
             scaling_config=ScalingConfig(
                 num_workers=self._size, use_gpu=self.worker.use_gpu, resources_per_worker=self.worker.for_ray

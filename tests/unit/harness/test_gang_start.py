@@ -11,6 +11,7 @@ import pytest
 from harness.cluster import WorkerResources
 from harness.gangs import worker
 from harness.gangs.dispatcher import Dispatcher
+from harness.gangs.entry import gang_loop
 
 
 class Direct:
@@ -47,4 +48,23 @@ def test_it_is_started_anew_until_the_search_is_given_up_in_its_words(here: Dire
     reason = str(asyncio.run(here.dispatcher.close_reason()))
     assert reason == (
         "gang 0 died 5 times in a row before it could train: RuntimeError: Found no NVIDIA driver on your system"
+    )
+
+
+def test_an_experiment_that_workers_cannot_import_ends_the_search_in_as_many_words(
+    here: Direct, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(_: object) -> None:
+        raise RuntimeError("a traceback\nModuleNotFoundError: No module named 'moons'")
+
+    monkeypatch.setattr("ray.get", unreadable)
+    monkeypatch.setattr("harness.gangs.client.call_with_retry", worker.call_with_retry)
+    config = {"spec": None, "dispatcher": here, "gang": 0}
+    for _ in range(Dispatcher.max_starts):
+        with pytest.raises(RuntimeError, match="No module named 'moons'"):
+            gang_loop(config)
+    gang_loop(config)
+    assert str(asyncio.run(here.dispatcher.close_reason())) == (
+        "gang 0 died 5 times in a row before it could train: ModuleNotFoundError: No module named 'moons': workers "
+        "must be able to import what the experiment is made of, as by PYTHONPATH"
     )
