@@ -6,9 +6,9 @@ differs in numbers alone. CUDA captures it once it has run, and then replays it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from pydantic import BaseModel
@@ -26,20 +26,8 @@ from trainers.targets import Batch, StepContext, StepDraws, draw_views
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class Step(Protocol):
-    """`css_step` of one config."""
-
-    def __call__(
-        self,
-        student: nn.Module,
-        teacher: nn.Module,
-        prototypes: Prototypes,
-        batch: Batch,
-        context: StepContext,
-        bank: Bank | None,
-    ) -> Iterator[StepOutput]:
-        """Yield the outputs of the parts."""
-        ...
+Step = Callable[[nn.Module, nn.Module, Prototypes, Batch, StepContext, Bank | None], Iterator[StepOutput]]
+"""`css_step` of one config."""
 
 
 def step_of(config: TrainConfig, run: Run) -> Step:
