@@ -1,8 +1,9 @@
 """Decoded images on a node's disk, shared by all of a user's processes there: what one decodes the others only read.
 
-Each image is a file of its own, named by what it was decoded from, in a folder for each way of decoding. It is written
-under another name and then renamed, so it is whole or not there, whoever else writes it or is killed meanwhile. What is
-read often stays in the operating system's page cache, once for all processes, which need no memory of their own.
+Each data set, decoded in one way, has a folder with two files: the pixels of all its images, one after the other, and
+an index that says where each one lies. Pixels are written first, so what the index names is whole, whoever else writes
+or is killed meanwhile. What is read often stays in the operating system's page cache, once for all processes, which
+need no memory of their own.
 
 How much is kept changes no result, only how often a file is decoded, so it is set by environment variables and by no
 field of a config: S4_CACHE_GIB, in GiB a node (0 keeps nothing), and S4_CACHE_DIR, the folder.
@@ -17,21 +18,27 @@ import math
 import os
 import shutil
 import stat
+import struct
 import tempfile
+import threading
 import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import PIL
 import torch
 from torch import Tensor
 
-from trainers.drafts import draft_of, opened
+from trainers.drafts import opened
 from trainers.errors import ConfigError
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 LIMIT_VARIABLE = "S4_CACHE_GIB"
 FOLDER_VARIABLE = "S4_CACHE_DIR"
@@ -39,17 +46,13 @@ SHARE = 2
 """Without S4_CACHE_GIB at most one part in this many of the memory and of the disk that are free is used."""
 OLD_S = 3 * 24 * 3600.0
 """What no process has opened for so long is removed when a cache is opened; sooner where its room is needed."""
-_HEAD = 8  # bytes before the pixels: height and width
-_USED = "used"
+_PIXELS, _INDEX = "pixels", "index"
+_ENTRY = struct.Struct("<16sqii")  # of the index: digest of the name, first byte, height and width
 
 Decoded = tuple[Tensor, Tensor]
 """Image uint8 [3, h, w] and labels uint8 [h, w]."""
 
 log = logging.getLogger(__name__)
-
-
-class _NoRoomError(Exception):
-    pass
 
 
 class NodeCache:
@@ -65,13 +68,16 @@ class NodeCache:
         Args:
             root: A folder of this user's; it holds a folder for each way of decoding.
             identity: Names the way of decoding; letters and digits.
-            limit: Bytes of all images below the root.
+            limit: Bytes of all files below the root.
 
         Raises:
             OSError: the root cannot be written.
         """
         self._root, self._folder, self._limit = root, root / identity, limit
         self._writes = limit > 0
+        self._places: dict[bytes, tuple[int, int, int]] = {}  # first byte, height and width
+        self._indexed = self._end = 0  # bytes of the index that were read, and of the pixels that it names
+        self._reads_index = threading.Lock()
         with self._locked():
             self._folder.mkdir(mode=0o700, exist_ok=True)
             hold = os.open(self._folder, os.O_RDONLY)
@@ -82,50 +88,44 @@ class NodeCache:
 
     def get(self, name: str) -> Decoded | None:
         """Return what is kept under a name, mapped into memory: whoever changes it changes no file."""
-        path = str(self._folder / name)
-        try:
-            stored = torch.from_file(path, shared=False, size=os.stat(path).st_size, dtype=torch.uint8)
-        except (OSError, RuntimeError):  # it is not there, or was removed just now
+        key = _key(name)
+        place = self._places.get(key) or self._read_index().get(key)
+        if place is None:
             return None
-        height, width = stored[:_HEAD].view(torch.int32).tolist()
-        image, labels = stored[_HEAD : -height * width], stored[-height * width :]
-        return image.view(3, height, width), labels.view(height, width)
+        first, height, width = place
+        stored = torch.from_numpy(np.memmap(self._folder / _PIXELS, np.uint8, "c", first, (4, height, width)))
+        return stored[:3], stored[3]
 
     def put(self, name: str, decoded: Decoded) -> None:
         """Keep an image under a name that says what it was decoded from, where there is room."""
         if not self._writes:
             return
-        path, parts = self._folder / name, [np.array(decoded[1].shape, np.int32), *(part.numpy() for part in decoded)]
+        key, (height, width) = _key(name), decoded[1].shape
+        size = 4 * height * width + _ENTRY.size
         try:
-            with draft_of(path) as draft:
-                with draft.open("wb") as file:
-                    for part in parts:
-                        file.write(np.ascontiguousarray(part).data)
-                self._count(path, sum(part.nbytes for part in parts))
-        except _NoRoomError:
-            self._writes = False
+            with self._locked():
+                if key in self._read_index():  # another process decoded it meanwhile
+                    return
+                if _used(self._root) + size > self._limit:
+                    self._remove(older_s=0.0)
+                if _used(self._root) + size > self._limit:
+                    self._writes = False
+                    return
+                _append(self._folder / _PIXELS, self._end, *(part.contiguous().numpy().data for part in decoded))
+                _append(self._folder / _INDEX, self._indexed, _ENTRY.pack(key, self._end, height, width))
         except OSError as error:
             self._writes = False
             _say(f"{error.strerror} in {self._folder}: no more images are kept")
 
-    def _count(self, path: Path, size: int) -> None:
-        """Count the bytes of a file that comes to be, once; what nobody has open makes room for it.
-
-        Raises:
-            _NoRoomError: with it, all files would exceed the limit.
-        """
-        with self._locked():
-            if path.exists():  # another process decoded it meanwhile
-                return
-            if _used(self._root) + size > self._limit:
-                self._remove(older_s=0.0)
-            if _used(self._root) + size > self._limit:
-                raise _NoRoomError
-            file = os.open(self._folder / _USED, os.O_WRONLY | os.O_CREAT, 0o600)
-            try:
-                os.pwrite(file, f"{_counted(self._folder) + size:020d}".encode(), 0)  # one length: never there in part
-            finally:
-                os.close(file)
+    def _read_index(self) -> dict[bytes, tuple[int, int, int]]:
+        """Read what was added to the index, by this process or another, since it was read last."""
+        with self._reads_index, suppress(FileNotFoundError), (self._folder / _INDEX).open("rb") as file:
+            file.seek(self._indexed)
+            added = file.read()
+            for key, first, height, width in _ENTRY.iter_unpack(added[: len(added) // _ENTRY.size * _ENTRY.size]):
+                self._places[key] = first, height, width
+                self._indexed, self._end = self._indexed + _ENTRY.size, first + 4 * height * width
+        return self._places
 
     def _remove(self, older_s: float) -> None:
         """Remove the folders that no process holds, and that were opened longer ago than this."""
@@ -222,11 +222,30 @@ def _free_memory() -> int:
 
 
 def _used(root: Path) -> int:
-    return sum(map(_counted, root.iterdir()))
+    return sum(file.stat().st_size for file in root.glob("*/*"))
 
 
-def _counted(folder: Path) -> int:
-    return sum(map(int, _lines(str(folder / _USED))))
+def _key(name: str) -> bytes:
+    return hashlib.blake2b(name.encode(), digest_size=16).digest()
+
+
+def _append(path: Path, end: int, *parts: Buffer) -> None:
+    """Write after the first `end` bytes of a file, over what a killed writer left there.
+
+    Raises:
+        OSError: it could not be written; the file is as long as before.
+    """
+    path.touch(mode=0o600)
+    try:
+        with path.open("r+b") as file:
+            file.truncate(end)
+            file.seek(end)
+            for part in parts:
+                file.write(part)
+    except OSError:
+        with suppress(OSError):
+            os.truncate(path, end)
+        raise
 
 
 def _lines(path: str) -> list[str]:

@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,10 +25,11 @@ from trainers.data.cache import OLD_S, NodeCache, given_limit, node_cache
 from trainers.data.files import Coding, FileSource, Pair, byte_mask, decode
 from trainers.data.masks import ColourMasks, IndexMasks
 from trainers.data.threads import THREADS_VARIABLE, in_threads
-from trainers.drafts import is_draft
 from trainers.errors import ConfigError
 
 GIB = 2**30
+WHOLE = 100_000
+"""More bytes than an image has."""
 
 
 def image(side: int, value: int = 0) -> tuple[Tensor, Tensor]:
@@ -114,29 +114,57 @@ def test_processes_that_write_at_once_read_the_same_and_a_later_one_decodes_noth
     assert digests == {json.loads(late)[0]} == {json.loads(without)[0]}
 
 
-def test_what_a_killed_writer_left_is_not_read(own_folder: Path, tmp_path: Path) -> None:
+KILL = """
+from trainers.data import cache
+append, writes = cache._append, []
+def killed(path, end, *parts):
+    writes.append(path)
+    if len(writes) == {write}:
+        append(path, end, b"".join(bytes(part) for part in parts)[:{left}])
+        os.kill(os.getpid(), 9)
+    append(path, end, *parts)
+cache._append = killed
+os.environ["S4_DECODING_THREADS"] = "1"
+"""
+
+
+@pytest.mark.parametrize("left", [10, WHOLE], ids=["a part", "all"])
+@pytest.mark.parametrize("write", [1, 3, 2, 4], ids=["pixels", "later pixels", "entry", "later entry"])
+def test_what_a_killed_writer_left_is_not_read(write: int, left: int, own_folder: Path, tmp_path: Path) -> None:
     whole = ade20k(tmp_path, opened(tmp_path / "other")).fetch(range(8))
-    kill = "Path.replace = lambda *_: os.kill(os.getpid(), 9)"
-    [(code, _)] = processes(tmp_path, 1, kill)
+    [(code, _)] = processes(tmp_path, 1, KILL.format(write=write, left=left))
     (folder,) = own_folder.iterdir()
-    left = [path for path in folder.iterdir() if path.name != "used"]
-    assert code == -9
-    assert left
-    assert all(is_draft(path) for path in left)
-    assert torch.equal(ade20k(tmp_path).fetch(range(8)).images, whole.images)
+    names = 0 if not (index := folder / "index").exists() else index.stat().st_size // module._ENTRY.size
+    assert (code, names) == (-9, (write - (left < WHOLE)) // 2)
+    for _ in range(2):
+        assert torch.equal(ade20k(tmp_path).fetch(range(8)).images, whole.images)
+        node_cache.cache_clear()
+    (entries,) = [file.stat().st_size / module._ENTRY.size for file in own_folder.glob("*/index")]
+    assert entries == 8
+
+
+def test_what_a_write_that_failed_in_its_midst_left_is_written_over(own_folder: Path, tmp_path: Path) -> None:
+    whole = ade20k(tmp_path, opened(tmp_path / "other")).fetch(range(8))
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))"
+    [(code, _)] = processes(tmp_path, 1, limit)
+    sizes = {file.name: file.stat().st_size for file in own_folder.glob("*/*")}
+    assert code == 0
+    assert 0 < sizes["pixels"] < 9000
+    for _ in range(2):
+        assert torch.equal(ade20k(tmp_path).fetch(range(8)).images, whole.images)
+        node_cache.cache_clear()
+    assert json.loads(processes(tmp_path, 1)[0][1])[1] == 0
 
 
 def test_on_a_full_disk_training_goes_on_and_it_is_said_once(
     tmp_path: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    @contextmanager
-    def full(path: Path) -> Iterator[Path]:
+    def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        yield path
 
     source = ade20k(tmp_path, cache := opened(tmp_path / "cache"))
     before = source.fetch([0])
-    monkeypatch.setattr(module, "draft_of", full)
+    monkeypatch.setattr(module, "_append", full)
     for _ in range(2):
         source.fetch(range(8))
     assert torch.equal(source.fetch([0]).images, before.images)
@@ -240,12 +268,12 @@ def test_all_caches_together_keep_no_more_than_the_limit(tmp_path: Path) -> None
     caches = [opened(tmp_path, 10_000, identity) for identity in "ab"]
     for index in range(40):
         caches[index % 2].put(f"{index}", image(5 + index % 7))
-    kept = sum(path.stat().st_size for path in tmp_path.glob("*/*") if path.name != "used")
+    kept = sum(path.stat().st_size for path in tmp_path.glob("*/*"))
     assert 9_000 < kept <= 10_000
 
 
 def test_what_several_decode_at_once_counts_once(tmp_path: Path) -> None:
-    caches = [opened(tmp_path, 4 * (400 + 8)) for _ in range(4)]
+    caches = [opened(tmp_path, 4 * (400 + module._ENTRY.size)) for _ in range(4)]
     for index in range(4):
         for cache in caches:
             cache.put(f"{index}", image(10))
