@@ -123,6 +123,10 @@ class CssExperiment(Experiment):
         from trainers.loader import check_batches
 
         check_batches(self.base, workers)
+        if self.base.compute.graph:
+            from trainers.whole_step import is_graph
+
+            is_graph(self.base, workers)  # says why not
         verify(self.base.data, needs_unlabelled=self.base.uses_unlabelled)
 
     def check_evaluation(self) -> None:

@@ -97,19 +97,13 @@ def check_batches(config: TrainConfig, world_size: int) -> None:
     """Refuse batches that cannot be made: not shared evenly by the ranks and a rank's parts, or of several sizes.
 
     Raises:
-        ConfigError: a batch is not a multiple of the number of ranks times `schedule.accumulate`, images of different
-            sizes are not cropped to one, or a step that is to be one graph has several ranks or parts.
+        ConfigError: a batch is not a multiple of the number of ranks times `schedule.accumulate`, or images of
+            different sizes are not cropped to one.
     """
     if config.data.image_shape is None and config.augment.weak.crop is None:
         raise ConfigError(
             f"augment.weak.crop must be a height and width for {config.data.name}, whose images differ in size, got "
             "none: set it, for example to [512, 512]"
-        )
-    parts, compiled = config.schedule.accumulate, config.compute.compile
-    if config.compute.graph and (world_size, parts, compiled) != (1, 1, False):
-        raise ConfigError(
-            "compute.graph must have one worker, schedule.accumulate=1 and compute.compile=false, got "
-            f"{world_size}, {parts} and {str(compiled).lower()}: change them, or set compute.graph=false"
         )
     shares = world_size * config.schedule.accumulate
     for name in ("labelled_batch", "unlabelled_batch"):

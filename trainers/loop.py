@@ -21,7 +21,7 @@ from trainers.schedules import cross_warmup_steps, loss_weights
 from trainers.state import TrainState
 from trainers.step import StepOutput
 from trainers.targets import StepContext
-from trainers.whole_step import step_of
+from trainers.whole_step import FORMING, as_graph_or_as_it_is, forming, is_graph, step_of
 
 
 def train(config: TrainConfig, run: Run) -> TrainState:
@@ -36,6 +36,10 @@ def train(config: TrainConfig, run: Run) -> TrainState:
         DivergedError: a loss is not finite.
     """
     check_batches(config, run.world_size)
+    return as_graph_or_as_it_is(lambda: _train(config, run))
+
+
+def _train(config: TrainConfig, run: Run) -> TrainState:
     splits = open_splits(config.data)
     state = TrainState(config, run)
     checkpoint = run.restore_from()
@@ -43,7 +47,8 @@ def train(config: TrainConfig, run: Run) -> TrainState:
         state.load_state_dict(load_checkpoint(checkpoint))
     steps = config.schedule.steps
     warmup = cross_warmup_steps(config.css, config.schedule, len(splits.labelled), len(splits.unlabelled))
-    step = step_of(with_counted_weights(config), run)
+    counted = with_counted_weights(config)
+    step, taken = step_of(counted, run), 0
     meter = Meter(run)
     if state.step == steps:  # interrupted between the last step and its report
         run.report(meter.read(state) | evaluate_state(state, splits, config, run), state)
@@ -54,18 +59,21 @@ def train(config: TrainConfig, run: Run) -> TrainState:
             context = StepContext(config.seed, state.step, run.rank, run.world_size, warming_up=state.step < warmup)
             batch = loader.load(state.step)
             weights = loss_weights(config, state.step)
-            for part in step(state.wrapped, state.teaching, state.prototypes, batch, context, state.bank):
-                loss = part.weighted(weights)
-                # Gradients are averaged over the ranks, losses are parts of a sum.
-                state.accumulate(loss * run.world_size)
-                meter.add(loss, part)
+            with forming(counted, run, taken):
+                for part in step(state.wrapped, state.teaching, state.prototypes, batch, context, state.bank):
+                    loss = part.weighted(weights)
+                    # Gradients are averaged over the ranks, losses are parts of a sum.
+                    state.accumulate(loss * run.world_size)
+                    meter.add(loss, part)
             state.advance(part.prototypes, part.bank)
             meter.count_step()
+            taken += 1
             if state.step % config.schedule.evaluate_every == 0 or state.step == steps:
                 metrics = meter.read(state) | evaluate_state(state, splits, config, run)
                 if run.report(metrics, state) is Decision.STOP:
                     break
                 state.mark_report()
+                taken = FORMING  # what was reported is not begun anew
             elif run.interrupted(state):
                 break
     return state
@@ -74,20 +82,27 @@ def train(config: TrainConfig, run: Run) -> TrainState:
 def warm_up(config: TrainConfig, run: Run) -> None:
     """Do once what later runs in this process need not wait for: imports, decoded data, the first step's set-up.
 
-    Every rank calls it; the step that it takes is thrown away.
+    Every rank calls it; the steps that it takes are thrown away: one, or as many as CUDA captures a graph in.
     """
     check_batches(config, run.world_size)
+    as_graph_or_as_it_is(lambda: _warm_up(config, run))
+
+
+def _warm_up(config: TrainConfig, run: Run) -> None:
     splits = open_splits(config.data)
     splits.dev.fetch([0])
     state = TrainState(config, run)
     context = StepContext(config.seed, 0, run.rank, run.world_size)
     batch = load_batch(splits, config, context, run.device)
     weights = loss_weights(config, 0)
-    step = step_of(with_counted_weights(config), run)
+    counted = with_counted_weights(config)
+    step = step_of(counted, run)
     with step_algorithms(config, run.device):
-        for part in step(state.wrapped, state.teaching, state.prototypes, batch, context, state.bank):
-            state.accumulate(part.weighted(weights))
-    state.advance(part.prototypes, part.bank)
+        for taken in range(FORMING if is_graph(counted, run.world_size) else 1):
+            with forming(counted, run, taken):
+                for part in step(state.wrapped, state.teaching, state.prototypes, batch, context, state.bank):
+                    state.accumulate(part.weighted(weights))
+            state.advance(part.prototypes, part.bank)
 
 
 class Meter:

@@ -1,12 +1,15 @@
 """The step as one graph: `compute.graph`.
 
 Numbers and random draws are inputs of the graph, so that it serves every step, and every trial of a process that
-differs in numbers alone. CUDA captures it once it has run, and then replays it.
+differs in numbers alone. CUDA captures it once it has run, and then replays it. Where there can be no graph, that is
+said once, and steps run as they are.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, TypeVar
 
@@ -24,6 +27,16 @@ from trainers.step import StepOutput, css_step, draw_contrast, draw_for_bank
 from trainers.targets import Batch, StepContext, StepDraws, draw_views
 
 Model = TypeVar("Model", bound=BaseModel)
+Result = TypeVar("Result")
+
+FORMING = 3
+"""Steps until CUDA has run a graph, captured it and replayed it."""
+
+_failed: dict[str, str] = {}  # settings that no graph could be made of in this process, and why
+
+
+class NoGraphError(Exception):
+    """The compiler or CUDA cannot make one graph of a step."""
 
 
 Step = Callable[[nn.Module, nn.Module, Prototypes, Batch, StepContext, Bank | None], Iterator[StepOutput]]
@@ -31,8 +44,8 @@ Step = Callable[[nn.Module, nn.Module, Prototypes, Batch, StepContext, Bank | No
 
 
 def step_of(config: TrainConfig, run: Run) -> Step:
-    """Return the step of a training, which is one graph if `compute.graph` is set; see `check_batches`."""
-    if not config.compute.graph:
+    """Return the step of a training, which is one graph if `compute.graph` is set and nothing is against it."""
+    if not is_graph(config, run.world_size):
         return lambda student, teacher, prototypes, batch, context, bank: css_step(
             student, teacher, prototypes, batch, config, context, bank
         )
@@ -53,6 +66,52 @@ def step_of(config: TrainConfig, run: Run) -> Step:
         yield tree_map_only(Tensor, Tensor.clone, output)  # a replay writes where the one before it did
 
     return take
+
+
+def obstacle(config: TrainConfig, world_size: int) -> str:
+    """Return why a step that is to be one graph cannot be; "" where nothing is known to be against it."""
+    if not config.compute.graph:
+        return ""
+    hindrances = {
+        f"{world_size} workers wait for each other": world_size > 1,
+        f"a step has {config.schedule.accumulate} parts (schedule.accumulate)": config.schedule.accumulate > 1,
+        "compute.compile has graphs of its own": config.compute.compile,
+    }
+    return next((why for why, is_so in hindrances.items() if is_so), "") or _failed.get(_static(config), "")
+
+
+def is_graph(config: TrainConfig, world_size: int) -> bool:
+    """Return whether the steps of a training are one graph; why they are not, though they should be, is said once."""
+    if why := obstacle(config, world_size):
+        _say(f"compute.graph has no effect, steps run as they are: {why}")
+    return config.compute.graph and not why
+
+
+@contextmanager
+def forming(config: TrainConfig, run: Run, step: int) -> Iterator[None]:
+    """Run one of the first steps of a graph, the `step`-th from 0 on, which may turn out to be impossible.
+
+    Raises:
+        NoGraphError: it is; from now on the steps of such settings run as they are.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        if step >= FORMING or not is_graph(config, run.world_size):
+            raise
+        first = next(iter(str(error).splitlines()), "")
+        _failed[_static(config)] = f"{type(error).__name__}: {first}"
+        raise NoGraphError from error
+
+
+def as_graph_or_as_it_is(train: Callable[[], Result]) -> Result:
+    """Return what a training returns; it is begun anew where its graph turned out to be impossible."""
+    try:
+        return train()
+    except NoGraphError:
+        return train()
 
 
 def as_inputs(config: TrainConfig, device: torch.device) -> TrainConfig:
@@ -87,6 +146,18 @@ def as_inputs(config: TrainConfig, device: torch.device) -> TrainConfig:
         bank=_with(config.bank, weight=float(config.bank.weight > 0), **numbers(temperature=config.bank.temperature)),
         ema=_with(config.ema, **numbers(prototype_momentum=config.ema.prototype_momentum)),
     )
+
+
+def _static(config: TrainConfig) -> str:
+    """Return all that a graph is made for: no numbers that are its inputs."""
+    inputs = as_inputs(config, torch.device("meta"))
+    parts = inputs.model, inputs.augment, inputs.streams, inputs.css, inputs.loss, inputs.bank, inputs.compute
+    return f"{inputs.data.name} {inputs.schedule.labelled_batch} {inputs.schedule.unlabelled_batch} {parts}"
+
+
+@cache
+def _say(what: str) -> None:
+    warnings.warn(what, stacklevel=3)
 
 
 def _switches(strong: StrongAugmentConfig) -> StrongAugmentConfig:

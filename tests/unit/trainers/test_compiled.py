@@ -12,12 +12,13 @@ from torch._dynamo.utils import counters
 
 from trainers import compute, whole_step
 from trainers.css.supervision import confident_pixel_loss
-from trainers.errors import ConfigError
 from trainers.loader import check_batches
 from trainers.local_run import LocalRun
-from trainers.loop import train
+from trainers.loop import train, warm_up
 from trainers.methods import METHODS
 from trainers.state import TrainState
+from trainers.step import StepOutput
+from trainers.whole_step import is_graph
 
 METHOD = {"model.norm": "group", "schedule.evaluate_every": 2, "schedule.steps": 6, "css.cross_warmup": 0.0}
 
@@ -198,10 +199,82 @@ def test_the_precision_of_cuda_can_be_set_within_a_graph() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "workers", "given"),
-    [({}, 2, "2, 1 and false"), ({"compute.compile": True}, 1, "1, 1 and true"),
-     ({"schedule.accumulate": 2}, 1, "1, 2 and false")],
+    ("settings", "workers", "why"),
+    [({}, 2, "2 workers wait for each other"), ({"compute.compile": True}, 1, "compute.compile has graphs of its own"),
+     ({"schedule.accumulate": 2}, 1, r"a step has 2 parts \(schedule.accumulate\)")],
 )  # fmt: skip
-def test_a_step_that_cannot_be_one_graph_is_refused(settings: Mapping[str, Any], workers: int, given: str) -> None:
-    with pytest.raises(ConfigError, match=f"got {given}: change them"):
-        check_batches(tiny_config({**GRAPH, **settings}), workers)
+def test_where_a_step_cannot_be_one_graph_it_is_said_once(
+    settings: Mapping[str, Any], workers: int, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config({**GRAPH, **settings})
+    check_batches(config, workers)
+    whole_step._say.cache_clear()
+    with pytest.warns(UserWarning, match=f"compute.graph has no effect, steps run as they are: {why}$") as said:
+        assert not any(is_graph(config, workers) for _ in range(2))
+    assert len(said) == 1
+
+
+class _Fails(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, values: torch.Tensor) -> torch.Tensor:
+        return values.clone()
+
+    @staticmethod
+    def backward(context: Any, gradient: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("operation not permitted when stream is capturing\nand more")
+
+
+@pytest.mark.parametrize("call", [1, 2, 3])
+@pytest.mark.parametrize("where", ["forward", "backward"])
+@pytest.mark.parametrize("warmed", [False, True], ids=["as it is", "after a warm-up"])
+def test_a_training_whose_graph_fails_while_it_forms_runs_as_it_is_and_says_why(
+    call: int, where: str, warmed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    def failing(*arguments: Any) -> StepOutput:
+        output = whole_step._whole(*arguments)
+        calls.append(1)
+        if len(calls) < call:
+            return output
+        if where == "forward":
+            raise RuntimeError("operation not permitted when stream is capturing\nand more")
+        losses = {name: _Fails.apply(value) for name, value in output.losses.items()}
+        return output._replace(losses=losses)
+
+    monkeypatch.setattr(whole_step, "_graph", lambda: failing)
+    monkeypatch.setattr(whole_step, "_failed", {})
+    whole_step._say.cache_clear()
+    run = LocalRun(device=torch.device("cpu"))
+    config = tiny_config({**GRAPH, "schedule.evaluate_every": 6})
+    why = "steps run as they are: RuntimeError: operation not permitted when stream is capturing$"
+
+    def trainings() -> TrainState:
+        if warmed:
+            warm_up(config, run)
+        state = train(config, run)
+        train(tiny_config({**GRAPH, "optimizer.lr": 0.1}), run)
+        return state
+
+    with pytest.warns(UserWarning, match=why) as said:
+        state = trainings()
+    assert len(said) == 1
+    assert len(calls) == call
+    plain = train(tiny_config({**METHOD, "schedule.evaluate_every": 6}), run)
+    assert differences(state.state_dict(), plain.state_dict()) == ["/config_hash"]
+
+
+def test_what_fails_later_or_for_want_of_memory_ends_a_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def failing(*arguments: Any) -> StepOutput:
+        calls.append(1)
+        if len(calls) == failure[0]:
+            raise failure[1]
+        return whole_step._whole(*arguments)
+
+    monkeypatch.setattr(whole_step, "_graph", lambda: failing)
+    for failure in ((3, RuntimeError("after the first report")), (1, torch.OutOfMemoryError("of the device"))):
+        calls.clear()
+        with pytest.raises(type(failure[1]), match=str(failure[1])):
+            train(tiny_config(GRAPH), LocalRun(device=torch.device("cpu")))
