@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 
 from harness.cluster import Allocation
+from harness.gangs import worker
 from harness.trials import Experiment, SearchSpace, Trial, TrialObserver, Value
 from harness.tuning.config import SearchConfig
 from harness.tuning.run import Search, SearchEnd, run_search
@@ -123,6 +124,9 @@ class Analytic(Experiment):
             os.chdir("/")
         if behave == "run out of memory":
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 64000000000 bytes.")
+        if behave == "break the device":
+            worker.computes = lambda device: False  # as CUDA is after an assert: every later call fails
+            raise RuntimeError("CUDA error: device-side assert triggered")
         if behave == "kill once" and self.first_time(behave):
             os.kill(os.getpid(), signal.SIGKILL)
         if behave == "hang once" and self.first_time(behave):

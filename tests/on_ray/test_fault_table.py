@@ -25,13 +25,14 @@ FAULTS = [
     "report nan",
     "run out of memory",
     "hang once",
+    "break the device",
     "kill once",
     "spoil the checkpoint once",
     "the controller is killed",
     "the Dispatcher is killed",
     "none again",
 ]
-FAIL = {"raise", "report nan", "run out of memory"}
+FAIL = {"raise", "report nan", "run out of memory", "break the device"}
 """Faults of the trial itself; every other one is survived."""
 PROCESSES = {"the controller is killed": "Controllers", "the Dispatcher is killed": "Dispatcher"}
 
@@ -104,6 +105,12 @@ def test_a_trial_that_ran_out_of_memory_leaves_its_process_fit_for_the_next(sear
 
 def test_a_gang_that_hangs_gets_new_processes(search: Search) -> None:
     assert len({report["pid"] for report in search.witness.reports[FAULTS.index("hang once")]}) == 2
+
+
+def test_a_gang_whose_device_computes_no_more_gets_new_processes(search: Search) -> None:
+    before, after = (search.witness.reports[FAULTS.index(fault)][-1] for fault in ("break the device", "kill once"))
+    assert before["pid"] != after["pid"]
+    assert "device-side assert" in str(search.trials[FAULTS.index("break the device")].error)
 
 
 def test_a_trial_survives_its_dispatcher_in_the_same_process(search: Search) -> None:

@@ -187,6 +187,22 @@ def test_one_graph_serves_trials_that_differ_in_numbers_alone() -> None:
     assert differences(first.state_dict(), trained(0).state_dict()) == []
 
 
+@pytest.mark.usefixtures("no_graphs")
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles for a CPU with g++")
+def test_compiled_to_code_one_graph_serves_trials_that_differ_in_numbers_alone() -> None:
+    def trained(trial: int, *, graph: bool = True) -> TrainState:
+        overrides = {**METHOD, **searched(trial), "compute.graph": graph}
+        return train(tiny_config(overrides), LocalRun(device=torch.device("cpu")))
+
+    first = trained(0)
+    others = [trained(trial) for trial in range(1, 12)]
+    assert graphs() == 1
+    assert differences(first.state_dict(), trained(0).state_dict()) == []
+    one, other = (state.student.state_dict() for state in (others[-1], trained(11, graph=False)))
+    # float32, fused otherwise, over one step.
+    assert [name for name in one if not torch.allclose(one[name], other[name], rtol=1e-3, atol=1e-5)] == []
+
+
 @pytest.mark.usefixtures("traced")
 def test_the_precision_of_cuda_can_be_set_within_a_graph() -> None:
     config = tiny_config()
