@@ -130,14 +130,15 @@ class CssExperiment(Experiment):
         verify(self.base.data, needs_unlabelled=self.base.uses_unlabelled)
 
     def check_evaluation(self) -> None:
-        """Make sure that there are validation images.
+        """Make sure that there are validation images, and test images where they are asked for.
 
         Raises:
             DataError: their folder is missing or empty, or one has no mask.
         """
-        from trainers.data.splits import open_val
+        from trainers.data.splits import open_scored
 
-        open_val(self.base.data)
+        for split in self.base.data.late_splits:
+            open_scored(self.base.data, split)
 
     def describe(self) -> Sequence[str]:
         """Say what of a file of encoder weights fits, where the config names one, or a package.
@@ -165,7 +166,7 @@ class CssExperiment(Experiment):
         Raises:
             DataError: folders, lists or numbers of images do not fit.
         """
-        from trainers.data.splits import open_splits, open_val, write_splits
+        from trainers.data.splits import open_scored, open_splits, write_splits
 
         data, splits = self.base.data, open_splits(self.base.data)
         write_splits(splits, folder / SPLITS)
@@ -174,23 +175,23 @@ class CssExperiment(Experiment):
             "training": ("train", {"labelled": len(splits.labelled), "unlabelled": len(splits.unlabelled)}),
             "dev": ("dev", {"images": len(splits.dev)}),
         }
-        if val:
-            images["val"] = ("val", {"images": len(open_val(data))})
+        for split in data.late_splits if val else ():
+            images[split] = (split, {"images": len(open_scored(data, split))})
         for context, (split, profile) in images.items():
             name = f"{data.name} {split}"
             logger.dataset(name, splits.digest, source, context=context, profile=profile, schema=schema)
 
     def evaluate(self, overrides: Mapping[str, Value], folder: Path) -> dict[str, float]:
-        """Evaluate the teacher on dev and validation images; return `val/miou`, `val/accuracy` and `val/iou/CLASS`.
+        """Evaluate the teacher on dev, validation and test images; return mIoU, accuracy and IoUs of the last two.
 
-        Image by image, so that images can be resampled: `dev.npz` and `val.npz` in the folder. What lies there already
-        is not computed again.
+        Image by image, so that images can be resampled: `dev.npz`, `val.npz` and, where the config has test images,
+        `test.npz` in the folder. What lies there already is not computed again.
 
         Raises:
             DataError: the checkpoint is not of the horizon, or it or the images cannot be read.
         """
         from harness.models.evaluation import draw_confusion, metrics_of
-        from trainers.data.splits import open_splits, open_val
+        from trainers.data.splits import open_scored
         from trainers.figure import draw_checkpoint
         from trainers.image_evaluation import evaluate_images, load_image_evaluation, save_image_evaluation
         from trainers.models.served import load_segmenter
@@ -198,7 +199,8 @@ class CssExperiment(Experiment):
         config = self.configure(overrides)
         if not (folder / CONFIG).exists():
             write_whole(folder / CONFIG, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-        missing = [split for split in ("dev", "val") if not evaluation_file(folder, split).exists()]
+        late = config.data.late_splits
+        missing = [split for split in ("dev", *late) if not evaluation_file(folder, split).exists()]
         if missing:
             segmenter = load_segmenter(config, folder / LATEST)
             if segmenter.step != self.horizon:  # the disk was full when training ended
@@ -207,14 +209,15 @@ class CssExperiment(Experiment):
                     "ablation and start again"
                 )
             for split in missing:
-                source = open_val(config.data) if split == "val" else open_splits(config.data).dev
-                save_image_evaluation(evaluation_file(folder, split), evaluate_images(segmenter, source))
+                images = evaluate_images(segmenter, open_scored(config.data, split))
+                save_image_evaluation(evaluation_file(folder, split), images)
         if not (folder / OVERLAYS).exists():
             draw_checkpoint(config, folder / LATEST, folder / OVERLAYS)
-        evaluation = load_image_evaluation(evaluation_file(folder, "val"))
+        evaluations = {split: load_image_evaluation(evaluation_file(folder, split)) for split in late}
         if not (folder / CONFUSION).exists():
-            draw_confusion(evaluation, folder / CONFUSION, "val")
-        return metrics_of(evaluation, "val")
+            draw_confusion(evaluations["val"], folder / CONFUSION, "val")
+        scores = [metrics_of(evaluation, split) for split, evaluation in evaluations.items()]
+        return {name: value for metrics in scores for name, value in metrics.items()}
 
     def draw(self, folder: Path) -> Path:
         """Draw image, truth, prediction and pseudo-labels of dev images."""

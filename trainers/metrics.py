@@ -46,9 +46,13 @@ def metric_names(configs: Iterable[TrainConfig]) -> list[str]:
 
 
 def late_metric_names(configs: Iterable[TrainConfig]) -> list[str]:
-    """Return the names of all metrics of the validation images, which are read once, at the end."""
-    classes = dict.fromkeys(name for config in configs for name in config.data.classes)
-    return ["val/miou", "val/accuracy", *_by_class("val/iou", list(classes))]
+    """Return the names of all metrics of the validation and test images, which are read once, at the end."""
+    configs = list(configs)
+    classes = list(dict.fromkeys(name for config in configs for name in config.data.classes))
+    splits = dict.fromkeys(split for config in configs for split in config.data.late_splits)
+    return [
+        name for split in splits for name in (f"{split}/miou", f"{split}/accuracy", *_by_class(f"{split}/iou", classes))
+    ]
 
 
 def _by_class(prefix: str, classes: Sequence[str]) -> list[str]:

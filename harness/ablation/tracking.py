@@ -77,7 +77,7 @@ def record_outcomes(recorder: MlflowRecorder, folder: Path, ablation: Ablation) 
     for outcome in ablation.outcomes:
         if outcome.state != "COMPLETE":
             continue
-        late = {name: value for name, value in outcome.metrics.items() if name.startswith("val/")}
+        late = {name: value for name, value in outcome.metrics.items() if name.startswith(("val/", "test/"))}
         if late:
             recorder.metrics(late, info.horizon, trial=outcome.number)
         _record_pictures(recorder, folder, outcome.number)
@@ -161,7 +161,7 @@ def record_winner(recorder: MlflowRecorder, folder: Path, ablation: Ablation) ->
 
 
 def _headline(outcome: Outcome) -> dict[str, float]:
-    return {name: outcome.metrics[name] for name in ("val/miou", "dev/miou") if name in outcome.metrics}
+    return {name: outcome.metrics[name] for name in ("val/miou", "test/miou", "dev/miou") if name in outcome.metrics}
 
 
 def aggregate_metrics(ablation: Ablation, variant: str) -> dict[str, float]:
@@ -194,7 +194,7 @@ def _record_pictures(recorder: MlflowRecorder, folder: Path, number: int) -> Non
     for picture in (OVERLAYS, REPRESENTATIONS, CONFUSION):
         if (trial / picture).exists():
             recorder.file(trial / picture, trial=number)
-    for split in ("dev", "val"):
+    for split in ("dev", "val", "test"):
         path = evaluation_file(trial, split)
         if path.exists():
             evaluation = load_image_evaluation(path)

@@ -34,6 +34,9 @@ from harness.tuning.objectives import check_metrics
 from search_spaces.ablation import AblationPlan, Variant, load_plan
 from trainers.errors import UsageError
 
+EVALUATIONS = ("val/", "test/", "dev/")
+"""Beginnings of the names of metrics that variants can be judged by."""
+
 
 def ablate(
     experiment: Experiment | str | None = None,
@@ -91,14 +94,15 @@ def ablate(
         chosen.check(workers)
         chosen.check_evaluation()
     judged = metric or ("val/miou" if chosen.trainer == "css" else chosen.metric)
-    if not judged.startswith(("val/", "dev/")):
-        raise UsageError(f"--metric must be one of an evaluation, val/... or dev/..., got {judged!r}: take val/miou")
+    if not judged.startswith(EVALUATIONS):
+        must = "--metric must be one of an evaluation, val/..., test/... or dev/..."
+        raise UsageError(f"{must}, got {judged!r}: take val/miou")
     folder = named_folder(Path(storage), plan.name if name is None else name)
     counted = dry_run and is_new(folder)  # of which the data need not be here
     info = RunInfo.of("ablation", chosen, chosen.metric, {}, digest="" if counted else None)
     asked = make_request(plan, info, chosen, seeds, vary_data, only)
     overrides = [asked.overrides(PlannedRun(variant.name, asked.seeds[0])) for variant in asked.tried]
-    known = [name for name in chosen.metric_names(overrides, late=True) if name.startswith(("val/", "dev/"))]
+    known = [name for name in chosen.metric_names(overrides, late=True) if name.startswith(EVALUATIONS)]
     check_metrics("--metric", [judged], known)
 
     def with_what_began() -> Request:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def evaluate(
     run: str,
     *,
-    split: Literal["val", "dev"] = "val",
+    split: Literal["val", "dev", "test"] = "val",
     folder: Path | None = None,
     out: Path | None = None,
     pictures: int | None = 8,
@@ -24,7 +24,7 @@ def evaluate(
     console: Console | None = None,
     quiet: bool = False,
 ) -> Evaluation:
-    """Score the teacher of a training, a trial or a registered model on the validation images, dev images or a folder.
+    """Score the teacher of a training, a trial or a registered model on validation, dev or test images, or a folder.
 
     Args:
         run: NAME of a training or a search (its best trial), NAME/TRIAL, an MLflow run's id or name, or

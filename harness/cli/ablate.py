@@ -59,7 +59,9 @@ def ablate(
     vary_data: VaryData = False,
     metric: Annotated[
         str,
-        typer.Option(metavar="METRIC", help="What variants are judged by: val/... or dev/...", rich_help_panel=WHAT),
+        typer.Option(
+            metavar="METRIC", help="What variants are judged by: val/..., test/... or dev/...", rich_help_panel=WHAT
+        ),
     ] = "val/miou",
     workers: Workers = 1,
     cpus_per_worker: CpusPerWorker = None,

@@ -26,8 +26,12 @@ Run = Annotated[
 def evaluate(
     run: Run,
     split: Annotated[
-        Literal["val", "dev"],
-        typer.Option(metavar="SPLIT", help="val, or dev: images held back from training.", rich_help_panel=WHAT),
+        Literal["val", "dev", "test"],
+        typer.Option(
+            metavar="SPLIT",
+            help="val; dev, images held back from training; or test, of data.test.",
+            rich_help_panel=WHAT,
+        ),
     ] = "val",
     folder: Annotated[
         Path | None,

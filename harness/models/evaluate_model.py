@@ -24,7 +24,7 @@ from harness.run_folder import check_writable
 from harness.tracking.stores import absolute_uri, run_of
 from harness.tracking.writer import record_evaluation
 from trainers.data.source import ImageSource
-from trainers.data.splits import open_splits, open_val
+from trainers.data.splits import open_scored
 from trainers.errors import UsageError
 from trainers.image_evaluation import evaluate_images, folder_source
 from trainers.local_run import default_device
@@ -48,7 +48,7 @@ def evaluate_model(
 
     Args:
         run: as `harness.models.find.find_run` takes it.
-        split: `val` or `dev`.
+        split: `val`, `dev` or `test`.
         folder: a folder of images/ and masks/ instead of the split.
         out: folder of the files; none: that of the run's evaluations.
         pictures: images of which masks and overlays are written; none: no pictures at all.
@@ -63,7 +63,7 @@ def evaluate_model(
     if folder is not None:
         source: ImageSource = folder_source(model.config, folder)
     else:
-        source = open_val(model.config.data) if split == "val" else open_splits(model.config.data).dev
+        source = open_scored(model.config.data, split)
     out = out or model.out / label
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out must be a folder, got the file {out}: choose another")

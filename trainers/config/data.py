@@ -51,6 +51,11 @@ class DigitsData(Frozen):
         return ("background", *(str(digit) for digit in range(10)))
 
     @property
+    def late_splits(self) -> tuple[str, ...]:
+        """Splits that are scored once, when training is over."""
+        return ("val",)
+
+    @property
     def image_shape(self) -> tuple[int, int]:
         """Height and width of the images that are stored."""
         return self.image_size, self.image_size
@@ -76,6 +81,13 @@ class _Drawn(Frozen):
     """Training images held back for the objective: how many to draw with `seed`, or a list of names (a file)."""
     seed: int = Field(0, ge=0)
     """Draws the splits."""
+    test: Path | None = added(None)
+    """Training images that take part in nothing but a final test: a list of names (a file); none: there are none."""
+
+    @property
+    def late_splits(self) -> tuple[str, ...]:
+        """Splits that are scored once, when training is over."""
+        return ("val",) if self.test is None else ("val", "test")
 
     @model_validator(mode="after")
     def _some_images_each(self) -> _Drawn:

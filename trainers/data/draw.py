@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +29,7 @@ class Parts(NamedTuple):
 
 
 def draw_parts(data: FileData, reader: Reader) -> Parts:
-    """Return the labelled images, those held back, and all others.
+    """Return the labelled images, those held back, and all others but those of the test.
 
     Lists are taken as they are. Numbers are taken from one shuffle, by `seed`, of the sorted names that have masks: dev
     first, so that dev does not change with the number of labelled images, then the labelled ones, by `cover_classes`.
@@ -40,7 +41,7 @@ def draw_parts(data: FileData, reader: Reader) -> Parts:
     pairs = {pair.name: pair for pair in training.pairs}
     listed = {
         role: read_list(path, role, pairs, reader.key)
-        for role, path in (("dev", data.dev), ("labelled", data.labelled))
+        for role, path in (("dev", data.dev), ("labelled", data.labelled), ("test", data.test))
         if isinstance(path, Path)
     }
     _require_disjoint(listed)
@@ -63,7 +64,7 @@ def draw_parts(data: FileData, reader: Reader) -> Parts:
                 f"{len(order)} that are not held back for dev in {data.root}: ask for fewer, or lower data.dev"
             )
         listed["labelled"] = cover_classes(order, data.labelled, data.classes, classes_of)
-    rest = pairs.keys() - {*listed["labelled"], *listed["dev"]}
+    rest = pairs.keys() - {*listed["labelled"], *listed["dev"], *listed.get("test", ())}
     return Parts(sorted(listed["labelled"]), sorted(rest), sorted(listed["dev"]))
 
 
@@ -153,12 +154,12 @@ def _named(line: str, pairs: Collection[str], key: Callable[[str], str]) -> str:
 
 
 def _require_disjoint(listed: Mapping[str, Sequence[str]]) -> None:
-    shared = sorted(set(listed.get("dev", ())) & set(listed.get("labelled", ())))
-    if shared:
-        raise DataError(
-            f"data.labelled and data.dev must share no image, got {shared[0]} in both lists ({len(shared)} in all): "
-            "remove it from one"
-        )
+    for one, other in combinations(sorted(listed, reverse=True), 2):
+        if shared := sorted({*listed[one]} & {*listed[other]}):
+            raise DataError(
+                f"data.{one} and data.{other} must share no image, got {shared[0]} in both lists ({len(shared)} in "
+                "all): remove it from one"
+            )
 
 
 def _require_enough(data: FileData, training: Training, names: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from trainers.config import DigitsData, FileData, FolderData
 from trainers.data.files import Coding, Pair, count_values, fitted, image_size
 from trainers.data.folder import Content, content_of, require_classes
 from trainers.data.source import ImageSource
-from trainers.data.splits import check_files, open_reader, open_splits, open_val
+from trainers.data.splits import check_files, open_reader, open_splits, open_test, open_val
 from trainers.data.threads import in_threads
 from trainers.errors import DataError
 
@@ -90,6 +90,8 @@ def _masked(pairs: Sequence[Pair]) -> str:
 def _parts(data: DigitsData | FileData, val: bool = True) -> tuple[dict[str, int], str, list[ImageSource]]:
     splits = open_splits(data)
     sources = {**splits._asdict(), **({"val": open_val(data)} if val else {})}
+    if getattr(data, "test", None) is not None:
+        sources["test"] = open_test(data)
     return {role: len(source) for role, source in sources.items()}, splits.digest, list(sources.values())
 
 

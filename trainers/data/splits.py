@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, assert_never
@@ -21,7 +21,7 @@ from trainers.data.ade20k import Ade20kReader
 from trainers.data.cityscapes import CityscapesReader
 from trainers.data.coco_stuff import CocoStuffReader
 from trainers.data.digits import DigitsSource
-from trainers.data.draw import draw_parts
+from trainers.data.draw import draw_parts, read_list
 from trainers.data.files import FileSource, Tally, require_masks
 from trainers.data.folder import FolderReader, content_of, require_classes
 from trainers.data.reader import Reader
@@ -74,6 +74,31 @@ def open_val(data: DigitsData | FileData) -> ImageSource:
     return FileSource(reader.coding, reader.validation())
 
 
+def open_test(data: DigitsData | FileData) -> ImageSource:
+    """Return the images that `data.test` lists, which only a final test reads.
+
+    Raises:
+        DataError: there is no list, it does not fit the images, or one of them has no mask.
+    """
+    if isinstance(data, DigitsData) or data.test is None:
+        raise DataError("data.test must be a list of names (a file) to have test images, got none: set it, and train")
+    reader = open_reader(data)
+    pairs = {pair.name: pair for pair in reader.training().pairs}
+    chosen = [pairs[name] for name in sorted(read_list(data.test, "test", pairs, reader.key))]
+    require_masks(chosen, "test")
+    return FileSource(reader.coding, chosen)
+
+
+def open_scored(data: DigitsData | FileData, split: str) -> ImageSource:
+    """Return the images of a split that is scored: `dev`, `val` or `test`.
+
+    Raises:
+        DataError: they are not there, or one has no mask.
+    """
+    opened: dict[str, Callable[[DigitsData | FileData], ImageSource]] = {"val": open_val, "test": open_test}
+    return opened[split](data) if split in opened else open_splits(data).dev
+
+
 def open_reader(data: FileData) -> Reader:
     """Return the reader of a data set on disk; nothing is read."""
     match data:
@@ -114,7 +139,9 @@ def verify(data: DigitsData | FileData, *, needs_unlabelled: bool = False) -> No
             f"unlabelled images must remain beside data.labelled={data.labelled} and data.dev={data.dev}, got none in "
             f"{data.root}: lower one of them, or set loss.lambda_u and loss.lambda_c to 0"
         )
-    val = [FileSource(reader.coding, reader.validation())] if reader.has_validation else []
+    val: list[ImageSource] = [FileSource(reader.coding, reader.validation())] if reader.has_validation else []
+    if data.test is not None:
+        val.append(open_test(data))
     if isinstance(data, FolderData):
         check_files(sources, tally)
         require_classes(data, content_of(reader.coding, data.classes, tally.pixels))

@@ -23,6 +23,7 @@ EXACT = ("variant", "n", "mean", "std", "pairs", "difference", "ci_low", "ci_hig
 PRINTED = "val/miou"
 """The metric that stands beside published values."""
 SPLITS = {"val": "the official validation images, looked at once, after training",
+          "test": "training images that took part in nothing",
           "dev": "the images held back from training for development"}  # fmt: skip
 UNSCORED = "not evaluated"
 """In place of the verdict on a variant that was trained and has no score."""
@@ -34,10 +35,10 @@ def comparison(record: AblationRecord) -> Section:
     """Return the section of all scores."""
     ablation = record.ablation
     blocks: list[Block] = []
-    for metric in dict.fromkeys([record.metric, "val/miou", "dev/miou"]):
+    for metric in dict.fromkeys([record.metric, "val/miou", "test/miou", "dev/miou"]):
         if any(ablation.scores(variant, metric) for variant in record.variants):
             blocks += [*([crossing(record, metric)] if len(record.groups) > 1 else []), compared(record, metric)]
-        elif metric == record.metric or ablation.request.info.trainer == "css":
+        elif metric == record.metric or (ablation.request.info.trainer == "css" and metric != "test/miou"):
             blocks.append(Note(f"No complete training has a value of {metric}.", "missing"))
     blocks += [Note(text, "caution") for text in cautions(ablation)]
     blocks += without_scores(record)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from trainers.config import DigitsData, FolderData
-from trainers.data.splits import open_splits, open_val, verify, write_splits
+from trainers.data.splits import open_splits, open_test, open_val, verify, write_splits
 from trainers.errors import DataError
 
 NAMES = [f"scene_{index:02d}" for index in range(30)]
@@ -93,6 +93,28 @@ def test_lists_are_taken_as_they_are_and_numbers_from_the_rest(root: Path, tmp_p
     splits = open_splits(config(root, labelled=labelled, dev=dev))
     assert splits.dev.names == tuple(NAMES[10:12])
     assert len(splits.unlabelled) == 26
+
+
+def test_images_of_a_test_take_part_in_nothing_else(root: Path, tmp_path: Path) -> None:
+    test = write(tmp_path / "test.txt", NAMES[20:])
+    drawn = [open_splits(config(root, test=test, seed=seed)) for seed in range(3)]
+    for splits in drawn:
+        assert {name for source in splits for name in source.names} == set(NAMES[:20])
+    assert open_test(config(root, test=test)).names == tuple(NAMES[20:])
+    assert config(root, test=test).late_splits == ("val", "test")
+    assert drawn[0].digest != open_splits(config(root)).digest
+
+
+def test_a_test_that_is_not_there_or_shares_images_is_refused(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"data.test must be a list of names \(a file\) to have test images"):
+        open_test(config(root))
+    both = config(root, test=write(tmp_path / "a.txt", NAMES[:3]), dev=write(tmp_path / "b.txt", NAMES[2:5]))
+    with pytest.raises(DataError, match=r"data.test and data.dev must share no image, got scene_02 in both lists"):
+        open_splits(both)
+    unknown = write(tmp_path / "c.txt", ["scene_99"])
+    for use in (open_splits, open_test, verify):
+        with pytest.raises(DataError, match=r"data.test must list names .* the first scene_99"):
+            use(config(root, test=unknown))
 
 
 def test_the_digest_tells_who_is_in_which_part(root: Path, tmp_path: Path) -> None:
