@@ -15,7 +15,10 @@ from trainers.presets import load_preset
 
 SPACES = list_spaces()
 PUBLISHED = ["css", "css_quick"]
-PRESET_OF = {"encoder": "camvid_lite0", "vit": "voc_dinov2_s_92", "streams": "voc_unimatch_v2_s_92"}
+PRESET_OF = {
+    "encoder": "camvid_lite0", "vit": "voc_dinov2_s_92", "streams": "voc_unimatch_v2_s_92",
+    "pretrained": "camvid_lite0", "pretrained_supervised": "camvid_lite0",
+}  # fmt: skip
 """Spaces for presets of a kind, and one of them."""
 
 
@@ -64,11 +67,16 @@ def test_the_baseline_of_a_space_of_encoders_is_the_preset_that_it_is_for(name: 
     assert apply_overrides(preset, load_space(name).baseline) == preset
 
 
-@pytest.mark.parametrize("name", PRESET_OF)
+@pytest.mark.parametrize("name", ["encoder", "vit"])
 def test_a_frozen_encoder_has_no_learning_rate(name: str) -> None:
     space = load_space(name)
     frozen = space.overrides({p.name: "all" if p.name == "model.freeze" else p.ends[0] for p in space.parameters})
     assert {"optimizer.encoder_lr_factor", "optimizer.layer_decay", "model.drop_path"} & frozen.keys() == set()
+
+
+def test_a_baseline_is_searched_as_its_rival_is() -> None:
+    space, rival = load_space("pretrained_supervised"), load_space("pretrained")
+    assert [parameter for parameter in rival.parameters if parameter in space.parameters] == list(space.parameters)
 
 
 @pytest.mark.parametrize("name", SPACES)
