@@ -71,3 +71,11 @@ def test_peak_memory_counts_what_is_kept_for_the_backward(peak_memory: Callable[
 def test_peak_memory_counts_neither_inputs_nor_views(peak_memory: Callable[[Callable[[], object]], int]) -> None:
     ones = torch.ones(1000)
     assert peak_memory(lambda: ones.view(10, 100).T) == 0
+
+
+def test_networks_for_a_cpu_are_told_apart() -> None:
+    command = [sys.executable, str(BENCHMARKS / "bench_encoders.py"), "--quick"]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    figures = [[float(word) for word in line[26:].split()] for line in lines if line.startswith(("Eff", "tiny", "Res"))]
+    assert [row[0] for row in figures] == [3.07, 0.2, 16.73] * 2
+    assert all(value > 0 for row in figures for value in row)
