@@ -6,7 +6,8 @@
 A search is played without Ray: trials of 20 reports with 12 metrics, 8 at a time, with the params of `digits_css`. It
 is recorded in a SQLite file and on an MLflow server of one worker on this machine, each in two ways: a few trials at a
 stated pace, as a search would, and all of them while MLflow cannot be reached, which are then sent as `s4 sync` does.
-The server is also killed for a while during a search at the pace, and brought back.
+The server is also killed for a while during a search at the pace, and brought back. With `--stores` also in a database
+of PostgreSQL (`postgres`) and on a server over one (`postgres-server`), where that is installed.
 
     report_us            the driver's time in `on_report`, median and 99th percentile
     lag_ms               from `on_report` until MLflow has it, at the stated pace
@@ -30,6 +31,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
+from postgres import Postgres
 from tracking_server import Server
 
 from harness.tracking.outbox import Outbox
@@ -258,9 +260,16 @@ def measure(size: Size, stores: Sequence[str]) -> Figures:
     found: Figures = {**size._asdict(), "at_a_time": AT_A_TIME, "metrics": METRICS}
     for store in stores:
         with tempfile.TemporaryDirectory() as folder:
-            server = Server(Path(folder)) if store == "server" else None
-            uri = server.uri if server else f"sqlite:///{folder}/mlflow.db"
+            database = Postgres(Path(folder) / "postgres") if store.startswith("postgres") else None
+            uri, server = f"sqlite:///{folder}/mlflow.db", None
             try:
+                if database:
+                    Path(folder).chmod(0o711)  # PostgreSQL may be another user's
+                    database.start()
+                    uri = database.database("mlflow")
+                if store.endswith("server"):
+                    server = Server(Path(folder), store=uri)
+                    uri = server.uri
                 if server:
                     server.start()
                 connect_client(uri).search_experiments()  # makes the tables, for that takes seconds
@@ -273,6 +282,8 @@ def measure(size: Size, stores: Sequence[str]) -> Figures:
             finally:
                 if server:
                     server.kill()
+                if database:
+                    database.end()
     return found
 
 
@@ -292,7 +303,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--paced-trials", type=int, default=100)
     parser.add_argument("--pace", type=float, default=20.0, help="reports a second, of all trials together")
     parser.add_argument("--outage-s", type=float, default=60.0)
-    parser.add_argument("--stores", default="sqlite,server")
+    parser.add_argument("--stores", default="sqlite,server", help="also postgres and postgres-server")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(words)
     size = Size(options.trials, options.reports, options.paced_trials, options.pace, options.outage_s)

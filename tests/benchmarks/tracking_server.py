@@ -1,4 +1,4 @@
-"""An MLflow server of our own on this machine, with a SQLite store: started, killed, and started again."""
+"""An MLflow server of our own on this machine: started, killed, and started again."""
 
 from __future__ import annotations
 
@@ -25,14 +25,21 @@ class Server:
         folder: of its database and artifacts.
         app: of MLflow's own, such as `basic-auth`.
         environment: besides this process's.
+        store: URI of its database; default: a SQLite file in the folder.
     """
 
-    def __init__(self, folder: Path, app: str | None = None, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        app: str | None = None,
+        environment: Mapping[str, str] | None = None,
+        store: str | None = None,
+    ) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.uri = f"http://127.0.0.1:{self.port}"
-        self._folder = folder
+        self._folder, self._store = folder, store or f"sqlite:///{folder}/mlflow.db"
         self._app = ["--app-name", app] if app else []
         self._environment = {**NO_JOBS, **os.environ, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
@@ -40,7 +47,7 @@ class Server:
     def start(self) -> None:
         """Start it and wait until it answers."""
         words = [
-            sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{self._folder}/mlflow.db",
+            sys.executable, "-m", "mlflow", "server", "--backend-store-uri", self._store,
             "--artifacts-destination", str(self._folder / "artifacts"), "--host", "127.0.0.1",
             "--port", str(self.port), "--workers", "1", *self._app,
         ]  # fmt: skip
