@@ -44,6 +44,7 @@ from harness.reporting.records import (
 from harness.reporting.results import FILES, Collector, Results, best_values, summary, to_table, write_results
 from harness.reporting.themes import DARK
 from harness.run_folder import PICTURE, RunInfo, existing_folder, kind_of, read_run, sole_driver
+from harness.start import Start
 from harness.tables import Column, Table
 from harness.tracking.node_metrics import NodeMetrics
 from harness.tracking.outbox import how_closed, pending, require_operations
@@ -79,6 +80,8 @@ class Session:
     """Of a new run; one that goes on stays in its own."""
     register: bool = False
     """Whether the best teacher becomes a registered model."""
+    start: Start = field(default_factory=Start)
+    """Stamps of the start so far."""
 
     def announce(self, *lines: str) -> None:
         """Say what begins, and where it goes."""
@@ -112,11 +115,13 @@ def record_session(session: Session, work: Callable[[Sequence[TrialObserver]], o
         folder, info, session.tracking_uri, tags, console, metric=objective.metric, maximise=objective.maximise,
         mlflow_experiment=session.mlflow_experiment,
         params=params_of(info, space), trial_tags=differences_to(space.baseline) if space else None,
+        written=lambda: session.start.mark("mlflow"),
     ) as recorder:  # fmt: skip
         record_beginning(recorder, session.experiment, folder, info.config)
         if space is not None:
             recorder.artifact("space.yaml", space.text)
         recorder.catch_up(earlier)
+        session.start.mark("records")
         try:
             with watching(recorder, tally, console) as progress:
                 work([recorder, collector, progress])
@@ -370,6 +375,19 @@ def send_records(folder: Path, tracking_uri: str) -> Delivery:
     with sole_driver(folder):
         objective = parse_objectives(info.request.get("options", {}).get("objective") or [info.metric])[0]
         return close_books(folder, tracking_uri, objective.maximise)
+
+
+@contextmanager
+def show_start(start: Start, console: Console, asked: bool) -> Iterator[None]:
+    """Show at the end what the start of a session took, where that was asked for and there was a report."""
+    try:
+        yield
+    finally:
+        if asked and start.by_report:
+            from harness.reporting.start import waterfall  # which draws, too
+
+            terminal = console.rich.is_terminal and console.rich.encoding.startswith("utf")
+            console.table(waterfall(start, "━" if terminal else "="))
 
 
 def go_on_with(folder: Path, command: str, tracking_uri: str) -> str:
