@@ -171,8 +171,13 @@ def ablate_session(
     report: bool = True,
     mlflow_experiment: str = EXPERIMENT,
     register: bool = False,
+    start: Start | None = None,
+    profile_start: bool = False,
 ) -> Ablation:
     """Train what is missing of an ablation, evaluate, write down and record what came of it, and show it.
+
+    Args:
+        start: stamps of the start so far; `profile_start`: whether they are shown at the end.
 
     Raises:
         UnfinishedError: it ended before all runs were over.
@@ -191,10 +196,17 @@ def ablate_session(
     shared, plan, local = checked_sharing(gangs_per_gpu), (workers, gangs, len(request.runs)), None
     if address == "local" and shared is not None:
         local = allocate(local_slots(cpus, shared), *plan)
-    info, again = request.info, "the same command goes on"
-    with going_on(console, again), ray_session(address, cpus=cores() if address == "local" else None, say=console.say):
+    info, again, start = request.info, "the same command goes on", start or Start()
+    start.mark("input")
+    with (
+        going_on(console, again),
+        show_start(start, console, profile_start),
+        ray_session(address, cpus=cores() if address == "local" else None, say=console.say),
+    ):
+        start.mark("ray")
         shared = shared or measured_sharing(experiment, cpus or 1, console.say)
         allocation = local or allocate(cluster_slots(cpus, shared), *plan)
+        start.mark("plan")
         write_request(folder, request)
         history = read_ledger(folder / LEDGER)
         earlier = list(history.trials.values())
@@ -205,7 +217,7 @@ def ablate_session(
             folder, info, tracking_uri, tags_of(folder, info, experiment, **tags), console, metric=request.watched,
             mlflow_experiment=mlflow_experiment,
             params=ablation_params(request, metric), trial_tags=lambda trial: run_tags(request, trial),
-            trial_name=lambda trial: request.runs[trial.number].label,
+            trial_name=lambda trial: request.runs[trial.number].label, written=lambda: start.mark("mlflow"),
         ) as recorder:  # fmt: skip
             record_beginning(recorder, experiment, folder, info.config, val=True)
             variants = {variant.name: dict(variant.overrides) for variant in request.variants}
@@ -223,9 +235,11 @@ def ablate_session(
                 label=lambda number: request.runs[number].label,
             )  # fmt: skip
             overrides = [request.overrides(run) for run in request.runs]
+            start.mark("records")
             with watching(recorder, tally, console) as progress:
                 seen = [recorder, progress, *observers]
-                end = run_jobs(Jobs(folder, experiment, overrides, allocation, observers=seen, earlier=history))
+                jobs = Jobs(folder, experiment, overrides, allocation, observers=seen, earlier=history, start=start)
+                end = run_jobs(jobs)
             if end.reason is not None:
                 raise UnfinishedError(f"not finished: {end.reason}; {again}")
             ablation = gather(folder, request, metric, tracking_uri, {})

@@ -18,8 +18,9 @@ DRIVER = {
     "imports": "Python and imports",
     "input": "input checked",
     "ray": "Ray started or joined",
+    "plan": "gangs planned",
     "records": "records opened",
-    "gangs": "search prepared",
+    "gangs": "session prepared",
 }
 """Stages of the driver in order, by the name of the stamp that ends each. At the end of the last it asks for gangs."""
 GANG = {
@@ -36,7 +37,7 @@ GANG = {
 """Stages of a gang, which go on from those of the driver. The process may be one that Ray had in readiness."""
 TOLD = {"told": "report at the driver"}
 """The last stage, of the gang that was first alone."""
-MEANWHILE = {"mlflow": ("records", "first records in MLflow"), "drawn": ("gangs", "first trial drawn")}
+MEANWHILE = {"mlflow": ("records", "first records in MLflow"), "submitted": ("gangs", "first trial submitted")}
 """Stages beside these, by the stamps that end them: the stamp that each begins at, and what it is."""
 
 

@@ -134,6 +134,7 @@ def _search(
         session.start.mark("ray")
         shared = shared or measured_sharing(session.experiment, cpus or 1, console.say)
         allocation, warm = local or _plan_search(session, config, cluster_slots(cpus, shared))
+        session.start.mark("plan")
         write_run(session.folder, session.info)
         assert session.space is not None  # noqa: S101  # a search has one
         plan = Search(

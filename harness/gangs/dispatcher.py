@@ -64,7 +64,7 @@ class Dispatcher:
 
     async def submit(self, job: Job) -> None:
         """Queue a trial; the first gang that is free takes it."""
-        self._start.mark("drawn")
+        self._start.mark("submitted")
         entry = self._trials[job.trial] = Entry(replace(job, submitted_unix=time.time()), last_step=job.last_step)
         if self._end_reason is not None:
             self._end(entry, Report({}, self._end_reason, interrupted=True))

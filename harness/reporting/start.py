@@ -68,8 +68,10 @@ def start_section(times: Times) -> Section | None:
         return None
     blocks: list[Block] = [_figure(starts[max(starts)])]
     if len(starts) > 1:
-        rows: list[Sequence[Cell]] = [[session + 1, start.took_s, longest.words, longest.took_s]
-                for session, start in starts.items() for longest in [longest_of(start)]]  # fmt: skip
+        rows: list[Sequence[Cell]] = []
+        for session, start in starts.items():
+            longest = longest_of(start)
+            rows.append([session + 1, start.took_s, longest.words, longest.took_s])
         columns = [Column("session"), Column("to the first report, s", form=".1f"), Column("longest stage"),
                    Column("of s", form=".1f")]  # fmt: skip
         blocks.append(Table("starts", "The start of each session.", columns, rows))

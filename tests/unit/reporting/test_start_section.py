@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import rich.console
 from invented.searches import made_search, made_training
+from invented.starts import FIRST, LAST, SHARED, made_start
 
 from harness.console import Console
 from harness.ledger import LEDGER, Ledger, Times
@@ -18,12 +19,7 @@ from harness.reporting.start import BAR, start_section, waterfall
 from harness.session import show_start
 from harness.start import Start
 
-SHARED = {"began": 100.0, "imports": 102.0, "input": 103.0, "ray": 110.0, "records": 110.5, "gangs": 111.0,
-          "controllers": 112.0, "mlflow": 115.0, "drawn": 114.0, "told": 131.0}  # fmt: skip
-FIRST = {"process": 105.0, "group": 116.0, "worker": 119.0, "gang": 120.0, "warm_up": 126.0, "trial": 126.1,
-         "first_step": 127.0, "report": 130.0}  # fmt: skip
-TWO = Start(SHARED, {0: FIRST, 1: {name: stamp + 4.0 for name, stamp in FIRST.items()}})
-ONE = Start(SHARED, {0: FIRST})
+ONE, TWO = made_start(FIRST), made_start(FIRST, LAST)
 
 
 def printed(start: Start, asked: bool = True, terminal: bool = False) -> str:
