@@ -28,7 +28,7 @@ class Group(NamedTuple):
 def groups(start: Start) -> list[Group]:
     """Return the stages of the gang that was first, those beside them, and those of the gang that was last."""
     order = start.by_report
-    first = f"gang {order[0]}, the first" if len(order) > 1 else ""
+    first = f"driver and gang {order[0]}, the first" if len(order) > 1 else ""
     found = [Group(first, start.stages()), Group("meanwhile", start.meanwhile())]
     if len(order) > 1:
         found.append(Group(f"gang {order[-1]}, the last", start.stages_of(order[-1])))

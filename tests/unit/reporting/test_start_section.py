@@ -66,7 +66,7 @@ def test_bars_stand_where_their_stages_were() -> None:
 
 def test_two_gangs_are_named_and_one_is_not() -> None:
     titles = [row[0] for row in waterfall(TWO, "=").rows if row[1] == ""]
-    assert titles == ["gang 0, the first:", "meanwhile:", "gang 1, the last:"]
+    assert titles == ["driver and gang 0, the first:", "meanwhile:", "gang 1, the last:"]
     assert [row[0] for row in waterfall(ONE, "=").rows if row[1] == ""] == ["meanwhile:"]
 
 
