@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO, NamedTuple
 
+from harness.start import Start
 from harness.trials import Trial, TrialState
 from trainers.errors import UsageError
 
@@ -109,6 +110,11 @@ class Ledger:
         """Write down what all sessions so far have cost."""
         self._append("spent", None, elapsed_s=elapsed_s, device_s=device_s, card_s=dict(card_s))
 
+    def started(self, start: Start) -> None:
+        """Write down how the session started, as far as that is known; what is written later in a session counts."""
+        self._append("started", None, shared=_rounded(start.shared),
+                     gangs={gang: _rounded(stamps) for gang, stamps in start.gangs.items()})  # fmt: skip
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()
@@ -124,6 +130,10 @@ class Ledger:
         except OSError:
             os.ftruncate(self._file.fileno(), start)
             raise
+
+
+def _rounded(stamps: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(stamp, 3) for name, stamp in dict(stamps).items()}  # a copy: another thread may add one
 
 
 Follow = Callable[[Mapping[str, Any]], object]
@@ -164,6 +174,8 @@ def _follow(history: History, event: Mapping[str, Any], maximise: bool) -> None:
     match event:
         case {"event": "session"}:
             pass
+        case {"event": "started", "shared": dict(), "gangs": dict()}:
+            Start.of(event)
         case {"event": "spent", "elapsed_s": int() | float() as elapsed_s, "device_s": int() | float() as device_s}:
             history.elapsed_s, history.device_s = elapsed_s, device_s
             history.card_s = _card_s(event)
@@ -217,6 +229,8 @@ class Times(NamedTuple):
     """What the last driver trained on and with, in words by name; empty where that was not written down."""
     card_s: Mapping[str, float] = MappingProxyType({})
     """Device seconds of all sessions by the card's name, as far as that was written down."""
+    starts: Mapping[int, Start] = MappingProxyType({})
+    """How sessions started, by their index in `sessions`, as far as that was written down."""
 
 
 class Timeline:
@@ -228,6 +242,7 @@ class Timeline:
         self._first = self._last = self._behind = 0.0
         self._machine: Mapping[str, str] = {}
         self._card_s: Mapping[str, float] = {}
+        self._starts: dict[int, Start] = {}
         self._known = True
 
     def follow(self, event: Mapping[str, Any]) -> None:
@@ -250,6 +265,8 @@ class Timeline:
             running.clear()
             self._sessions.append(now)
             self._machine = {str(name): str(words) for name, words in event.get("machine", {}).items()}
+        if kind == "started":
+            self._starts[len(self._sessions) - 1] = Start.of(event)
         self._card_s = _card_s(event) or self._card_s
         if kind == "start":
             running.setdefault(number, (now, now))
@@ -263,7 +280,7 @@ class Timeline:
         if not self._known:
             return Times()
         spans = sorted([*self._spans, *self._open()], key=lambda span: (span.start_s, span.trial))
-        return Times(spans, self._sessions, self._first or None, self._machine, self._card_s)
+        return Times(spans, self._sessions, self._first or None, self._machine, self._card_s, self._starts)
 
     def _open(self) -> list[Span]:
         return [Span(trial, start, end, "INTERRUPTED") for trial, (start, end) in self._running.items()]

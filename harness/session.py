@@ -44,6 +44,7 @@ from harness.reporting.records import (
 from harness.reporting.results import FILES, Collector, Results, best_values, summary, to_table, write_results
 from harness.reporting.themes import DARK
 from harness.run_folder import PICTURE, RunInfo, existing_folder, kind_of, read_run, sole_driver
+from harness.start import Start
 from harness.tables import Column, Table
 from harness.tracking.node_metrics import NodeMetrics
 from harness.tracking.outbox import how_closed, pending, require_operations
@@ -79,6 +80,8 @@ class Session:
     """Of a new run; one that goes on stays in its own."""
     register: bool = False
     """Whether the best teacher becomes a registered model."""
+    start: Start = field(default_factory=Start)
+    """Stamps of the start so far."""
 
     def announce(self, *lines: str) -> None:
         """Say what begins, and where it goes."""
@@ -112,11 +115,13 @@ def record_session(session: Session, work: Callable[[Sequence[TrialObserver]], o
         folder, info, session.tracking_uri, tags, console, metric=objective.metric, maximise=objective.maximise,
         mlflow_experiment=session.mlflow_experiment,
         params=params_of(info, space), trial_tags=differences_to(space.baseline) if space else None,
+        written=lambda: session.start.mark("mlflow"),
     ) as recorder:  # fmt: skip
         record_beginning(recorder, session.experiment, folder, info.config)
         if space is not None:
             recorder.artifact("space.yaml", space.text)
         recorder.catch_up(earlier)
+        session.start.mark("records")
         try:
             with watching(recorder, tally, console) as progress:
                 work([recorder, collector, progress])
@@ -166,8 +171,13 @@ def ablate_session(
     report: bool = True,
     mlflow_experiment: str = EXPERIMENT,
     register: bool = False,
+    start: Start | None = None,
+    profile_start: bool = False,
 ) -> Ablation:
     """Train what is missing of an ablation, evaluate, write down and record what came of it, and show it.
+
+    Args:
+        start: stamps of the start so far; `profile_start`: whether they are shown at the end.
 
     Raises:
         UnfinishedError: it ended before all runs were over.
@@ -186,10 +196,17 @@ def ablate_session(
     shared, plan, local = checked_sharing(gangs_per_gpu), (workers, gangs, len(request.runs)), None
     if address == "local" and shared is not None:
         local = allocate(local_slots(cpus, shared), *plan)
-    info, again = request.info, "the same command goes on"
-    with going_on(console, again), ray_session(address, cpus=cores() if address == "local" else None, say=console.say):
+    info, again, start = request.info, "the same command goes on", start or Start()
+    start.mark("input")
+    with (
+        going_on(console, again),
+        show_start(start, console, profile_start),
+        ray_session(address, cpus=cores() if address == "local" else None, say=console.say),
+    ):
+        start.mark("ray")
         shared = shared or measured_sharing(experiment, cpus or 1, console.say)
         allocation = local or allocate(cluster_slots(cpus, shared), *plan)
+        start.mark("plan")
         write_request(folder, request)
         history = read_ledger(folder / LEDGER)
         earlier = list(history.trials.values())
@@ -200,7 +217,7 @@ def ablate_session(
             folder, info, tracking_uri, tags_of(folder, info, experiment, **tags), console, metric=request.watched,
             mlflow_experiment=mlflow_experiment,
             params=ablation_params(request, metric), trial_tags=lambda trial: run_tags(request, trial),
-            trial_name=lambda trial: request.runs[trial.number].label,
+            trial_name=lambda trial: request.runs[trial.number].label, written=lambda: start.mark("mlflow"),
         ) as recorder:  # fmt: skip
             record_beginning(recorder, experiment, folder, info.config, val=True)
             variants = {variant.name: dict(variant.overrides) for variant in request.variants}
@@ -218,9 +235,11 @@ def ablate_session(
                 label=lambda number: request.runs[number].label,
             )  # fmt: skip
             overrides = [request.overrides(run) for run in request.runs]
+            start.mark("records")
             with watching(recorder, tally, console) as progress:
                 seen = [recorder, progress, *observers]
-                end = run_jobs(Jobs(folder, experiment, overrides, allocation, observers=seen, earlier=history))
+                jobs = Jobs(folder, experiment, overrides, allocation, observers=seen, earlier=history, start=start)
+                end = run_jobs(jobs)
             if end.reason is not None:
                 raise UnfinishedError(f"not finished: {end.reason}; {again}")
             ablation = gather(folder, request, metric, tracking_uri, {})
@@ -370,6 +389,19 @@ def send_records(folder: Path, tracking_uri: str) -> Delivery:
     with sole_driver(folder):
         objective = parse_objectives(info.request.get("options", {}).get("objective") or [info.metric])[0]
         return close_books(folder, tracking_uri, objective.maximise)
+
+
+@contextmanager
+def show_start(start: Start, console: Console, asked: bool) -> Iterator[None]:
+    """Show at the end what the start of a session took, where that was asked for and there was a report."""
+    try:
+        yield
+    finally:
+        if asked and start.by_report:
+            from harness.reporting.start import waterfall  # which draws, too
+
+            terminal = console.rich.is_terminal and console.rich.encoding.startswith("utf")
+            console.table(waterfall(start, "━" if terminal else "="))
 
 
 def go_on_with(folder: Path, command: str, tracking_uri: str) -> str:

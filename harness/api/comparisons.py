@@ -27,6 +27,7 @@ from harness.session import (
     ablate_session,
     show_scores,
 )
+from harness.start import Start
 from harness.tracking.stores import EXPERIMENT, absolute_uri, check_places
 from harness.trials import Experiment, TrialObserver
 from harness.tuning.config import recorded_space
@@ -60,6 +61,8 @@ def ablate(
     observers: Sequence[TrialObserver] = (),
     report: bool = True,
     register: bool = False,
+    profile_start: bool = False,
+    command_began: float | None = None,
     console: Console | None = None,
     quiet: bool = False,
 ) -> Ablation:
@@ -74,13 +77,14 @@ def ablate(
         vary_data: whether the seed draws the data's splits, too.
         metric: what variants are judged by; default: `val/miou`, or the metric of an experiment without evaluation.
         dry_run: return what would be trained, and train nothing; of a new ablation no data are read.
+        profile_start, command_began: as of `search`.
 
     Raises:
         UsageError: it cannot be done as asked; nothing was started.
         UnfinishedError: it ended before all were over.
         KeyboardInterrupt: it was interrupted.
     """
-    console, uri = console or make_console(quiet), absolute_uri(tracking_uri)
+    console, uri, start = console or make_console(quiet), absolute_uri(tracking_uri), Start.since(command_began)
     if isinstance(plan, str | Path):
         plan = load_plan(plan)
     elif isinstance(plan, Mapping):
@@ -119,6 +123,7 @@ def ablate(
             folder, with_what_began(), chosen, judged, uri, console, workers=workers, cpus=cpus_per_worker,
             gangs=gangs, gangs_per_gpu=gangs_per_gpu,
             address=address, observers=observers, report=report, mlflow_experiment=mlflow_experiment, register=register,
+            start=start, profile_start=profile_start,
         )  # fmt: skip
 
 
@@ -212,6 +217,8 @@ def confirm(
     address: str = "local",
     observers: Sequence[TrialObserver] = (),
     report: bool = True,
+    profile_start: bool = False,
+    command_began: float | None = None,
     console: Console | None = None,
     quiet: bool = False,
 ) -> Ablation:
@@ -225,11 +232,13 @@ def confirm(
         search: its name.
         experiment: that of the search, where it was an own one.
         top: how many of the best configurations.
+        profile_start, command_began: as of `search`.
 
     Raises:
         UsageError, UnfinishedError, KeyboardInterrupt: as `ablate`.
     """
-    console, uri, place = console or make_console(quiet), absolute_uri(tracking_uri), Path(storage)
+    console, start = console or make_console(quiet), Start.since(command_began)
+    uri, place = absolute_uri(tracking_uri), Path(storage)
     source = existing_folder(place, search)
     before = read_run(source, "search")
     results = read_results(source)
@@ -270,5 +279,5 @@ def confirm(
             folder, request, chosen, "val/" + before.metric.partition("/")[2], uri, console, workers=workers,
             cpus=cpus_per_worker, gangs=gangs, gangs_per_gpu=gangs_per_gpu, address=address, observers=observers,
             report=report,
-            mlflow_experiment=mlflow_experiment,
+            mlflow_experiment=mlflow_experiment, start=start, profile_start=profile_start,
         )  # fmt: skip

@@ -31,7 +31,9 @@ from harness.session import (
     go_on_with,
     going_on,
     record_session,
+    show_start,
 )
+from harness.start import Start
 from harness.tracking.stores import EXPERIMENT, absolute_uri, check_places
 from harness.trials import Experiment, TrialObserver, checked_sharing
 from harness.tuning.config import LASTING, SearchConfig, extremes, fit_space, rungs, written_space
@@ -57,6 +59,8 @@ def search(
     observers: Sequence[TrialObserver] = (),
     report: bool = True,
     register: bool = False,
+    profile_start: bool = False,
+    command_began: float | None = None,
     console: Console | None = None,
     quiet: bool = False,
     **options: Any,
@@ -72,6 +76,8 @@ def search(
         observers: told of everything that happens to trials, in the driver.
         report: whether the HTML report is written at the end.
         register: whether the best teacher becomes the registered model `s4-NAME`, under the alias `champion`.
+        profile_start: whether it is shown at the end what passed between the command and the first report.
+        command_began: when the process of a command that calls this began, seconds since 1970; none: there is none.
         options: of `SearchConfig`: trials, gangs, scheduler, sampler, seed, max_hours, ...
 
     Returns:
@@ -82,7 +88,7 @@ def search(
         GangsBrokenError: the gangs could not go on.
         KeyboardInterrupt: it was interrupted.
     """
-    console = console or make_console(quiet)
+    console, start = console or make_console(quiet), Start.since(command_began)
     if space is not None:
         options["space"] = str(space) if isinstance(space, str | Path) else space.name
     place, uri = Path(storage), absolute_uri(tracking_uri)
@@ -90,21 +96,26 @@ def search(
         folder, _ = resumed(place, name, "search")
         with sole_driver(folder):
             session, config = _resume_search(experiment, space, settings, folder, uri, console, options)
-            session = replace(session, register=register)
+            session = replace(session, register=register, start=start)
             check_register(register, session.experiment)
-            return _search(session, config, address, observers, report)
+            return _search(session, config, address, observers, report, profile_start)
     config = SearchConfig.of(**options)
     chosen = chosen_experiment(experiment or "digits_css", settings)
     drawn = load_space(config.space) if space is None or isinstance(space, str | Path) else space
     with new_run(place, name, drawn.name) as folder:
         session = _search_session(chosen, drawn, config, folder, uri, console)
-        session = replace(session, register=register, mlflow_experiment=mlflow_experiment)
+        session = replace(session, register=register, mlflow_experiment=mlflow_experiment, start=start)
         check_register(register, chosen)
-        return _search(session, config, address, observers, report)
+        return _search(session, config, address, observers, report, profile_start)
 
 
 def _search(
-    session: Session, config: SearchConfig, address: str, observers: Sequence[TrialObserver], report: bool
+    session: Session,
+    config: SearchConfig,
+    address: str,
+    observers: Sequence[TrialObserver],
+    report: bool,
+    profile_start: bool,
 ) -> Results:
     """Run a session of a search whose lock is held."""
     console, uri = session.console, session.tracking_uri
@@ -114,13 +125,27 @@ def _search(
     if address == "local" and shared is not None:
         local = _plan_search(session, config, local_slots(cpus, shared))
     again = go_on_with(session.folder, "tune", uri)
-    with going_on(console, again), ray_session(address, cpus=cores() if address == "local" else None, say=console.say):
+    session.start.mark("input")
+    with (
+        going_on(console, again),
+        show_start(session.start, console, profile_start),
+        ray_session(address, cpus=cores() if address == "local" else None, say=console.say),
+    ):
+        session.start.mark("ray")
         shared = shared or measured_sharing(session.experiment, cpus or 1, console.say)
         allocation, warm = local or _plan_search(session, config, cluster_slots(cpus, shared))
+        session.start.mark("plan")
         write_run(session.folder, session.info)
         assert session.space is not None  # noqa: S101  # a search has one
         plan = Search(
-            session.folder, session.experiment, session.space, config, allocation, warm, earlier=session.earlier
+            session.folder,
+            session.experiment,
+            session.space,
+            config,
+            allocation,
+            warm,
+            earlier=session.earlier,
+            start=session.start,
         )
         ends: list[str | None] = []
         results = record_session(

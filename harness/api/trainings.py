@@ -31,7 +31,9 @@ from harness.session import (
     record_session,
     recorded_to_the_end,
     send_left,
+    show_start,
 )
+from harness.start import Start
 from harness.tracking.stores import EXPERIMENT, absolute_uri, check_places
 from harness.trials import Experiment, TrialObserver, TrialState
 from harness.tuning.objectives import Objective
@@ -57,6 +59,8 @@ def train(
     observers: Sequence[TrialObserver] = (),
     report: bool = True,
     register: bool = False,
+    profile_start: bool = False,
+    command_began: float | None = None,
     console: Console | None = None,
     quiet: bool = False,
 ) -> Results:
@@ -70,6 +74,7 @@ def train(
         method: with a preset: a name of `trainers.methods.METHODS`, such as `css_mix`.
         workers: processes that train together, N or `"MIN:MAX"`: as many as the cluster holds now, more or fewer later.
         cpus_per_worker: CPUs of each, with as many threads to compute and to decode; none: 1, decoding with up to 8.
+        profile_start, command_began: as of `search`.
 
     Returns:
         One row; its state says whether the horizon was reached.
@@ -79,7 +84,8 @@ def train(
         GangsBrokenError: the gang could not go on.
         KeyboardInterrupt: it was interrupted.
     """
-    console, place, uri = console or make_console(quiet), Path(storage), absolute_uri(tracking_uri)
+    console, start = console or make_console(quiet), Start.since(command_began)
+    place, uri = Path(storage), absolute_uri(tracking_uri)
     if resume:
         kept, before = resumed(place, name, "train")
         experiment = experiment_again(experiment, before, settings, method)
@@ -107,7 +113,7 @@ def train(
         objective = Objective(experiment.metric, "max")
         session = Session(
             folder, info, experiment, uri, console, (objective,), earlier=earlier, register=register,
-            mlflow_experiment=mlflow_experiment,
+            mlflow_experiment=mlflow_experiment, start=start,
         )  # fmt: skip
         for line in experiment.describe():
             console.say(line)
@@ -115,7 +121,7 @@ def train(
             f"{folder.name}: {info.preset}, {counted(info.horizon, 'step')}, a report every {info.report_every}, "
             f"{workers} worker{'' if str(workers) == '1' else 's'}"
         )
-        return _train(session, sizes, cpus_per_worker, address, observers, report)
+        return _train(session, sizes, cpus_per_worker, address, observers, report, profile_start)
 
 
 def _train(
@@ -125,21 +131,25 @@ def _train(
     address: str,
     observers: Sequence[TrialObserver],
     report: bool,
+    profile_start: bool,
 ) -> Results:
     """Run a session of a training whose lock is held."""
     folder, console, ends = session.folder, session.console, list[str | None]()
     again = go_on_with(folder, "train", session.tracking_uri)
+    session.start.mark("input")
     with (
         going_on(console, again),
+        show_start(session.start, console, profile_start),
         ray_session(address, cpus=max(cores(), sizes[-1]) if address == "local" else None, say=console.say),
     ):
+        session.start.mark("ray")
         write_run(folder, session.info)
         allocation = Allocation(workers_per_gang=sizes[0], worker=cluster_slots(cpus).worker)
 
         def work(more: Sequence[TrialObserver]) -> None:
             jobs = Jobs(
                 folder, session.experiment, ({},), allocation, sizes, [*more, *observers], session.earlier, single=True,
-                save_interval_s=0.0, hang_timeout_s=None,
+                save_interval_s=0.0, hang_timeout_s=None, start=session.start,
             )  # fmt: skip
             end = run_jobs(jobs)
             ends.append(end.reason)

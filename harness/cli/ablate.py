@@ -16,6 +16,7 @@ from harness.cli.options import (
     Json,
     MlflowExperiment,
     Preset,
+    ProfileStart,
     Register,
     Settings,
     Storage,
@@ -41,6 +42,7 @@ VaryData = Annotated[
 
 
 def ablate(
+    context: typer.Context,
     plan: Annotated[
         str, typer.Argument(metavar="PLAN", help="What is compared: a plan of s4 list plans, or a YAML file.")
     ] = "css_components",
@@ -88,6 +90,7 @@ def ablate(
     tracking_uri: TrackingUri = None,
     experiment: MlflowExperiment = EXPERIMENT,
     register: Register = False,
+    profile_start: ProfileStart = False,
     as_json: Json = False,
 ) -> None:
     """Train variants of a config with the same seeds to the same horizon, and compare them pair by pair.
@@ -115,7 +118,8 @@ def ablate(
             metric=metric, settings=parse_settings(settings or []), name=name, workers=workers,
             cpus_per_worker=cpus_per_worker, gangs=gangs, gangs_per_gpu=gangs_per_gpu, storage=storage,
             tracking_uri=tracking_uri,
-            mlflow_experiment=experiment, address=address, dry_run=dry_run, register=register, console=console,
+            mlflow_experiment=experiment, address=address, dry_run=dry_run, register=register,
+            profile_start=profile_start, command_began=context.obj, console=console,
         )  # fmt: skip
         if dry_run:
             from harness.planning import ablation_cost
@@ -131,6 +135,7 @@ def ablate(
 
 
 def noise(
+    context: typer.Context,
     preset: Preset = "digits_css",
     seeds: Seeds = "5",
     vary_data: VaryData = False,
@@ -146,6 +151,7 @@ def noise(
     storage: Storage = Path("runs"),
     tracking_uri: TrackingUri = None,
     experiment: MlflowExperiment = EXPERIMENT,
+    profile_start: ProfileStart = False,
     as_json: Json = False,
 ) -> None:
     """Train one config with several seeds: their spread, and how many seeds it takes to see a difference.
@@ -163,12 +169,14 @@ def noise(
             preset, seeds=parse_seeds(seeds), vary_data=vary_data, settings=parse_settings(settings or []), name=name,
             workers=workers, cpus_per_worker=cpus_per_worker, gangs=gangs, gangs_per_gpu=gangs_per_gpu,
             storage=storage, tracking_uri=tracking_uri,
-            mlflow_experiment=experiment, address=address, console=console,
+            mlflow_experiment=experiment, address=address, profile_start=profile_start,
+            command_began=context.obj, console=console,
         )  # fmt: skip
         session.show_noise(ablation, storage, console)
 
 
 def confirm(
+    context: typer.Context,
     search: Annotated[
         str,
         typer.Argument(metavar="SEARCH", help="By the name that s4 tune gave or was given.", autocompletion=runs_here),
@@ -190,6 +198,7 @@ def confirm(
     storage: Storage = Path("runs"),
     tracking_uri: TrackingUri = None,
     experiment: MlflowExperiment = EXPERIMENT,
+    profile_start: ProfileStart = False,
     as_json: Json = False,
 ) -> None:
     """Train a search's best configurations and its baseline again, with paired seeds, to the full horizon.
@@ -208,7 +217,8 @@ def confirm(
             search, top=top, seeds=parse_seeds(seeds), vary_data=vary_data, workers=workers,
             cpus_per_worker=cpus_per_worker, gangs=gangs, gangs_per_gpu=gangs_per_gpu, name=name, storage=storage,
             tracking_uri=tracking_uri,
-            mlflow_experiment=experiment, address=address, console=console,
+            mlflow_experiment=experiment, address=address, profile_start=profile_start,
+            command_began=context.obj, console=console,
         )  # fmt: skip
         session.show_ablation(ablation, storage, console)
     if ablation.chosen is None:

@@ -31,6 +31,7 @@ from harness.cli.scale import scale
 from harness.cli.space import space
 from harness.cli.train import train
 from harness.cli.tune import tune
+from harness.start import process_began
 from harness.trials import GangsBrokenError, UnfinishedError
 from search_spaces.parameters import SpaceError
 from trainers.errors import UsageError
@@ -87,11 +88,11 @@ def show_versions() -> None:
     raise typer.Exit
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Run a command line and return its exit code."""
+def run(arguments: Sequence[str], began: float | None = None) -> int:
+    """Run a command line and return its exit code; `began`: when its process did, where that is for this line alone."""
     warnings.formatwarning = _one_line
     try:
-        app(args=list(arguments), prog_name="s4")
+        app(args=list(arguments), prog_name="s4", obj=began)
     except SystemExit as exit_:
         return exit_.code if isinstance(exit_.code, int) else DONE if exit_.code is None else FAILED
     except GangsBrokenError:  # said why already
@@ -119,7 +120,7 @@ def main() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # as long as the process
         else:
             stream.reconfigure(errors="replace")  # a terminal may not have every letter
-    code = run(sys.argv[1:])
+    code = run(sys.argv[1:], process_began())
     try:
         sys.stdout.flush()
     except BrokenPipeError:  # nobody reads any more

@@ -85,6 +85,12 @@ MlflowExperiment = Annotated[
         help="MLflow's, of a new run; default: $MLFLOW_EXPERIMENT_NAME, or s4.",
     ),
 ]  # fmt: skip
+ProfileStart = Annotated[
+    bool,
+    typer.Option(
+        "--profile-start", help="Show what passed between the command and the first report.", rich_help_panel=RECORDS
+    ),
+]
 Register = Annotated[
     bool,
     typer.Option(

@@ -15,6 +15,7 @@ from harness.cli.options import (
     MlflowExperiment,
     Name,
     Preset,
+    ProfileStart,
     Register,
     Resume,
     Settings,
@@ -56,6 +57,7 @@ def train(
     tracking_uri: TrackingUri = None,
     experiment: MlflowExperiment = EXPERIMENT,
     register: Register = False,
+    profile_start: ProfileStart = False,
     as_json: Json = False,
 ) -> None:
     """Train one configuration, recorded like a trial of a search.
@@ -78,7 +80,7 @@ def train(
             settings=parse_settings(settings or []) if "settings" in given else None,
             method=method, workers=workers, cpus_per_worker=cpus_per_worker, name=name, resume=resume, storage=storage,
             tracking_uri=tracking_uri, mlflow_experiment=experiment, address=address, register=register,
-            console=console,
+            profile_start=profile_start, command_began=context.obj, console=console,
         )  # fmt: skip
         console.result(results.to_dict())
     if results.best is None:

@@ -14,6 +14,7 @@ from harness.cli.options import (
     MlflowExperiment,
     Name,
     Preset,
+    ProfileStart,
     Register,
     Resume,
     Settings,
@@ -51,6 +52,7 @@ def tune(
     tracking_uri: TrackingUri = None,
     experiment: MlflowExperiment = EXPERIMENT,
     register: Register = False,
+    profile_start: ProfileStart = False,
     as_json: Json = False,
 ) -> None:
     """Search a space of hyperparameters: the baseline first, bad trials stopped early, all of it recorded.
@@ -72,7 +74,7 @@ def tune(
             settings=parse_settings(settings or []) if "settings" in given else None,
             name=name, resume=resume, storage=storage, tracking_uri=tracking_uri,
             mlflow_experiment=experiment, address=address, register=register, console=console,
-            **options,
+            profile_start=profile_start, command_began=context.obj, **options,
         )  # fmt: skip
         console.result(results.to_dict())
     if not {"COMPLETE", "PRUNED"} & results.counts.keys():

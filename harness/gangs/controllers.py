@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -76,7 +77,9 @@ class NoSynchronization:
 class Controllers:
     """Actor beside the driver: runs a controller a gang, each in a thread of its own."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], dispatcher: Any = None) -> None:
+        if dispatcher is not None:
+            dispatcher.note_start.remote({"controllers": time.time()})
         os.environ.update(environment)
         # Each controller would set up logging anew, which deadlocks with another that writes to the log meanwhile.
         os.environ[ENABLE_CONTROLLER_STRUCTURED_LOGGING_ENV_VAR] = "0"
@@ -95,14 +98,15 @@ def _run(options: Mapping[str, Any]) -> Result:
     return controller.get_result()
 
 
-def start_controllers(gangs: int) -> Any:
+def start_controllers(gangs: int, dispatcher: Any) -> Any:
     """Start the process; where it dies, Ray starts it anew, and the gangs are started anew by their pool.
 
-    Each controller looks after its workers every half second; those of many gangs, which share a processor, less often.
+    It tells the Dispatcher when it is up. Each controller looks after its workers every half second; those of many
+    gangs, which share a processor, less often.
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor = ray.remote(num_cpus=0, max_concurrency=MOST_AT_ONCE, max_restarts=-1)(Controllers)
-    return actor.options(scheduling_strategy=here).remote(get_env_vars_to_propagate() | look_every(gangs))
+    return actor.options(scheduling_strategy=here).remote(get_env_vars_to_propagate() | look_every(gangs), dispatcher)
 
 
 def look_every(gangs: int) -> dict[str, str]:

@@ -22,6 +22,7 @@ from dataclasses import replace
 from typing import Any
 
 from harness.gangs.messages import CONTINUE, LEAVE, MOVE, SAVE, STOP, Entry, GangRecord, Job, Report
+from harness.start import Start
 
 
 class Dispatcher:
@@ -54,6 +55,7 @@ class Dispatcher:
         self._gangs: dict[int, GangRecord] = {}
         self._meetings: dict[str, list[asyncio.Future[bool]]] = {}
         self._changed = asyncio.Condition()
+        self._start = Start()
         self._interrupted = self._closed = False
         self._end_reason: str | None = None
         self._close_reason: str | None = None
@@ -62,6 +64,7 @@ class Dispatcher:
 
     async def submit(self, job: Job) -> None:
         """Queue a trial; the first gang that is free takes it."""
+        self._start.mark("submitted")
         entry = self._trials[job.trial] = Entry(replace(job, submitted_unix=time.time()), last_step=job.last_step)
         if self._end_reason is not None:
             self._end(entry, Report({}, self._end_reason, interrupted=True))
@@ -141,6 +144,10 @@ class Dispatcher:
         """Return how many trials a gang was given so far."""
         return self._gang(gang).trials
 
+    async def started(self) -> Start:
+        """Return the stamps of the start that were noted here."""
+        return self._start
+
     async def nodes_lost(self, nodes: Sequence[str]) -> None:
         """Put the trials of gangs with processes on these nodes at the queue's front; this is no retry."""
         for known in self._on(nodes):
@@ -159,6 +166,10 @@ class Dispatcher:
         await self._notify()
 
     # ---- called by gangs
+
+    async def note_start(self, stamps: Mapping[str, float], gang: int | None = None) -> None:
+        """Take in stamps of a gang's start, or of what all gangs share."""
+        self._start.note(stamps, gang)
 
     async def introduce(self, gang: int, workers: Sequence[Any], nodes: Sequence[str] = ()) -> None:
         """Learn which processes a gang has, and on which nodes; it is at work from now on."""
@@ -188,6 +199,7 @@ class Dispatcher:
         turn = known.turn = known.turn + 1
         again = self._lost_trial(gang)
         if again is not None:
+            self._start.mark("trial", gang)
             known.trials += 1
             self._to_work(gang)
             return again
@@ -205,6 +217,9 @@ class Dispatcher:
     async def report(self, gang: int, trial: str, metrics: Mapping[str, float]) -> str:
         """Deliver a report and wait for the decision; steps that a predecessor reported are passed over."""
         self._to_work(gang)
+        if "time/first_step_unix" in metrics:
+            self._start.note({"first_step": metrics["time/first_step_unix"]}, gang)
+        self._start.mark("report", gang)
         entry = await self._entry_of(gang, trial)
         if entry is None:
             return STOP
@@ -294,6 +309,7 @@ class Dispatcher:
 
     def _give(self, entry: Entry, gang: int) -> None:
         entry.gang = gang
+        self._start.mark("trial", gang)
         known = self._gang(gang)
         known.trial = entry.job.trial
         known.trials += 1

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
+
+from harness.start import process_began
 
 
 def gang_loop(config: dict[str, Any]) -> None:
@@ -11,6 +14,7 @@ def gang_loop(config: dict[str, Any]) -> None:
     Args:
         config: `spec`, a reference to a `GangSpec`; beside it `dispatcher` and `gang`, should it not be readable here.
     """
+    stamps = {"process": process_began(), "group": time.time()}
     import ray
 
     from harness.gangs.client import call_with_retry
@@ -27,4 +31,4 @@ def gang_loop(config: dict[str, Any]) -> None:
         raise
     from harness.gangs.worker import train_trials
 
-    train_trials(spec)
+    train_trials(spec, stamps | {"worker": time.time()})

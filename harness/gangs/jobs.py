@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,9 +21,11 @@ from harness.connection import RayLostError
 from harness.gangs.client import call_with_retry, end_dispatcher, start_dispatcher
 from harness.gangs.messages import Job, Report
 from harness.gangs.pool import GangPool, NodeMonitor
+from harness.gangs.starting import Starting
 from harness.ledger import LEDGER, Clock, History, Ledger, read_ledger
 from harness.run_folder import APART, GANGS, PREVIOUS, TRIALS, checkpoint_folder, fresh_folder, sole_driver
 from harness.signals import interruptible
+from harness.start import Start
 from harness.trials import INTERRUPTED, Experiment, GangsBrokenError, Trial, TrialObserver, TrialState, Value
 from trainers.drafts import sweep
 from trainers.errors import UsageError
@@ -66,6 +68,8 @@ class Jobs:
     """How long an interrupted session waits for its trainings to be saved."""
     min_free_gib: float = 0.25
     """The session is interrupted when its disk has less."""
+    start: Start = field(default_factory=Start)
+    """Stamps of the session's start so far; takes in those that are to come."""
 
     def checkpoints(self, number: int) -> Path:
         """Return the folder of a training's checkpoint."""
@@ -129,13 +133,15 @@ class _Session:
     def run(self, ledger: Ledger, sizes: Sequence[int], history: History) -> None:
         """Start the gangs, train, and end everything."""
         jobs, allocation = self._jobs, self._jobs.allocation
-        self._observers = [ledger, *jobs.observers]
         self._dispatcher = start_dispatcher(jobs.retries, jobs.hang_timeout_s)
+        starting = Starting(jobs.start, self._dispatcher, ledger, allocation.gangs)
+        self._observers: Sequence[TrialObserver] = [ledger, starting, *jobs.observers]
         pool = GangPool(
             self._dispatcher, jobs.experiment, allocation.gangs, sizes, fresh_folder(jobs.folder / GANGS),
             allocation.worker, jobs.save_interval_s, most_gangs=allocation.most_gangs,
         )  # fmt: skip
         clock = Clock(history)
+        jobs.start.mark("gangs")
         try:
             with pool, interruptible() as interrupted:
                 try:

@@ -105,7 +105,7 @@ class GangPool:
         self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> GangPool:
-        self._controllers = start_controllers(self._wanted)
+        self._controllers = start_controllers(self._wanted, self._dispatcher)
         self.grow(self._wanted)
         return self
 

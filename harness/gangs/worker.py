@@ -5,10 +5,12 @@ from __future__ import annotations
 import gc
 import os
 import random
+import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,7 @@ from trainers.data.threads import THREADS_VARIABLE
 from trainers.errors import DivergedError, UsageError
 
 
-def train_trials(spec: GangSpec) -> None:
+def train_trials(spec: GangSpec, stamps: Mapping[str, float] = MappingProxyType({})) -> None:
     """Train trial after trial until the search is over. Runs in every worker.
 
     An exception in a trial fails that trial, and the gang lives on. Two kinds cannot be lived with, because the
@@ -33,6 +35,9 @@ def train_trials(spec: GangSpec) -> None:
     exception that only some ranks met (the others may be waiting inside a collective). The trial fails all the same,
     then the exception leaves this function and Ray Train starts the workers anew. Where a collective fails because
     another rank is gone, the exception leaves it at once, and the trial goes on from its checkpoint.
+
+    Args:
+        stamps: of the start of this process so far.
     """
     _set_threads(spec.resources)
     first = ray.train.get_context().get_world_rank() == 0
@@ -48,8 +53,11 @@ def train_trials(spec: GangSpec) -> None:
     limit_memory(spec.resources.gangs_per_gpu, ranks.device)
     if first:
         call_with_retry(spec.dispatcher.introduce, spec.gang, ranks.workers, ranks.nodes)
-    if not ranks.from_rank_0(wanted) or not _warm_up(spec, ranks):
+    wanted, formed = ranks.from_rank_0(wanted), time.time()
+    if not wanted or not _warm_up(spec, ranks):
         return
+    if first:
+        spec.dispatcher.note_start.remote({**stamps, "gang": formed, "warm_up": time.time()}, spec.gang)
     process_state = ProcessState.capture()
     channel = ControlChannel(spec.dispatcher, spec.gang)
     trained = 0

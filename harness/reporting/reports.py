@@ -26,6 +26,7 @@ from harness.reporting.pruning import pruning, rung_steps
 from harness.reporting.record import Record, read_record
 from harness.reporting.results import lead
 from harness.reporting.scaling import is_scaling, scaling_document
+from harness.reporting.start import start_section
 from harness.reporting.themes import DARK, LIGHT
 from harness.reporting.training import classes, curves, predictions
 from harness.run_folder import kind_of
@@ -59,7 +60,7 @@ def search_document(record: Record) -> Document:
     """Return the report of a search."""
     sections = [overview(record), leaderboard(record), progress(record), pareto(record),
                 parameters(record, rung_steps(record)), pruning(record), predictions(record), timing(record),
-                faults(record), search_steps(record)]  # fmt: skip
+                start_section(record.times), faults(record), search_steps(record)]  # fmt: skip
     return Document(
         record.name, "search", lead(record.results), [section for section in sections if section is not None]
     )
@@ -67,8 +68,8 @@ def search_document(record: Record) -> Document:
 
 def training_document(record: Record) -> Document:
     """Return the report of a training."""
-    sections = [overview(record), curves(record), classes(record), predictions(record), timing(record), faults(record),
-                training_steps(record)]  # fmt: skip
+    sections = [overview(record), curves(record), classes(record), predictions(record), timing(record),
+                start_section(record.times), faults(record), training_steps(record)]  # fmt: skip
     return Document(
         record.name, "training", lead(record.results), [section for section in sections if section is not None]
     )

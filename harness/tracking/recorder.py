@@ -6,7 +6,7 @@ Observing returns at once: an operation is appended to the outbox, and the sende
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -92,6 +92,7 @@ class MlflowRecorder(RunLogger):
         params: Mapping[str, object] | None = None,
         trial_tags: Callable[[Trial], Mapping[str, str]] | None = None,
         trial_name: Callable[[Trial], str] | None = None,
+        written: Callable[[], object] = lambda: None,
     ) -> None:
         """Open or continue the record.
 
@@ -100,6 +101,7 @@ class MlflowRecorder(RunLogger):
             params: of the parent: what was asked for.
             trial_tags: what a trial's run is tagged with besides.
             trial_name: what a trial's run is called, when it is created; none: `trial-007`.
+            written: called in the sender's thread each time that MLflow has taken what waited.
         """
         uri = absolute_uri(tracking_uri)
         self._metric, self._name = metric, name
@@ -123,7 +125,7 @@ class MlflowRecorder(RunLogger):
         now = stamped("open")
         self._began, self._kind = header.get("time", now["time"]), header["kind"]
         header = {**header, **now}
-        self._sender = _start_sender(self._outbox, uri, header)
+        self._sender = _start_sender(self._outbox, uri, header, written)
         self._send(header)
 
     def on_start(self, trial: Trial) -> None:
@@ -268,13 +270,19 @@ def replay(outbox: Path, tracking_uri: str, timeout_s: float = 600.0) -> Deliver
     return _finish(_start_sender(box, uri, state.opening), box, timeout_s)
 
 
-def _start_sender(outbox: Outbox, uri: str, header: Operation) -> Sender:
+def _start_sender(outbox: Outbox, uri: str, header: Operation, written: Callable[[], object] = lambda: None) -> Sender:
     """Return a sender that has everything before it that was not applied."""
 
     def connect() -> Apply:
         from harness.tracking.writer import MlflowWriter  # imports MLflow, in the sender's thread
 
-        return MlflowWriter(connect_client(uri), header).apply
+        writer = MlflowWriter(connect_client(uri), header)
+
+        def apply(operations: Sequence[Operation]) -> None:
+            writer.apply(operations)
+            written()
+
+        return apply
 
     sender = Sender(outbox, connect)
     for line in range(outbox.done() + 1, outbox.count + 1):

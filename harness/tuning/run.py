@@ -8,7 +8,7 @@ import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,10 +22,12 @@ from harness.cluster import Allocation, check_fit, check_nodes, machine
 from harness.connection import RayLostError
 from harness.gangs.client import end_dispatcher, start_dispatcher
 from harness.gangs.pool import GangPool
+from harness.gangs.starting import Starting
 from harness.gangs.tune_trial import ERROR, METRICS, GangTrial
 from harness.ledger import LEDGER, Clock, History, Ledger
 from harness.run_folder import GANGS, SESSIONS, TRIALS, fresh_folder, sole_driver
 from harness.signals import interruptible
+from harness.start import Start
 from harness.trials import INTERRUPTED, Experiment, GangsBrokenError, SearchSpace, Trial, TrialObserver
 from harness.tuning.callback import TuneCallback
 from harness.tuning.config import SearchConfig
@@ -58,6 +60,8 @@ class Search:
     observers: Sequence[TrialObserver] = ()
     earlier: History | None = None
     """What `reconcile` returned for the folder; none: it is asked when the session begins."""
+    start: Start = field(default_factory=Start)
+    """Stamps of the session's start so far; takes in those that are to come."""
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
@@ -120,6 +124,7 @@ def _session(search: Search, history: History, ledger: Ledger, trials: int) -> t
     dispatcher = start_dispatcher(config.retries, config.hang_timeout_s)
     pool = _make_pool(search, dispatcher)
     health = Health(config.stop_collapsed)
+    search.start.mark("gangs")
     try:
         with pool, interruptible() as interrupted:
             clock = Clock(history)
@@ -129,8 +134,9 @@ def _session(search: Search, history: History, ledger: Ledger, trials: int) -> t
                 search.folder / TRIALS, objective, config.keep_checkpoints, history.trials.values(),
                 config.max_checkpoint_gib,
             )  # fmt: skip
+            starting = Starting(search.start, dispatcher, ledger, search.allocation.gangs)
             callback = TuneCallback(
-                dispatcher, search.experiment.resolve, [ledger, *search.observers, retention], monitor.check,
+                dispatcher, search.experiment.resolve, [ledger, starting, *search.observers, retention], monitor.check,
                 history.trials, objective.maximise, searcher.note_params, health.reason, lambda: monitor.reason,
             )  # fmt: skip
             stopper = Stopper(health, lambda: monitor.reason is not None and callback.idle)

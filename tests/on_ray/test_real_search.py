@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,8 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
+from harness.ledger import read_times
+from harness.start import DRIVER, GANG, TOLD
 from harness.tuning.study import journal
 from search_spaces import load_space
 from trainers.local_run import LocalRun
@@ -41,6 +44,10 @@ class Search(NamedTuple):
     folder: Path
     result: dict[str, Any]
     """What `--json` printed."""
+    lines: str
+    """What was for people."""
+    began: float
+    """When the command was called, seconds since 1970."""
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +55,11 @@ def search(tmp_path_factory: pytest.TempPathFactory) -> Search:
     """Run `s4 tune` in an empty folder, in a process of its own, as a user would."""
     folder = tmp_path_factory.mktemp("search")
     words = [word for setting in SETTINGS for word in ("--set", setting)]
-    line = ["tune", "--trials", str(TRIALS), "--grace-steps", "10", "--name", "small", "--seed", "3", "--json", *words]
+    line = ["tune", "--trials", str(TRIALS), "--grace-steps", "10", "--name", "small", "--seed", "3", "--json"]
     environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    began = time.time()
     done = subprocess.run(
-        [sys.executable, "-m", "harness.cli.main", *line],
+        [sys.executable, "-m", "harness.cli.main", *line, "--profile-start", *words],
         cwd=folder,
         env=environment,
         capture_output=True,
@@ -60,7 +68,7 @@ def search(tmp_path_factory: pytest.TempPathFactory) -> Search:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return Search(folder, json.loads(done.stdout))
+    return Search(folder, json.loads(done.stdout), done.stderr, began)
 
 
 def runs_of(search: Search) -> list[Any]:
@@ -114,3 +122,14 @@ def test_the_parent_shows_what_the_node_was_busy_with(search: Search) -> None:
     [parent] = [run for run in runs_of(search) if run.data.tags["s4.kind"] == "search"]
     used = [value for name, value in parent.data.metrics.items() if name.endswith("/cpu_utilization_percentage")]
     assert [0 <= value <= 100 for value in used] == [True]
+
+
+def test_the_stages_of_its_start_are_all_there_in_order_and_sum_to_the_span(search: Search) -> None:
+    [start] = read_times(search.folder / "runs" / "small" / "trials.jsonl").starts.values()
+    stages, [first, *_] = start.stages(), start.by_report
+    stamps = start.shared | start.gangs[first]
+    ordered = [stamps[name] for name in (*DRIVER, *GANG, *TOLD) if name != "process"]  # which may have been ready
+    assert [stage.name for stage in stages] == [*DRIVER, *GANG, *TOLD]
+    assert ordered == sorted(ordered)
+    assert sum(stage.took_s for stage in stages) == pytest.approx(stamps["told"] - search.began, abs=1.0)
+    assert f"From the command to the first report in {start.took_s:.1f} s." in search.lines

@@ -12,7 +12,7 @@ OURS = {"harness", "trainers", "search_spaces"}
 
 
 ROOMS = (
-    "formats", "tables", "statistics", "trials", "run_folder", "ledger", "console", "signals", "connection",
+    "formats", "tables", "statistics", "trials", "run_folder", "start", "ledger", "console", "signals", "connection",
     "cluster", "gangs", "tracking", "tuning", "models", "config_file", "folder_config", "experiment", "space_file",
     "ablation", "planning", "scaling", "reporting", "session", "doctor", "api", "__init__", "cli",
 )  # fmt: skip

@@ -12,6 +12,7 @@ from harness.reporting.ablation.record import AblationRecord, read_record
 from harness.reporting.ablation.trainings import curves, health, pictures, quality
 from harness.reporting.document import Document, Facts, Note, Section
 from harness.reporting.next_steps import ablation_steps
+from harness.reporting.start import start_section
 
 
 def ablation_document(ablation: Ablation, folder: Path) -> Document:
@@ -27,6 +28,7 @@ def ablation_document(ablation: Ablation, folder: Path) -> Document:
         quality(record),
         health(record),
         pictures(record),
+        start_section(record.times),
         failures(record),
         ablation_steps(ablation, folder),
     ]

@@ -25,11 +25,12 @@ from mlflow.exceptions import MlflowException
 from harness import run_folder, session
 from harness.api import trainings
 from harness.cluster import Slots
-from harness.gangs import jobs
+from harness.gangs import jobs, starting
 from harness.gangs.messages import Job, Report
 from harness.reporting import reports
 from harness.run_folder import LATEST, TRIALS, Lock, checkpoint_folder, write_whole
 from harness.scaling import session as scaling
+from harness.start import Start
 from harness.tracking import recorder, source
 from harness.tracking.outbox import Operation, Outbox
 from harness.tracking.writer import MlflowWriter
@@ -191,6 +192,7 @@ class Gangs:
     def __init__(self, trained: list[tuple[str, int]]) -> None:
         self._trained, self._jobs = trained, dict[str, Job]()
         self.submit = SimpleNamespace(remote=lambda job: self._jobs.update({job.trial: job}))
+        self.started = SimpleNamespace(remote=lambda: Start(gangs={0: {"report": 1.0}}))
         self.abort = SimpleNamespace(remote=lambda reason: None)
         self.next_report = SimpleNamespace(remote=lambda trial: lambda: self._next(trial))
 
@@ -227,7 +229,7 @@ class World:
         self._patch_locks(monkeypatch)
 
     def _patch(self, patch: pytest.MonkeyPatch) -> None:
-        def sender(outbox: Outbox, uri: str, header: Operation) -> SenderInLine:
+        def sender(outbox: Outbox, uri: str, header: Operation, _: object = None) -> SenderInLine:
             made = SenderInLine(outbox, lambda: MlflowWriter(self.server, header).apply, self._slow)  # type: ignore[arg-type]
             for line, operation in enumerate([*outbox.operations()], start=1):
                 if line > outbox.done():
@@ -254,6 +256,7 @@ class World:
             "ray": SimpleNamespace(wait=lambda futures, timeout: (futures[:1], []), get=lambda future: future()),
         }.items():  # fmt: skip
             patch.setattr(jobs, name, value)
+        patch.setattr(starting, "call_with_retry", lambda method: method.remote())
         self._patch_scaling(patch, slots)
         self._patch_files(patch)
 

@@ -123,6 +123,8 @@ def test_no_ledger_is_an_empty_history(tmp_path: Path) -> None:
         b'{"event":"spent","trial":null,"elapsed_s":"long","device_s":1}',
         b'{"event":"spent","trial":null,"elapsed_s":1,"device_s":1,"card_s":{"H100":"long"}}',
         b'{"event":"spent","trial":null,"elapsed_s":1,"device_s":1,"card_s":5}',
+        b'{"event":"started","trial":null,"shared":{"ray":"late"},"gangs":{}}',
+        b'{"event":"started","trial":null,"shared":{},"gangs":{"0":5}}',
         b'{"event":7,"trial":3}',
     ],
 )  # fmt: skip
