@@ -24,6 +24,7 @@ from trainers.config.method import (
 )
 from trainers.config.model import ModelConfig
 from trainers.config.streams import StreamConfig, StreamsConfig
+from trainers.config.unreliable import UnreliableConfig
 
 
 class OptimizerConfig(Frozen):
@@ -129,6 +130,7 @@ class TrainConfig(Frozen):
     thresholds: ThresholdsConfig = ThresholdsConfig()
     loss: LossConfig = LossConfig()
     bank: BankConfig = added(BankConfig())
+    unreliable: UnreliableConfig = added(UnreliableConfig())
     ema: EmaConfig = EmaConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
@@ -162,6 +164,23 @@ class TrainConfig(Frozen):
     def uses_prototypes(self) -> bool:
         """Whether labels or the contrastive loss read prototypes; else none are made."""
         return self.uses_unlabelled and (self.loss.lambda_c > 0 or self.css.label_strategy != "logit")
+
+    @property
+    def uses_unreliable(self) -> bool:
+        """Whether the contrastive loss reads queues of unreliable pixels."""
+        return self.loss.lambda_c > 0 and self.loss.contrast == "unreliable"
+
+    @property
+    def ranks_entropy(self) -> bool:
+        """Whether unlabelled pixels are ranked by the teacher's entropy, and taken by a share that follows the step."""
+        return self.uses_unlabelled and (self.uses_unreliable or self.thresholds.kind == "entropy_percentile")
+
+    @property
+    def ring_size(self) -> int:
+        """Places for each class in the ring that crosses steps; 0: there is none."""
+        if self.uses_unreliable:
+            return self.unreliable.size
+        return self.bank.size if self.bank.weight > 0 else 0
 
     @property
     def valid_indicator(self) -> str:
@@ -225,6 +244,26 @@ class TrainConfig(Frozen):
             raise ValueError(
                 f"loss.class_weights must have one weight a class ({self.num_classes}), got {len(weights)}: "
                 "give one for each of data.classes, or auto, or null"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _unreliable_pixels_fit(self) -> TrainConfig:
+        if not self.uses_unreliable:
+            return self
+        if self.bank.weight > 0:
+            raise ValueError(
+                f"bank.weight must be 0 with loss.contrast=unreliable, whose queues take its place, got "
+                f"{self.bank.weight:g}: set one of them"
+            )
+        if self.ema.prototype_source != "teacher":
+            raise ValueError(
+                "ema.prototype_source must be teacher with loss.contrast=unreliable, got student: set one of them"
+            )
+        if self.unreliable.low_rank >= self.num_classes:
+            raise ValueError(
+                f"unreliable.low_rank must be below the number of classes ({self.num_classes}), or no unlabelled pixel "
+                f"is a negative, got {self.unreliable.low_rank}: lower it"
             )
         return self
 

@@ -186,7 +186,7 @@ def test_mining_an_image_without_labels_costs_nothing() -> None:
 def test_divisors_are_known_before_any_logit(kind: str) -> None:
     logits, target, confidence = draw(seed=1, ignored=0.4)
     config = apply_overrides(TrainConfig(), {"loss.unsupervised": kind, "thresholds.delta_u": 0.5})
-    divisor = unsupervised_divisor(target, confidence, config)
+    divisor = unsupervised_divisor(target, confidence, 0.5, kind)
     if kind == "all_pixels":
         assert divisor == (target != 255).sum()
     else:
