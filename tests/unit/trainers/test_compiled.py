@@ -188,6 +188,14 @@ def test_one_graph_serves_trials_that_differ_in_numbers_alone() -> None:
     assert differences(first.state_dict(), trained(0).state_dict()) == []
 
 
+@pytest.mark.usefixtures("traced")
+def test_one_graph_serves_trials_that_differ_in_percentiles_and_shares() -> None:
+    for share in (0.1, 0.2, 0.3):
+        numbers = {"thresholds.percentile": share, "unreliable.share": share, "unreliable.anchor_confidence": share}
+        train(tiny_config({**GRAPH, **METHODS["u2pl"], **numbers, "schedule.steps": 2}), LocalRun())
+    assert graphs() == 1
+
+
 @pytest.mark.usefixtures("no_graphs")
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles for a CPU with g++")
 def test_compiled_to_code_one_graph_serves_trials_that_differ_in_numbers_alone() -> None:
