@@ -96,6 +96,7 @@ METHODS: dict[str, Mapping[str, Setting]] = {
         "thresholds.percentile": 0.8,
         "loss.unsupervised": "pixel_by_share",
         "loss.contrast": "unreliable",
+        "loss.labelled_first": 0.0125,
         "loss.lambda_c": 1.0,
         "loss.lambda_c_ramp": "constant",
         "loss.temperature": 0.5,
@@ -152,12 +153,13 @@ Others, of which the numbers that a preset has are published for their own data 
 - `u2pl`: U2PL (Wang et al., CVPR 2022, arXiv 2203.03884; its `train_semi.py` and `loss_helper.py`): L_u of the 80 to
   100 % of pixels whose entropy is lowest, divided by their number and by their share; L_c of reliable pixels (20 to
   0 %) with more than 0.3 for their class towards the class means of the teacher's representations, against 50
-  negatives out of queues of unreliable ones, classes of ranks 3 to 20, temperature 0.5. Different here: 256 queries and
-  an EMA of 0.99 are a preset's; one forward of the teacher, of weak views, in evaluation mode, where there two are,
-  the second of mixed images in training mode; percentiles are of all GPUs' pixels, of unmixed images; half of the
-  images are mixed, and not half of the batches; a queue keeps 2048 of each class and takes 128 a step, not 30 000
-  (background 50 000) and all; as in the paper, a negative's own label need not be the class, which the code asks for:
-  labelled pixels are none there; no auxiliary head, and no epoch of labelled images alone.
+  negatives out of queues of unreliable ones, classes of ranks 3 to 20, temperature 0.5; the first of 80 epochs has
+  labelled images alone (on Cityscapes none has). Different here: 256 queries and an EMA of 0.99 are a preset's; the
+  teacher is no copy of the student after that epoch; it sees weak views once, in evaluation mode, where there it sees
+  mixed images, too, in training mode; percentiles are of all GPUs' pixels, of unmixed images; half of the images are
+  mixed, and not half of the batches; a queue keeps 2048 of each class and takes 128 a step, not 30 000 (background
+  50 000) and all; negatives are the paper's, where the code asks for the label of the class as well, which no labelled
+  pixel can have and few unlabelled ones do; no auxiliary head.
 - `unimatch_css`: nobody's: the two views of UniMatch V2 with CSS (mix)'s labels, prototypes and contrastive loss;
   L = L_s + (L_1 + L_2) / 2 + lambda_c L_c, the weights of Eq. 6.
 """

@@ -32,10 +32,11 @@ def cross_warmup_steps(config: CssConfig, schedule: ScheduleConfig, labelled: in
 def loss_weights(config: TrainConfig, step: int) -> dict[str, float]:
     """Weights of the named losses (Eq. 6) at a step; the published ramp of lambda_c is exp(-5 (step / steps)^2)."""
     loss, streams = config.loss, config.active_streams
+    acts = float(step >= loss.labelled_first * config.schedule.steps)
     ramp = math.exp(-5.0 * (step / config.schedule.steps) ** 2) if loss.lambda_c_ramp == "exp" else 1.0
-    of_streams = {loss_name(name): loss.lambda_u * stream.weight for name, stream in streams.items()}
+    of_streams = {loss_name(name): acts * loss.lambda_u * stream.weight for name, stream in streams.items()}
     return {
-        "supervised": loss.lambda_s, **of_streams, "contrast": loss.lambda_c * ramp, "bank": config.bank.weight
+        "supervised": loss.lambda_s, **of_streams, "contrast": acts * loss.lambda_c * ramp, "bank": config.bank.weight
     }  # fmt: skip
 
 

@@ -277,12 +277,13 @@ class TrainConfig(Frozen):
         gate, strategy = self.css.unsupervised_gate, self.css.label_strategy
         by_similarity = gate == "representation" or (gate == "own" and strategy in ("representation", "cross"))
         thresholds, lower = self.thresholds, "lower it or the temperature"
-        if self.loss.lambda_u > 0 and by_similarity and thresholds.delta_u >= bound:
+        fixed = thresholds.kind == "fixed"
+        if self.loss.lambda_u > 0 and fixed and by_similarity and thresholds.delta_u >= bound:
             raise ValueError(
                 f"thresholds.delta_u must be below what css.unsupervised_gate={gate} can reach: {explain}, got "
                 f"{thresholds.delta_u}: {lower}"
             )
-        if self.loss.lambda_c == 0 or thresholds.unit == "of_maximum":
+        if self.loss.lambda_c == 0 or self.uses_unreliable or thresholds.unit == "of_maximum":
             return self
         if self.valid_indicator == "similarity" and thresholds.delta_w >= bound:
             raise ValueError(

@@ -42,8 +42,8 @@ def as_unsure(entropy: Tensor, counted: Tensor, world_size: int = 1) -> Tensor:
     at = (bits - ((127 - _OCTAVES) << _FRACTION_BITS)).clamp(min=0).long()
     tally = torch.zeros(BINS, dtype=torch.int64, device=at.device)
     (tally,) = sum_over_ranks([tally.scatter_add_(0, at.flatten(), counted.flatten().long())], world_size)
-    from_here = tally.double().flip(0).cumsum(0).flip(0)
-    shares: Tensor = (from_here / from_here[0].clamp(min=1)).float()[at] * counted
+    from_here = tally.long().flip(0).cumsum(0).flip(0)
+    shares: Tensor = (from_here / from_here[0].clamp(min=1))[at] * counted
     return shares
 
 
