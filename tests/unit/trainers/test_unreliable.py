@@ -16,6 +16,7 @@ from trainers.config import LossConfig, UnreliableConfig
 from trainers.css.bank import Bank, choose_members
 from trainers.css.contrast import build_pool, contrastive_loss, draw_samples
 from trainers.css.prototypes import Prototypes
+from trainers.css.pseudo_labels import upsample
 from trainers.css.supervision import confident_pixel_loss
 from trainers.css.unreliable import BINS, as_unsure, negatives, pixel_entropy, scattered
 from trainers.data.splits import open_splits
@@ -207,6 +208,36 @@ def test_anchors_are_no_pixels_of_which_the_teacher_is_unsure() -> None:
     assert (none.views[0].targets.indicator == 0).all()
     assert (output.statistics["share/valid"] > 0, without.statistics["share/valid"].item()) == (True, 0.0)
     assert without.losses["contrast"].item() == 0.0
+
+
+def test_unlabelled_pixels_enter_the_queues_from_the_percentile_of_their_entropy_on() -> None:
+    it = world({**U2PL, "unreliable.size": 900, "unreliable.entries": 900})
+    it = it._replace(batch=it.batch._replace(labels=torch.full_like(it.batch.labels, 255)))
+    step, share = 10, 0.2 * (1 - 10 / 20)
+    bank = whole_step(*it[1:], it.config, StepContext(0, step)).bank
+    assert it.batch.unlabelled is not None
+    assert it.batch.inside is not None
+    logits = it.teacher(it.batch.unlabelled).logits.detach()
+    entropy = slow.entropies(upsample(logits, (32, 32)).double().numpy())
+    inside = it.batch.inside.numpy()
+    unsure = inside & (entropy >= np.percentile(entropy[inside], 100 * (1 - share)))
+    no_labels = np.zeros((0, 8, 8), dtype=np.int64)
+    expected = slow.negative_mask(logits.softmax(1).double().numpy(), no_labels, unsure[:, ::4, ::4], 3, 20)
+    assert bank is not None
+    assert expected.sum() > 100
+    # Pixels in the percentile's bin are left out, as it is not whole among the share.
+    assert bank.entered.sum().item() == pytest.approx(expected.sum(), rel=0.1)
+    assert (bank.entered <= torch.as_tensor(expected.sum((0, 2, 3)))).all()
+
+
+def test_the_contrast_of_a_step_is_against_the_queues_that_it_is_given() -> None:
+    it, losses = world(U2PL), []
+    for seed in (0, 1):
+        values = F.normalize(torch.randn(K, 40, D, generator=generator(seed)), dim=2)
+        losses.append(list(css_step(*it[1:], it.config, StepContext(0, 10), Bank(values, torch.full((K,), 40)))))
+    (one,), (other,) = losses
+    assert one.losses["contrast"] != other.losses["contrast"]
+    assert one.losses["unsupervised"] == other.losses["unsupervised"]
 
 
 def test_the_queues_are_filled_before_the_loss_and_only_once_a_step_in_parts() -> None:
