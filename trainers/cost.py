@@ -28,6 +28,7 @@ from trainers.class_weights import with_even_weights
 from trainers.config import TrainConfig
 from trainers.css.bank import empty_bank
 from trainers.css.prototypes import Prototypes
+from trainers.css.unreliable import BINS
 from trainers.distributed import moving_buffers
 from trainers.loader import check_batches
 from trainers.models.build import make_network
@@ -125,7 +126,7 @@ class Traffic(NamedTuple):
 
     gradients: int
     prototypes: int
-    """K x (D + 1) sums and counts; and, of a bank, what each rank offers to it."""
+    """K x (D + 1) sums and counts; of a bank or queues, what each rank offers to it; a histogram of entropies."""
     statistics: int
     """BatchNorm's, which are averaged over the ranks."""
 
@@ -378,7 +379,10 @@ def _traffic(network: nn.Module, config: TrainConfig, workers: int) -> Traffic:
     gradients = sum(parameter.numel() for parameter in _learned(network))
     of_pixel = config.model.representation_dim + 1
     prototypes = config.num_classes * of_pixel if config.uses_prototypes else 0
-    if config.bank.weight > 0:
-        prototypes += workers * config.num_classes * config.bank.anchors * of_pixel
+    if config.ring_size:
+        offered = config.unreliable.entries if config.uses_unreliable else config.bank.anchors
+        prototypes += workers * config.num_classes * offered * of_pixel
+    if config.ranks_entropy:
+        prototypes += BINS
     statistics = sum(buffer.numel() for buffer in moving_buffers(network))
     return Traffic(FLOAT_BYTES * gradients, FLOAT_BYTES * prototypes, FLOAT_BYTES * statistics)

@@ -95,7 +95,9 @@ def evaluate_state(state: TrainState, splits: Splits, config: TrainConfig, run: 
         warmup = cross_warmup_steps(config.css, config.schedule, len(splits.labelled), len(splits.unlabelled))
         warming_up = state.step < warmup
         training = state.teacher.training
-        counts = count_pseudo_labels(state.teacher.eval(), state.prototypes, splits.unlabelled, config, run, warming_up)
+        passed = state.step / config.schedule.steps
+        teacher = state.teacher.eval()
+        counts = count_pseudo_labels(teacher, state.prototypes, splits.unlabelled, config, run, warming_up, passed)
         state.teacher.train(training)
         with_prototypes = config.uses_prototypes and bool(state.prototypes.seen.any())
         metrics |= quality_metrics(counts, config, with_prototypes)

@@ -90,6 +90,22 @@ METHODS: dict[str, Mapping[str, Setting]] = {
     },
     "unimatch_v2": {**_OF_FIXMATCH, **_COMPLEMENTARY_VIEWS},
     "pixcon": {**_OF_FIXMATCH, **_COMPLEMENTARY_VIEWS, "bank.weight": 0.1},
+    "u2pl": {
+        **_FROM_LOGITS,
+        "thresholds.kind": "entropy_percentile",
+        "thresholds.percentile": 0.8,
+        "loss.unsupervised": "pixel_by_share",
+        "loss.contrast": "unreliable",
+        "loss.labelled_first": 0.0125,
+        "loss.lambda_c": 1.0,
+        "loss.lambda_c_ramp": "constant",
+        "loss.temperature": 0.5,
+        "loss.negatives": 50,
+        "ema.prototype_source": "teacher",
+        "ema.prototype_momentum": 0.0,
+        "augment.strong.mix": "cutmix",
+        "augment.strong.mix_probability": 0.5,
+    },
     "unimatch_css": {
         **_COMPLEMENTARY_VIEWS,
         "css.label_strategy": "mix",
@@ -134,6 +150,16 @@ Others, of which the numbers that a preset has are published for their own data 
   head, with one 3x3 convolution; which pixels of a class go in is drawn without an order even where they are few;
   several GPUs share a bank. The published code draws which channels to keep once a batch, for every image alike, behind
   its decoder; here they are those of UniMatch V2.
+- `u2pl`: U2PL (Wang et al., CVPR 2022, arXiv 2203.03884; its `train_semi.py` and `loss_helper.py`): L_u of the 80 to
+  100 % of pixels whose entropy is lowest, divided by their number and by their share; L_c of reliable pixels (20 to
+  0 %) with more than 0.3 for their class towards the class means of the teacher's representations, against 50
+  negatives out of queues of unreliable ones, classes of ranks 3 to 20, temperature 0.5; the first of 80 epochs has
+  labelled images alone (on Cityscapes none has). Different here: 256 queries and an EMA of 0.99 are a preset's; the
+  teacher is no copy of the student after that epoch; it sees weak views once, in evaluation mode, where there it sees
+  mixed images, too, in training mode; percentiles are of all GPUs' pixels, of unmixed images; half of the images are
+  mixed, and not half of the batches; a queue keeps 2048 of each class and takes 128 a step, not 30 000 (background
+  50 000) and all; negatives are the paper's, where the code asks for the label of the class as well, which no labelled
+  pixel can have and few unlabelled ones do; no auxiliary head.
 - `unimatch_css`: nobody's: the two views of UniMatch V2 with CSS (mix)'s labels, prototypes and contrastive loss;
   L = L_s + (L_1 + L_2) / 2 + lambda_c L_c, the weights of Eq. 6.
 """

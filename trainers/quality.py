@@ -13,14 +13,16 @@ from torch import Tensor
 from trainers.compute import forward
 from trainers.config import IGNORE, TrainConfig
 from trainers.css.prototypes import Prototypes
-from trainers.css.pseudo_labels import collaborate, logit_targets, pseudo_labels
+from trainers.css.pseudo_labels import collaborate, logit_targets, pseudo_labels, upsample
 from trainers.css.supervision import confident_labels
+from trainers.css.unreliable import as_unsure, pixel_entropy
 from trainers.data.source import ImageSource
 from trainers.distributed import sum_counts
 from trainers.health import normalised_entropy
 from trainers.loader import rank_groups
 from trainers.models.heads import Dense
 from trainers.run import Run
+from trainers.schedules import delta_u
 from trainers.scores import count_classes, count_pairs, iou_scores
 
 KINDS = ("logit", "confident", "representation", "mix")
@@ -75,6 +77,7 @@ def count_pseudo_labels(
     config: TrainConfig,
     run: Run,
     warming_up: bool,
+    passed: float = 0.0,
 ) -> Counts:
     """Count the teacher's labels of `evaluation.quality_images` images of a source, over all ranks.
 
@@ -88,6 +91,7 @@ def count_pseudo_labels(
         config: what L_u keeps, and how labels are made.
         run: this rank and its group.
         warming_up: whether `cross` still takes all labels from the logits.
+        passed: share of the horizon. A percentile of the entropy is taken in each image alone.
     """
     counts = Counts.zero(config.num_classes, run.device)
     chosen = evenly_spaced(config.evaluation.quality_images, len(source))
@@ -95,7 +99,8 @@ def count_pseudo_labels(
         outputs = forward(teacher, images, config)
         for index, mask in enumerate(truth):
             output = Dense(*(maps[index : index + 1] for maps in outputs))
-            _add(counts, _label_image(output, prototypes, config, warming_up, (mask.shape[0], mask.shape[1])), mask)
+            labels = _label_image(output, prototypes, config, warming_up, passed, (mask.shape[0], mask.shape[1]))
+            _add(counts, labels, mask)
     return counts.over_ranks(run.world_size)
 
 
@@ -146,10 +151,15 @@ def _scores(kind: str, confusion: Tensor, known_pixels: int) -> dict[str, float]
 
 
 def _label_image(
-    teacher: Dense, prototypes: Prototypes, config: TrainConfig, warming_up: bool, size: tuple[int, int]
+    teacher: Dense,
+    prototypes: Prototypes,
+    config: TrainConfig,
+    warming_up: bool,
+    passed: float,
+    size: tuple[int, int],
 ) -> _ImageLabels:
     """Label one image as a training step would."""
-    delta_u = config.thresholds.delta_u
+    threshold = delta_u(config, passed)
     if not config.uses_prototypes:
         targets = logit_targets(teacher, size)
         others = torch.full_like(targets.logit_target, IGNORE)
@@ -159,8 +169,11 @@ def _label_image(
         targets = collaborate(labels, config, warming_up)
         spaces = (labels.logit_label, labels.representation_label, labels.agreed)
         confidence = labels.confidence
-    confident = confident_labels(spaces[0], confidence, delta_u)
-    kept = confident_labels(targets.logit_target, targets.confidence, delta_u) != IGNORE
+    if config.thresholds.kind == "entropy_percentile":
+        confidence = as_unsure(pixel_entropy(upsample(teacher.logits, size)), targets.logit_target != IGNORE)
+        targets = targets._replace(confidence=confidence)
+    confident = confident_labels(spaces[0], confidence, threshold)
+    kept = confident_labels(targets.logit_target, targets.confidence, threshold) != IGNORE
     return _ImageLabels(torch.cat([spaces[0], confident, *spaces[1:]]), kept.squeeze(0))
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from torch import Tensor
+
 from trainers.config import CssConfig, EmaConfig, OptimizerConfig, ScheduleConfig, TrainConfig
 from trainers.config.streams import loss_name
 
@@ -30,11 +32,31 @@ def cross_warmup_steps(config: CssConfig, schedule: ScheduleConfig, labelled: in
 def loss_weights(config: TrainConfig, step: int) -> dict[str, float]:
     """Weights of the named losses (Eq. 6) at a step; the published ramp of lambda_c is exp(-5 (step / steps)^2)."""
     loss, streams = config.loss, config.active_streams
+    acts = float(step >= loss.labelled_first * config.schedule.steps)
     ramp = math.exp(-5.0 * (step / config.schedule.steps) ** 2) if loss.lambda_c_ramp == "exp" else 1.0
-    of_streams = {loss_name(name): loss.lambda_u * stream.weight for name, stream in streams.items()}
+    of_streams = {loss_name(name): acts * loss.lambda_u * stream.weight for name, stream in streams.items()}
     return {
-        "supervised": loss.lambda_s, **of_streams, "contrast": loss.lambda_c * ramp, "bank": config.bank.weight
+        "supervised": loss.lambda_s, **of_streams, "contrast": acts * loss.lambda_c * ramp, "bank": config.bank.weight
     }  # fmt: skip
+
+
+def delta_u(config: TrainConfig, passed: float | Tensor) -> float | Tensor:
+    """Confidence from which a pixel enters L_u, when this share of the horizon has passed.
+
+    With percentiles the confidence of a pixel is the share of pixels that are as unsure (`trainers.css.unreliable`).
+    """
+    thresholds = config.thresholds
+    return thresholds.delta_u if thresholds.kind == "fixed" else (1.0 - thresholds.percentile) * (1.0 - passed)
+
+
+def delta_w(config: TrainConfig, passed: float | Tensor) -> float | Tensor:
+    """Probability or, of reliable pixels, share above which an indicator makes a pixel valid for L_c."""
+    return 1.0 - unreliable_share(config, passed) if config.uses_unreliable else config.delta_w_probability
+
+
+def unreliable_share(config: TrainConfig, passed: float | Tensor) -> float | Tensor:
+    """Share of the unlabelled pixels that are unreliable, and as many reliable: falls to 0 at the horizon."""
+    return config.unreliable.share * (1.0 - passed)
 
 
 def teacher_momentum(config: EmaConfig, step: int) -> float:

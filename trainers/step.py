@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trainers.compute import as_configured, forward
-from trainers.config import TrainConfig
+from trainers.config import IGNORE, TrainConfig
 from trainers.config.streams import loss_name
 from trainers.css.bank import Bank, BankDraws, admitted, bank_loss, choose, draw_bank, empty_bank, put
 from trainers.css.contrast import PixelPool, SampleDraws, build_pool, contrastive_loss, draw_samples
@@ -39,6 +39,7 @@ from trainers.css.supervision import (
 from trainers.distributed import sum_over_ranks
 from trainers.models.heads import FINEST, Dense
 from trainers.randomness import generator, seeded
+from trainers.schedules import delta_u, delta_w
 from trainers.streams import Keep
 from trainers.targets import Batch, StepContext, StudentBatch, make_targets, map_size, valid_labels
 
@@ -82,11 +83,14 @@ def css_step(
 
     Nothing here waits for the device: no `.item()`, no data-dependent shapes. Ranks make two collectives for a step of
     one part: K x (D + 1) numbers for the prototypes with the divisors of L_s and of each stream, and K counts of hard
-    pixels with two more sums; a bank takes a third.
+    pixels with two more sums; a bank takes a third, and so do entropies that are ranked.
     """
     student_batch = make_targets(teacher, prototypes, batch, config, context)
     parts = config.schedule.accumulate
-    carried = _Carried(student_batch.sums, empty_bank(config, batch.images.device) if bank is None else bank)
+    bank = empty_bank(config, batch.images.device) if bank is None else bank
+    if bank is not None and student_batch.negatives is not None:
+        bank = put(bank, student_batch.negatives)
+    carried = _Carried(student_batch.sums, bank)
     for index in range(parts):
         with _gradients_stay_local(student, index < parts - 1):
             part, carried = _part_output(
@@ -123,15 +127,19 @@ def _part_output(
 
     supervised = _supervised(on_labelled, student_batch.labels, student_batch.class_weights, config)
     output = _without_later_views(output, student_batch)
-    pixels = _contrast_pixels(output, student_batch, prototypes, config) if config.uses_prototypes else None
+    passed = context.progress(config.schedule.steps)
+    pixels = _contrast_pixels(output, student_batch, prototypes, config, passed) if config.uses_prototypes else None
     reduced = _over_ranks(supervised, pixels, config, context)
     divisor = student_batch.supervised_divisor if reduced.supervised is None else reduced.supervised * parts
     losses = {"supervised": supervised.total / _or_one(divisor)}
     statistics = {"share/labelled": divisor / (student_batch.labels.numel() * parts**2 * context.world_size)}
     for stream, view, predicted in zip(config.active_streams, student_batch.views, on_views, strict=True):
-        losses[loss_name(stream)] = _unsupervised(predicted, view.targets, config).total / _or_one(view.divisor)
-        all_pixels = view.targets.confidence.numel() * parts**2 * context.world_size
-        statistics[f"share/{loss_name(stream)}"] = view.divisor / all_pixels
+        name, of_view = loss_name(stream), _or_one(view.divisor)
+        losses[name] = _unsupervised(predicted, view.targets, delta_u(config, passed), config).total / of_view
+        all_pixels = view.targets.confidence.numel() * parts * context.world_size
+        if config.loss.unsupervised == "pixel_by_share":
+            losses[name] = losses[name] * (all_pixels / of_view)
+        statistics[f"share/{name}"] = view.divisor / (all_pixels * parts)
 
     after = prototypes
     if pixels is not None and reduced.hard is not None and reduced.valid is not None:
@@ -141,11 +149,11 @@ def _part_output(
         statistics["share/valid"] = reduced.valid / (pixels.valid.numel() * parts * context.world_size)
         statistics["share/hard"] = reduced.hard.sum() / (reduced.valid.clamp(min=1) * parts)
     if pixels is not None and reduced.hard is not None and config.loss.lambda_c > 0:
-        losses["contrast"] = _contrast(output, pixels.pool, after, reduced.hard, config, context, index)
+        losses["contrast"] = _contrast(output, pixels.pool, after, reduced.hard, config, context, index, bank)
     else:
         # The representation head has no loss; a graph of weight zero keeps its gradients defined on every rank.
         losses["supervised"] = losses["supervised"] + output.representations.sum() * 0.0
-    if bank is not None:
+    if bank is not None and config.bank.weight > 0:
         losses["bank"], bank = _bank(output, student_batch.labels, bank, config, context, index)
     return StepOutput(losses, statistics, after, bank), _Carried(sums, bank)
 
@@ -213,11 +221,12 @@ class _Reduced(NamedTuple):
 
 @torch.no_grad()
 def _contrast_pixels(
-    output: Dense, student_batch: StudentBatch, prototypes: Prototypes, config: TrainConfig
+    output: Dense, student_batch: StudentBatch, prototypes: Prototypes, config: TrainConfig, passed: float | Tensor
 ) -> _Pixels:
     targets = student_batch.views[0].targets  # prototypes are used with unlabelled images only
-    valid = valid_labels(student_batch.labels, targets, config, map_size(output.representations))
-    pool = build_pool(valid, _hard_pixels(output, valid, prototypes, config), config.num_classes)
+    valid = valid_labels(student_batch.anchors, targets, delta_w(config, passed), map_size(output.representations))
+    hard = valid != IGNORE if config.uses_unreliable else _hard_pixels(output, valid, prototypes, config)
+    pool = build_pool(valid, hard, config.num_classes)
     from_teacher = config.ema.prototype_source == "teacher"
     return _Pixels(valid, pool, None if from_teacher else class_sums(output.representations, valid, config.num_classes))
 
@@ -257,9 +266,9 @@ def _supervised(logits: Tensor, labels: Tensor, weights: Tensor | None, config: 
     return as_configured(supervised_loss, config)(logits, labels, weights)
 
 
-def _unsupervised(logits: Tensor, targets: Targets, config: TrainConfig) -> LossSum:
+def _unsupervised(logits: Tensor, targets: Targets, threshold: float | Tensor, config: TrainConfig) -> LossSum:
     on_pixels = image_share_loss if config.loss.unsupervised == "image_share" else confident_pixel_loss
-    return as_configured(on_pixels, config)(logits, targets.logit_target, targets.confidence, config.thresholds.delta_u)
+    return as_configured(on_pixels, config)(logits, targets.logit_target, targets.confidence, threshold)
 
 
 def _contrast(
@@ -270,14 +279,16 @@ def _contrast(
     config: TrainConfig,
     context: StepContext,
     index: int,
+    bank: Bank | None,
 ) -> Tensor:
-    """Return this rank's and part's share of L_c: anchors and negatives are its own pixels."""
+    """Return this rank's and part's share of L_c: anchors are its own pixels, and so are negatives out of no queue."""
     parts = config.schedule.accumulate
     drawn = context.draws and context.draws.contrast
     draws = drawn or draw_contrast(config, context, output.representations.device, index)
     per_class = contrastive_loss(
-        output.representations, pool, prototypes, hard, config.loss, draws, context.world_size * parts
-    )
+        output.representations, pool, prototypes, hard, config.loss, draws, context.world_size * parts,
+        bank if config.uses_unreliable else None,
+    )  # fmt: skip
     # Only classes that have hard pixels count; the published code divides by all classes present.
     classes = ((hard > 0) & prototypes.seen).sum().clamp(min=1)
     return per_class.sum() / (classes * parts)

@@ -11,13 +11,16 @@ from torch.utils._pytree import tree_map_only
 from trainers.augment.pipeline import StrongDraws, apply_strong
 from trainers.compute import as_configured, forward
 from trainers.config import IGNORE, StrongAugmentConfig, TrainConfig
-from trainers.css.bank import BankDraws
+from trainers.css.bank import BankDraws, Chosen, choose_members
 from trainers.css.contrast import SampleDraws
-from trainers.css.prototypes import ClassSums, Prototypes, class_sums
-from trainers.css.pseudo_labels import Targets, collaborate, downsample_labels, logit_targets, pseudo_labels
+from trainers.css.prototypes import ClassSums, Prototypes, class_sums, own_class
+from trainers.css.pseudo_labels import Targets, collaborate, downsample_labels, logit_targets, pseudo_labels, upsample
 from trainers.css.supervision import supervised_divisor, unsupervised_divisor
+from trainers.css.unreliable import as_unsure, negatives, pixel_entropy, scattered
 from trainers.distributed import sum_over_ranks
 from trainers.models.heads import Dense
+from trainers.randomness import derive_seed
+from trainers.schedules import delta_u, delta_w, unreliable_share
 from trainers.streams import Keep, StreamDraws, draw_streams
 from trainers.transfer import send
 
@@ -41,6 +44,8 @@ class StepDraws(NamedTuple):
     streams: tuple[StreamDraws, ...]
     contrast: SampleDraws | None
     bank: BankDraws | None
+    order: Tensor | None = None
+    """Of `draw_order`, where unreliable pixels are kept."""
 
 
 class StepContext(NamedTuple):
@@ -54,6 +59,12 @@ class StepContext(NamedTuple):
     """Whether `cross` still takes all labels from the logits."""
     draws: StepDraws | None = None
     """The random numbers of a step of one part, where it is not to draw them itself."""
+    passed: Tensor | None = None
+    """Share of the horizon that has passed, where `step` does not say it."""
+
+    def progress(self, steps: int) -> float | Tensor:
+        """Return the share of a horizon of so many steps that has passed."""
+        return self.step / steps if self.passed is None else self.passed
 
 
 class View(NamedTuple):
@@ -89,6 +100,10 @@ class StudentBatch(NamedTuple):
     """Of L_s without OHEM, over all ranks."""
     sums: ClassSums | None
     """Of the teacher's representations over all ranks; none where prototypes are made of the student's, or none are."""
+    anchors: Tensor
+    """Labels of the labelled pixels that are valid for L_c, [N, H, W] or of the network's maps."""
+    negatives: Chosen | None = None
+    """Unreliable pixels of the whole batch, for the queues of L_c."""
 
     def part(self, index: int, parts: int) -> StudentBatch:
         """Return one of `parts` equal shares of the images, with the divisors and sums of all."""
@@ -101,6 +116,7 @@ class StudentBatch(NamedTuple):
         return self._replace(
             images=share(self.images),
             labels=share(self.labels),
+            anchors=share(self.anchors),
             views=tuple(view.part(index, parts) for view in self.views),
         )
 
@@ -112,26 +128,29 @@ def make_targets(
     """Let the teacher label the unlabelled images, then make the streams' views of images and labels together.
 
     All ranks make one collective: a divisor of L_s and of each stream, and K x (D + 1) numbers where prototypes are the
-    teacher's.
+    teacher's. A histogram of entropies takes one more, and so do unreliable pixels.
     """
     numbers = config.loss.weights
     weights = None if numbers is None else send(torch.as_tensor(numbers), batch.labels.device)
     divisor = supervised_divisor(batch.labels, weights)
     if batch.unlabelled is None:
         (divisor,) = sum_over_ranks([divisor], context.world_size)
-        return StudentBatch(batch.images, batch.labels, weights, (), divisor, None)
-    targets, sums = _label(teacher, prototypes, batch, batch.unlabelled, config, context)
+        return StudentBatch(batch.images, batch.labels, weights, (), divisor, None, batch.labels)
+    targets, sums, anchors, negatives = _label(teacher, prototypes, batch, batch.unlabelled, config, context)
     drawn = draw_views(teacher, batch.unlabelled, config, context) if context.draws is None else context.draws.streams
     seen = [
         (*_augment(batch.unlabelled, targets, config.strong_of(stream), draws.strong), draws.keep)
         for stream, draws in zip(config.active_streams.values(), drawn, strict=True)
     ]
-    local = [divisor, *(unsupervised_divisor(each.logit_target, each.confidence, config) for _, each, _ in seen)]
+    threshold, kind = delta_u(config, context.progress(config.schedule.steps)), config.loss.unsupervised
+    local = [
+        divisor, *(unsupervised_divisor(each.logit_target, each.confidence, threshold, kind) for _, each, _ in seen)
+    ]  # fmt: skip
     reduced = sum_over_ranks([*local, *(sums or ())], context.world_size)
     divisors, totals = reduced[1 : len(local)], reduced[len(local) :]
     views = tuple(View(*view, of_view) for view, of_view in zip(seen, divisors, strict=True))
     total_sums = None if sums is None else ClassSums(*totals)
-    return StudentBatch(batch.images, batch.labels, weights, views, reduced[0], total_sums)
+    return StudentBatch(batch.images, batch.labels, weights, views, reduced[0], total_sums, anchors, negatives)
 
 
 def draw_views(
@@ -143,16 +162,30 @@ def draw_views(
     return draw_streams(unlabelled, channels, config, *context[:4])
 
 
-def valid_labels(labels: Tensor, targets: Targets, config: TrainConfig, size: tuple[int, int]) -> Tensor:
+def draw_order(context: StepContext) -> int:
+    """Draw by what the order of the pixels is scattered, in which unreliable ones are kept."""
+    return derive_seed(context.seed, "unreliable", context.step) & 0xFFFFFFFF
+
+
+def valid_labels(labels: Tensor, targets: Targets, threshold: float | Tensor, size: tuple[int, int]) -> Tensor:
     """Return [N + U, h, w]: labels of labelled pixels and of unlabelled ones whose indicator is above delta_w."""
-    trusted = targets.indicator > config.delta_w_probability
-    kept = torch.where(trusted, targets.representation_target, IGNORE)
-    return downsample_labels(torch.cat([labels, kept]), size)
+    kept = torch.where(targets.indicator > threshold, targets.representation_target, IGNORE)
+    return torch.cat([downsample_labels(labels, size), downsample_labels(kept, size)])
 
 
 def map_size(maps: Tensor) -> tuple[int, int]:
     """Return height and width."""
     return maps.shape[-2], maps.shape[-1]
+
+
+class _Labelling(NamedTuple):
+    targets: Targets
+    """Of the unlabelled images."""
+    sums: ClassSums | None
+    """This rank's, of the teacher's representations."""
+    anchors: Tensor
+    negatives: Chosen | None
+    """As in `StudentBatch`."""
 
 
 def _label(
@@ -162,21 +195,67 @@ def _label(
     unlabelled: Tensor,
     config: TrainConfig,
     context: StepContext,
-) -> tuple[Targets, ClassSums | None]:
-    """Return targets for the unlabelled images, and this rank's sums of the teacher's representations."""
+) -> _Labelling:
     size = map_size(unlabelled)
     if not config.uses_prototypes:
-        return _ignore_outside(logit_targets(forward(teacher, unlabelled, config), size), batch.inside), None
+        output = forward(teacher, unlabelled, config)
+        targets = _ignore_outside(logit_targets(output, size), batch.inside)
+        return _Labelling(_rank_entropy(targets, output.logits, config, context), None, batch.labels, None)
     from_teacher = config.ema.prototype_source == "teacher"
     output = forward(teacher, torch.cat([batch.images, unlabelled]) if from_teacher else unlabelled, config)
     on_unlabelled = Dense(*(maps[-unlabelled.shape[0] :] for maps in output))
     label_in_both_spaces = as_configured(pseudo_labels, config)
     labels = label_in_both_spaces(on_unlabelled, prototypes, config.css.indicator_temperature, size)
     targets = _ignore_outside(collaborate(labels, config, context.warming_up), batch.inside)
+    targets = _rank_entropy(targets, on_unlabelled.logits, config, context)
     if not from_teacher:
-        return targets, None
-    valid = valid_labels(batch.labels, targets, config, map_size(output.representations))
-    return targets, class_sums(output.representations, valid, config.num_classes)
+        return _Labelling(targets, None, batch.labels, None)
+    threshold = delta_w(config, context.progress(config.schedule.steps))
+    valid = valid_labels(batch.labels, targets, threshold, map_size(output.representations))
+    sums = class_sums(output.representations, valid, config.num_classes)
+    if not config.uses_unreliable:
+        return _Labelling(targets, sums, batch.labels, None)
+    anchors, kept = _sure_and_unreliable(output, batch.labels, targets.indicator, config, context)
+    sure = labels.confidence > config.unreliable.anchor_confidence
+    return _Labelling(targets._replace(indicator=targets.indicator * sure), sums, anchors, kept)
+
+
+def _rank_entropy(targets: Targets, logits: Tensor, config: TrainConfig, context: StepContext) -> Targets:
+    """Let the share of pixels of which the teacher is as unsure be the confidence, the indicator, or both."""
+    if not config.ranks_entropy:
+        return targets
+    entropy = as_configured(pixel_entropy, config)(upsample(logits, map_size(targets.logit_target)))
+    shares = as_unsure(entropy, targets.logit_target != IGNORE, context.world_size)
+    if config.thresholds.kind == "entropy_percentile":
+        targets = targets._replace(confidence=shares)
+    return targets._replace(indicator=shares) if config.uses_unreliable else targets
+
+
+def _sure_and_unreliable(
+    output: Dense, labels: Tensor, shares: Tensor, config: TrainConfig, context: StepContext
+) -> tuple[Tensor, Chosen]:
+    """Return the labels of labelled pixels of which the teacher is sure, [N, h, w], and the pixels for the queues.
+
+    Args:
+        output: the teacher's, of labelled and unlabelled images.
+        labels: [N, H, W].
+        shares: of `as_unsure`, [U, H, W].
+        config: `unreliable`.
+        context: step and rank.
+    """
+    representations, size = output.representations, map_size(output.representations)
+    labels, shares, probs = downsample_labels(labels, size), downsample_labels(shares, size), output.logits.softmax(1)
+    sure = own_class(probs[: len(labels)], labels) > config.unreliable.anchor_confidence
+    unsure = (shares > 0) & (shares <= unreliable_share(config, context.progress(config.schedule.steps)))
+    members = negatives(probs, labels, unsure, config.unreliable)
+    counts, rank, ranks = (len(labels), len(shares)), context.rank, context.world_size
+    firsts = (rank * counts[0], ranks * counts[0] + rank * counts[1])  # of all ranks' images, labelled ones come first
+    images = torch.cat([torch.arange(count, device=sure.device) + at for count, at in zip(counts, firsts, strict=True)])
+    pixels = images.unsqueeze(1) * (size[0] * size[1]) + torch.arange(size[0] * size[1], device=sure.device)
+    drawn = context.draws and context.draws.order
+    order = scattered(pixels.flatten(), draw_order(context) if drawn is None else drawn)
+    chosen = choose_members(representations, members, order, config.unreliable.entries, rank, ranks)
+    return torch.where(sure, labels, IGNORE), chosen
 
 
 def _ignore_outside(targets: Targets, inside: Tensor | None) -> Targets:

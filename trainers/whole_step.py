@@ -24,7 +24,8 @@ from trainers.css.bank import Bank
 from trainers.css.prototypes import Prototypes
 from trainers.run import Run
 from trainers.step import StepOutput, css_step, draw_contrast, draw_for_bank
-from trainers.targets import Batch, StepContext, StepDraws, draw_views
+from trainers.targets import Batch, StepContext, StepDraws, draw_order, draw_views
+from trainers.transfer import send
 
 Model = TypeVar("Model", bound=BaseModel)
 Result = TypeVar("Result")
@@ -59,7 +60,11 @@ def step_of(config: TrainConfig, run: Run) -> Step:
         context: StepContext,
         bank: Bank | None,
     ) -> Iterator[StepOutput]:
-        place = StepContext(0, 0, warming_up=context.warming_up, draws=_draw(teacher, batch, config, context))
+        passed = torch.tensor(context.progress(config.schedule.steps))
+        place = StepContext(
+            0, 0, warming_up=context.warming_up, draws=_draw(teacher, batch, config, context),
+            passed=send(passed, run.device) if config.ranks_entropy else None,
+        )  # fmt: skip
         torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         with in_precision(config, run.device):
             output = _graph()(student, teacher, prototypes, batch, inputs, place, bank)
@@ -127,8 +132,10 @@ def as_inputs(config: TrainConfig, device: torch.device) -> TrainConfig:
         return {name: torch.tensor(value, device=device) for name, value in values.items()}
 
     thresholds = numbers(
-        delta_u=config.thresholds.delta_u, delta_w=config.delta_w_probability, delta_s=config.delta_s_probability
-    )
+        delta_u=config.thresholds.delta_u, delta_w=config.delta_w_probability, delta_s=config.delta_s_probability,
+        percentile=config.thresholds.percentile,
+    )  # fmt: skip
+    unreliable = numbers(share=config.unreliable.share, anchor_confidence=config.unreliable.anchor_confidence)
     return _with(
         config,
         augment=_with(config.augment, strong=_switches(config.augment.strong)),
@@ -140,10 +147,12 @@ def as_inputs(config: TrainConfig, device: torch.device) -> TrainConfig:
             **numbers(temperature=loss.temperature, ohem_threshold=loss.ohem_threshold),
             class_weights=weights,
             lambda_s=1.0,
+            labelled_first=0.0,
             lambda_u=float(loss.lambda_u > 0),
             lambda_c=float(loss.lambda_c > 0),
         ),
         bank=_with(config.bank, weight=float(config.bank.weight > 0), **numbers(temperature=config.bank.temperature)),
+        unreliable=_with(config.unreliable, **unreliable),
         ema=_with(config.ema, **numbers(prototype_momentum=config.ema.prototype_momentum)),
     )
 
@@ -152,7 +161,8 @@ def _static(config: TrainConfig) -> str:
     """Return all that a graph is made for: no numbers that are its inputs."""
     inputs = as_inputs(config, torch.device("meta"))
     parts = inputs.model, inputs.augment, inputs.streams, inputs.css, inputs.loss, inputs.bank, inputs.compute
-    return f"{inputs.data.name} {inputs.schedule.labelled_batch} {inputs.schedule.unlabelled_batch} {parts}"
+    batches = inputs.schedule.labelled_batch, inputs.schedule.unlabelled_batch
+    return f"{inputs.data.name} {batches} {parts} {inputs.thresholds.kind} {inputs.unreliable}"
 
 
 @cache
@@ -186,7 +196,9 @@ def _draw(teacher: nn.Module, batch: Batch, config: TrainConfig, context: StepCo
     if batch.unlabelled is None:
         return StepDraws((), None, bank)
     streams = draw_views(teacher, batch.unlabelled, config, context)
-    return StepDraws(streams, draw_contrast(config, context, batch.images.device), bank)
+    device = batch.images.device
+    order = send(torch.tensor(draw_order(context)), device) if config.uses_unreliable else None
+    return StepDraws(streams, draw_contrast(config, context, device), bank, order)
 
 
 @cache

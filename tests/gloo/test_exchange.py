@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from training import CPU, Settings
 
+from trainers.css.unreliable import BINS
 from trainers.data.splits import open_splits
 from trainers.loader import load_batch
 from trainers.local_run import LocalRun
@@ -97,8 +98,10 @@ def test_a_step_sends_sums_and_counts_of_the_classes_and_a_handful_of_numbers(
         ({"loss.lambda_u": 0.0, "loss.lambda_c": 0.0}, [1]),
         (METHODS["unimatch_v2"], [3]),
         ({**METHODS["supervised"], "bank.weight": 0.1, "bank.anchors": 5}, [1, 2 * K * 5 * 17]),
+        ({**METHODS["cutmix"], "thresholds.kind": "entropy_percentile"}, [BINS, 2]),
+        ({**METHODS["u2pl"], "unreliable.entries": 5}, [BINS, 2 * K * 5 * 17, 2 + K * 17, K + 1]),
     ],
-    ids=["mining", "parts", "no prototypes", "labelled alone", "two streams", "a bank"],
+    ids=["mining", "parts", "no prototypes", "labelled alone", "two streams", "a bank", "percentile", "unreliable"],
 )
 def test_a_method_sends_what_it_needs_and_no_more(
     two_ranks: Ranks, overrides: Mapping[str, Any], messages: list[int]

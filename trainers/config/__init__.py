@@ -44,6 +44,7 @@ from trainers.config.training import (
     ScheduleConfig,
     TrainConfig,
 )
+from trainers.config.unreliable import UnreliableConfig
 
 __all__ = [
     "DATA_KINDS",
@@ -76,6 +77,7 @@ __all__ = [
     "StrongAugmentConfig",
     "ThresholdsConfig",
     "TrainConfig",
+    "UnreliableConfig",
     "VocData",
     "WeakAugmentConfig",
     "similarity_bound",

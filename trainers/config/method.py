@@ -168,6 +168,12 @@ class CssConfig(Frozen):
 class ThresholdsConfig(Frozen):
     """Thresholds on confidence and indicator that select pixels. delta_w < delta_s."""
 
+    kind: Literal["fixed", "entropy_percentile"] = added("fixed")
+    """What enters L_u: pixels that reach delta_u, or those below a percentile of the entropy of the teacher's logits,
+    over the pseudo-labelled pixels of all ranks' batches (U2PL), whatever `css.unsupervised_gate` says."""
+    percentile: Share = added(0.8)
+    """Share of the pseudo-labelled pixels, those of the lowest entropy, that enter L_u at the first step; rises
+    linearly to 1 at the horizon. For `entropy_percentile` only."""
     delta_u: Share = 0.97
     """delta_u of Eq. 8, on the confidence of the teacher's logits: pixels at or above it enter L_u."""
     delta_w: Share = 0.7
@@ -194,6 +200,8 @@ class LossConfig(Frozen):
     """Weight of the supervised loss (Eq. 7); 1 in the paper, 1/2 in FixMatch and UniMatch."""
     lambda_u: Annotated[float, Field(ge=0)] = 1.0
     """Weight of the unsupervised loss (Eq. 8); 1 in the paper."""
+    labelled_first: Annotated[float, Field(ge=0, lt=1)] = added(0.0)
+    """Share of the horizon during which L_s acts alone: L_u and L_c weigh nothing. One of 80 epochs in U2PL on VOC."""
     lambda_c: Annotated[float, Field(ge=0)] = 0.1
     """Weight of the contrastive loss (Eq. 9) at the start."""
     lambda_c_ramp: Literal["constant", "exp"] = "exp"
@@ -210,9 +218,13 @@ class LossConfig(Frozen):
     class_weights: tuple[Positive, ...] | Literal["auto"] | None = None
     """Weight of each class in L_s, in the order of the classes; none: all alike; `auto`: the square root of the median
     class's pixels by its own, counted in the masks of the labelled images."""
-    unsupervised: Literal["pixel", "all_pixels", "image_share"] = "pixel"
-    """L_u over confident pixels, divided by their number (Eq. 8) or by that of all pseudo-labelled pixels (FixMatch);
-    or over all pixels, weighted by their image's confident share (published code)."""
+    unsupervised: Literal["pixel", "all_pixels", "image_share", "pixel_by_share"] = "pixel"
+    """L_u over confident pixels, divided by their number (Eq. 8), by that of all pseudo-labelled pixels (FixMatch), or
+    by their number and by their share of all pixels (U2PL); or over all pixels, weighted by their image's confident
+    share (published code)."""
+    contrast: Literal["hard", "unreliable"] = added("hard")
+    """L_c of hard pixels against pixels of other classes in the batch (Eq. 9), or, as in U2PL, of reliable pixels
+    against queues of pixels that the teacher is unsure of (`unreliable`), where delta_w and delta_s are not read."""
     temperature: Positive = 0.5
     """tau of Eq. 9, in the contrastive loss and in the choice of negative classes."""
     queries: int = Field(256, ge=1)

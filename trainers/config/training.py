@@ -24,6 +24,7 @@ from trainers.config.method import (
 )
 from trainers.config.model import ModelConfig
 from trainers.config.streams import StreamConfig, StreamsConfig
+from trainers.config.unreliable import UnreliableConfig
 
 
 class OptimizerConfig(Frozen):
@@ -129,6 +130,7 @@ class TrainConfig(Frozen):
     thresholds: ThresholdsConfig = ThresholdsConfig()
     loss: LossConfig = LossConfig()
     bank: BankConfig = added(BankConfig())
+    unreliable: UnreliableConfig = added(UnreliableConfig())
     ema: EmaConfig = EmaConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
@@ -162,6 +164,23 @@ class TrainConfig(Frozen):
     def uses_prototypes(self) -> bool:
         """Whether labels or the contrastive loss read prototypes; else none are made."""
         return self.uses_unlabelled and (self.loss.lambda_c > 0 or self.css.label_strategy != "logit")
+
+    @property
+    def uses_unreliable(self) -> bool:
+        """Whether the contrastive loss reads queues of unreliable pixels."""
+        return self.loss.lambda_c > 0 and self.loss.contrast == "unreliable"
+
+    @property
+    def ranks_entropy(self) -> bool:
+        """Whether unlabelled pixels are ranked by the teacher's entropy, and taken by a share that follows the step."""
+        return self.uses_unlabelled and (self.uses_unreliable or self.thresholds.kind == "entropy_percentile")
+
+    @property
+    def ring_size(self) -> int:
+        """Places for each class in the ring that crosses steps; 0: there is none."""
+        if self.uses_unreliable:
+            return self.unreliable.size
+        return self.bank.size if self.bank.weight > 0 else 0
 
     @property
     def valid_indicator(self) -> str:
@@ -229,6 +248,26 @@ class TrainConfig(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _unreliable_pixels_fit(self) -> TrainConfig:
+        if not self.uses_unreliable:
+            return self
+        if self.bank.weight > 0:
+            raise ValueError(
+                f"bank.weight must be 0 with loss.contrast=unreliable, whose queues take its place, got "
+                f"{self.bank.weight:g}: set one of them"
+            )
+        if self.ema.prototype_source != "teacher":
+            raise ValueError(
+                "ema.prototype_source must be teacher with loss.contrast=unreliable, got student: set one of them"
+            )
+        if self.unreliable.low_rank >= self.num_classes:
+            raise ValueError(
+                f"unreliable.low_rank must be below the number of classes ({self.num_classes}), or no unlabelled pixel "
+                f"is a negative, got {self.unreliable.low_rank}: lower it"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _thresholds_can_be_met(self) -> TrainConfig:
         bound = self.largest("similarity")
         explain = (
@@ -238,12 +277,13 @@ class TrainConfig(Frozen):
         gate, strategy = self.css.unsupervised_gate, self.css.label_strategy
         by_similarity = gate == "representation" or (gate == "own" and strategy in ("representation", "cross"))
         thresholds, lower = self.thresholds, "lower it or the temperature"
-        if self.loss.lambda_u > 0 and by_similarity and thresholds.delta_u >= bound:
+        fixed = thresholds.kind == "fixed"
+        if self.loss.lambda_u > 0 and fixed and by_similarity and thresholds.delta_u >= bound:
             raise ValueError(
                 f"thresholds.delta_u must be below what css.unsupervised_gate={gate} can reach: {explain}, got "
                 f"{thresholds.delta_u}: {lower}"
             )
-        if self.loss.lambda_c == 0 or thresholds.unit == "of_maximum":
+        if self.loss.lambda_c == 0 or self.uses_unreliable or thresholds.unit == "of_maximum":
             return self
         if self.valid_indicator == "similarity" and thresholds.delta_w >= bound:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""A bank of labelled pixels, and InfoNCE against it: PixCon (arXiv 2607.03068).
+"""A ring of pixels for each class: PixCon's bank (arXiv 2607.03068) with InfoNCE against it, and U2PL's negatives.
 
 Shapes are fixed and nothing looks at the data from the host. Ranks draw as one process would: each offers its first
 pixels in the order of common draws, and the first of all offers are taken, so that every rank keeps the same bank.
@@ -19,6 +19,8 @@ from trainers.transfer import send
 
 _NEVER = 2.0
 """Above every draw: the place in the order of what was not drawn."""
+_LAST = 2**32
+"""Above every number of `scattered`."""
 
 
 class Bank(NamedTuple):
@@ -30,17 +32,17 @@ class Bank(NamedTuple):
     """[K] int64, all that was ever put in."""
 
     @classmethod
-    def empty(cls, num_classes: int, dim: int, config: BankConfig, device: torch.device) -> Bank:
+    def empty(cls, num_classes: int, dim: int, size: int, device: torch.device) -> Bank:
         """Return one in which nothing is."""
-        values = torch.zeros(num_classes, config.size, dim, device=device)
+        values = torch.zeros(num_classes, size, dim, device=device)
         return cls(values, torch.zeros(num_classes, dtype=torch.int64, device=device))
 
 
 def empty_bank(config: TrainConfig, device: torch.device) -> Bank | None:
     """Return the bank that a training starts with; none where no loss reads it."""
-    if config.bank.weight == 0:
+    if config.ring_size == 0:
         return None
-    return Bank.empty(config.num_classes, config.model.representation_dim, config.bank, device)
+    return Bank.empty(config.num_classes, config.model.representation_dim, config.ring_size, device)
 
 
 class BankDraws(NamedTuple):
@@ -124,10 +126,36 @@ def choose(
     nth = torch.arange(anchors, device=last.device)
     at = order[((tally.cumsum(0) - tally).unsqueeze(1) + nth).clamp(max=len(order) - 1)]
     valid = nth < tally.unsqueeze(1)
-    entries = F.normalize(pixels.index_select(0, at.flatten()), dim=1).view(count, anchors, -1)
+    return _chosen(pixels, at, valid, place[at], rank, world_size)
+
+
+def choose_members(
+    representations: Tensor, members: Tensor, order: Tensor, most: int, rank: int = 0, world_size: int = 1
+) -> Chosen:
+    """Choose the first A pixels of each class, where a pixel may be of several, or all where there are fewer.
+
+    Args:
+        representations: [N, D, h, w] of this rank.
+        members: [N, K, h, w] bool.
+        order: [N x h x w] of `scattered`, of which no two are alike.
+        most: A.
+        rank: of this rank.
+        world_size: ranks.
+    """
+    pixels = representations.permute(0, 2, 3, 1).flatten(0, 2)
+    of_class = members.transpose(0, 1).flatten(1)
+    first, at = torch.where(of_class, order, _LAST).topk(min(most, len(pixels)), dim=1, largest=False)
+    missing = most - first.shape[1]
+    first, at = F.pad(first, (0, missing), value=_LAST), F.pad(at, (0, missing))
+    return _chosen(pixels, at, first < _LAST, first / _LAST, rank, world_size)
+
+
+def _chosen(pixels: Tensor, at: Tensor, valid: Tensor, place: Tensor, rank: int, world_size: int) -> Chosen:
+    """Return the pixels [P, D] at `at` [K, A] or, of several ranks, those of all ranks' that come first."""
+    entries = F.normalize(pixels.index_select(0, at.flatten()), dim=1).view(*at.shape, -1)
     if world_size == 1:
         return Chosen(entries, valid, valid)
-    return _over_ranks(entries, torch.where(valid, place[at], _NEVER), rank, world_size)
+    return _over_ranks(entries, torch.where(valid, place, _NEVER), rank, world_size)
 
 
 def bank_loss(chosen: Chosen, bank: Bank, draws: BankDraws, config: BankConfig) -> Tensor:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainers.config import IGNORE, LossConfig
+from trainers.css.bank import Bank
 from trainers.css.prototypes import Prototypes
 
 _BLOCK_NUMBERS = 2**21
@@ -93,6 +94,7 @@ def contrastive_loss(
     config: LossConfig,
     draws: torch.Generator | SampleDraws,
     world_size: int = 1,
+    queues: Bank | None = None,
 ) -> Tensor:
     """Tell each class's hard pixels from pixels of other classes (Eq. 9): InfoNCE with the prototype as positive.
 
@@ -112,6 +114,7 @@ def contrastive_loss(
         config: queries, negatives, negative_groups, temperature.
         draws: a generator on the device of the representations, or what was drawn from it.
         world_size: ranks among which the anchors are divided.
+        queues: of each class's negatives, drawn uniformly from its queue; none: they are pixels of other classes.
 
     Returns:
         [K], this rank's part of the mean over each class's anchors (their sum over the ranks is that mean); zero, with
@@ -129,10 +132,15 @@ def contrastive_loss(
     anchor_at = _nth_pixel(pool, draws.anchors, pool.offsets.unsqueeze(1), pool.hard.unsqueeze(1))
     anchors = F.normalize(pixels.index_select(0, anchor_at.flatten()), dim=1) / config.temperature
     anchors = anchors.view(num_classes, groups * queries, dim)
-    negative_at, has_negatives = _choose_negatives(pool, directions, prototypes.seen, config.temperature, draws)
+    if queues is None:
+        negative_at, has_negatives = _choose_negatives(pool, directions, prototypes.seen, config.temperature, draws)
+        negatives = pixels
+    else:
+        negative_at, has_negatives = _choose_from_queues(queues, draws)
+        negatives = queues.values.flatten(0, 1)
     positive = torch.bmm(anchors, directions.unsqueeze(2)).squeeze(2)
     against = _log_sum_exp(
-        anchors.view(num_classes * groups, queries, dim), pixels, negative_at.view(num_classes * groups, -1)
+        anchors.view(num_classes * groups, queries, dim), negatives, negative_at.view(num_classes * groups, -1)
     ).view_as(positive)
     per_class = (torch.logaddexp(positive, against) - positive).mean(dim=1)
 
@@ -201,6 +209,14 @@ def _choose_negatives(
     target = of_class * cumulative[:, -1:] * (1 - 1e-6)
     classes = torch.searchsorted(cumulative, target, right=True).clamp(max=num_classes - 1)
     return _nth_pixel(pool, of_pixel, pool.offsets[classes], pool.counts[classes]), has_any
+
+
+def _choose_from_queues(queues: Bank, draws: SampleDraws) -> tuple[Tensor, Tensor]:
+    """Return places [K, groups * M] in the rows of all queues, of each class in its own, and [K] whether it has any."""
+    count, size, _ = queues.values.shape
+    held = queues.entered.clamp(max=size).unsqueeze(1)
+    nth = torch.minimum((draws.negatives[1] * held).long(), (held - 1).clamp(min=0))
+    return nth + torch.arange(count, device=nth.device).unsqueeze(1) * size, queues.entered > 0
 
 
 def _nth_pixel(pool: PixelPool, uniform: Tensor, offset: Tensor, count: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainers.config import IGNORE, TrainConfig
+from trainers.config import IGNORE
 
 
 class LossSum(NamedTuple):
@@ -111,11 +111,11 @@ def image_share_loss(logits: Tensor, target: Tensor, confidence: Tensor, thresho
     return LossSum((per_pixel * weight.view(-1, 1, 1)).sum(), labelled.sum())
 
 
-def unsupervised_divisor(target: Tensor, confidence: Tensor, config: TrainConfig) -> Tensor:
-    """Return what L_u of these pseudo-labels is divided by, which no logit changes."""
-    if config.loss.unsupervised != "pixel":
+def unsupervised_divisor(target: Tensor, confidence: Tensor, threshold: float | Tensor, kind: str) -> Tensor:
+    """Return what L_u of these pseudo-labels is divided by, which no logit changes; `kind` is `loss.unsupervised`."""
+    if kind in ("all_pixels", "image_share"):
         return _labelled(target).sum()
-    return _labelled(confident_labels(target, confidence, config.thresholds.delta_u)).sum()
+    return _labelled(confident_labels(target, confidence, threshold)).sum()
 
 
 def _labelled(label: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ def maps(seed: int, count: int = 4) -> tuple[Tensor, Tensor, Tensor]:
 
 def steps(config: TrainConfig, count: int) -> tuple[list[Bank], list[Tensor], slow.Queues, list[float]]:
     """Banks and losses of some steps, ours and the reference's."""
-    bank, queues = Bank.empty(K, D, config.bank, CPU), slow.Queues(K, config.bank.size)
+    bank, queues = Bank.empty(K, D, config.bank.size, CPU), slow.Queues(K, config.bank.size)
     banks, losses, expected = [], [], []
     for step in range(count):
         logits, representations, labels = maps(step)

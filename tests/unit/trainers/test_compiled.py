@@ -158,9 +158,10 @@ GRAPH = {**METHOD, "compute.graph": True}
     [({"loss.supervised": "ohem", "loss.class_weights": (2.0,) * 11}, 1), (METHODS["supervised"], 1),
      ({"css.label_strategy": "cross", "css.cross_warmup": 0.5}, 2), (METHODS["css_mix_released"], 1),
      (METHODS["unimatch"], 1), (METHODS["unimatch_css"], 1),
-     (METHODS["pixcon"], 1), ({**METHODS["supervised"], "bank.weight": 0.1}, 1)],
+     (METHODS["pixcon"], 1), ({**METHODS["supervised"], "bank.weight": 0.1}, 1),
+     ({**METHODS["u2pl"], "unreliable.anchor_confidence": 0.05}, 1)],
     ids=["mix, ohem", "supervised", "cross, warmed up half-way", "as released", "three streams", "two, with contrast",
-         "a bank", "labelled images and a bank"],
+         "a bank", "labelled images and a bank", "queues of unreliable pixels"],
 )  # fmt: skip
 def test_a_training_whose_step_is_one_graph_learns_the_same(settings: Mapping[str, Any], count: int) -> None:
     run = LocalRun(device=torch.device("cpu"))
@@ -185,6 +186,14 @@ def test_one_graph_serves_trials_that_differ_in_numbers_alone() -> None:
         trained(trial)
     assert graphs() == 1
     assert differences(first.state_dict(), trained(0).state_dict()) == []
+
+
+@pytest.mark.usefixtures("traced")
+def test_one_graph_serves_trials_that_differ_in_percentiles_and_shares() -> None:
+    for share in (0.1, 0.2, 0.3):
+        numbers = {"thresholds.percentile": share, "unreliable.share": share, "unreliable.anchor_confidence": share}
+        train(tiny_config({**GRAPH, **METHODS["u2pl"], **numbers, "schedule.steps": 2}), LocalRun())
+    assert graphs() == 1
 
 
 @pytest.mark.usefixtures("no_graphs")

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from trainers.config import TrainConfig
 from trainers.cost import StepProfile, StepProfiler, profile_step, step_cost
+from trainers.css.unreliable import BINS
 from trainers.errors import ConfigError
 from trainers.local_run import LocalRun
 from trainers.methods import METHODS
@@ -46,6 +47,7 @@ VARIANTS: list[dict[str, Any]] = [
     {**METHODS["unimatch"]},
     {**DPT, **METHODS["unimatch_v2"]},
     {**METHODS["pixcon"]},
+    {**METHODS["u2pl"]},
     {**DPT, "model.checkpointing": True, "model.drop_path": 0.3, "compute.precision": "bfloat16"},
 ]
 
@@ -104,6 +106,12 @@ def test_each_of_several_ranks_offers_pixels_to_a_bank() -> None:
     config = tiny_config({**supervised, "bank.weight": 0.1, "bank.anchors": 5})
     without, offered = (step_cost(each, 2).traffic.prototypes for each in (tiny_config(supervised), config))
     assert (without, offered) == (0, 4 * 2 * 11 * 5 * (16 + 1))
+
+
+def test_each_of_several_ranks_sends_a_histogram_and_offers_unreliable_pixels() -> None:
+    plain = {**METHODS["u2pl"], "thresholds.kind": "fixed", "loss.contrast": "hard"}
+    without, offered = (step_cost(tiny_config(each), 2).traffic.prototypes for each in (plain, METHODS["u2pl"]))
+    assert offered - without == 4 * (2 * 11 * 128 * (16 + 1) + BINS)
 
 
 def test_each_stream_is_a_forward_of_the_students_and_none_of_the_teachers() -> None:

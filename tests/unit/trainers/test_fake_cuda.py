@@ -24,6 +24,7 @@ from trainers.css.contrast import build_pool, contrastive_loss
 from trainers.css.prototypes import Prototypes
 from trainers.css.supervision import supervised_loss
 from trainers.data.source import Samples
+from trainers.methods import METHODS
 from trainers.models.build import make_network
 from trainers.state import make_teacher, update_teacher
 from trainers.step import StepOutput, css_step
@@ -150,6 +151,18 @@ def test_a_step_sends_its_images_and_sizes_and_labels_and_three_times_its_draws(
     weak, strong = [4 * 6], [4 * (6 + 5 + 2 + 5 + 255 + 1)]
     expected = [labels, images, sizes, weak, images, sizes, weak, [11], strong]
     assert operations.sent == expected
+
+
+@pytest.mark.usefixtures("_images_differ_in_size")
+def test_unreliable_pixels_are_chosen_without_sending_anything(on_gpu: OnGpu) -> None:
+    sent = []
+    for settings in (METHODS["u2pl"], {**METHODS["u2pl"], "thresholds.kind": "fixed", "loss.contrast": "hard"}):
+        config = tiny_config(settings)
+        both = networks(config)
+        with on_gpu() as operations:
+            take_step(config, *both)
+        sent.append(operations.sent)
+    assert sent[0] == sent[1]
 
 
 def test_on_a_gpu_no_loss_is_summed_by_a_single_block(on_gpu: OnGpu) -> None:

@@ -30,6 +30,7 @@ LOSSES = {
     "unimatch": {"supervised", "unsupervised", "unsupervised_second", "unsupervised_third"},
     "unimatch_v2": {"supervised", "unsupervised", "unsupervised_second"},
     "pixcon": {"supervised", "unsupervised", "unsupervised_second", "bank"},
+    "u2pl": {"supervised", "unsupervised", "contrast"},
     "unimatch_css": {"supervised", "unsupervised", "unsupervised_second", "contrast"},
 }
 

@@ -27,6 +27,7 @@ CONFIGS = [
     METHODS["unimatch"],
     METHODS["unimatch_css"],
     METHODS["pixcon"],
+    {**METHODS["u2pl"], "unreliable.anchor_confidence": 0.05},
     {"loss.supervised": "ohem", "ema.prototype_source": "student", "schedule.accumulate": 2},
 ]
 

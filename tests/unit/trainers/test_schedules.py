@@ -80,6 +80,13 @@ def test_the_other_weights_do_not_ramp() -> None:
     assert (weights["supervised"], weights["unsupervised"]) == (1.0, 0.7)
 
 
+@pytest.mark.parametrize(("step", "weight"), [(0, 0.0), (24, 0.0), (25, 0.7), (99, 0.7)])
+def test_while_labelled_images_come_first_the_other_losses_weigh_nothing(step: int, weight: float) -> None:
+    loss = {"lambda_u": 0.7, "lambda_c": 0.7, "lambda_c_ramp": "constant", "labelled_first": 0.25}
+    weights = loss_weights(weighted(**loss), step)
+    assert (weights["supervised"], weights["unsupervised"], weights["contrast"]) == (1.0, weight, weight)
+
+
 def test_the_weight_of_l_u_multiplies_those_of_its_streams() -> None:
     streams = StreamsConfig(first=StreamConfig(weight=0.25), third=StreamConfig(weight=0.5))
     weights = loss_weights(weighted(lambda_s=0.5, lambda_u=0.5).model_copy(update={"streams": streams}), 0)

@@ -99,6 +99,8 @@ VARIANTS = [
     {"model.arch": "light", "model.encoder": "convnext_atto", "model.head_width": 16, "model.freeze": "all"},
     *METHODS.values(),
     {"bank.weight": 0.1, "bank.pixels": "labelled", "schedule.accumulate": 2},
+    {"css.label_strategy": "mix", "loss.contrast": "unreliable", "schedule.accumulate": 2},
+    {"loss.lambda_c": 0.0, "css.label_strategy": "logit", "thresholds.kind": "entropy_percentile"},
 ]
 
 

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from reference import supervision as slow
 from reference.golden import golden
 
-from trainers.config import TrainConfig
 from trainers.css.supervision import (
     LossSum,
     confident_pixel_loss,
@@ -19,7 +18,6 @@ from trainers.css.supervision import (
     supervised_loss,
     unsupervised_divisor,
 )
-from trainers.overrides import apply_overrides
 
 
 def mean(loss: LossSum) -> torch.Tensor:
@@ -182,14 +180,13 @@ def test_mining_an_image_without_labels_costs_nothing() -> None:
     assert not logits.grad.any()
 
 
-@pytest.mark.parametrize("kind", ["pixel", "all_pixels", "image_share"])
+@pytest.mark.parametrize("kind", ["pixel", "pixel_by_share", "all_pixels", "image_share"])
 def test_divisors_are_known_before_any_logit(kind: str) -> None:
     logits, target, confidence = draw(seed=1, ignored=0.4)
-    config = apply_overrides(TrainConfig(), {"loss.unsupervised": kind, "thresholds.delta_u": 0.5})
-    divisor = unsupervised_divisor(target, confidence, config)
+    divisor = unsupervised_divisor(target, confidence, 0.5, kind)
     if kind == "all_pixels":
         assert divisor == (target != 255).sum()
     else:
-        loss = confident_pixel_loss if kind == "pixel" else image_share_loss
+        loss = image_share_loss if kind == "image_share" else confident_pixel_loss
         assert divisor == loss(logits, target, confidence, 0.5).divisor
     assert supervised_divisor(target, WEIGHTS) == supervised_loss(logits, target, WEIGHTS).divisor
