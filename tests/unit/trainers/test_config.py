@@ -40,7 +40,7 @@ def others(value: Any, annotation: Any) -> list[Any]:
         return [choice for choice in get_args(annotation) if choice != value]
     if value is None:
         by_value, by_name = {9: "sky", 7: "road"}, {"sky": (0, 0, 9), "road": (0, 0, 7)}
-        return [(16, 16), tuple(1.0 + at for at in range(11)), {"scale": (0.5, 1.5)}, by_value, by_name]
+        return [(16, 16), tuple(1.0 + at for at in range(11)), {"scale": (0.5, 1.5)}, by_value, by_name, "names.txt"]
     if isinstance(value, Path):
         return [value / "other"]
     if isinstance(value, str):
