@@ -77,15 +77,18 @@ class NoSynchronization:
 class Controllers:
     """Actor beside the driver: runs a controller a gang, each in a thread of its own."""
 
-    def __init__(self, environment: Mapping[str, str], dispatcher: Any = None) -> None:
-        if dispatcher is not None:
-            dispatcher.note_start.remote({"controllers": time.time()})
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._up = time.time()
         os.environ.update(environment)
         # Each controller would set up logging anew, which deadlocks with another that writes to the log meanwhile.
         os.environ[ENABLE_CONTROLLER_STRUCTURED_LOGGING_ENV_VAR] = "0"
         self._threads = ThreadPoolExecutor(MOST_AT_ONCE)
         worker_group.SynchronizationActor = NoSynchronization
         state._shutdown_sync_actor = lambda _: None
+
+    async def introduce(self, dispatcher: Any) -> None:
+        """Tell the Dispatcher since when this process is up."""
+        dispatcher.note_start.remote({"controllers": self._up})
 
     async def run(self, options: Mapping[str, Any]) -> Result:
         """Run a controller with Ray Train's options to its end."""
@@ -106,7 +109,9 @@ def start_controllers(gangs: int, dispatcher: Any) -> Any:
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor = ray.remote(num_cpus=0, max_concurrency=MOST_AT_ONCE, max_restarts=-1)(Controllers)
-    return actor.options(scheduling_strategy=here).remote(get_env_vars_to_propagate() | look_every(gangs), dispatcher)
+    controllers = actor.options(scheduling_strategy=here).remote(get_env_vars_to_propagate() | look_every(gangs))
+    controllers.introduce.remote(dispatcher)  # as an argument of the constructor Ray warns that it may be lost
+    return controllers
 
 
 def look_every(gangs: int) -> dict[str, str]:
