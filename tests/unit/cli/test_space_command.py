@@ -47,7 +47,7 @@ def test_every_number_and_choice_of_a_preset_can_be_searched_around_its_value(pr
         ("queries", "loss.queries: {int: [16, 256, log]}"),
         ("teacher_momentum", "ema.teacher_momentum: {float: [0.9, 0.999], one_minus: true}"),
         ("hue", "augment.strong.hue: {float: [0.05, 0.2]}"),
-        ("kind", 'optimizer.kind: ["sgd", "adamw"]'),
+        ("optimizer.kind", 'optimizer.kind: ["sgd", "adamw"]'),
         ("joint_forward", "schedule.joint_forward: [false, true]"),
     ],
 )

@@ -107,6 +107,14 @@ OURS: dict[str, str] = {
         f"bank.{path}": "there is none"
         for path in ("weight", "pixels", "size", "anchors", "anchors_in_all", "temperature")
     },
+    "thresholds.kind": "delta_u, delta_w and delta_s are fixed, as in the paper",
+    "thresholds.percentile": "read with percentiles of the entropy only",
+    "loss.contrast": "anchors are hard pixels, as in the paper",
+    "loss.labelled_first": "all losses act from the first step",
+    **{
+        f"unreliable.{path}": "read with the contrast of unreliable pixels only"
+        for path in ("share", "anchor_confidence", "low_rank", "high_rank", "size", "entries")
+    },
     "augment.labelled.grey": "no image loses its colours",
     "augment.strong.grey": "no image loses its colours",
     "loss.lambda_s": "L_s has no weight in Eq. 6",
