@@ -130,7 +130,8 @@ def read_list(path: Path, role: str, pairs: Collection[str], key: Callable[[str]
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"data.{role} must be a number or a text file of names, got {path}: {error}") from error
+        what = "a text file of names" if role == "test" else "a number or a text file of names"
+        raise DataError(f"data.{role} must be {what}, got {path}: {error}") from error
     if not lines:
         raise DataError(f"data.{role} must list at least one name, got none in {path}: add names, one a line")
     names = [_named(line, pairs, key) for line in lines]
