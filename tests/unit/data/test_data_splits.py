@@ -111,7 +111,7 @@ def test_a_test_that_is_not_there_or_shares_images_is_refused(root: Path, tmp_pa
     both = config(root, test=write(tmp_path / "a.txt", NAMES[:3]), dev=write(tmp_path / "b.txt", NAMES[2:5]))
     with pytest.raises(DataError, match=r"data.test and data.dev must share no image, got scene_02 in both lists"):
         open_splits(both)
-    with pytest.raises(DataError, match="data.test must be a text file of names, got "):
+    with pytest.raises(DataError, match=r"data.test must be a text file of names, got "):
         open_test(config(root, test=tmp_path / "none.txt"))
     unknown = write(tmp_path / "c.txt", ["scene_99"])
     for use in (open_splits, open_test, verify):
