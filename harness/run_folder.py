@@ -300,8 +300,12 @@ def checkpoint_folder(root: Path, number: int) -> Path:
     return root / f"{number:05d}"
 
 
+LATE_SPLITS = ("val", "test")
+"""Splits that are scored once, when training is over; which of them a config has, `data.late_splits` says."""
+
+
 def evaluation_file(folder: Path, split: str) -> Path:
-    """Return where the confusion matrices of a trial on `dev` or `val` images lie, below the trial's folder."""
+    """Return where the confusion matrices of a trial on the images of a split lie, below the trial's folder."""
     return folder / f"{split}.npz"
 
 

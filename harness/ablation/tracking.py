@@ -10,6 +10,7 @@ from harness.ablation.results import Ablation, Outcome
 from harness.run_folder import (
     CONFIG,
     CONFUSION,
+    LATE_SPLITS,
     LATEST,
     OVERLAYS,
     REPRESENTATIONS,
@@ -77,7 +78,7 @@ def record_outcomes(recorder: MlflowRecorder, folder: Path, ablation: Ablation) 
     for outcome in ablation.outcomes:
         if outcome.state != "COMPLETE":
             continue
-        late = {name: value for name, value in outcome.metrics.items() if name.startswith(("val/", "test/"))}
+        late = {name: value for name, value in outcome.metrics.items() if name.partition("/")[0] in LATE_SPLITS}
         if late:
             recorder.metrics(late, info.horizon, trial=outcome.number)
         _record_pictures(recorder, folder, outcome.number)
@@ -161,7 +162,11 @@ def record_winner(recorder: MlflowRecorder, folder: Path, ablation: Ablation) ->
 
 
 def _headline(outcome: Outcome) -> dict[str, float]:
-    return {name: outcome.metrics[name] for name in ("val/miou", "test/miou", "dev/miou") if name in outcome.metrics}
+    return {
+        name: outcome.metrics[name]
+        for name in (*(f"{split}/miou" for split in LATE_SPLITS), "dev/miou")
+        if name in outcome.metrics
+    }
 
 
 def aggregate_metrics(ablation: Ablation, variant: str) -> dict[str, float]:
@@ -194,7 +199,7 @@ def _record_pictures(recorder: MlflowRecorder, folder: Path, number: int) -> Non
     for picture in (OVERLAYS, REPRESENTATIONS, CONFUSION):
         if (trial / picture).exists():
             recorder.file(trial / picture, trial=number)
-    for split in ("dev", "val", "test"):
+    for split in ("dev", *LATE_SPLITS):
         path = evaluation_file(trial, split)
         if path.exists():
             evaluation = load_image_evaluation(path)

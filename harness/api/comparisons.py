@@ -16,6 +16,7 @@ from harness.api.experiments import Settings, check_register, chosen_experiment,
 from harness.console import Console, make_console
 from harness.reporting.results import candidates, read_results
 from harness.run_folder import (
+    LATE_SPLITS,
     RunInfo,
     existing_folder,
     is_new,
@@ -35,7 +36,7 @@ from harness.tuning.objectives import check_metrics
 from search_spaces.ablation import AblationPlan, Variant, load_plan
 from trainers.errors import UsageError
 
-EVALUATIONS = ("val/", "test/", "dev/")
+EVALUATIONS = tuple(f"{split}/" for split in (*LATE_SPLITS, "dev"))
 """Beginnings of the names of metrics that variants can be judged by."""
 
 

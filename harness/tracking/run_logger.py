@@ -35,7 +35,7 @@ HERE, FILES = "{here}", "{files}"
 NOTE_LENGTH = TAG_LENGTH - 500
 """Characters of a note, beside the addresses in it."""
 
-Context = Literal["training", "dev", "val"]
+Context = Literal["training", "dev", "val", "test"]
 
 
 class RunLogger(ABC):

@@ -15,7 +15,7 @@ from harness.ablation.results import RESULTS, Ablation, Outcome, collect, read_r
 from harness.ledger import LEDGER, Times, json_lines, read_ledger
 from harness.reporting.record import Reports, read_course
 from harness.reporting.themes import Theme
-from harness.run_folder import RUN, checkpoint_folder, evaluation_file, read_run
+from harness.run_folder import LATE_SPLITS, RUN, checkpoint_folder, evaluation_file, read_run
 from harness.tracking.stores import OUTBOX
 from trainers.errors import DataError, UsageError
 
@@ -130,8 +130,7 @@ def read_ablation(folder: Path) -> Ablation:
         return read_results(folder)
     history = read_ledger(folder / LEDGER)
     whole = [number for number, trial in history.trials.items() if trial.state == "COMPLETE"]
-    files = {number: evaluation_file(checkpoint_folder(folder / "trials", number), "val") for number in whole}
-    late = {number: scores for number, path in files.items() if (scores := _scores(path))}
+    late = {number: _late_scores(checkpoint_folder(folder / "trials", number)) for number in whole}
     metric, uri = _judged_by(folder)
     outcomes = collect(request, history.trials, late)
     return Ablation(folder.name, request, outcomes, metric, uri, history.elapsed_s, history.device_s)
@@ -166,12 +165,13 @@ def _evaluation(path: Path) -> ImageEvaluation | None:
         return None
 
 
-def _scores(path: Path) -> dict[str, float]:
-    """Return the validation scores of an evaluated training; nothing where its file is missing or cannot be read."""
+def _late_scores(folder: Path) -> dict[str, float]:
+    """Return the scores that a training got when it was over, as far as their files are there and can be read."""
     from harness.models.evaluation import metrics_of
 
-    evaluation = _evaluation(path)
-    return {} if evaluation is None else metrics_of(evaluation, "val")
+    found = {split: _evaluation(evaluation_file(folder, split)) for split in LATE_SPLITS}
+    scores = [metrics_of(evaluation, split) for split, evaluation in found.items() if evaluation is not None]
+    return {name: value for metrics in scores for name, value in metrics.items()}
 
 
 def _judged_by(folder: Path) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,12 @@ from invented.ablations import ODD, PLAIN, STRONG, made_ablation, made_request
 from harness.ablation.request import with_seeds, write_request
 from harness.ablation.results import RESULTS
 from harness.ledger import LEDGER
+from harness.models.evaluation import metrics_of
 from harness.reporting.ablation.record import read_ablation, read_record
+from harness.run_folder import checkpoint_folder, evaluation_file
 from harness.tracking.stores import OUTBOX
 from trainers.errors import UsageError
+from trainers.image_evaluation import load_image_evaluation
 
 
 def make_older(path: Path) -> None:
@@ -32,6 +36,20 @@ def test_results_that_are_older_than_the_ledger_or_missing_are_made_again_from_i
     make_older(tmp_path / "a" / RESULTS) if stale else (tmp_path / "a" / RESULTS).unlink()
     expected = ablation.to_dict() | ({} if stale else {"tracking_uri": ""})
     assert read_ablation(tmp_path / "a").to_dict() == expected
+
+
+def test_scores_of_test_images_are_found_without_results(tmp_path: Path) -> None:
+    made_ablation(tmp_path / "a", (0, 1))
+    for trial in (tmp_path / "a" / "trials").iterdir():
+        shutil.copy(evaluation_file(trial, "dev"), evaluation_file(trial, "test"))
+    (tmp_path / "a" / RESULTS).unlink()
+    read = read_ablation(tmp_path / "a")
+    assert read.scores(ODD, "test/miou").keys() == {0, 1}
+    for run in read.outcomes:
+        evaluation = load_image_evaluation(
+            evaluation_file(checkpoint_folder(tmp_path / "a" / "trials", run.number), "dev")
+        )
+        assert run.metrics.items() >= metrics_of(evaluation, "test").items()
 
 
 def test_seeds_that_were_asked_for_after_the_results_are_missing(tmp_path: Path) -> None:
