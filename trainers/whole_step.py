@@ -73,23 +73,19 @@ def step_of(config: TrainConfig, run: Run) -> Step:
     return take
 
 
-def obstacle(config: TrainConfig, world_size: int) -> str:
-    """Return why a step that is to be one graph cannot be; "" where nothing is known to be against it."""
+def is_graph(config: TrainConfig, world_size: int) -> bool:
+    """Return whether the steps of a training are one graph; why they are not, though they should be, is said once."""
     if not config.compute.graph:
-        return ""
+        return False
     hindrances = {
         f"{world_size} workers wait for each other": world_size > 1,
         f"a step has {config.schedule.accumulate} parts (schedule.accumulate)": config.schedule.accumulate > 1,
         "compute.compile has graphs of its own": config.compute.compile,
     }
-    return next((why for why, is_so in hindrances.items() if is_so), "") or _failed.get(_static(config), "")
-
-
-def is_graph(config: TrainConfig, world_size: int) -> bool:
-    """Return whether the steps of a training are one graph; why they are not, though they should be, is said once."""
-    if why := obstacle(config, world_size):
+    why = next((why for why, is_so in hindrances.items() if is_so), "") or _failed.get(_static(config), "")
+    if why:
         _say(f"compute.graph has no effect, steps run as they are: {why}")
-    return config.compute.graph and not why
+    return not why
 
 
 @contextmanager
