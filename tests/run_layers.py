@@ -28,7 +28,7 @@ NICE = {"unit": 15, "browser": 15, "gloo": 15}
 """As Ray's workers have it by themselves: otherwise what runs beside them would have the processors first."""
 SLOWEST = 10
 MOST_AGAIN = 8
-"""More failures are no accident: they are not run again."""
+"""More failures are no accident: they are not run again. What tests of a file have in common fails once."""
 TAIL = 12
 """Lines of a failure that are shown again at the end, where a log that was cut still has them."""
 
@@ -102,7 +102,7 @@ def main(options: Sequence[str]) -> int:
     for test in failed:
         print(f"\nFAILED {label(test)}\n{failures(test)[0]}")
     broken = [layer.name for layer in layers if layer.code not in (0, 1)]  # not a test, but pytest itself
-    if broken or not failed or len(failed) > MOST_AGAIN:
+    if broken or not failed or len({failures(test)[0] for test in failed}) > MOST_AGAIN:
         return int(any(layer.code for layer in layers))
     code = subprocess.run([sys.executable, "-m", "pytest", *map(node, failed), *options], cwd=TESTS.parent).returncode
     print(f"\n{'passed' if code == 0 else 'failed again'} when run alone: {', '.join(map(label, failed))}")

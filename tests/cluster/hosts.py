@@ -43,7 +43,9 @@ def missing() -> str | None:
 
 
 def _ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
+    done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"ip {' '.join(words)} ended with {done.returncode}: {done.stderr.strip()}")
 
 
 @dataclass
@@ -197,7 +199,7 @@ class Hosts:
             folder: for what the hosts do not share.
             cpus: that Ray is told of, host by host.
         """
-        tag = f"{os.getpid() % 10000:04d}{secrets.token_hex(1)}"
+        tag = secrets.token_hex(4)  # of the 15 characters that an interface's name may have
         self._bridge = f"s4b{tag}"
         self._subnet = f"10.77.{secrets.randbelow(255)}"
         self._tag = tag
@@ -238,7 +240,7 @@ class Hosts:
             private,
         )
         self.all.append(host)
-        plug = f"p{self._tag}{number}"
+        plug = self._plug(number)
         _ip("netns", "add", name)
         _ip("link", "add", host.interface, "type", "veth", "peer", "name", plug)
         _ip("link", "set", host.interface, "netns", name)
@@ -277,11 +279,17 @@ class Hosts:
         """End everything; nothing stays on the machine but the folder."""
         for host in self.all:
             host.kill()
-        for host in self.all:
-            with contextlib.suppress(subprocess.CalledProcessError):
+        for number, host in enumerate(self.all, 1):
+            with contextlib.suppress(RuntimeError):  # with its namespace it would go later
+                _ip("link", "del", self._plug(number))
+            with contextlib.suppress(RuntimeError):
                 _ip("netns", "del", host.name)
-        with contextlib.suppress(subprocess.CalledProcessError):
+        with contextlib.suppress(RuntimeError):
             _ip("link", "del", self._bridge)
+
+    def _plug(self, number: int) -> str:
+        """Return the name of a host's end at the bridge."""
+        return f"p{self._tag}{number}"
 
 
 @contextlib.contextmanager
