@@ -12,13 +12,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import ray
 import ray.exceptions
 from ray._private import auto_init_hook, ray_constants, services
+from ray._private.node import Node
 from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
 from harness.signals import as_ctrl_c, handling
@@ -96,10 +97,8 @@ def ray_session(
     with place as folder, handling(as_ctrl_c):  # puts back what `ray.init` changes
         if cluster == "local":
             _provide_token()
-            # No dashboard: it takes seconds of a start. Ray Train asks it only to clean up after a controller that
-            # died, and a search whose controller died ends at once.
             options = {"num_cpus": cpus or os.cpu_count(), "include_dashboard": False, "_temp_dir": folder}
-            with _apart(), _on_loopback():
+            with _apart(), _bare(), _on_loopback():
                 ray.init(address="local", **options, **_QUIET)
         else:
             _join(cluster)
@@ -112,30 +111,45 @@ def ray_session(
             auto_init_hook.enable_auto_connect = starts_by_itself
 
 
-@contextmanager
-def _on_loopback() -> Iterator[None]:
+def _on_loopback() -> AbstractContextManager[None]:
     """Let Ray take the loopback interface for this machine's address, as it does by itself on macOS."""
-    before = ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
+    return _replaced(ray_constants, "ENABLE_RAY_CLUSTER", False)
 
 
-@contextmanager
-def _apart() -> Iterator[None]:
+def _apart() -> AbstractContextManager[None]:
     """Let Ray's processes be started in sessions of their own: what ends the driver's group does not end them first.
 
     They end with the driver all the same, by the kernel's word; where Ray has none (macOS) they stay in its group.
     """
-    popen = services.ConsolePopen
-    if sys.platform.startswith("linux"):
-        services.ConsolePopen = functools.partial(popen, start_new_session=True)
+    if not sys.platform.startswith("linux"):
+        return nullcontext()
+    return _replaced(services, "ConsolePopen", functools.partial(services.ConsolePopen, start_new_session=True))
+
+
+@contextmanager
+def _bare() -> Iterator[None]:
+    """Let Ray start no process that nothing here asks for, each a Python that imports half of Ray (2.60).
+
+    The dashboard's API: Ray Train asks it only to clean up after a controller that died, and a search whose controller
+    died ends at once. Its agent, which the raylet wants, is as small as where `ray[default]` is not installed. The
+    autoscaler's monitor: there is one node. The log monitor: it brings workers' words to a driver, see `_QUIET`.
+    """
+    with ExitStack() as patches:
+        for name in ("start_api_server", "start_monitor", "start_log_monitor"):
+            patches.enter_context(_replaced(Node, name, lambda *_, **__: None))
+        absent = ImportError("not wanted")
+        patches.enter_context(_replaced(ray._private.utils, "get_dashboard_dependency_error", lambda: absent))
+        yield
+
+
+@contextmanager
+def _replaced(owner: object, name: str, value: object) -> Iterator[None]:
+    before = getattr(owner, name)
+    setattr(owner, name, value)
     try:
         yield
     finally:
-        services.ConsolePopen = popen
+        setattr(owner, name, before)
 
 
 class RayLostError(BaseException):

@@ -16,6 +16,7 @@ from trainers.css.prototypes import Prototypes
 from trainers.distributed import average_buffers
 from trainers.errors import DataError
 from trainers.models.build import build_model
+from trainers.optimizers import SGD, AdamW
 from trainers.randomness import derive_seed
 from trainers.run import Run
 from trainers.schedules import learning_rate, teacher_momentum
@@ -51,7 +52,7 @@ class TrainState:
 
     @cached_property
     def optimizer(self) -> torch.optim.Optimizer:
-        """Made when it is first used: torch 2.14 imports its compiler for it, in vain for a state that is looked at."""
+        """Made when it is first used: in vain for a state that is only looked at."""
         return make_optimizer(self.student, self.config.optimizer)
 
     @property
@@ -129,17 +130,9 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Opt
     """Return the configured optimizer of all parameters that are not frozen, fused into one pass over them."""
     parameters, decay = parameter_groups(model, config), config.weight_decay
     if config.kind == "adamw":
-        return torch.optim.AdamW(
-            parameters, lr=config.lr, betas=(config.momentum, 0.999), weight_decay=decay, fused=True
-        )
-    return torch.optim.SGD(
-        parameters,
-        lr=config.lr,
-        momentum=config.momentum,
-        weight_decay=decay,
-        nesterov=config.momentum > 0,
-        fused=True,
-    )
+        return AdamW(parameters, lr=config.lr, betas=(config.momentum, 0.999), weight_decay=decay, fused=True)
+    nesterov = config.momentum > 0
+    return SGD(parameters, lr=config.lr, momentum=config.momentum, weight_decay=decay, nesterov=nesterov, fused=True)
 
 
 def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:

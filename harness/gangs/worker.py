@@ -137,6 +137,11 @@ SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
 CUDNN = ("benchmark", "deterministic", "allow_tf32")
 
 
+def _algorithms() -> tuple[bool, bool]:
+    """Return whether algorithms must be deterministic, and whether others only warn."""
+    return torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+
+
 @dataclass(frozen=True)
 class ProcessState:
     """Global settings of a process that training code may change."""
@@ -145,18 +150,15 @@ class ProcessState:
     environment: dict[str, str]
     values: tuple[Any, ...]
     """Of `SETTINGS`."""
-    deterministic: bool
-    deterministic_warn_only: bool
+    algorithms: tuple[bool, bool]
     cudnn: dict[str, bool]
 
     @classmethod
     def capture(cls) -> ProcessState:
         """Remember the settings as they are now."""
-        deterministic = torch.are_deterministic_algorithms_enabled()
-        warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
         cudnn = {name: getattr(torch.backends.cudnn, name) for name in CUDNN}
         values = tuple(get() for get, _ in SETTINGS)
-        return cls(Path.cwd(), dict(os.environ), values, deterministic, warn_only, cudnn)
+        return cls(Path.cwd(), dict(os.environ), values, _algorithms(), cudnn)
 
     def restore(self) -> None:
         """Put the settings back, seed the global generators with a constant, and free what the last trial held.
@@ -174,7 +176,8 @@ class ProcessState:
         torch.set_default_device(None)
         for (_, change), value in zip(SETTINGS, self.values, strict=True):
             change(value)
-        torch.use_deterministic_algorithms(self.deterministic, warn_only=self.deterministic_warn_only)
+        if _algorithms() != self.algorithms:  # the call imports torch's compiler: 2 s and 150 MB in torch 2.14
+            torch.use_deterministic_algorithms(self.algorithms[0], warn_only=self.algorithms[1])
         for name, enabled in self.cudnn.items():
             setattr(torch.backends.cudnn, name, enabled)
         random.seed(0)

@@ -5,6 +5,7 @@ Observing returns at once: an operation is appended to the outbox, and the sende
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -52,6 +53,8 @@ FIRST_STEP = "time/first_step_unix"
 BOOKKEEPING = frozenset({"step", "finished", FIRST_STEP})
 """Reported, but no metrics: the step is where metrics are logged, `finished` becomes the run's status, the time of the
 first step, which does not change, a tag."""
+PUT_OFF_S = 15.0
+"""How long what is recorded at a run's beginning waits for a first report: MLflow's import takes two seconds of CPU."""
 CLOSE_REASON: Mapping[Status, str] = {"FINISHED": "all done", "FAILED": "driver failed", "KILLED": INTERRUPTED}
 STOP_REASON = {
     TrialState.COMPLETE: "horizon",
@@ -125,7 +128,8 @@ class MlflowRecorder(RunLogger):
         now = stamped("open")
         self._began, self._kind = header.get("time", now["time"]), header["kind"]
         header = {**header, **now}
-        self._sender = _start_sender(self._outbox, uri, header, written)
+        self._reported = threading.Event()
+        self._sender = _start_sender(self._outbox, uri, header, written, self._reported)
         self._send(header)
 
     def on_start(self, trial: Trial) -> None:
@@ -150,6 +154,7 @@ class MlflowRecorder(RunLogger):
         if dropped:
             metrics["nonfinite"] = float(dropped)
         self._log("report", trial.number, step=clean_step(trial.step), metrics=metrics)
+        self._reported.set()
 
     def on_end(self, trial: Trial) -> None:
         """End the trial's run as its state says, with what tables of runs show: the best value, and when it was."""
@@ -167,6 +172,7 @@ class MlflowRecorder(RunLogger):
             tags["s4.error"] = clean_value(trial.error, TAG_LENGTH, keep_end=True)
         # At step 0 MLflow draws a bar, at a later one a line of one point.
         self._end(status, tags, trial=trial.number, step=0, metrics=finite(metrics)[0])
+        self._reported.set()
         self._show_best(trial)
 
     def catch_up(self, trials: Iterable[Trial]) -> None:
@@ -186,6 +192,7 @@ class MlflowRecorder(RunLogger):
 
     def close(self, status: Status = "FINISHED", reason: str | None = None, timeout_s: float = 30.0) -> Delivery:
         """End every run that is still open, wait at most `timeout_s` for MLflow, and say what is left in the outbox."""
+        self._reported.set()
         if self._delivery is None:
             why = clean_value(reason or CLOSE_REASON[status], TAG_LENGTH)
             lost: Status = "FAILED" if self._kind == "train" and status == "FAILED" else "KILLED"
@@ -270,10 +277,18 @@ def replay(outbox: Path, tracking_uri: str, timeout_s: float = 600.0) -> Deliver
     return _finish(_start_sender(box, uri, state.opening), box, timeout_s)
 
 
-def _start_sender(outbox: Outbox, uri: str, header: Operation, written: Callable[[], object] = lambda: None) -> Sender:
-    """Return a sender that has everything before it that was not applied."""
+def _start_sender(
+    outbox: Outbox,
+    uri: str,
+    header: Operation,
+    written: Callable[[], object] = lambda: None,
+    begin: threading.Event | None = None,
+) -> Sender:
+    """Return a sender that has everything before it that was not applied; it waits until `begin`, or not for long."""
 
     def connect() -> Apply:
+        if begin is not None:
+            begin.wait(PUT_OFF_S)
         from harness.tracking.writer import MlflowWriter  # imports MLflow, in the sender's thread
 
         writer = MlflowWriter(connect_client(uri), header)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import ray
 from optuna.trial import FrozenTrial
 from ray import tune
+from ray.air._internal import usage
 from ray.tune.error import TuneError
 from ray.tune.search import ConcurrencyLimiter
 
@@ -234,6 +235,7 @@ def _make_tuner(
     No more trials run than there are gangs. Where trials pause, the proxies are limited by a share of the driver's node
     instead: the limiter counts paused ones, and gangs cannot be added.
     """
+    usage.tag_callbacks = lambda _: False  # for its count Ray 2.60 imports MLflow, a second before the first trial
     share = math.floor(1e4 / search.allocation.gangs) / 1e4 if search.pauses else 0.001
     here = {f"node:{ray.util.get_node_ip_address()}": share}
     metrics = [objective.metric for objective in search.objectives]

@@ -6,8 +6,11 @@ its numbers are row i of one stream of uniforms, so asking for more scenes leave
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -162,9 +165,10 @@ def _pad(data: DigitsData, scenes: Tensor) -> Tensor:
 
 @lru_cache(maxsize=1)
 def _digits() -> _Digits:
-    # Imported here: scikit-learn takes a second to import, which readers of other data need not wait for.
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    opacity = torch.from_numpy(bunch.images.astype(np.float32) / 16)
-    return _Digits(opacity, torch.from_numpy(bunch.target.astype(np.int64)))
+    # scikit-learn's file without scikit-learn, whose import takes a second of every process that reads digits.
+    package = find_spec("sklearn")
+    assert package is not None and package.origin is not None  # noqa: S101  # a dependency
+    with gzip.open(Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz", "rt") as file:
+        rows = np.loadtxt(file, delimiter=",", dtype=np.float32)
+    opacity = torch.from_numpy(rows[:, :-1].reshape(-1, 8, 8) / 16)
+    return _Digits(opacity, torch.from_numpy(rows[:, -1].astype(np.int64)))

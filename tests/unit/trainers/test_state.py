@@ -139,5 +139,22 @@ def test_the_config_chooses_the_optimizer_and_its_settings(kind: str, expected: 
     config = tiny_config({"optimizer.kind": kind, "optimizer.lr": 0.02, "optimizer.weight_decay": 0.3}).optimizer
     optimizer = make_optimizer(torch.nn.Linear(2, 2), config)
     (group,) = optimizer.param_groups
-    assert type(optimizer) is expected
+    assert isinstance(optimizer, expected)
     assert (group["lr"], group["weight_decay"]) == (0.02, 0.3)
+
+
+@pytest.mark.parametrize(("kind", "theirs"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)])
+def test_an_optimizer_goes_on_as_torchs_own_does_from_the_same_state(kind: str, theirs: type) -> None:
+    config = tiny_config({"optimizer.kind": kind, "optimizer.lr": 0.02, "optimizer.weight_decay": 0.3}).optimizer
+    networks = [torch.nn.Linear(3, 2) for _ in range(2)]
+    networks[1].load_state_dict(networks[0].state_dict())
+    ours = make_optimizer(networks[0], config)
+    others = theirs(networks[1].parameters(), **ours.defaults)
+    for _ in range(3):
+        for network, optimizer in zip(networks, (ours, others), strict=True):
+            network(torch.arange(6.0).reshape(2, 3)).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        others.load_state_dict(ours.state_dict())
+    assert differences(networks[0].state_dict(), networks[1].state_dict()) == []
+    assert differences(ours.state_dict(), others.state_dict()) == []
