@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import socket
+import sys
 import time
 import uuid
 from collections import Counter
@@ -333,10 +334,19 @@ def local_slots(cpus: int | None = None, gangs_per_gpu: int = 1) -> Slots:
     Raises:
         UsageError: the CPUs are no number, or there is no GPU to share.
     """
+    here = Node("", "", {"CPU": cores(), "GPU": _gpus()})
+    return _slots(ClusterNodes((here,)), cpus, gangs_per_gpu)
+
+
+def _gpus() -> int:
+    """Return how many GPUs torch sees; it is not loaded, which takes a second, where the system has no such device."""
+    if sys.platform.startswith("linux") and "torch" not in sys.modules:
+        kinds = ("nvidia*", "nvhost*", "nvmap", "kfd", "dxg")
+        if not any(any(Path("/dev").glob(kind)) for kind in kinds):
+            return 0
     import torch
 
-    here = Node("", "", {"CPU": cores(), "GPU": torch.cuda.device_count()})
-    return _slots(ClusterNodes((here,)), cpus, gangs_per_gpu)
+    return torch.cuda.device_count()
 
 
 def cluster_slots(cpus: int | None = None, gangs_per_gpu: int = 1) -> Slots:

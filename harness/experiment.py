@@ -119,8 +119,8 @@ class CssExperiment(Experiment):
         Raises:
             ConfigError, DataError: one line that says what must hold.
         """
+        from trainers.data.batches import check_batches
         from trainers.data.splits import verify
-        from trainers.loader import check_batches
 
         check_batches(self.base, workers)
         if self.base.compute.graph:

@@ -29,8 +29,8 @@ from trainers.config import TrainConfig
 from trainers.css.bank import empty_bank
 from trainers.css.prototypes import Prototypes
 from trainers.css.unreliable import BINS
+from trainers.data.batches import check_batches
 from trainers.distributed import moving_buffers
-from trainers.loader import check_batches
 from trainers.models.build import make_network
 from trainers.models.network import Network
 from trainers.schedules import loss_weights

@@ -11,11 +11,12 @@ from trainers.checkpoint import load_checkpoint
 from trainers.class_weights import with_counted_weights
 from trainers.compute import step_algorithms
 from trainers.config import TrainConfig
+from trainers.data.batches import check_batches
 from trainers.data.splits import open_splits
 from trainers.distributed import sum_over_ranks
 from trainers.errors import require_finite
 from trainers.evaluate import evaluate_state
-from trainers.loader import BatchLoader, check_batches, load_batch
+from trainers.loader import BatchLoader, load_batch
 from trainers.run import Decision, Run
 from trainers.schedules import cross_warmup_steps, loss_weights
 from trainers.state import TrainState

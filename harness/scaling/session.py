@@ -34,8 +34,8 @@ from harness.tracking.source import command_line
 from harness.tracking.stores import EXPERIMENT, absolute_uri, check_store
 from harness.trials import GangsBrokenError, Trial, TrialState
 from trainers.config import TrainConfig
+from trainers.data.batches import check_batches
 from trainers.errors import ConfigError, UsageError
-from trainers.loader import check_batches
 from trainers.overrides import apply_overrides
 
 METRIC = "images_per_s"

@@ -44,9 +44,7 @@ class End(NamedTuple):
 
 ENDINGS = {"DashboardAgent killed", "RuntimeEnvAgent killed"}
 """Faults at which the raylet ends in order, and Ray may end the driver on the spot."""
-BYSTANDERS = {"log_monitor killed", "monitor killed"}
-"""Faults that nothing comes of."""
-ALIKE = {"SIGTERM to the group", "gcs_server killed", *ENDINGS, *BYSTANDERS}
+ALIKE = {"SIGTERM to the group", "gcs_server killed", *ENDINGS}
 """Faults that take the way of another one, or happen to few."""
 if os.geteuid() == 0 and shutil.which("unshare"):
     ALIKE.add("raylet killed")
@@ -58,7 +56,7 @@ else:
     scope="module",
     params=[
         pytest.param(fault, marks=pytest.mark.long) if fault in ALIKE else fault
-        for fault in sorted(INTERRUPTIONS | ENDINGS | BYSTANDERS | LOSSES.keys())
+        for fault in sorted(INTERRUPTIONS | ENDINGS | LOSSES.keys())
     ],
 )
 def end(ray_here: None, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> End:
@@ -104,16 +102,14 @@ def is_called(process: psutil.Process, name: str) -> bool:
 
 
 def test_the_driver_ends_by_itself_as_by_ctrl_c_or_as_a_failure(end: End) -> None:
-    assert end.code == (-signal.SIGINT if end.fault in INTERRUPTIONS else int(end.fault not in BYSTANDERS))
+    assert end.code == (-signal.SIGINT if end.fault in INTERRUPTIONS else 1)
     assert end.waited_s < 45.0  # Ray ends a driver without a GCS after 60
 
 
 def test_nothing_is_left_running_and_no_trial_is_lost(end: End) -> None:
     books = (end.books.ledger, end.books.optuna, end.books.mlflow, end.books.mlflow_parents)
     parent = "KILLED" if end.fault in INTERRUPTIONS else "FAILED"
-    if end.fault in BYSTANDERS:
-        assert books == (["COMPLETE"], ["COMPLETE"], ["FINISHED"], ["FINISHED"])
-    elif end.fault in ENDINGS:
+    if end.fault in ENDINGS:
         assert {*end.books.ledger, *end.books.optuna} <= {"RUNNING", "INTERRUPTED", "WAITING"}
     else:
         assert books == (["INTERRUPTED"], ["WAITING"], ["KILLED"], [parent])
@@ -130,8 +126,7 @@ def test_one_line_says_what_died_and_one_how_to_go_on(end: End) -> None:
 
 def test_the_search_goes_on_at_most_two_steps_earlier(end: End) -> None:
     """That is one interval, here one step, and the step that was under way."""
-    if end.fault not in BYSTANDERS:
-        search(end.storage, end.storage, "lost", 1)
+    search(end.storage, end.storage, "lost", 1)
     books = read_books(end.storage / "searches" / "lost", end.storage, f"sqlite:///{end.storage}/mlflow.db")
     assert (books.ledger, books.optuna, books.mlflow) == (["COMPLETE"], ["COMPLETE"], ["FINISHED"])
     assert books.mlflow_parents == ["FINISHED"]

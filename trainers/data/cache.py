@@ -27,17 +27,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import PIL
-import torch
-from torch import Tensor
 
 from trainers.drafts import opened
 from trainers.errors import ConfigError
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from typing_extensions import Buffer
 
 LIMIT_VARIABLE = "S4_CACHE_GIB"
@@ -49,7 +48,7 @@ OLD_S = 3 * 24 * 3600.0
 _PIXELS, _INDEX = "pixels", "index"
 _ENTRY = struct.Struct("<16sqii")  # of the index: digest of the name, first byte, height and width
 
-Decoded = tuple[Tensor, Tensor]
+Decoded: TypeAlias = "tuple[Tensor, Tensor]"
 """Image uint8 [3, h, w] and labels uint8 [h, w]."""
 
 log = logging.getLogger(__name__)
@@ -93,6 +92,8 @@ class NodeCache:
         if place is None:
             return None
         first, height, width = place
+        import torch
+
         stored = torch.from_numpy(np.memmap(self._folder / _PIXELS, np.uint8, "c", first, (4, height, width)))
         return stored[:3], stored[3]
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
@@ -179,6 +178,8 @@ def decode(coding: Coding, pair: Pair, tally: Tally | None = None) -> Decoded:
         DataError: a file cannot be decoded, the mask is of another size than its image or holds a value that means
             nothing, or the image's aspect ratio is not that of the shape and `fit` does not say what to do.
     """
+    import torch
+
     image = open_image(pair.image, oriented=coding.oriented).convert("RGB")
     height, width = fitted(coding, pair.image, (image.height, image.width))
     sized = image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BILINEAR)

@@ -1,14 +1,17 @@
-"""Sources of images with label maps, and the samples that they return."""
+"""Sources of images with label maps, and the samples that they return.
+
+What reads no pixel, as the check of a config does, does not load torch here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from trainers.config import IGNORE
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Samples(NamedTuple):
@@ -24,6 +27,8 @@ class Samples(NamedTuple):
     @property
     def padded(self) -> bool:
         """Whether any image is smaller than the largest."""
+        import torch
+
         return bool((self.sizes != torch.tensor(self.images.shape[-2:])).any())
 
     def pinned(self) -> Samples:
@@ -52,6 +57,8 @@ class ImageSource(Protocol):
 
 def uniform_samples(images: Tensor, labels: Tensor, indices: Sequence[int]) -> Samples:
     """Return rows of images uint8 [M, 3, H, W] and labels uint8 [M, H, W] that are all of one size."""
+    import torch
+
     chosen = torch.as_tensor(indices, dtype=torch.int64)
     sizes = torch.tensor(images.shape[-2:]).expand(len(chosen), 2)
     return Samples(images.index_select(0, chosen), labels.index_select(0, chosen), sizes)
@@ -59,6 +66,8 @@ def uniform_samples(images: Tensor, labels: Tensor, indices: Sequence[int]) -> S
 
 def padded_samples(pairs: Sequence[tuple[Tensor, Tensor]], least: tuple[int, int] = (0, 0)) -> Samples:
     """Return (image uint8 [3, h, w], labels uint8 [h, w]) of any sizes as one batch, `least` pixels high and wide."""
+    import torch
+
     sizes = torch.tensor([label.shape for _, label in pairs], dtype=torch.int64).reshape(-1, 2)
     height, width = torch.cat([sizes, torch.tensor([least])]).amax(0).tolist()
     if pairs and bool((sizes == torch.tensor([height, width])).all()):

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.datasets import load_digits
 
 from trainers.config import DigitsData
-from trainers.data import digits
-from trainers.data.digits import DigitsSource, Split, compose, digit_pools
+from trainers.data import scenes
+from trainers.data.digits import DigitsSource, Split
+from trainers.data.scenes import compose, digit_pools
 
 SPLITS: tuple[Split, ...] = ("labelled", "unlabelled", "dev", "val")
 
@@ -36,7 +38,7 @@ def test_a_scene_does_not_depend_on_how_many_are_asked_for(split: Split) -> None
 
 def test_a_scene_does_not_depend_on_the_chunk_that_it_is_composed_in(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = compose(DigitsData(), "dev", 10)
-    monkeypatch.setattr(digits, "_CHUNK_PIXELS", 3 * 32 * 32)
+    monkeypatch.setattr(scenes, "_CHUNK_PIXELS", 3 * 32 * 32)
     assert all(torch.equal(one, other) for one, other in zip(compose(DigitsData(), "dev", 10), whole, strict=True))
 
 
@@ -100,3 +102,9 @@ def test_fetch_gathers_in_the_order_asked_for_and_repeats() -> None:
     assert (len(source), len(source.names), len(set(source.names))) == (40, 40, 40)
     assert labels.shape == (3, 32, 32)
     assert sizes.tolist() == [[32, 32]] * 3
+
+
+def test_the_digits_are_those_of_scikit_learn() -> None:
+    ours, theirs = scenes._digits(), load_digits()
+    assert np.array_equal(ours.opacity.numpy() * 16, theirs.images)
+    assert np.array_equal(ours.digit.numpy(), theirs.target)

@@ -117,7 +117,7 @@ def test_an_empty_root_is_refused_with_all_that_is_missing(kind: type[Any], tmp_
 @every
 def test_a_crop_must_be_given_where_images_differ_in_size(kind: type[Any], tmp_path: Path) -> None:
     # Here, because it takes torch to load; the config alone may be valid without.
-    from trainers.loader import check_batches
+    from trainers.data.batches import check_batches
 
     preset = {VocData: "voc_css_92", CityscapesData: "cityscapes_css_186", Ade20kData: "ade20k_css"}
     config = load_preset(preset.get(kind, "coco_stuff_css"))

@@ -229,7 +229,7 @@ class World:
         self._patch_locks(monkeypatch)
 
     def _patch(self, patch: pytest.MonkeyPatch) -> None:
-        def sender(outbox: Outbox, uri: str, header: Operation, _: object = None) -> SenderInLine:
+        def sender(outbox: Outbox, uri: str, header: Operation, *_: object) -> SenderInLine:
             made = SenderInLine(outbox, lambda: MlflowWriter(self.server, header).apply, self._slow)  # type: ignore[arg-type]
             for line, operation in enumerate([*outbox.operations()], start=1):
                 if line > outbox.done():

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from trainers.config import TrainConfig
 from trainers.css.prototypes import Prototypes
+from trainers.data.batches import check_batches
 from trainers.data.splits import open_splits
 from trainers.errors import ConfigError
-from trainers.loader import check_batches, load_batch
+from trainers.loader import load_batch
 from trainers.local_run import LocalRun
 from trainers.loop import train
 from trainers.methods import METHODS

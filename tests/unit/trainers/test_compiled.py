@@ -12,7 +12,7 @@ from torch._dynamo.utils import counters
 
 from trainers import compute, whole_step
 from trainers.css.supervision import confident_pixel_loss
-from trainers.loader import check_batches
+from trainers.data.batches import check_batches
 from trainers.local_run import LocalRun
 from trainers.loop import train, warm_up
 from trainers.methods import METHODS

@@ -9,9 +9,10 @@ import torch
 from reference.tiny import differences, tiny_config
 
 from trainers import loop
+from trainers.data.batches import check_batches
 from trainers.data.splits import Splits, open_splits
 from trainers.errors import ConfigError, DivergedError
-from trainers.loader import check_batches, load_batch, to_images
+from trainers.loader import load_batch, to_images
 from trainers.local_run import LocalRun
 from trainers.loop import train, warm_up
 from trainers.run import Decision
