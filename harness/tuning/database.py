@@ -60,19 +60,22 @@ def study_url(url: str) -> str:
     return f"{scheme}:///{Path(path).resolve()}" if scheme == "sqlite" else url
 
 
-def open_database(url: str) -> RDBStorage:
+def open_database(url: str, lasting: bool = False) -> RDBStorage:
     """Open a study storage in a database, and make its tables where there are none.
 
-    A connection that broke is made anew, and while the database takes none it is waited for, `AWAY_S` at most.
+    A lasting one keeps its connection. One that broke is made anew, and while the database takes none it is waited for,
+    `AWAY_S` at most. Else each question has a connection of its own.
 
     Raises:
         UsageError: it cannot be reached or read, or the module of its driver is missing.
     """
     import optuna
     from optuna.storages import RDBStorage
+    from sqlalchemy.pool import NullPool
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    options = {"pool_pre_ping": True, "connect_args": dict(CONNECT.get(url.partition(":")[0], {}))}
+    options: dict[str, Any] = {"connect_args": dict(CONNECT.get(url.partition(":")[0], {}))}
+    options |= {"pool_pre_ping": True} if lasting else {"poolclass": NullPool}
     for left in reversed(range(OPENINGS)):
         try:
             storage = RDBStorage(url, engine_kwargs=options)
@@ -85,7 +88,8 @@ def open_database(url: str) -> RDBStorage:
                 f"--study must be a database that can be reached, {url} is not ({reason}): check the URL, the server "
                 "and that the module of its driver is installed"
             ) from None
-        _wait_for(storage.engine)
+        if lasting:
+            _wait_for(storage.engine)
         return storage
     raise AssertionError("unreachable")
 

@@ -58,7 +58,7 @@ def join(
     Raises:
         UsageError: the database cannot be reached, its study means something else, or it stays half made.
     """
-    storage, directions = shared.storage(), [objective.direction for objective in objectives]
+    storage, directions = shared.storage(lasting=True), [objective.direction for objective in objectives]
     try:
         study = optuna.create_study(storage=storage, study_name=shared.name, directions=directions)
         study.set_user_attr(MAKER, shared.driver)

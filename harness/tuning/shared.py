@@ -38,13 +38,13 @@ class Shared:
         """Where the study is."""
         return f"the study {self.name} at {self.url}"
 
-    def storage(self) -> optuna.storages.BaseStorage:
-        """Open the database.
+    def storage(self, lasting: bool = False) -> optuna.storages.BaseStorage:
+        """Open the database, for the time of a session or for a few questions.
 
         Raises:
             UsageError: it cannot be reached.
         """
-        return optuna.storages.get_storage(open_database(self.url))
+        return optuna.storages.get_storage(open_database(self.url, lasting))
 
     def found(self) -> optuna.Study | None:
         """Return the study where it exists, whole or not.

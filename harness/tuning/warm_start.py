@@ -72,8 +72,8 @@ def earlier_trials(
     """Return the trials of an earlier search as trials of this one.
 
     Args:
-        source: a search's folder, of a shared study for the trials of all its drivers, or an `optuna.journal`; or `mlflow:EXPERIMENT/SEARCH`, or `mlflow:RUN_ID` of the
-            search's parent run. MLflow gives complete trials only.
+        source: a search's folder, of a shared study for the trials of all its drivers, or an `optuna.journal`; or
+            `mlflow:EXPERIMENT/SEARCH`, or `mlflow:RUN_ID` of the search's parent run. MLflow has complete ones alone.
         constraints: every trial must know all of them, for Optuna's GP wants the same constraints from every trial.
         tracking_uri: MLflow's store, where the source is there.
 
