@@ -38,7 +38,7 @@ from harness.start import Start
 from harness.tracking.stores import EXPERIMENT, absolute_uri, check_places
 from harness.trials import Experiment, TrialObserver, checked_sharing
 from harness.tuning.config import LASTING, SearchConfig, extremes, fit_space, rungs, written_space
-from harness.tuning.joining import check_joining, standing
+from harness.tuning.joining import check_joining, num_of_others, standing
 from harness.tuning.objectives import check_metrics
 from harness.tuning.run import Search, run_search
 from harness.tuning.shared import shared_of
@@ -133,6 +133,9 @@ def _search(
     if address == "local" and shared is not None:
         local = _plan_search(session, config, local_slots(cpus, shared))
     again = go_on_with(session.folder, "tune", uri)
+    part = shared_of(session.folder, session.info)
+    if part is not None:
+        session = replace(session, total=max(0, config.trials - num_of_others(part)))
     session.start.mark("input")
     with (
         going_on(console, again),
@@ -145,7 +148,6 @@ def _search(
         session.start.mark("plan")
         write_run(session.folder, session.info)
         assert session.space is not None  # noqa: S101  # a search has one
-        part = shared_of(session.folder, session.info)
         plan = Search(
             session.folder,
             session.experiment,

@@ -102,6 +102,16 @@ def open_trials(study: optuna.Study, shared: Shared) -> list[FrozenTrial]:
     return [trial for trial in own_trials(study) if shared.trains(trial) and not trial.state.is_finished()]
 
 
+def num_of_others(shared: Shared) -> int:
+    """Return how many trials of the study are other drivers'.
+
+    Raises:
+        UsageError: the database cannot be reached.
+    """
+    study = shared.found()
+    return sum(not shared.trains(trial) for trial in own_trials(study)) if study is not None else 0
+
+
 def standing(shared: Shared, objectives: Sequence[Objective]) -> str:
     """Return what the whole study has, or why that cannot be told, in a line."""
     try:
