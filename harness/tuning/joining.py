@@ -16,7 +16,7 @@ import optuna
 from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import TrialState as OptunaState
 
-from harness.formats import counted
+from harness.formats import counted, one_line
 from harness.trials import SearchSpace, Value
 from harness.tuning.marks import DRIVER, num_imported, own_trials
 from harness.tuning.objectives import Objective
@@ -116,11 +116,11 @@ def standing(shared: Shared, objectives: Sequence[Objective]) -> str:
     """Return what the whole study has, or why that cannot be told, in a line."""
     try:
         study = shared.found()
-    except UsageError as error:
-        return str(error)
-    if study is None:
-        return f"{shared.words} is gone"
-    first, trials = num_imported(study), own_trials(study)
+        if study is None:
+            return f"{shared.words} is gone"
+        first, trials = num_imported(study), own_trials(study)
+    except (UsageError, optuna.exceptions.StorageInternalError) as error:
+        return one_line(error)
     complete = [trial for trial in trials if trial.state is OptunaState.COMPLETE]
     line = f"{shared.words} has {counted(len(trials), 'trial')}, {sum(map(shared.trains, trials))} of this driver"
     if not complete:
