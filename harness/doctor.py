@@ -36,15 +36,18 @@ from harness.tracking.recorder import STATUS, STOP_REASON, replay
 from harness.tracking.stores import OUTBOX, PARENT, experiment_of, find_runs, open_store, search_id_of
 from harness.trials import Trial, TrialState
 from harness.tuning.config import SearchConfig, recorded_space
+from harness.tuning.marks import num_imported, own_trials
 from harness.tuning.objectives import Objective, parse_objectives
+from harness.tuning.shared import Shared, shared_of
 from harness.tuning.study import LOCK as OPTUNAS_LOCK
-from harness.tuning.study import OF_OPTUNA, fault_of, num_imported, open_study, rebuild, reconcile
+from harness.tuning.study import OF_OPTUNA, fault_of, open_study, rebuild, reconcile
 from trainers.checkpoint import load_checkpoint
 from trainers.config import TrainConfig
 from trainers.drafts import left_over, sweep
 from trainers.errors import DataError, UsageError
 
 if TYPE_CHECKING:
+    import optuna
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
@@ -236,29 +239,41 @@ def check_config(records: Records) -> Iterator[Finding]:
 
 def check_study(records: Records) -> Iterator[Finding]:
     """Compare the ledger with Optuna's study."""
-    folder, trials = records.folder, records.history.trials
+    folder = records.folder
     if records.info.kind != "search":
         return
     if (folder / OPTUNAS_LOCK).is_symlink():
         yield Finding(None, f"{OPTUNAS_LOCK} was left by a killed driver", (folder / OPTUNAS_LOCK).unlink)
-    fault = fault_of(folder, folder.name, records.history)
-    if fault is not None:
-        yield Finding(None, f"{fault}; the ledger is safe, it can be rebuilt from it", partial(_rebuild, records))
-        return
-    study = open_study(folder, folder.name)
+    shared = shared_of(folder, records.info)
+    try:
+        fault = fault_of(folder, folder.name, records.history, shared)
+        if fault is None:
+            yield from _check_states(records, shared, open_study(folder, folder.name, shared))
+        elif shared is None:
+            yield Finding(None, f"{fault}; the ledger is safe, it can be rebuilt from it", partial(_rebuild, records))
+        else:
+            yield Finding(None, f"{fault}; the ledger is safe, put a copy of the database back")
+    except UsageError as error:  # a database that cannot be reached
+        yield Finding(None, str(error))
+
+
+def _check_states(records: Records, shared: Shared | None, study: optuna.Study | None) -> Iterator[Finding]:
+    """Compare the states of trials; in a shared study those that go on stay RUNNING."""
+    folder, trials = records.folder, records.history.trials
     if study is None:
         return
-    repair = partial(reconcile, folder, folder.name, records.objectives[0])
-    first = num_imported(study)
-    states = {trial.number - first: trial.state for trial in study.get_trials(deepcopy=False)[first:]}
+    constraints = SearchConfig.of(**records.info.request["options"]).constraints
+    repair = partial(reconcile, folder, folder.name, records.objectives[0], shared=shared, constraints=constraints)
+    first, own = num_imported(study), own_trials(study)
+    states = {trial.number - first: trial.state for trial in own if shared is None or shared.trains(trial)}
     for number, trial in sorted(trials.items()):
         state = states[number]
         if state.is_finished() != trial.state.over or (trial.state.over and OF_OPTUNA[state] is not trial.state):
             yield Finding(number, f"{trial.state} in the ledger, {state.name} in Optuna", repair)
-        elif state.name == "RUNNING":
+        elif state.name == "RUNNING" and shared is None:
             yield Finding(number, "RUNNING in Optuna, and no driver runs the search", repair)
     for number, state in sorted(states.items()):
-        if number not in trials and state.name == "RUNNING":
+        if number not in trials and state.name == "RUNNING" and shared is None:
             yield Finding(number, "RUNNING in Optuna, and never started", repair)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from optuna.trial import FrozenTrial
 
@@ -37,8 +38,10 @@ from harness.start import Start
 from harness.tracking.stores import EXPERIMENT, absolute_uri, check_places
 from harness.trials import Experiment, TrialObserver, checked_sharing
 from harness.tuning.config import LASTING, SearchConfig, extremes, fit_space, rungs, written_space
+from harness.tuning.joining import check_joining, num_of_others, standing
 from harness.tuning.objectives import check_metrics
 from harness.tuning.run import Search, run_search
+from harness.tuning.shared import shared_of
 from harness.tuning.study import fault_of, rebuild, reconcile
 from harness.tuning.warm_start import earlier_trials
 from search_spaces import Space, SpaceError, load_space
@@ -100,10 +103,15 @@ def search(
             check_register(register, session.experiment)
             return _search(session, config, address, observers, report, profile_start)
     config = SearchConfig.of(**options)
+    if config.study is not None and name is None and config.study_name is None:
+        raise UsageError("--study must go with the name of the study, got none: give --name or --study-name")
     chosen = chosen_experiment(experiment or "digits_css", settings)
     drawn = load_space(config.space) if space is None or isinstance(space, str | Path) else space
     with new_run(place, name, drawn.name) as folder:
         session = _search_session(chosen, drawn, config, folder, uri, console)
+        shared = shared_of(folder, session.info)
+        if shared is not None:
+            check_joining(shared, warm=config.warm_start is not None)
         session = replace(session, register=register, mlflow_experiment=mlflow_experiment, start=start)
         check_register(register, chosen)
         return _search(session, config, address, observers, report, profile_start)
@@ -125,6 +133,9 @@ def _search(
     if address == "local" and shared is not None:
         local = _plan_search(session, config, local_slots(cpus, shared))
     again = go_on_with(session.folder, "tune", uri)
+    part = shared_of(session.folder, session.info)
+    if part is not None:
+        session = replace(session, total=max(0, config.trials - num_of_others(part)))
     session.start.mark("input")
     with (
         going_on(console, again),
@@ -145,21 +156,25 @@ def _search(
             allocation,
             warm,
             earlier=session.earlier,
+            shared=part,
             start=session.start,
         )
         ends: list[str | None] = []
         results = record_session(
             session, lambda more: ends.append(run_search(replace(plan, observers=[*more, *observers])).reason), report
         )
+    if part is not None:
+        console.say(standing(part, session.objectives))
     if ends[0] is not None:
         console.say(f"ended early: {ends[0]}; {again}")
     return replace(results, reason=ends[0])
 
 
 def _search_session(
-    experiment: Experiment, space: Space, config: SearchConfig, folder: Path, uri: str, console: Console
-) -> Session:
-    """Check everything that can be checked before anything starts."""
+    experiment: Experiment, space: Space, config: SearchConfig, folder: Path, uri: str, console: Console,
+    driver: str | None = None,
+) -> Session:  # fmt: skip
+    """Check everything that can be checked before anything starts; `driver`: that of a search that goes on."""
     space = fit_space(space, experiment)
     config.grace(experiment)
     check_places(folder, uri)
@@ -169,6 +184,8 @@ def _search_session(
     check_metrics("--objective", [objective.metric for objective in objectives], known)
     check_metrics("--constraint", [constraint.metric for constraint in config.constraints], known)
     request = {"options": config.model_dump(mode="json"), "space": space.text}
+    if config.study is not None:
+        request["driver"] = driver or uuid4().hex[:12]
     info = RunInfo.of("search", experiment, objectives[0].metric, request)
     return Session(folder, info, experiment, uri, console, objectives, config.trials, space)
 
@@ -197,16 +214,23 @@ def _resume_search(
             if "space" in options:
                 raise
             space = written_space(before)  # its file is elsewhere, seen from here
-    session = _search_session(experiment, space, config, folder, uri, console)
+    session = _search_session(experiment, space, config, folder, uri, console, before.request.get("driver"))
     _check_same_search(before, session.info, space.name, folder)
     objective = session.objectives[0]
     history = read_ledger(folder / LEDGER, objective.maximise)
-    fault = fault_of(folder, folder.name, history)
+    shared = shared_of(folder, session.info)
+    fault = fault_of(folder, folder.name, history, shared)
+    if fault is not None and shared is not None:
+        raise UsageError(
+            f"a search must go on with its study, {fault}: put the database back, or begin a new search, for example "
+            f"with --warm-start {folder.name}"
+        )
     if fault is not None:
         assert session.space is not None  # noqa: S101  # a search has one
         rebuilt = rebuild(folder, folder.name, session.space, session.objectives, config.constraints)
         console.say(f"{fault}: {rebuilt}")
-    return replace(session, earlier=reconcile(folder, folder.name, objective, history)), config
+    history = reconcile(folder, folder.name, objective, history, shared, config.constraints)
+    return replace(session, earlier=history), config
 
 
 def _check_same_search(before: RunInfo, now: RunInfo, space: str, folder: Path) -> None:
@@ -219,7 +243,8 @@ def _check_same_search(before: RunInfo, now: RunInfo, space: str, folder: Path) 
         )
     for option in LASTING:
         then, value = before.request["options"].get(option), now.request["options"][option]
-        if option in before.request["options"] and then != value:
+        known = option in before.request["options"] or option.startswith("study")  # which older searches had not
+        if known and then != value:
             raise UsageError(
                 f"a search must go on with --{option.replace('_', '-')} {then}, got {value}: leave the option out, or "
                 f"{again}"

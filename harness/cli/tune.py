@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from harness.cli.help import LIMITS, RESOURCES, SAMPLER, WHAT
+from harness.cli.help import LIMITS, RECORDS, RESOURCES, SAMPLER, WHAT
 from harness.cli.options import (
     Address,
     Json,
@@ -35,6 +35,7 @@ PANELS = {
     RESOURCES: ("workers_per_gang", "cpus_per_worker", "gangs", "gangs_per_gpu"),
     LIMITS: ("max_hours", "max_device_hours", "terminator", "keep_checkpoints", "max_checkpoint_gib", "retries",
              "hang_minutes", "recycle_after"),
+    RECORDS: ("study", "study_name"),
 }  # fmt: skip
 """Options of a search by subject, all but `HIDDEN`."""
 

@@ -299,7 +299,8 @@ def lead(results: Results) -> str:
     else:
         name = ", ours," if results.starts.get("ours") is best else ""
         text = f"Trial {best.number}{name} is the best with {value}"
-        if not any(other.startswith(f"the {results.baseline_name}") for other in others):
+        told = any(other.startswith(f"the {results.baseline_name}") for other in others)
+        if results.baseline is not None and not told:  # in a shared study another driver may have it
             others = [*others, f"the {results.baseline_name} did not reach the horizon"]
     return f"{'; '.join([text, *others])}."
 

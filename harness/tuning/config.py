@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from harness.run_folder import RunInfo
 from harness.trials import Experiment, Value, checked_sharing
+from harness.tuning.database import study_url
 from harness.tuning.objectives import Constraint, Objective, parse_constraint, parse_objectives
 from search_spaces import Space, SpaceError
 from search_spaces.space import parse_space, value_at
@@ -22,7 +23,7 @@ Scheduler = Literal["asha", "hyperband", "median", "pbt", "none"]
 Sampler = Literal["tpe", "gp", "cmaes", "nsga2", "random", "grid"]
 LASTING = (
     "scheduler", "sampler", "objective", "constraint", "grace_steps", "reduction_factor", "perturb_steps",
-    "grid_points", "seed", "warm_start", "stop_collapsed",
+    "grid_points", "seed", "warm_start", "stop_collapsed", "study", "study_name",
 )  # fmt: skip
 """Options that a search keeps when it goes on; the others may change from session to session."""
 HIDDEN = ("stagnation", "save_interval_s", "min_free_gib", "patience_s")
@@ -123,6 +124,11 @@ class SearchConfig(BaseModel):
         None, json_schema_extra={"metavar": "SEARCH"},
         description="Learn from an earlier search: name, folder, mlflow:EXPERIMENT/SEARCH.",
     )  # fmt: skip
+    study: str | None = Field(
+        None, json_schema_extra={"metavar": "URL"},
+        description="Database of a study that several drivers share; default: a file of its own.",
+    )  # fmt: skip
+    study_name: str | None = Field(None, description="Of the shared study; default: that of the search.")
     stop_collapsed: bool = Field(True, description="Stop a trial whose teacher predicts one class only.")
     terminator: bool = Field(False, description="End when 30 complete trials in a row brought nothing better.")
     max_hours: float | None = Field(
@@ -169,6 +175,8 @@ class SearchConfig(BaseModel):
         if (threads := options.pop("threads_per_worker", 1)) != 1:  # what it was called in earlier runs
             options.setdefault("cpus_per_worker", threads)
         checked_sharing(options.get("gangs_per_gpu", 1))
+        if isinstance(options.get("study"), str):  # not by pydantic, which would show what may hold a password
+            options["study"] = study_url(options["study"])
         try:
             return cls(**options)
         except ValidationError as error:
@@ -186,6 +194,8 @@ class SearchConfig(BaseModel):
     def _check(self) -> Self:
         objectives = self.objectives("dev/miou")
         check_sampler(self.sampler, objectives, bool(self.constraints), self.warm_start is not None)
+        if self.study_name is not None and self.study is None:
+            raise UsageError("--study-name must go with --study URL, which is missing: give it, or leave the name out")
         if self.terminator and len(objectives) > 1:
             raise UsageError(
                 f"--terminator must have one objective, got {len(objectives)}: leave it out or name one objective"

@@ -89,7 +89,7 @@ class Monitor:
     def _urgent(self) -> str | None:
         if shutil.disk_usage(self.folder).free < FULL:  # checkpoints are lost while the ledger's last page has room
             return f"the disk of {self.folder} is full: free some and resume"
-        return INTERRUPTED if self.interrupted.is_set() else self.pool.broken
+        return INTERRUPTED if self.interrupted.is_set() else self.pool.broken or self.searcher.away
 
     def _limits(self, now: float) -> str | None:
         self._looked = now
@@ -104,4 +104,5 @@ class Monitor:
                 f"the disk of {self.folder} is nearly full, {free / GIB:.2f} GiB are free and "
                 f"{self.config.min_free_gib:g} must be: free some and resume"
             )
-        return why_stop(self.config, self.clock.elapsed_s, self.clock.device_s, self.searcher.study)
+        elapsed_s, device_s = self.clock.elapsed_s, self.clock.device_s
+        return self.searcher.ask(lambda: why_stop(self.config, elapsed_s, device_s, self.searcher.study))

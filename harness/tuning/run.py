@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import optuna
 import ray
 from optuna.trial import FrozenTrial
 from ray import tune
@@ -32,6 +33,8 @@ from harness.start import Start
 from harness.trials import INTERRUPTED, Experiment, GangsBrokenError, SearchSpace, Trial, TrialObserver
 from harness.tuning.callback import TuneCallback
 from harness.tuning.config import SearchConfig
+from harness.tuning.joining import join, open_trials
+from harness.tuning.marks import own_trials
 from harness.tuning.monitor import Monitor
 from harness.tuning.objectives import Objective
 from harness.tuning.population import explorer
@@ -39,8 +42,9 @@ from harness.tuning.retention import CheckpointRetention
 from harness.tuning.samplers import make_sampler
 from harness.tuning.schedulers import SCHEDULERS, Past, make_scheduler, replay
 from harness.tuning.searcher import TruthfulOptunaSearch
+from harness.tuning.shared import Shared
 from harness.tuning.stopping import Health
-from harness.tuning.study import JOURNAL, journal, open_study, own_trials, reconcile
+from harness.tuning.study import JOURNAL, journal, open_study, reconcile
 from trainers.drafts import sweep
 
 log = logging.getLogger(__name__)
@@ -61,6 +65,8 @@ class Search:
     observers: Sequence[TrialObserver] = ()
     earlier: History | None = None
     """What `reconcile` returned for the folder; none: it is asked when the session begins."""
+    shared: Shared | None = None
+    """Its part in a shared study; none: the study is its own."""
     start: Start = field(default_factory=Start)
     """Stamps of the session's start so far; takes in those that are to come."""
 
@@ -88,14 +94,14 @@ def run_search(search: Search) -> SearchEnd:
     """Search to the end, or until a limit of the config. A Ray session must be active.
 
     A search whose folder holds an earlier session goes on from there: what was over stays over, what was interrupted
-    goes on from its checkpoint with its number, and `trials` counts them all.
+    goes on from its checkpoint with its number, and `trials` counts them all; of a shared study, those of all drivers.
 
     Ctrl-C ends the session in order: running trials are saved and become INTERRUPTED, observers are told, gangs are
     closed, and KeyboardInterrupt is raised. A second Ctrl-C waits for nothing; the search can be resumed all the same.
 
     Raises:
-        UsageError: the gangs do not fit the cluster, a node does not see the storage, the ledger cannot be read, or
-            another driver is at it.
+        UsageError: the gangs do not fit the cluster, a node does not see the storage, the ledger cannot be read,
+            another driver is at it, or its shared study is out of reach or another one.
         GangsBrokenError: the gangs cannot train at all.
         KeyboardInterrupt: the search was interrupted.
     """
@@ -104,13 +110,16 @@ def run_search(search: Search) -> SearchEnd:
     with sole_driver(folder):
         sweep(folder)
         check_nodes(folder)
-        history = search.earlier or reconcile(folder, folder.name, objective)
-        left = search.config.trials - sum(trial.state.over for trial in history.trials.values())
+        history = search.earlier or reconcile(
+            folder, folder.name, objective, shared=search.shared, constraints=search.config.constraints
+        )
+        study = own_study(search)
+        left = num_left(search, study, history)
         if left <= 0:
             return SearchEnd([trial for _, trial in sorted(history.trials.items())], None)
         with closing(Ledger(folder / LEDGER, objective.metric)) as ledger:
             ledger.begin_session(machine(gangs.worker))
-            callback, monitor = _session(search, history, ledger, left)
+            callback, monitor = _session(search, study, history, ledger, left)
     if monitor.reason == INTERRUPTED:
         raise KeyboardInterrupt
     if monitor.broken:
@@ -118,10 +127,31 @@ def run_search(search: Search) -> SearchEnd:
     return SearchEnd(callback.trials, monitor.reason)
 
 
-def _session(search: Search, history: History, ledger: Ledger, trials: int) -> tuple[TuneCallback, Monitor]:
+def own_study(search: Search) -> optuna.Study | None:
+    """Return the study of a search; none where it is a file that is not there yet.
+
+    Raises:
+        UsageError: of a shared one, as `join`.
+    """
+    if search.shared is None:
+        return open_study(search.folder, search.folder.name)
+    return join(search.shared, search.space, search.objectives, search.warm_start)
+
+
+def num_left(search: Search, study: optuna.Study | None, history: History) -> int:
+    """Return how many trials a session trains at most: those to come, and of a shared study its own unfinished ones."""
+    if search.shared is None or study is None:
+        return search.config.trials - sum(trial.state.over for trial in history.trials.values())
+    to_come = search.config.trials - len(own_trials(study))
+    return max(0, to_come) + len(open_trials(study, search.shared))
+
+
+def _session(
+    search: Search, study: optuna.Study | None, history: History, ledger: Ledger, trials: int
+) -> tuple[TuneCallback, Monitor]:
     """Start everything, run Tune's loop, and end everything."""
     config, objective = search.config, search.objectives[0]
-    searcher = _make_searcher(search, history)
+    searcher = _make_searcher(search, study, history)
     dispatcher = start_dispatcher(config.retries, config.hang_timeout_s)
     pool = _make_pool(search, dispatcher)
     health = Health(config.stop_collapsed)
@@ -187,14 +217,13 @@ def _close(searcher: TruthfulOptunaSearch, callback: TuneCallback, monitor: Moni
             log.warning("cannot write down how the session ended: %s", error)
 
 
-def _make_searcher(search: Search, history: History) -> TruthfulOptunaSearch:
-    config, name = search.config, search.folder.name
-    study = open_study(search.folder, name)
+def _make_searcher(search: Search, study: optuna.Study | None, history: History) -> TruthfulOptunaSearch:
+    config, shared = search.config, search.shared
     return TruthfulOptunaSearch(
         space=search.space,
         resolve=search.experiment.resolve,
-        storage=journal(search.folder / JOURNAL),
-        study_name=name,
+        storage=journal(search.folder / JOURNAL) if study is None else study._storage,
+        study_name=search.folder.name if shared is None else shared.name,
         sampler=make_sampler(
             config.sampler,
             config.seed,
@@ -203,12 +232,15 @@ def _make_searcher(search: Search, history: History) -> TruthfulOptunaSearch:
             constrained=bool(config.constraint),
             drawn=len(own_trials(study)) if study is not None else 0,
             points=config.grid_points,
+            driver="" if shared is None else shared.driver,
         ),
         checkpoints=search.folder / TRIALS,
         earlier=history.trials,
         objectives=search.objectives,
         constraints=config.constraints,
         warm=search.warm_start,
+        shared=shared,
+        limit=config.trials,
     )
 
 

@@ -12,8 +12,8 @@ import optuna
 
 from harness.trials import SearchSpace, Value
 from harness.tuning.config import check_sampler
+from harness.tuning.marks import own_trials
 from harness.tuning.objectives import Objective
-from harness.tuning.study import own_trials
 from harness.tuning.window import WindowedTpe
 from search_spaces import Parameter, Space
 from trainers.errors import UsageError
@@ -31,6 +31,7 @@ def make_sampler(
     constrained: bool = False,
     drawn: int = 0,
     points: int = 3,
+    driver: str = "",
 ) -> optuna.samplers.BaseSampler:
     """Return a sampler.
 
@@ -38,12 +39,14 @@ def make_sampler(
         drawn: trials that the study holds already. A sampler begins its random numbers anew with each driver; they are
             derived from (seed, drawn), so that a search that is continued does not draw its first trials again.
             The grid needs no such care: its place is read from the study.
+        driver: of a shared study, in hexadecimal digits; two drivers of one seed must not draw the same.
 
     Raises:
         UsageError: there is no such sampler, or it cannot do what is asked of it.
     """
     check_sampler(name, objectives, constrained, warm=False)
-    derived = int(np.random.SeedSequence((seed, drawn)).generate_state(1)[0]) if drawn else seed
+    words = (seed, drawn, int(driver, 16)) if driver else (seed, drawn)
+    derived = int(np.random.SeedSequence(words).generate_state(1)[0]) if drawn or driver else seed
     if name == "grid":
         return CellSampler(grid_of(space, points), seed)
     if name == "cmaes":
@@ -94,6 +97,10 @@ class CellSampler(optuna.samplers.BaseSampler):  # type: ignore[misc]
     def left(self, study: optuna.Study) -> int:
         """Return how many cells were not drawn yet; ask for no trial when it is 0."""
         return max(0, len(self.cells) - len(_draws(study)))
+
+    def is_past(self, number: int) -> bool:
+        """Return whether a trial, by its number in the study, was drawn when no cell was left."""
+        return self._places[number] >= len(self.cells)
 
     def before_trial(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
         """Find the cell."""

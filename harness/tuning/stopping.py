@@ -10,7 +10,7 @@ import optuna
 from optuna.trial import TrialState
 
 from harness.tuning.config import SearchConfig
-from harness.tuning.study import own_trials
+from harness.tuning.marks import own_trials
 from trainers.errors import UsageError
 
 MIN_TRIALS = 20

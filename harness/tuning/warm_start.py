@@ -1,4 +1,4 @@
-"""What an earlier search found, as trials that a sampler can learn from: from its Optuna journal, or from MLflow.
+"""What an earlier search found, as trials that a sampler can learn from: from its Optuna study, or from MLflow.
 
 Trials are taken only where they mean the same here: every parameter of the space is known and inside its range, and
 nothing else was searched. What the earlier base config was is for the caller to compare.
@@ -18,11 +18,14 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from harness.formats import counted, one_line
+from harness.run_folder import RUN, read_run
 from harness.tracking.limits import PARAM_LENGTH, TAG_LENGTH, clean_name, clean_value
 from harness.tracking.stores import absolute_uri, connect_client, find_runs
 from harness.trials import Value
+from harness.tuning.marks import MARK
 from harness.tuning.objectives import Constraint, Objective, values_of
-from harness.tuning.study import JOURNAL, MARK
+from harness.tuning.shared import shared_of
+from harness.tuning.study import JOURNAL
 from search_spaces import Parameter, Space, SpaceError
 from search_spaces.files import read_yaml
 from trainers.errors import UsageError
@@ -69,8 +72,8 @@ def earlier_trials(
     """Return the trials of an earlier search as trials of this one.
 
     Args:
-        source: a search's folder or its `optuna.journal`; or `mlflow:EXPERIMENT/SEARCH`, or `mlflow:RUN_ID` of the
-            search's parent run. MLflow gives complete trials only.
+        source: a search's folder, of a shared study for the trials of all its drivers, or an `optuna.journal`; or
+            `mlflow:EXPERIMENT/SEARCH`, or `mlflow:RUN_ID` of the search's parent run. MLflow has complete ones alone.
         constraints: every trial must know all of them, for Optuna's GP wants the same constraints from every trial.
         tracking_uri: MLflow's store, where the source is there.
 
@@ -82,7 +85,7 @@ def earlier_trials(
             raise UsageError(f"with the source {source!r} a tracking URI must be given, got none: pass --tracking-uri")
         trials = _from_mlflow(source.removeprefix(MLFLOW), space, objectives, constraints, tracking_uri)
     else:
-        trials = _from_journal(source, objectives)
+        trials = _from_study(source, objectives)
     earlier = Earlier([], Counter())
     for trial in trials:
         reason = _why_not(trial, space, objectives, constraints)
@@ -131,12 +134,15 @@ def _as_trial(found: _Found, space: Space, constraints: Sequence[Constraint], so
     )
 
 
-def _from_journal(source: str, objectives: Sequence[Objective]) -> Iterator[_Found]:
+def _from_study(source: str, objectives: Sequence[Objective]) -> Iterator[_Found]:
     path = Path(source)
+    shared = shared_of(path, read_run(path)) if (path / RUN).exists() else None
     path = path / JOURNAL if path.is_dir() else path
-    if not path.is_file():
+    if shared is None and not path.is_file():
         raise UsageError(f"an earlier search must be a folder with {JOURNAL}, the file or {MLFLOW}..., got {source!r}")
-    study = _study(path)
+    study = _study(path) if shared is None else shared.found()
+    if study is None:
+        raise UsageError(f"{source} must have a study, {shared.words if shared else path} is gone: put it back")
     columns = _columns(study, objectives, source)
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
         if MARK in trial.user_attrs:  # it belongs to a search before that one

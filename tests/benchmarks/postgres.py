@@ -10,6 +10,8 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 USER = "mlflow"
@@ -85,6 +87,19 @@ class Postgres:
         )  # fmt: skip
         if done.returncode:
             raise RuntimeError(f"{program}: {done.stderr}")
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[Postgres]:
+    """Yield a server whose files are below a folder of a test."""
+    for parent in (folder, *folder.parents[:2]):  # the server may run as another user
+        parent.chmod(parent.stat().st_mode | 0o011)
+    server = Postgres(folder / "data")
+    server.start()
+    try:
+        yield server
+    finally:
+        server.end()
 
 
 def _exists(user: str) -> bool:

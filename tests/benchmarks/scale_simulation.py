@@ -28,7 +28,7 @@ from harness.run_folder import LATEST, TRIALS, sole_driver
 from harness.tracking.sender import Sender
 from harness.tuning.callback import TuneCallback
 from harness.tuning.retention import CheckpointRetention
-from harness.tuning.run import Search, SearchEnd, _make_scheduler, _make_searcher
+from harness.tuning.run import Search, SearchEnd, _make_scheduler, _make_searcher, num_left, own_study
 from harness.tuning.searcher import TruthfulOptunaSearch
 from harness.tuning.study import reconcile
 
@@ -113,10 +113,11 @@ def play(search: Search, course: Course) -> SearchEnd:
     names = sorted({*search.experiment.metric_names([{}])} - {"step", "finished", objective.metric})
     with sole_driver(folder):
         history = search.earlier or reconcile(folder, folder.name, objective)
-        left = config.trials - sum(trial.state.over for trial in history.trials.values())
+        study = own_study(search)
+        left = num_left(search, study, history)
         with closing(Ledger(folder / LEDGER, objective.metric)) as ledger:
             ledger.begin_session({"devices": "none"})
-            searcher = _make_searcher(search, history)
+            searcher = _make_searcher(search, study, history)
             scheduler = _make_scheduler(search, searcher, history)
             retention = CheckpointRetention(
                 folder / TRIALS, objective, config.keep_checkpoints, history.trials.values(), config.max_checkpoint_gib
@@ -128,12 +129,12 @@ def play(search: Search, course: Course) -> SearchEnd:
             )  # fmt: skip
             queue: list[tuple[int, int, _Gang]] = []
             for place in range(left + GANGS):
-                if len(queue) == GANGS or place >= left:
+                if queue and (len(queue) == GANGS or place >= left):
                     _run_one(queue, searcher, scheduler, callback)
                     course.end()
-                if place < left:
-                    _start(place, queue, search, searcher, scheduler, callback, course, names)
-                elif not queue:
+                if place < left and not _start(place, queue, search, searcher, scheduler, callback, course, names):
+                    left = place  # the other drivers of a shared study drew the others
+                if place >= left and not queue:
                     break
             ledger.spent(0.0, 0.0)
     return SearchEnd(callback.trials, None)
@@ -142,13 +143,18 @@ def play(search: Search, course: Course) -> SearchEnd:
 def _start(
     place: int, queue: list[tuple[int, int, _Gang]], search: Search, searcher: TruthfulOptunaSearch, scheduler: Any,
     callback: TuneCallback, course: Course, names: list[str],
-) -> None:  # fmt: skip
+) -> bool:  # fmt: skip
+    """Start a trial where there is one, and return whether there was."""
     key = f"{place:05d}"
-    gang = _Gang(key, course.suggest(searcher, key), search, names)
+    config = course.suggest(searcher, key)
+    if isinstance(config, str):
+        return False
+    gang = _Gang(key, config, search, names)
     scheduler.on_trial_add(None, gang)
     callback.on_trial_start(0, [], gang)
     now = queue[0][0] if queue else 0
     heapq.heappush(queue, (now + 1, place, gang))
+    return True
 
 
 def _run_one(

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import optuna
 from mlflow import MlflowClient
 
 from harness.ledger import LEDGER, read_ledger
-from harness.tuning.study import journal
+from harness.tuning.study import open_study
 
 
 @dataclass(frozen=True)
@@ -18,6 +17,7 @@ class Books:
 
     ledger: list[str]
     optuna: list[str]
+    """Empty where the study is a shared one."""
     mlflow: list[str]
     """Status of the children's runs; empty where nothing was recorded."""
     mlflow_parents: list[str]
@@ -38,11 +38,11 @@ def read_books(folder: Path, marks: Path, tracking_uri: str | None = None) -> Bo
         marks: where the stand-in for training left its notes.
     """
     history = read_ledger(folder / LEDGER)
-    study = optuna.load_study(study_name=folder.name, storage=journal(folder / "optuna.journal"))
+    study = open_study(folder, folder.name)
     children, parents = _runs(tracking_uri, folder.name) if tracking_uri else ([], [])
     return Books(
         ledger=[str(trial.state) for _, trial in sorted(history.trials.items())],
-        optuna=[trial.state.name for trial in study.trials],
+        optuna=[trial.state.name for trial in study.trials] if study is not None else [],
         mlflow=children,
         mlflow_parents=parents,
         steps={path.stem: [int(line) for line in path.read_text().split()] for path in marks.glob("*.steps")},

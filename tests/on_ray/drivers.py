@@ -39,7 +39,7 @@ def start_driver(
         terminal: descriptor of the terminal that the driver has; none: it has no terminal, and writes into its log.
         within: words of a command that runs the driver.
         dies_at: write at which the driver ends itself by SIGKILL, FILE:NUMBER.
-        kind: of the run: `search`, `train`, `ablate`.
+        kind: of the run: `search`, `train`, `ablate`; `shared`: a search on a study in a SQLite file in `storage`.
     """
     address = address or ray.get_runtime_context().gcs_address
     environment = {**os.environ, "RAY_AUTH_MODE": "token"}  # PYTHONPATH is that of the session's Ray

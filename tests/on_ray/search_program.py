@@ -22,15 +22,16 @@ def main(
     kind: str, address: str, storage: Path, marks: Path, name: str, trials: int, step_s: float, min_free_gib: float
 ) -> None:
     with ray_session(address):
-        if kind == "search":
-            reason = search(storage, marks, name, trials, step_s, min_free_gib).reason
+        if kind in ("search", "shared"):
+            options = {"study": f"sqlite:///{storage}/study.db", "study_name": "both"} if kind == "shared" else {}
+            reason = search(storage, marks, name, trials, step_s, min_free_gib, **options).reason
         else:
             reason = KINDS[kind](storage, marks, name, trials, step_s)
     sys.stdout.write(f"ended: {reason}\n")
 
 
 def search(
-    storage: Path, marks: Path, name: str, trials: int, step_s: float = 0.0, min_free_gib: float = 0.0
+    storage: Path, marks: Path, name: str, trials: int, step_s: float = 0.0, min_free_gib: float = 0.0, **options: str
 ) -> Results:
     """Begin or go on with a search in the active Ray session."""
     script = Script([{"quality": 0.1 + 0.8 * (n * 7 % trials) / trials, "name": f"trial-{n}"} for n in range(trials)])
@@ -39,6 +40,7 @@ def search(
         Analytic(marks, step_s=step_s), space=script, trials=trials, gangs=1, grace_steps=3, save_interval_s=0,
         min_free_gib=min_free_gib, patience_s=10, name=name, resume=(searches / name / "run.yaml").exists(),
         storage=searches, tracking_uri=f"sqlite:///{storage}/mlflow.db", report=False,
+        **options,
     )  # fmt: skip
 
 

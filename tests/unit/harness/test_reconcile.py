@@ -11,26 +11,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
-from unittest.mock import MagicMock
 
 import optuna
 import pytest
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState as OptunaState
+from sessions import EVERY, MIOU, SEARCH, TRIALS, Line, Session
 
-from harness.gangs.messages import Report
-from harness.gangs.tune_trial import as_result
 from harness.ledger import LEDGER, Ledger, read_ledger
 from harness.trials import Trial, TrialState, Value
-from harness.tuning.callback import TuneCallback
-from harness.tuning.objectives import Constraint, Objective
-from harness.tuning.searcher import TruthfulOptunaSearch
+from harness.tuning.objectives import Constraint
 from harness.tuning.study import JOURNAL, LOCK, fault_of, journal, rebuild, reconcile
 from trainers.errors import UsageError
-
-MIOU = Objective("dev/miou", "max")
 
 
 @pytest.fixture
@@ -124,80 +117,6 @@ def test_a_lock_of_a_killed_driver_is_not_waited_for(tmp_path: Path, study: optu
 
 def test_a_new_folder_has_no_history(tmp_path: Path) -> None:
     assert reconcile(tmp_path, "s", MIOU).trials == {}
-
-
-TRIALS, GANGS, HORIZON, EVERY = 6, 2, 30, 10
-SEARCH = "s"
-
-
-class Line:
-    """A search space of one number."""
-
-    name = "line"
-    baseline_params: Mapping[str, Value] = {"x": 0.25}  # read only
-    ours_params: Mapping[str, Value] | None = None
-
-    def suggest(self, trial: Any) -> dict[str, Value]:
-        return {"x": trial.suggest_float("x", 0, 1)}
-
-    def overrides(self, params: Mapping[str, Value]) -> dict[str, Value]:
-        return dict(params)
-
-
-def resolve(overrides: Mapping[str, Value]) -> tuple[Mapping[str, Any], str]:
-    return overrides, f"hash of {overrides['x']}"
-
-
-class Session:
-    """A session of a search on two gangs, whose searcher and callback are called in Ray Tune's order."""
-
-    def __init__(self, folder: Path) -> None:
-        history = reconcile(folder, SEARCH, MIOU)
-        self.left = TRIALS - sum(trial.state.over for trial in history.trials.values())
-        self.ledger = Ledger(folder / LEDGER, MIOU.metric)
-        sampler = optuna.samplers.RandomSampler(seed=len(history.trials))
-        self.searcher = TruthfulOptunaSearch(
-            Line(), resolve, journal(folder / JOURNAL), SEARCH, sampler, folder / "trials", history.trials
-        )
-        self.callback = TuneCallback(MagicMock(), resolve, [self.ledger], lambda: None, history.trials)
-        self.live: list[Any] = []
-
-    def run(self, turns: int = 100) -> None:
-        """Go on to the end of the search, or through a number of turns, after which the session is interrupted."""
-        while turns and (self.left or self.live):
-            turns -= 1
-            for trial in [trial for trial in self.live if trial.started]:
-                self.report(trial)
-            for trial in [trial for trial in self.live if not trial.started]:
-                self.callback.on_trial_start(0, [], trial)
-                trial.started = True
-            while self.left and len(self.live) < GANGS:
-                key = f"key-{self.left}"
-                config = self.searcher.suggest(key)
-                step = max(config["job"].last_step, 0)
-                self.live.append(SimpleNamespace(trial_id=key, config=config, step=step, started=False))
-                self.left -= 1
-        self.searcher.interrupt_unfinished()
-        self.callback.interrupt_unfinished("the session ends")
-        self.ledger.spent(1.0, 1.0)
-        self.ledger.close()
-
-    def report(self, trial: Any) -> None:
-        """Let a trial reach its next report: number 1 is pruned at its second, number 2 fails there."""
-        trial.step = min(trial.step + EVERY, HORIZON)
-        number, at_second = trial.config["number"], trial.step == 2 * EVERY
-        value = trial.config["params"]["x"] * trial.step
-        metrics = {"step": float(trial.step), "finished": float(trial.step == HORIZON), MIOU.metric: value}
-        result = as_result(Report(metrics, "it broke" if at_second and number == 2 else None), [MIOU.metric])
-        over = result["done"] or (at_second and number == 1)
-        if not over:
-            self.searcher.on_trial_result(trial.trial_id, result)
-        self.callback.on_trial_result(0, [], trial, result)
-        if over:
-            trial.last_result = result
-            self.searcher.on_trial_complete(trial.trial_id, result)
-            self.callback.on_trial_complete(0, [], trial)
-            self.live.remove(trial)
 
 
 class Cut(NamedTuple):

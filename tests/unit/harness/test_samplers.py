@@ -9,9 +9,10 @@ import pytest
 from optuna.trial import TrialState
 
 from harness.tuning.config import ABILITIES, check_sampler
+from harness.tuning.marks import MARK
 from harness.tuning.objectives import Objective
 from harness.tuning.samplers import CellSampler, grid_of, levels, make_sampler
-from harness.tuning.study import MARK, journal
+from harness.tuning.study import journal
 from search_spaces import Parameter, Space, load_space
 from search_spaces.space import parse_space
 from trainers.errors import UsageError

@@ -8,8 +8,8 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from harness.tuning.config import SearchConfig
+from harness.tuning.marks import MARK
 from harness.tuning.stopping import COLLAPSED_ENTROPY, MIN_TRIALS, Health, stagnates, why_stop
-from harness.tuning.warm_start import MARK
 from trainers.errors import UsageError
 
 

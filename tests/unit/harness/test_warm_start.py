@@ -12,8 +12,9 @@ from optuna.trial import TrialState
 from harness.tracking.recorder import MlflowRecorder
 from harness.trials import Trial
 from harness.trials import TrialState as State
+from harness.tuning.marks import MARK, own_trials
 from harness.tuning.objectives import Constraint, Objective
-from harness.tuning.study import MARK, journal, own_trials
+from harness.tuning.study import journal
 from harness.tuning.warm_start import (
     NO_CONSTRAINT,
     NO_VALUE,

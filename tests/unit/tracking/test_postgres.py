@@ -10,7 +10,7 @@ import pytest
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 from bench_recorder import NAME, Size, main, outage
-from postgres import Postgres, lacking
+from postgres import Postgres, lacking, serving
 from tracking_server import Server
 
 from harness.tracking.stores import connect_client, find_runs
@@ -20,13 +20,8 @@ pytestmark = [pytest.mark.skipif(bool(lacking()), reason=lacking()), pytest.mark
 
 @pytest.fixture(scope="module")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    folder = tmp_path_factory.mktemp("postgres")
-    for parent in (folder, *folder.parents[:2]):  # which may run as another user
-        parent.chmod(parent.stat().st_mode | 0o011)
-    server = Postgres(folder / "data")
-    server.start()
-    yield server
-    server.end()
+    with serving(tmp_path_factory.mktemp("postgres")) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
