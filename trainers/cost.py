@@ -33,6 +33,7 @@ from trainers.data.batches import check_batches
 from trainers.distributed import moving_buffers
 from trainers.models.build import make_network
 from trainers.models.network import Network
+from trainers.models.pair import each
 from trainers.schedules import loss_weights
 from trainers.state import make_optimizer, make_teacher, update_teacher
 from trainers.step import css_step
@@ -210,8 +211,8 @@ def profile_step(
     weights = loss_weights(config, 1)
     with profiler:
         for part in css_step(
-            ProfiledNetwork(student, profiler, "student"),
-            ProfiledNetwork(teacher, profiler, "teacher"),
+            each(student, lambda network: ProfiledNetwork(network, profiler, "student")),
+            each(teacher, lambda network: ProfiledNetwork(network, profiler, "teacher")),
             prototypes,
             batch,
             config,

@@ -35,6 +35,17 @@ _COMPLEMENTARY_VIEWS: Mapping[str, Setting] = {
     "schedule.joint_forward": False,
 }
 
+_CROSS_LABELS: Mapping[str, Setting] = {
+    **_FROM_LOGITS,
+    "model.students": 2,
+    "loss.lambda_c": 0.0,
+    "thresholds.delta_u": 0.0,
+    "ema.teacher_momentum": 0.0,
+    "ema.teacher_norm": "train",
+    "schedule.joint_forward": False,
+    "evaluation.network": "student",
+}
+
 METHODS: dict[str, Mapping[str, Setting]] = {
     "supervised": {"loss.lambda_u": 0.0, "loss.lambda_c": 0.0, "evaluation.network": "student"},
     "mean_teacher": {**_FROM_LOGITS, "loss.lambda_c": 0.0, "augment.strong.mix": "none"},
@@ -106,6 +117,8 @@ METHODS: dict[str, Mapping[str, Setting]] = {
         "augment.strong.mix": "cutmix",
         "augment.strong.mix_probability": 0.5,
     },
+    "cps": {**_CROSS_LABELS, "loss.lambda_u": 1.5, "streams.first.view": "weak"},
+    "cps_cutmix": {**_CROSS_LABELS, "loss.lambda_u": 1.0, "augment.strong.mix": "cutmix"},
     "unimatch_css": {
         **_COMPLEMENTARY_VIEWS,
         "css.label_strategy": "mix",
@@ -160,6 +173,14 @@ Others, of which the numbers that a preset has are published for their own data 
   mixed, and not half of the batches; a queue keeps 2048 of each class and takes 128 a step, not 30 000 (background
   50 000) and all; negatives are the paper's, where the code asks for the label of the class as well, which no labelled
   pixel can have and few unlabelled ones do; no auxiliary head.
+- `cps`: CPS (Chen et al., CVPR 2021, arXiv 2106.01226; its `voc8.res50v3+.CPS` and `.CPS+CutMix`): two students of
+  unlike heads, L = L_s + 1.5 L_u summed over both, where every unlabelled pixel has the label of the other student, in
+  training mode; the first one is scored. 1.5 is VOC's; Cityscapes has 6. Different here: L_u has unlabelled images
+  alone, where there labelled ones have such labels, too; its labels are of a forward of their own; SGD of 0.005 a GPU
+  and a decay of 1e-4 are a preset's.
+- `cps_cutmix`: the same with CutMix of the unlabelled images, labelled as they are unmixed, and 1 in place of 1.5.
+  Different here: one box in place of three; the partner is another image of the same batch, and not of a second one;
+  other strong augmentation, of which there is none there, is a preset's.
 - `unimatch_css`: nobody's: the two views of UniMatch V2 with CSS (mix)'s labels, prototypes and contrastive loss;
   L = L_s + (L_1 + L_2) / 2 + lambda_c L_c, the weights of Eq. 6.
 """

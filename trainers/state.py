@@ -16,6 +16,7 @@ from trainers.css.prototypes import Prototypes
 from trainers.distributed import average_buffers
 from trainers.errors import DataError
 from trainers.models.build import build_model
+from trainers.models.pair import each
 from trainers.optimizers import SGD, AdamW
 from trainers.randomness import derive_seed
 from trainers.run import Run
@@ -45,9 +46,9 @@ class TrainState:
         """As they were at the last report, from which drift is measured."""
         self.snapshots: list[Snapshot] = []
         """Representations at earlier reports; for pictures alone."""
-        self.wrapped: nn.Module = run.wrap(in_steps(self.student, config))
+        self.wrapped: nn.Module = each(self.student, lambda network: run.wrap(in_steps(network, config)))
         """The student as steps call it, with gradients averaged over ranks."""
-        self.teaching: nn.Module = in_steps(self.teacher, config)
+        self.teaching: nn.Module = each(self.teacher, lambda network: in_steps(network, config))
         """The teacher as steps call it."""
 
     @cached_property

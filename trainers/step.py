@@ -38,6 +38,7 @@ from trainers.css.supervision import (
 )
 from trainers.distributed import sum_over_ranks
 from trainers.models.heads import FINEST, Dense
+from trainers.models.pair import Pair, members
 from trainers.randomness import generator, seeded
 from trainers.schedules import delta_u, delta_w
 from trainers.streams import Keep
@@ -64,6 +65,15 @@ class StepOutput(NamedTuple):
         return torch.stack([weights[name] * value for name, value in self.losses.items()]).sum()
 
 
+def added_up(parts: Sequence[StepOutput]) -> StepOutput:
+    """Return the output of a step that was taken in these parts."""
+    losses, statistics = (
+        {name: torch.stack([values[name] for values in of_parts]).sum() for name in of_parts[0]}
+        for of_parts in ([part.losses for part in parts], [part.statistics for part in parts])
+    )
+    return parts[-1]._replace(losses=losses, statistics=statistics)
+
+
 def css_step(
     student: nn.Module,
     teacher: nn.Module,
@@ -84,7 +94,15 @@ def css_step(
     Nothing here waits for the device: no `.item()`, no data-dependent shapes. Ranks make two collectives for a step of
     one part: K x (D + 1) numbers for the prototypes with the divisors of L_s and of each stream, and K counts of hard
     pixels with two more sums; a bank takes a third, and so do entropies that are ranked.
+
+    Of two students each takes the step in turn, on the same images, with the other one's teacher for its labels: their
+    losses add up, and statistics are means.
     """
+    if isinstance(student, Pair) and isinstance(teacher, Pair):
+        for own, other in zip(members(student), reversed(members(teacher)), strict=True):
+            for part in css_step(own, other, prototypes, batch, config, context, bank):
+                yield part._replace(statistics={name: value / 2 for name, value in part.statistics.items()})
+        return
     student_batch = make_targets(teacher, prototypes, batch, config, context)
     parts = config.schedule.accumulate
     bank = empty_bank(config, batch.images.device) if bank is None else bank

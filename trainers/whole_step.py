@@ -23,7 +23,7 @@ from trainers.config import StreamsConfig, StrongAugmentConfig, TrainConfig
 from trainers.css.bank import Bank
 from trainers.css.prototypes import Prototypes
 from trainers.run import Run
-from trainers.step import StepOutput, css_step, draw_contrast, draw_for_bank
+from trainers.step import StepOutput, added_up, css_step, draw_contrast, draw_for_bank
 from trainers.targets import Batch, StepContext, StepDraws, draw_order, draw_views
 from trainers.transfer import send
 
@@ -203,5 +203,5 @@ def _graph() -> Any:
 
 
 def _whole(*arguments: Any) -> StepOutput:
-    (output,) = css_step(*arguments)
-    return output
+    parts = list(css_step(*arguments))
+    return parts[0] if len(parts) == 1 else added_up(parts)  # one backward is one graph, whatever its forwards

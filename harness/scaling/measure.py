@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import psutil
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from harness.experiment import CssExperiment
 from harness.scaling.step_timer import Clock, StepTimer, StepTimes
@@ -35,13 +36,15 @@ class MeasuredRun:
     def __init__(self, run: Run, timer: StepTimer, steps: int) -> None:
         self.rank, self.world_size, self.device = run.rank, run.world_size, run.device
         self._run, self._timer, self._steps = run, timer, steps
-        self.model: Any = None
+        self.model = nn.ModuleList()
+        """All that was wrapped."""
 
     def wrap(self, model: Any) -> Any:
         """Average gradients over the ranks, timed."""
-        self.model = self._run.wrap(model)
-        self._timer.add_gradient_hook(self.model)
-        return self.model
+        wrapped = self._run.wrap(model)
+        self._timer.add_gradient_hook(wrapped)
+        self.model.append(wrapped)
+        return wrapped
 
     def restore_from(self) -> Path | None:
         """Never go on: a measurement that was cut off begins again."""
@@ -142,8 +145,8 @@ def expected_bytes(model: Any, config: TrainConfig, world_size: int) -> dict[str
         "gradients": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
         "prototypes": K * (D + 1) if config.uses_prototypes else 0,
         "statistics": sum(buffer.numel() for buffer in moving_buffers(model)),
-        "sums": 1 + int(config.uses_unlabelled) + (K + 1 if config.uses_prototypes else 0)
-                + int(config.loss.supervised == "ohem"),
+        "sums": config.model.students * (1 + int(config.uses_unlabelled) + int(config.loss.supervised == "ohem"))
+                + (K + 1 if config.uses_prototypes else 0),
     }  # fmt: skip
     return {f"bytes/expected/{name}": float(FLOAT_BYTES * numbers[name]) for name in names}
 

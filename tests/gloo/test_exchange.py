@@ -99,9 +99,20 @@ def test_a_step_sends_sums_and_counts_of_the_classes_and_a_handful_of_numbers(
         (METHODS["unimatch_v2"], [3]),
         ({**METHODS["supervised"], "bank.weight": 0.1, "bank.anchors": 5}, [1, 2 * K * 5 * 17]),
         ({**METHODS["cutmix"], "thresholds.kind": "entropy_percentile"}, [BINS, 2]),
+        ({**METHODS["cps"], "ema.teacher_norm": "eval"}, [2, 2]),
         ({**METHODS["u2pl"], "unreliable.entries": 5}, [BINS, 2 * K * 5 * 17, 2 + K * 17, K + 1]),
     ],
-    ids=["mining", "parts", "no prototypes", "labelled alone", "two streams", "a bank", "percentile", "unreliable"],
+    ids=[
+        "mining",
+        "parts",
+        "no prototypes",
+        "labelled alone",
+        "two streams",
+        "a bank",
+        "percentile",
+        "two students",
+        "unreliable",
+    ],
 )
 def test_a_method_sends_what_it_needs_and_no_more(
     two_ranks: Ranks, overrides: Mapping[str, Any], messages: list[int]

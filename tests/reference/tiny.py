@@ -21,7 +21,7 @@ from trainers.config import (
 )
 from trainers.css.prototypes import Prototypes
 from trainers.overrides import apply_overrides
-from trainers.step import StepOutput, css_step
+from trainers.step import StepOutput, added_up, css_step
 from trainers.targets import Batch, StepContext
 
 
@@ -64,6 +64,7 @@ def whole_step(
     config: TrainConfig,
     context: StepContext,
 ) -> StepOutput:
-    """The step of a config that takes it in one part."""
-    (output,) = css_step(student, teacher, prototypes, batch, config, context)
-    return output
+    """The step of a config that takes it in one part, or in one of each of two students."""
+    parts = list(css_step(student, teacher, prototypes, batch, config, context))
+    assert len(parts) == config.model.students
+    return added_up(parts) if len(parts) > 1 else parts[0]

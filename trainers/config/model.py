@@ -62,6 +62,9 @@ class ModelConfig(Frozen):
     representation_init: Literal["default", "centred"] = "default"
     """How the last layer of the representation head starts: as PyTorch does, or with rows of mean zero and no bias. Its
     inputs are not negative, so with the default all representations, and all prototypes, start nearly parallel."""
+    students: int = added(1, ge=1, le=2)
+    """Networks that are trained: one, or two that start unlike and label unlabelled images for each other, as in CPS.
+    The first one is scored. Two must take all labels from the logits, without prototypes and bank."""
     norm: Literal["batch", "sync_batch", "group", "auto", "none"] = "batch"
     """Normalisation: of the rank's batch, of the batch of all ranks (CUDA only), or of groups of channels; `auto`: of
     all ranks on CUDA, as published, and of the rank elsewhere. An `encoder` keeps its own kind; its BatchNorm is of all

@@ -248,6 +248,16 @@ class TrainConfig(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _two_students_share_nothing_but_labels(self) -> TrainConfig:
+        if self.model.students == 2 and (self.uses_prototypes or self.bank.weight > 0):
+            raise ValueError(
+                "model.students=2 must have css.label_strategy=logit, loss.lambda_c=0 and bank.weight=0, got "
+                f"{self.css.label_strategy}, {self.loss.lambda_c:g} and {self.bank.weight:g}: set them, or "
+                "model.students to 1"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _unreliable_pixels_fit(self) -> TrainConfig:
         if not self.uses_unreliable:
             return self

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from trainers.config import ModelConfig
 from trainers.models.heads import Dense, Heads, Norm, Normalise, conv, norm_layer
 from trainers.models.network import Network
+from trainers.models.pair import Pair, members
 
 
 class TinySegmenter(Network):
@@ -59,20 +60,24 @@ def build_model(config: ModelConfig, num_classes: int, seed: int, device: torch.
     if config.arch != "tiny" and config.backbone_weights != "none":
         from trainers.models.weights import load_encoder
 
-        load_encoder(model, config)
+        for member in members(model):
+            load_encoder(member, config)
     model.to(device)
     return model.to(memory_format=torch.channels_last)
 
 
 def make_network(config: ModelConfig, num_classes: int, device: torch.device) -> Network:
-    """Return the network with random parameters from the global generator, not yet moved to the device.
+    """Return the network, or pair, with random parameters from the global generator, not yet moved to the device.
 
     Raises:
         ConfigError: as `build_model`.
     """
-    network = _network_class(config)(config, num_classes, norm_layer(config.norm, device))
-    network.freeze_encoder(config)
-    return network
+    made = []
+    for _ in range(config.students):
+        network = _network_class(config)(config, num_classes, norm_layer(config.norm, device))
+        network.freeze_encoder(config)
+        made.append(network)
+    return made[0] if len(made) == 1 else Pair(*made)
 
 
 def _network_class(config: ModelConfig) -> Callable[[ModelConfig, int, Norm], Network]:

@@ -15,6 +15,7 @@ from trainers.css.prototypes import Prototypes
 from trainers.css.pseudo_labels import upsample
 from trainers.errors import DataError
 from trainers.models.build import make_network
+from trainers.models.pair import of_first
 
 
 class Segmenter(nn.Module):
@@ -89,7 +90,8 @@ def load_segmenter(config: TrainConfig, checkpoint: Path, device: torch.device |
         )
     try:
         segmenter = Segmenter(config, int(state["step"]))
-        segmenter.network.load_state_dict(state[config.evaluation.network])
+        tensors = state[config.evaluation.network]
+        segmenter.network.load_state_dict(tensors if config.model.students == 1 else of_first(tensors))
         for name in ("values", "seen"):
             getattr(segmenter, name).copy_(state["prototypes"][name])
     except Exception as error:  # torch's answer to other tensors runs over many lines
@@ -116,11 +118,12 @@ def read_segmenter(path: Path, device: torch.device | None = None) -> Segmenter:
 
 
 def _network(config: TrainConfig) -> nn.Module:
-    """Return the network without reading the encoder's weights, and with a normalisation that any device has.
+    """Return the network that is scored, without reading the encoder's weights, with a normalisation of any device.
 
     In evaluation mode BatchNorm over ranks is BatchNorm, with the same tensors.
     """
     norm = "batch" if config.model.norm == "sync_batch" else config.model.norm
+    alone = config.model.model_copy(update={"norm": norm, "students": 1})
     with torch.random.fork_rng(devices=[]):
-        network = make_network(config.model.model_copy(update={"norm": norm}), config.num_classes, torch.device("cpu"))
+        network = make_network(alone, config.num_classes, torch.device("cpu"))
     return network.to(memory_format=torch.channels_last)

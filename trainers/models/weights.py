@@ -125,7 +125,7 @@ def inspect_weights(config: ModelConfig) -> WeightReport | None:
         return None
     with torch.device("meta"):
         # Any norm may be built for CUDA; nothing is computed.
-        model = make_network(config, 2, torch.device("cuda"))
+        model = make_network(config.model_copy(update={"students": 1}), 2, torch.device("cuda"))
     encoder = encoder_tensors(model)
     return match(encoder, _named_as(encoder, model, read_weights(config)))
 

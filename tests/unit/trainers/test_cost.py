@@ -48,6 +48,8 @@ VARIANTS: list[dict[str, Any]] = [
     {**DPT, **METHODS["unimatch_v2"]},
     {**METHODS["pixcon"]},
     {**METHODS["u2pl"]},
+    {**METHODS["cps_cutmix"]},
+    {**DEEPLAB, **METHODS["cps"], "optimizer.encoder_lr_factor": 0.1},
     {**DPT, "model.checkpointing": True, "model.drop_path": 0.3, "compute.precision": "bfloat16"},
 ]
 
@@ -119,6 +121,15 @@ def test_each_stream_is_a_forward_of_the_students_and_none_of_the_teachers() -> 
     assert one.teacher == two.teacher == three.teacher
     # Of four images each: labelled and one, two or three views.
     assert [flops.student / one.teacher for flops in (one, two, three)] == [2, 3, 4]
+
+
+def test_two_students_and_their_teachers_cost_what_two_trainings_do() -> None:
+    alone = {**METHODS["cps_cutmix"], "model.students": 1}
+    one, two = (step_cost(tiny_config(each), 2) for each in (alone, METHODS["cps_cutmix"]))
+    assert [number * 2 for number in (*one.parameters, *one.flops)] == [*two.parameters, *two.flops]
+    assert [2 * one.memory.weights, 2 * one.memory.optimizer] == [two.memory.weights, two.memory.optimizer]
+    assert 2 * one.traffic.gradients == two.traffic.gradients
+    assert two.memory.activations <= 1.01 * one.memory.activations  # the first one's are freed before the second's
 
 
 def test_attention_counts_its_matrix_products() -> None:

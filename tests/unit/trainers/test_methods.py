@@ -31,6 +31,8 @@ LOSSES = {
     "unimatch_v2": {"supervised", "unsupervised", "unsupervised_second"},
     "pixcon": {"supervised", "unsupervised", "unsupervised_second", "bank"},
     "u2pl": {"supervised", "unsupervised", "contrast"},
+    "cps": {"supervised", "unsupervised"},
+    "cps_cutmix": {"supervised", "unsupervised"},
     "unimatch_css": {"supervised", "unsupervised", "unsupervised_second", "contrast"},
 }
 

@@ -126,6 +126,7 @@ OURS: dict[str, str] = {
     "model.width": "of the tiny network",
     "model.encoder": "read with encoders of timm only",
     "model.freeze": "every parameter is trained",
+    "model.students": "one is trained",
     "model.drop_path": "of a ViT",
     "model.checkpointing": "of a ViT",
     "optimizer.layer_decay": "of a ViT",

@@ -22,6 +22,7 @@ from trainers.loader import load_batch
 from trainers.local_run import LocalRun
 from trainers.methods import METHODS
 from trainers.models.heads import Dense
+from trainers.models.pair import Pair, members
 from trainers.state import TrainState
 from trainers.step import StepOutput, css_step
 from trainers.targets import Batch, StepContext
@@ -127,12 +128,13 @@ def test_a_step_and_its_gradients_never_wait_for_the_device(overrides: Mapping[s
             call.feature_channels = module.feature_channels  # type: ignore[attr-defined]
             return held, call
 
-        held, student = on_fakes(state.student)
-        _, teacher = on_fakes(state.teacher)
+        helds, students = zip(*map(on_fakes, members(state.student)), strict=True)
+        _, teachers = zip(*map(on_fakes, members(state.teacher)), strict=True)
+        student, teacher = (each[0] if len(each) == 1 else Pair(*each) for each in (students, teachers))
         fakes = Batch(*(None if part is None else mode.from_tensor(part) for part in batch))
         prototypes = Prototypes(*(mode.from_tensor(part) for part in some_prototypes()))
         total(all_parts(student, teacher, prototypes, fakes, config, StepContext(0, 10))).backward()
-        missing = [name for name, value in held.items() if value.requires_grad and value.grad is None]
+        missing = [name for held in helds for name, value in held.items() if value.requires_grad and value.grad is None]
     assert missing == []
 
 
