@@ -53,6 +53,7 @@ def search(
     *,
     space: Space | Path | str | None = None,
     settings: Settings | None = None,
+    method: str | None = None,
     name: str | None = None,
     resume: bool = False,
     storage: Path | str = "runs",
@@ -76,6 +77,7 @@ def search(
     Args:
         experiment: what is trained; default: `digits_css`.
         space: a search space, its name or its YAML file; default: `css_quick`.
+        method: with a preset: a name of `trainers.methods.METHODS`, such as `supervised`.
         observers: told of everything that happens to trials, in the driver.
         report: whether the HTML report is written at the end.
         register: whether the best teacher becomes the registered model `s4-NAME`, under the alias `champion`.
@@ -98,14 +100,14 @@ def search(
     if resume:
         folder, _ = resumed(place, name, "search")
         with sole_driver(folder):
-            session, config = _resume_search(experiment, space, settings, folder, uri, console, options)
+            session, config = _resume_search(experiment, space, settings, method, folder, uri, console, options)
             session = replace(session, register=register, start=start)
             check_register(register, session.experiment)
             return _search(session, config, address, observers, report, profile_start)
     config = SearchConfig.of(**options)
     if config.study is not None and name is None and config.study_name is None:
         raise UsageError("--study must go with the name of the study, got none: give --name or --study-name")
-    chosen = chosen_experiment(experiment or "digits_css", settings)
+    chosen = chosen_experiment(experiment or "digits_css", settings, method)
     drawn = load_space(config.space) if space is None or isinstance(space, str | Path) else space
     with new_run(place, name, drawn.name) as folder:
         session = _search_session(chosen, drawn, config, folder, uri, console)
@@ -194,6 +196,7 @@ def _resume_search(
     experiment: Experiment | str | None,
     space: Space | Path | str | None,
     settings: Settings | None,
+    method: str | None,
     folder: Path,
     uri: str,
     console: Console,
@@ -206,7 +209,7 @@ def _resume_search(
     """
     before = read_run(folder, "search")
     config = SearchConfig.of(**before.request["options"]).replaced(**options)
-    experiment = experiment_again(experiment, before, settings)
+    experiment = experiment_again(experiment, before, settings, method)
     if space is None or isinstance(space, str | Path):
         try:
             space = load_space(config.space)

@@ -29,6 +29,15 @@ Settings = Annotated[
         help="Set a config value: schedule.steps=200, data.classes=sky,road. Repeatable.",
     ),
 ]  # fmt: skip
+Method = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        rich_help_panel=WHAT,
+        help="Train the preset as supervised, mean_teacher, cutmix, contrastive, css_cross, css_mix, "
+        "css_mix_released, reco, fixmatch, unimatch, unimatch_v2, pixcon, u2pl, cps, cps_cutmix or unimatch_css.",
+    ),
+]
 Name = Annotated[
     str | None,
     typer.Option(

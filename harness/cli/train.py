@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.help import RESOURCES, WHAT
+from harness.cli.help import RESOURCES
 from harness.cli.options import (
     Address,
     CpusPerWorker,
     Json,
+    Method,
     MlflowExperiment,
     Name,
     Preset,
@@ -31,15 +32,7 @@ from trainers.overrides import parse_settings
 def train(
     context: typer.Context,
     preset: Preset = "digits_css",
-    method: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            rich_help_panel=WHAT,
-            help="Train the preset as supervised, mean_teacher, cutmix, contrastive, css_cross, css_mix, "
-            "css_mix_released, reco, fixmatch, unimatch, unimatch_v2, pixcon, u2pl, cps, cps_cutmix or unimatch_css.",
-        ),
-    ] = None,
+    method: Method = None,
     workers: Annotated[
         str,
         typer.Option(

@@ -11,6 +11,7 @@ from harness.cli.help import LIMITS, RECORDS, RESOURCES, SAMPLER, WHAT
 from harness.cli.options import (
     Address,
     Json,
+    Method,
     MlflowExperiment,
     Name,
     Preset,
@@ -45,6 +46,7 @@ def tune(
     context: typer.Context,
     options: dict[str, Any],
     preset: Preset = "digits_css",
+    method: Method = None,
     name: Name = None,
     resume: Resume = False,
     settings: Settings = None,
@@ -73,7 +75,7 @@ def tune(
         results = api.search(
             preset if "preset" in given or not resume else None,
             settings=parse_settings(settings or []) if "settings" in given else None,
-            name=name, resume=resume, storage=storage, tracking_uri=tracking_uri,
+            method=method, name=name, resume=resume, storage=storage, tracking_uri=tracking_uri,
             mlflow_experiment=experiment, address=address, register=register, console=console,
             profile_start=profile_start, command_began=context.obj, **options,
         )  # fmt: skip
