@@ -290,7 +290,7 @@ def fit_space(space: Space, experiment: Experiment) -> Space:
     if both:
         how = "searched" if both[0] in space.paths else "fixed"
         raise UsageError(
-            f"--set must leave alone what the space {space.name} decides, {both[0]} is {how} there: "
+            f"--set and --method must leave alone what the space {space.name} decides, {both[0]} is {how} there: "
             "remove the setting or take another space"
         )
     return fitted
