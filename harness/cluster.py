@@ -11,6 +11,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -189,7 +190,10 @@ def check_nodes(folder: Path) -> None:
     try:
         answers = {node.address: _ask(node, probe) for node in others}
         _refuse_silent(answers)
-        found = {address: ray.get(answer) for address, answer in answers.items()}
+        found = {}
+        for address, answer in answers.items():
+            with suppress(ray.exceptions.TaskUnschedulableError):  # the node was dead, which the GCS learns late
+                found[address] = ray.get(answer)
     finally:
         for file in folder.glob(f"{probe.name}*"):
             file.unlink(missing_ok=True)

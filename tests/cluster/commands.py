@@ -13,7 +13,7 @@ from typing import Any
 from hosts import Host, Hosts, interrupt, wait_for
 
 from harness.ledger import LEDGER
-from harness.run_folder import LATEST
+from harness.run_folder import LATEST, PREVIOUS
 from trainers.checkpoint import load_checkpoint
 
 TIMEOUT_S = 240.0
@@ -63,8 +63,9 @@ class Command:
         self.process.wait()
 
     def saved_step(self) -> int:
-        """Return the step of a training's last checkpoint."""
-        return int(load_checkpoint(self.folder / LATEST)["step"])
+        """Return the step of a training's last checkpoint, which has its place's name a moment after the one before."""
+        latest = self.folder / LATEST
+        return int(load_checkpoint(latest if latest.exists() else self.folder / PREVIOUS)["step"])
 
 
 def start(host: Host, cluster: Hosts, command: str, name: str, storage: Path, options: Sequence[str]) -> Command:

@@ -15,6 +15,7 @@ import pytest
 from analytic import MISBEHAVE_AT, Analytic, Witness
 from processes import left_of_a_search, pids_of
 
+from harness import cluster
 from harness.cluster import Allocation
 from harness.gangs.jobs import Jobs, JobsEnd, run_jobs
 from harness.ledger import LEDGER, Ledger, read_ledger, read_times
@@ -249,3 +250,12 @@ def test_a_metric_that_is_not_reported_fails_the_training(tmp_path: Path) -> Non
     assert trial.state is TrialState.FAIL
     assert "must hold the metric 'val/miou'" in str(trial.error)
     assert not checkpoint_folder(tmp_path / "run" / "trials", 0).exists()
+
+
+def test_a_node_that_died_before_the_cluster_noticed_is_no_reason_to_refuse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = cluster.Node("f" * 56, "10.0.0.9", {"CPU": 1})
+    monkeypatch.setattr(cluster, "cluster_nodes", lambda: cluster.ClusterNodes((gone,)))
+    cluster.check_nodes(tmp_path)
+    assert list(tmp_path.iterdir()) == []
