@@ -255,7 +255,7 @@ def test_a_metric_that_is_not_reported_fails_the_training(tmp_path: Path) -> Non
 def test_a_node_that_died_before_the_cluster_noticed_is_no_reason_to_refuse(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gone = cluster.Node("f" * 56, "10.0.0.9", {"CPU": 1})
+    gone = cluster.Node("1" * 56, "10.0.0.9", {"CPU": 1})
     monkeypatch.setattr(cluster, "cluster_nodes", lambda: cluster.ClusterNodes((gone,)))
     cluster.check_nodes(tmp_path)
     assert list(tmp_path.iterdir()) == []
