@@ -21,6 +21,7 @@ FOLDER = TrainConfig(data=FolderData(root=Path("images"), classes=("sky", "road"
 
 ENCODER = tiny_config({"model.arch": "light", "model.encoder": "resnet18"})
 VIT = tiny_config(DPT)
+LOGITS = tiny_config({"css.label_strategy": "logit", "loss.lambda_c": 0.0})
 OF_A_VIT = ("model.drop_path", "model.checkpointing", "optimizer.layer_decay")
 
 
@@ -53,11 +54,16 @@ def others(value: Any, annotation: Any) -> list[Any]:
     return [0.9 * value, value + 0.01, value - 0.01]
 
 
+BEGINS = {
+    tiny_config(): "", FOLDER: "data.", ENCODER: "model.encoder", LOGITS: "model.students", VIT: OF_A_VIT,
+}  # fmt: skip
+"""Fields that are changed, by the config that accepts another value."""
+ELSEWHERE = ("model.encoder", "model.students", *OF_A_VIT)
 CHANGES = [
     pytest.param(config, path, value, annotation, id=f"{config.data.name} {path}")
-    for config, begins in ((tiny_config(), ""), (FOLDER, "data."), (ENCODER, "model.encoder"), (VIT, OF_A_VIT))
+    for config, begins in BEGINS.items()
     for path, value, annotation in fields(config)
-    if path != "data.name" and path.startswith(begins) and (begins or path not in ("model.encoder", *OF_A_VIT))
+    if path != "data.name" and path.startswith(begins) and (begins or path not in ELSEWHERE)
 ]
 
 
