@@ -33,7 +33,8 @@ def delivered(tmp_path: Path, operations: Sequence[Operation]) -> tuple[Applied,
     applied, outbox = Applied(), Outbox(tmp_path / "outbox.jsonl")
     sender = Sender(outbox, applied.connect)
     for n, operation in enumerate(operations):
-        sender.send({**operation, "n": n}, outbox.append(operation))
+        numbered = {**operation, "n": n}
+        sender.send(numbered, outbox.append(numbered))
     applied.go.set()
     assert sender.close(30)
     outbox.close()
