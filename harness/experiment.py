@@ -14,7 +14,7 @@ from harness.run_folder import CONFIG, CONFUSION, LATEST, OVERLAYS, PICTURE, SPL
 from harness.trials import OVERHEADS, Experiment, Value
 from trainers.config import TrainConfig
 from trainers.errors import DataError
-from trainers.methods import method_settings
+from trainers.methods import method_settings, with_method
 from trainers.metrics import late_metric_names, metric_names
 from trainers.overrides import apply_overrides
 from trainers.presets import load_preset
@@ -56,7 +56,7 @@ class CssExperiment(Experiment):
             ConfigError: there is no such preset, file, path or method, or a value is out of range.
         """
         preset, own = named_config(preset)
-        settings = {**method_settings(method), **own, **(settings or {})}
+        settings = with_method({**method_settings(method), **own, **(settings or {})})
         return cls(apply_overrides(load_preset(preset), settings), preset, settings)
 
     @property
@@ -80,12 +80,12 @@ class CssExperiment(Experiment):
         return open_splits(self.configure(overrides).data).digest
 
     def configure(self, overrides: Mapping[str, Value]) -> TrainConfig:
-        """Return the whole config of a trial.
+        """Return the whole config of a trial; the override `method` stands for the settings of that method.
 
         Raises:
             ConfigError: an override is unknown or out of range.
         """
-        return apply_overrides(self.base, overrides)
+        return apply_overrides(self.base, with_method(overrides))
 
     def resolve(self, overrides: Mapping[str, Value]) -> tuple[Mapping[str, Any], str]:
         """Return the resolved config and its hash.

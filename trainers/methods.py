@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from typing import Any
 
 from trainers.config import TrainConfig
 from trainers.errors import ConfigError
 from trainers.overrides import apply_overrides
 
 Setting = str | float
+METHOD = "method"
+"""In place of a path: the name of a method, whose settings stand for it."""
 
 _FROM_LOGITS: Mapping[str, Setting] = {"css.label_strategy": "logit", "css.indicator": "confidence"}
 
@@ -199,6 +202,17 @@ def method_settings(name: str | None) -> Mapping[str, Setting]:
         hint = f"did you mean {near[0]}?" if near else "choose one of them"
         raise ConfigError(f"a method must be one of {', '.join(METHODS)}, got {name!r}: {hint}")
     return METHODS[name]
+
+
+def with_method(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return overrides with the settings of their `method`, if they name one, below what they set themselves.
+
+    Raises:
+        ConfigError: there is no method of this name.
+    """
+    own = dict(overrides)
+    name = own.pop(METHOD, None)
+    return {**method_settings(None if name is None else str(name)), **own}
 
 
 def apply_method(config: TrainConfig, name: str) -> TrainConfig:
