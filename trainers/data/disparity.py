@@ -108,7 +108,8 @@ def road_line(disparity: Disparity, tolerance: float) -> RoadLine | None:
     bins, rows = (d / tolerance).astype(np.int64), -(-height // step)
     columns = int(bins.max()) + 1
     counts = np.bincount(v // step * columns + bins, minlength=rows * columns).reshape(rows, columns)
-    near = sum(np.pad(counts, ((0, 0), (1, 1)))[:, at : at + columns] for at in range(3))
+    padded = np.pad(counts, ((0, 0), (1, 1)))
+    near = padded[:, :-2] + counts + padded[:, 2:]
     middle = np.arange(rows) * step + (step - 1) / 2
     horizons = np.linspace(0, 0.8 * height, _HORIZONS)[:, None]
     bottoms = np.linspace(2 * tolerance, d.max(), _BOTTOMS)[:, None, None]

@@ -156,7 +156,7 @@ def test_maps_that_are_there_are_kept_and_never_mixed_with_others(
     assert [path.stat().st_mtime_ns for path in maps[1:]] == times[1:]
     code, error = weak(tree, capsys, "--height", "0.5")
     assert code == 2
-    assert error.startswith("error: maps must be made in one way, got")
+    assert error.startswith("s4: maps must be made in one way, got")
     assert weak(tree, capsys, "--height", "0.5", "--force")[1]["written"] == 9
     assert weak(tree, capsys, "--height", "0.5")[1]["kept"] == 9
 
@@ -184,8 +184,8 @@ def test_an_interrupted_command_leaves_whole_maps_and_goes_on(
 
 def test_what_cannot_be_made_is_refused_in_one_line(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words, message in (
-        (("--tolerance", "0"), "error: --tolerance must be above 0 and --height between 0 and 1, got 0 and 0.25"),
-        (("--set", "data.weak_groups={road: [road]}"), "error: data.weak_groups must have groups ground and obstacle"),
+        (("--tolerance", "0"), "s4: --tolerance must be above 0 and --height between 0 and 1, got 0 and 0.25"),
+        (("--set", "data.weak_groups={road: [road]}"), "s4: data.weak_groups must have groups ground and obstacle"),
     ):
         code, error = weak(tree, capsys, *words)
         assert (code, len(error.splitlines())) == (2, 1)
