@@ -119,11 +119,13 @@ def weak(
     settings: Settings = None,
     tolerance: Annotated[
         float,
-        typer.Option(help="Pixels of disparity that the ground may be off its line.", rich_help_panel=WHAT),
+        typer.Option(metavar="PIXELS", help="Disparity that the ground may be off its line.", rich_help_panel=WHAT),
     ] = 1.0,
     height: Annotated[
         float,
-        typer.Option(help="Height of an obstacle, as a share of the camera's height.", rich_help_panel=WHAT),
+        typer.Option(
+            metavar="SHARE", help="Height of an obstacle, as a share of the camera's height.", rich_help_panel=WHAT
+        ),
     ] = 0.25,
     force: Annotated[
         bool, typer.Option("--force", help="Make maps anew that are there.", rich_help_panel=WHAT)
