@@ -121,6 +121,7 @@ class CssExperiment(Experiment):
         """
         from trainers.data.batches import check_batches
         from trainers.data.splits import verify
+        from trainers.data.weak import verify_weak
 
         check_batches(self.base, workers)
         if self.base.compute.graph:
@@ -128,6 +129,8 @@ class CssExperiment(Experiment):
 
             is_graph(self.base, workers)  # says why not
         verify(self.base.data, needs_unlabelled=self.base.uses_unlabelled)
+        if self.base.uses_weak:
+            verify_weak(self.base.data)
 
     def check_evaluation(self) -> None:
         """Make sure that there are validation images, and test images where they are asked for.

@@ -362,7 +362,11 @@ def _batch(config: TrainConfig, workers: int) -> Batch:
     if not config.uses_unlabelled:
         return Batch(labelled, labels, None)
     unlabelled = images(config.schedule.unlabelled_batch)
-    return Batch(labelled, labels, unlabelled, torch.empty(unlabelled.shape[0], height, width, dtype=torch.bool))
+    inside = torch.empty(unlabelled.shape[0], height, width, dtype=torch.bool)
+    if not config.uses_weak:
+        return Batch(labelled, labels, unlabelled, inside)
+    weak, groups = torch.empty_like(inside, dtype=torch.int64), torch.empty(config.num_classes, dtype=torch.int64)
+    return Batch(labelled, labels, unlabelled, inside, weak, groups)
 
 
 def _parameters(network: Network) -> Parameters:

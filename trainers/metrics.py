@@ -31,6 +31,8 @@ def metric_names(configs: Iterable[TrainConfig]) -> list[str]:
         names += [f"train/{kind}/{loss_name(stream)}" for kind in ("loss", "share")]
     if any(config.bank.weight > 0 for config in configs):
         names += ["train/loss/bank"]
+    if any(config.loss.lambda_w > 0 for config in configs):
+        names += ["train/loss/weak", "train/share/weak"]
     if contrast:
         names += ["train/loss/contrast"]
     if prototypes:
@@ -41,6 +43,7 @@ def metric_names(configs: Iterable[TrainConfig]) -> list[str]:
         names += ["health/predicted_entropy", "quality/confident/share", *_by_class("predicted", classes)]
         names += [f"quality/{kind}/{score}" for kind in kinds for score in ("miou", "accuracy")]
         names += ["quality/mix/share", "quality/agreement"] if prototypes else []
+        names += ["quality/veto/share", "quality/veto/accuracy"] if any(config.css.veto for config in configs) else []
         names += _by_class("kept", classes) if any(config.loss.lambda_u > 0 for config in configs) else []
     return names
 

@@ -36,7 +36,8 @@ def loss_weights(config: TrainConfig, step: int) -> dict[str, float]:
     ramp = math.exp(-5.0 * (step / config.schedule.steps) ** 2) if loss.lambda_c_ramp == "exp" else 1.0
     of_streams = {loss_name(name): acts * loss.lambda_u * stream.weight for name, stream in streams.items()}
     return {
-        "supervised": loss.lambda_s, **of_streams, "contrast": acts * loss.lambda_c * ramp, "bank": config.bank.weight
+        "supervised": loss.lambda_s, **of_streams, "contrast": acts * loss.lambda_c * ramp, "bank": config.bank.weight,
+        "weak": loss.lambda_w,
     }  # fmt: skip
 
 

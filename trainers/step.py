@@ -36,6 +36,7 @@ from trainers.css.supervision import (
     image_share_loss,
     supervised_loss,
 )
+from trainers.css.weak import partial_label_loss
 from trainers.distributed import sum_over_ranks
 from trainers.models.heads import FINEST, Dense
 from trainers.models.pair import Pair, members
@@ -52,7 +53,7 @@ class StepOutput(NamedTuple):
     """
 
     losses: dict[str, Tensor]
-    """Unweighted scalars: supervised, of each stream (`loss_name`), contrast, bank; those that the config has."""
+    """Unweighted scalars: supervised, of each stream (`loss_name`), weak, contrast, bank; those that the config has."""
     statistics: dict[str, Tensor]
     """Scalars without gradient, the same on every rank; their sum over the parts is that of the global batch."""
     prototypes: Prototypes
@@ -85,15 +86,15 @@ def css_step(
 ) -> Iterator[StepOutput]:
     """Yield the step's losses (Eq. 6 to 9) and the next prototypes (Eq. 2, 3) in `schedule.accumulate` parts.
 
-    L_u is of every stream, L_c of the first one. Without a bank, that of a config with one is empty.
+    L_u is of every stream, L_c and L_w of the first one. Without a bank, that of a config with one is empty.
 
     Go backward through a part before asking for the next. Parts are to a rank what ranks are to the batch: L_s without
     OHEM, L_u and prototypes of the teacher's representations are divided by sums over the whole batch, so parts add up
     to what one part computes; BatchNorm, the divisor of OHEM and the samples of L_c and of the bank are a part's own.
 
     Nothing here waits for the device: no `.item()`, no data-dependent shapes. Ranks make two collectives for a step of
-    one part: K x (D + 1) numbers for the prototypes with the divisors of L_s and of each stream, and K counts of hard
-    pixels with two more sums; a bank takes a third, and so do entropies that are ranked.
+    one part: K x (D + 1) numbers for the prototypes with the divisors of L_s, of L_w and of each stream, and K counts
+    of hard pixels with two more sums; a bank takes a third, and so do entropies that are ranked.
 
     Of two students each takes the step in turn, on the same images, with the other one's teacher for its labels: their
     losses add up, and statistics are means.
@@ -158,6 +159,13 @@ def _part_output(
         if config.loss.unsupervised == "pixel_by_share":
             losses[name] = losses[name] * (all_pixels / of_view)
         statistics[f"share/{name}"] = view.divisor / (all_pixels * parts)
+
+    if student_batch.weak_divisor is not None and student_batch.class_groups is not None:
+        weak, groups = student_batch.views[0].weak, student_batch.class_groups
+        assert weak is not None  # noqa: S101 - there is a divisor of it
+        of_weak = as_configured(partial_label_loss, config)(on_views[0], weak, groups)
+        losses["weak"] = of_weak.total / _or_one(student_batch.weak_divisor)
+        statistics["share/weak"] = student_batch.weak_divisor / (weak.numel() * parts**2 * context.world_size)
 
     after = prototypes
     if pixels is not None and reduced.hard is not None and reduced.valid is not None:

@@ -1,4 +1,4 @@
-"""`s4 data check`: the data of a preset, what of it is missing, and where to get it."""
+"""`s4 data`: the data of a preset, what of it is missing and where to get it; masks and weak maps that are made."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 
 from harness.cli.help import WHAT, Command, Group
 from harness.cli.options import Json, Preset, Settings
-from harness.console import open_console
+from harness.console import counting, open_console
 from harness.experiment import CssExperiment
 from harness.formats import counted
 from trainers.config import DigitsData, FileData, FolderData
@@ -30,7 +30,7 @@ data = typer.Typer(cls=Group, no_args_is_help=True)
 
 @data.callback()
 def group() -> None:
-    """Look at the data of a preset, and make masks of annotations.
+    """Look at the data of a preset, and make masks of annotations or weak maps of disparity.
 
     Examples:
         s4 data check digits_css
@@ -111,6 +111,59 @@ def convert(
         console.say(f"{counted(count, 'mask')} in {out}; {more} without annotations count as not labelled")
         console.say(f"set {setting}")
         console.result({"folder": str(out), "masks": count, "without": without, "classes": classes})
+
+
+@data.command(cls=Command)
+def weak(
+    preset: Preset = "cityscapes_css_186",
+    settings: Settings = None,
+    tolerance: Annotated[
+        float,
+        typer.Option(metavar="PIXELS", help="Disparity that the ground may be off its line.", rich_help_panel=WHAT),
+    ] = 1.0,
+    height: Annotated[
+        float,
+        typer.Option(
+            metavar="SHARE", help="Height of an obstacle, as a share of the camera's height.", rich_help_panel=WHAT
+        ),
+    ] = 0.25,
+    force: Annotated[
+        bool, typer.Option("--force", help="Make maps anew that are there.", rich_help_panel=WHAT)
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Write weak maps of Cityscapes' training images, ground and obstacles by disparity, and say how right they are.
+
+    Maps that are there are kept, so that a command that was interrupted goes on when it is given again. They are read
+    with loss.lambda_w above 0, or css.veto=true.
+
+    Examples:
+        s4 data weak cityscapes_css_186
+        s4 data weak cityscapes_css_186 --tolerance 1.5 --height 0.3 --force
+    """
+    from contextlib import ExitStack
+
+    from trainers.data.disparity import GroundRule, compare_weak_maps, make_weak_maps
+
+    data = CssExperiment.of(preset, parse_settings(settings or [])).base.data
+    with open_console(as_json) as console, ExitStack() as bar:
+        made = make_weak_maps(
+            data, GroundRule(tolerance, height), force,
+            lambda total: bar.enter_context(counting(console, "weak maps", total)),
+        )  # fmt: skip
+        bar.close()
+        console.say(
+            f"{counted(made.written, 'map')} written below {made.folder}, {made.kept} were there; "
+            f"{made.without_ground} say nothing, for no ground was found"
+        )
+        assert not isinstance(data, DigitsData)  # noqa: S101 - make_weak_maps has refused them
+        groups = compare_weak_maps(data)
+        width = max(len(group.name) for group in groups)
+        console.say(f"{'group':<{width}}   pixels  right where images are labelled")
+        for group in groups:
+            right = "" if group.accuracy is None else f"{group.accuracy:6.1%}"
+            console.say(f"{group.name:<{width}}   {group.share:6.1%}  {right}".rstrip())
+        console.result({**made._asdict(), "folder": str(made.folder), "groups": [group._asdict() for group in groups]})
 
 
 def lines(preset: str, inventory: Inventory, data: DigitsData | FileData) -> Iterator[str]:

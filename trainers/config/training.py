@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from trainers.config.bank import BankConfig
-from trainers.config.base import SMALLEST_VIEW, Frozen, Momentum, Positive, added, hashed
-from trainers.config.data import AnyData, DigitsData
+from trainers.config.base import IGNORE, SMALLEST_VIEW, Frozen, Momentum, Positive, added, hashed
+from trainers.config.data import AnyData, DigitsData, WeaklyLabelled
 from trainers.config.method import (
     AugmentConfig,
     CssConfig,
@@ -147,7 +147,18 @@ class TrainConfig(Frozen):
     @property
     def uses_unlabelled(self) -> bool:
         """Whether any loss reads unlabelled images; supervised-only training does not load them."""
-        return self.loss.lambda_u > 0 or self.loss.lambda_c > 0
+        return max(self.loss.lambda_u, self.loss.lambda_c, self.loss.lambda_w) > 0
+
+    @property
+    def uses_weak(self) -> bool:
+        """Whether weak maps of unlabelled images are read: by L_w, or to veto pseudo-labels."""
+        return self.loss.lambda_w > 0 or (self.css.veto and self.uses_unlabelled)
+
+    @property
+    def class_groups(self) -> tuple[int, ...]:
+        """Value of each class's group in weak maps; 255 for a class of no group."""
+        data = self.data
+        return data.class_groups if isinstance(data, WeaklyLabelled) else (IGNORE,) * self.num_classes
 
     @property
     def active_streams(self) -> dict[str, StreamConfig]:
@@ -163,7 +174,7 @@ class TrainConfig(Frozen):
     @property
     def uses_prototypes(self) -> bool:
         """Whether labels or the contrastive loss read prototypes; else none are made."""
-        return self.uses_unlabelled and (self.loss.lambda_c > 0 or self.css.label_strategy != "logit")
+        return self.loss.lambda_c > 0 or (self.loss.lambda_u > 0 and self.css.label_strategy != "logit")
 
     @property
     def uses_unreliable(self) -> bool:
@@ -244,6 +255,16 @@ class TrainConfig(Frozen):
             raise ValueError(
                 f"loss.class_weights must have one weight a class ({self.num_classes}), got {len(weights)}: "
                 "give one for each of data.classes, or auto, or null"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _weak_maps_have_groups(self) -> TrainConfig:
+        if self.uses_weak and getattr(self.data, "weak_groups", None) is None:
+            raise ValueError(
+                f"data.weak_groups must name groups of classes with loss.lambda_w={self.loss.lambda_w:g} and css.veto="
+                f"{str(self.css.veto).lower()}, got none (data.name={self.data.name}): set it for digits, a folder or "
+                "cityscapes, or set these to 0 and false"
             )
         return self
 

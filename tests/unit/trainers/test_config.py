@@ -41,14 +41,17 @@ def others(value: Any, annotation: Any) -> list[Any]:
         return [choice for choice in get_args(annotation) if choice != value]
     if value is None:
         by_value, by_name = {9: "sky", 7: "road"}, {"sky": (0, 0, 9), "road": (0, 0, 7)}
-        return [(16, 16), tuple(1.0 + at for at in range(11)), {"scale": (0.5, 1.5)}, by_value, by_name, "names.txt"]
+        groups = {"one": ["road"]}
+        return [
+            (16, 16), tuple(1.0 + at for at in range(11)), {"scale": (0.5, 1.5)}, by_value, by_name, groups, "names.txt"
+        ]  # fmt: skip
     if isinstance(value, Path):
         return [value / "other"]
     if isinstance(value, str):
         return [f"{value}-other", f"{value}.pt"]
     if isinstance(value, tuple):
         varied = [(*value[:-1], other) for other in others(value[-1], None)]
-        return [*varied, (*value, *others(value[-1], None)[:1])]
+        return [*varied, (*value, *others(value[-1], None)[:1]), value[:-1]]
     if isinstance(value, int):
         return [value + 1, value + 4, 2 * value, value + 8, value - 1]
     return [0.9 * value, value + 0.01, value - 0.01]

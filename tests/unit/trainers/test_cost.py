@@ -49,6 +49,7 @@ VARIANTS: list[dict[str, Any]] = [
     {**METHODS["pixcon"]},
     {**METHODS["u2pl"]},
     {**METHODS["cps_cutmix"]},
+    {"loss.lambda_w": 1.0, "css.veto": True},
     {**DEEPLAB, **METHODS["cps"], "optimizer.encoder_lr_factor": 0.1},
     {**DPT, "model.checkpointing": True, "model.drop_path": 0.3, "compute.precision": "bfloat16"},
 ]
@@ -67,7 +68,9 @@ def batch_of(config: TrainConfig) -> Batch:
     labels = torch.randint(0, config.num_classes, (4, *size), generator=draws)
     if not config.uses_unlabelled:
         return Batch(images(), labels, None)
-    return Batch(images(), labels, images(), torch.ones(4, *size, dtype=torch.bool))
+    batch = Batch(images(), labels, images(), torch.ones(4, *size, dtype=torch.bool))
+    groups = torch.tensor(config.class_groups)
+    return batch._replace(weak=groups[labels], class_groups=groups) if config.uses_weak else batch
 
 
 def take_step(state: TrainState, batch: Batch) -> None:

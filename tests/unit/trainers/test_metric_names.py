@@ -29,6 +29,7 @@ CONFIGS = [
     METHODS["pixcon"],
     {**METHODS["u2pl"], "unreliable.anchor_confidence": 0.05},
     {**METHODS["cps"], "evaluation.both": True},
+    {"loss.lambda_w": 1.0, "css.veto": True},
     {"loss.supervised": "ohem", "ema.prototype_source": "student", "schedule.accumulate": 2},
 ]
 

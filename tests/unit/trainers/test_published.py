@@ -118,6 +118,8 @@ OURS: dict[str, str] = {
     "augment.labelled.grey": "no image loses its colours",
     "augment.strong.grey": "no image loses its colours",
     "loss.lambda_s": "L_s has no weight in Eq. 6",
+    "loss.lambda_w": "there are no weak labels",
+    "css.veto": "there are no weak labels",
     **{
         f"streams.{name}.{path}": "there is one strong view of weight 1, whose features are kept"
         for name in ("first", "second", "third")
