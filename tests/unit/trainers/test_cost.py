@@ -48,6 +48,7 @@ VARIANTS: list[dict[str, Any]] = [
     {**DPT, **METHODS["unimatch_v2"]},
     {**METHODS["pixcon"]},
     {**METHODS["u2pl"]},
+    {**METHODS["prcl"]},
     {**METHODS["cps_cutmix"]},
     {**DEEPLAB, **METHODS["cps"], "optimizer.encoder_lr_factor": 0.1},
     {**DPT, "model.checkpointing": True, "model.drop_path": 0.3, "compute.precision": "bfloat16"},

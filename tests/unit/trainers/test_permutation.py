@@ -45,6 +45,7 @@ VARIANTS: list[Mapping[str, Any]] = [
     {"loss.supervised": "ohem", "loss.ohem_threshold": 0.05, "loss.ohem_min_kept": 50},
     {"loss.class_weights": tuple(0.5 + 0.25 * at for at in range(K))},
     METHODS["unimatch_css"],
+    {**METHODS["prcl"], "thresholds.delta_s": 0.3},
 ]
 each_variant = pytest.mark.parametrize("overrides", VARIANTS, ids=lambda case: " ".join(map(str, case.values())))
 
