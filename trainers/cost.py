@@ -127,7 +127,8 @@ class Traffic(NamedTuple):
 
     gradients: int
     prototypes: int
-    """K x (D + 1) sums and counts; of a bank or queues, what each rank offers to it; a histogram of entropies."""
+    """K x (D + 1) sums and counts, of Gaussians K x 2 D; of a bank or queues, what each rank offers to it; a histogram
+    of entropies."""
     statistics: int
     """BatchNorm's, which are averaged over the ranks."""
 
@@ -383,7 +384,7 @@ def _learned(network: nn.Module) -> list[nn.Parameter]:
 def _traffic(network: nn.Module, config: TrainConfig, workers: int) -> Traffic:
     gradients = sum(parameter.numel() for parameter in _learned(network))
     of_pixel = config.model.representation_dim + 1
-    prototypes = config.num_classes * of_pixel if config.uses_prototypes else 0
+    prototypes = config.num_classes * config.model.summed if config.uses_prototypes else 0
     if config.ring_size:
         offered = config.unreliable.entries if config.uses_unreliable else config.bank.anchors
         prototypes += workers * config.num_classes * offered * of_pixel

@@ -89,6 +89,20 @@ METHODS: dict[str, Mapping[str, Setting]] = {
         "ema.teacher_norm": "train",
         "augment.strong.mix": "classmix",
     },
+    "prcl": {
+        **_FROM_LOGITS,
+        "model.representation": "gaussian",
+        "optimizer.variance_lr_factor": 1 / 64,
+        "thresholds.delta_s": 0.8,
+        "loss.unsupervised": "image_share",
+        "loss.lambda_c": 1.0,
+        "loss.lambda_c_ramp": "exp",
+        "loss.temperature": 100.0,
+        "ema.prototype_source": "student",
+        "ema.prototype_momentum": 0.0,
+        "ema.teacher_norm": "train",
+        "augment.strong.mix": "classmix",
+    },
     "fixmatch": {**_OF_FIXMATCH, "schedule.joint_forward": True},
     "unimatch": {
         **_OF_FIXMATCH,
@@ -151,6 +165,14 @@ Others, of which the numbers that a preset has are published for their own data 
   batch's own class means, ClassMix. Recalled and not looked up: 256 queries, 512 negatives, temperature 0.5,
   thresholds 0.97 and 0.7, 200 passes through the labelled images; the published code's teacher is never set to
   evaluation mode.
+- `prcl`: PRCL (Xie et al., AAAI 2023, arXiv 2210.14670; its `prcl.py`, `loss.py` and configs): ReCo with Gaussians. A
+  head gives each pixel D variances; the mutual likelihood score takes the place of every cosine in L_c, at temperature
+  100; class means and their variances are the product of a class's Gaussians over all GPUs' batches; lambda_c falls
+  from 1; delta_s is 0.8; the head for variances learns at 5e-5, 1/64 of the rest. As published the score is a mean over
+  D: of variances of 1/2, L_c is that of cosines at temperature 100 D. Different here: that head is a 1x1 convolution,
+  norm, ReLU and another, without unit rows and a second norm before its sigmoid, and variances are 1e-6 at least; it is
+  in the teacher, too; negatives are a rank's, shared by groups of anchors; L_c is divided by the classes with hard
+  pixels; 16 images of 321 pixels, 200 epochs of 2000 images, SGD of 3.2e-3 and a decay of 5e-4 are a preset's.
 - `fixmatch`: FixMatch with an averaged teacher, the baseline of UniMatch V2 (its `fixmatch.py`):
   L = (L_s + L_u) / 2, L_u divided by all pixels.
 - `unimatch`: UniMatch (Yang et al., CVPR 2023, arXiv 2208.09910; its `unimatch.py`):

@@ -107,7 +107,7 @@ def count_pseudo_labels(
         if weak_maps is not None:
             weak = send(weak_maps.fetch(indices).labels[:, : size[0], : size[1]], run.device).long()
         for index, mask in enumerate(truth):
-            output = Dense(*(maps[index : index + 1] for maps in outputs))
+            output = Dense(*(maps[index : index + 1] for maps in outputs[:2]))
             known = None if weak is None else weak[index : index + 1]
             labels = _label_image(output, prototypes, config, warming_up, passed, size, known, groups)
             _add(counts, labels, mask)

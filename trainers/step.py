@@ -18,7 +18,7 @@ from trainers.compute import as_configured, forward
 from trainers.config import IGNORE, TrainConfig
 from trainers.config.streams import loss_name
 from trainers.css.bank import Bank, BankDraws, admitted, bank_loss, choose, draw_bank, empty_bank, put
-from trainers.css.contrast import PixelPool, SampleDraws, build_pool, contrastive_loss, draw_samples
+from trainers.css.contrast import PixelPool, SampleDraws, Variances, build_pool, contrastive_loss, draw_samples
 from trainers.css.prototypes import (
     ClassSums,
     Prototypes,
@@ -93,8 +93,8 @@ def css_step(
     to what one part computes; BatchNorm, the divisor of OHEM and the samples of L_c and of the bank are a part's own.
 
     Nothing here waits for the device: no `.item()`, no data-dependent shapes. Ranks make two collectives for a step of
-    one part: K x (D + 1) numbers for the prototypes with the divisors of L_s, of L_w and of each stream, and K counts
-    of hard pixels with two more sums; a bank takes a third, and so do entropies that are ranked.
+    one part: the numbers of `ClassSums` with the divisors of L_s, of L_w and of each stream, and K counts of hard pixels
+    with two more sums; a bank takes a third, and so do entropies that are ranked.
 
     Of two students each takes the step in turn, on the same images, with the other one's teacher for its labels: their
     losses add up, and statistics are means.
@@ -174,11 +174,13 @@ def _part_output(
         after = update_prototypes(prototypes, sums, config.ema.prototype_momentum)
         statistics["share/valid"] = reduced.valid / (pixels.valid.numel() * parts * context.world_size)
         statistics["share/hard"] = reduced.hard.sum() / (reduced.valid.clamp(min=1) * parts)
-    if pixels is not None and reduced.hard is not None and config.loss.lambda_c > 0:
-        losses["contrast"] = _contrast(output, pixels.pool, after, reduced.hard, config, context, index, bank)
+    if pixels is not None and reduced.hard is not None and sums is not None and config.loss.lambda_c > 0:
+        losses["contrast"] = _contrast(output, pixels.pool, after, sums, reduced.hard, config, context, index, bank)
     else:
-        # The representation head has no loss; a graph of weight zero keeps its gradients defined on every rank.
-        losses["supervised"] = losses["supervised"] + output.representations.sum() * 0.0
+        # Heads of the representation have no loss; a graph of weight zero keeps gradients defined on every rank.
+        for maps in output[1:]:
+            if maps is not None:
+                losses["supervised"] = losses["supervised"] + maps.sum() * 0.0
     if bank is not None and config.bank.weight > 0:
         losses["bank"], bank = _bank(output, student_batch.labels, bank, config, context, index)
     return StepOutput(losses, statistics, after, bank), _Carried(sums, bank)
@@ -190,7 +192,8 @@ def _student_output(student: nn.Module, student_batch: StudentBatch, config: Tra
     if not views or config.schedule.joint_forward:
         return _forward_together(student, [labelled, *views], config)
     apart = (_forward_together(student, seen, config) for seen in ([labelled], views))
-    return Dense(*(torch.cat(both) for both in zip(*apart, strict=True)))
+    both = zip(*apart, strict=True)
+    return Dense(*(None if maps[0] is None else torch.cat(maps) for maps in both))  # type: ignore[arg-type]
 
 
 def _forward_together(student: nn.Module, seen: Sequence[tuple[Tensor, Keep | None]], config: TrainConfig) -> Dense:
@@ -210,7 +213,7 @@ def _without_later_views(output: Dense, student_batch: StudentBatch) -> Dense:
     if len(student_batch.views) < 2:
         return output
     count = len(student_batch.images) + len(student_batch.views[0].images)
-    return Dense(*(maps[:count] for maps in output))
+    return output.each(lambda maps: maps[:count])
 
 
 def _skipped_blocks(
@@ -254,7 +257,10 @@ def _contrast_pixels(
     hard = valid != IGNORE if config.uses_unreliable else _hard_pixels(output, valid, prototypes, config)
     pool = build_pool(valid, hard, config.num_classes)
     from_teacher = config.ema.prototype_source == "teacher"
-    return _Pixels(valid, pool, None if from_teacher else class_sums(output.representations, valid, config.num_classes))
+    if from_teacher:
+        return _Pixels(valid, pool, None)
+    sums = class_sums(output.representations, valid, config.num_classes, output.variances)
+    return _Pixels(valid, pool, sums)
 
 
 def _hard_pixels(output: Dense, valid: Tensor, prototypes: Prototypes, config: TrainConfig) -> Tensor:
@@ -301,6 +307,7 @@ def _contrast(
     output: Dense,
     pool: PixelPool,
     prototypes: Prototypes,
+    sums: ClassSums,
     hard: Tensor,
     config: TrainConfig,
     context: StepContext,
@@ -314,6 +321,7 @@ def _contrast(
     per_class = contrastive_loss(
         output.representations, pool, prototypes, hard, config.loss, draws, context.world_size * parts,
         bank if config.uses_unreliable else None,
+        None if output.variances is None else Variances(output.variances, sums.variances),
     )  # fmt: skip
     # Only classes that have hard pixels count; the published code divides by all classes present.
     classes = ((hard > 0) & prototypes.seen).sum().clamp(min=1)
@@ -324,7 +332,7 @@ def _bank(
     output: Dense, labels: Tensor, bank: Bank, config: TrainConfig, context: StepContext, index: int
 ) -> tuple[Tensor, Bank]:
     """Return this rank's and part's share of the bank's loss on the labelled images, and the bank with their pixels."""
-    logits, representations = (maps[: len(labels)] for maps in output)
+    logits, representations, _ = output.each(lambda maps: maps[: len(labels)])
     size, world_size = map_size(representations), context.world_size
     classes = admitted(logits, downsample_labels(labels, size), config)
     drawn = context.draws and context.draws.bank

@@ -139,8 +139,8 @@ def make_targets(
 ) -> StudentBatch:
     """Let the teacher label the unlabelled images, then make the streams' views of images and labels together.
 
-    All ranks make one collective: a divisor of L_s and of each stream, and K x (D + 1) numbers where prototypes are the
-    teacher's. A histogram of entropies takes one more, and so do unreliable pixels.
+    All ranks make one collective: a divisor of L_s and of each stream, and the numbers of `ClassSums` where prototypes
+    are the teacher's. A histogram of entropies takes one more, and so do unreliable pixels.
     """
     numbers = config.loss.weights
     weights = None if numbers is None else send(torch.as_tensor(numbers), batch.labels.device)
@@ -221,7 +221,7 @@ def _label(
         return _Labelling(_rank_entropy(targets, output.logits, config, context), None, batch.labels, None)
     from_teacher = config.ema.prototype_source == "teacher"
     output = forward(teacher, torch.cat([batch.images, unlabelled]) if from_teacher else unlabelled, config)
-    on_unlabelled = Dense(*(maps[-unlabelled.shape[0] :] for maps in output))
+    on_unlabelled = output.each(lambda maps: maps[-unlabelled.shape[0] :])
     label_in_both_spaces = as_configured(pseudo_labels, config)
     labels = label_in_both_spaces(on_unlabelled, prototypes, config.css.indicator_temperature, size)
     targets = _ignore_outside(collaborate(labels, config, context.warming_up), batch.inside)
@@ -231,7 +231,7 @@ def _label(
         return _Labelling(targets, None, batch.labels, None)
     threshold = delta_w(config, context.progress(config.schedule.steps))
     valid = valid_labels(batch.labels, targets, threshold, map_size(output.representations))
-    sums = class_sums(output.representations, valid, config.num_classes)
+    sums = class_sums(output.representations, valid, config.num_classes, output.variances)
     if not config.uses_unreliable:
         return _Labelling(targets, sums, batch.labels, None)
     anchors, kept = _sure_and_unreliable(output, batch.labels, targets.indicator, config, context)

@@ -120,7 +120,7 @@ class StagedStep:
         def cut(model: nn.Module, images: Tensor, config: TrainConfig, keep: Keep | None = None) -> Dense:
             with self._time("student, forward"):
                 seen = forward(model, images, config, keep)
-            leaves = Dense(*(maps.detach().requires_grad_() for maps in seen))
+            leaves = seen.each(lambda maps: maps.detach().requires_grad_())
             self._cut.append((seen, leaves))
             return leaves
 
@@ -132,5 +132,5 @@ class StagedStep:
             loss.backward()
         with self._time("student, backward"), precision():
             for seen, leaves in self._cut:
-                torch.autograd.backward(list(seen), [leaf.grad for leaf in leaves])
+                torch.autograd.backward(list(seen[:2]), [leaf.grad for leaf in leaves[:2]])
         self._cut.clear()

@@ -62,6 +62,9 @@ class ModelConfig(Frozen):
     representation_init: Literal["default", "centred"] = "default"
     """How the last layer of the representation head starts: as PyTorch does, or with rows of mean zero and no bias. Its
     inputs are not negative, so with the default all representations, and all prototypes, start nearly parallel."""
+    representation: Literal["point", "gaussian"] = added("point")
+    """What represents a pixel: D numbers, or, as in PRCL, the means of a Gaussian whose D variances a third head gives.
+    Gaussians are compared in L_c by their mutual likelihood score, and count in a prototype by 1 / variance."""
     students: int = added(1, ge=1, le=2)
     """Networks that are trained: one, or two that start unlike and label unlabelled images for each other, as in CPS.
     The first one is scored. Two must take all labels from the logits, without prototypes and bank."""
@@ -85,6 +88,11 @@ class ModelConfig(Frozen):
         raise ValueError(
             f"must be {', '.join(WEIGHT_WORDS)}, or a state dict in a {', '.join(WEIGHT_SUFFIXES)} file: choose one"
         )
+
+    @property
+    def summed(self) -> int:
+        """Numbers of each class that are summed over pixels and ranks: D and a count, or of Gaussians 2 D."""
+        return self.representation_dim + (1 if self.representation == "point" else self.representation_dim)
 
     @property
     def patch(self) -> int:

@@ -39,6 +39,9 @@ class OptimizerConfig(Frozen):
     layer_decay: Annotated[float, Field(gt=0, le=1)] = added(1.0)
     """Learning rate of each block of a ViT as a share of the next deeper one's; the last block's is this share of the
     encoder's, as in BEiT (Bao et al., 2022). For dpt only."""
+    variance_lr_factor: Positive = added(1.0)
+    """Learning rate of the head for variances as a share of the other heads', at every step; 1/64 in PRCL. For
+    model.representation=gaussian only."""
     momentum: Momentum = 0.9
     """Nesterov momentum of `sgd`, 0 turns it off; of `adamw`, beta_1."""
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
@@ -275,6 +278,17 @@ class TrainConfig(Frozen):
                 "model.students=2 must have css.label_strategy=logit, loss.lambda_c=0 and bank.weight=0, got "
                 f"{self.css.label_strategy}, {self.loss.lambda_c:g} and {self.bank.weight:g}: set them, or "
                 "model.students to 1"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _gaussians_are_of_one_batch(self) -> TrainConfig:
+        momentum, unreliable = self.ema.prototype_momentum, self.uses_unreliable
+        if self.model.representation == "gaussian" and (momentum > 0 or unreliable):
+            raise ValueError(
+                "model.representation=gaussian must have ema.prototype_momentum=0 and loss.contrast=hard, for no "
+                f"variance is kept from step to step, got {momentum:g} and {self.loss.contrast}: set them, or "
+                "model.representation to point"
             )
         return self
 

@@ -25,6 +25,12 @@ class Dense(NamedTuple):
     """[N, K, h, w], of the classes."""
     representations: Tensor
     """[N, D, h, w], not normalised."""
+    variances: Tensor | None = None
+    """[N, D, h, w] in (0, 1), where representations are Gaussians with these variances."""
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Dense:
+        """Return what is made of each of the maps."""
+        return Dense(*(None if maps is None else change(maps) for maps in self))  # type: ignore[arg-type]
 
 
 def norm_layer(name: str, device: torch.device) -> Norm:
@@ -97,8 +103,17 @@ class Normalise(nn.Module):
         return normalised
 
 
+VARIANCE_HEAD = "heads.variance."
+"""What the names of the variance head's parameters hold."""
+
+_LEAST_VARIANCE = 1e-6
+
+
 class Heads(nn.Module):
-    """Segmentation head g and representation head h, both Conv3x3-norm-ReLU-Conv1x1 on the same features."""
+    """Segmentation head g and representation head h, both Conv3x3-norm-ReLU-Conv1x1 on the same features.
+
+    Of Gaussians there is a third for their variances, Conv1x1-norm-ReLU-Conv1x1-sigmoid.
+    """
 
     def __init__(self, inputs: int, hidden: int, num_classes: int, config: ModelConfig, norm: Norm) -> None:
         super().__init__()
@@ -108,7 +123,16 @@ class Heads(nn.Module):
         if config.representation_init == "centred":
             centre(last)
         self.represent = nn.Sequential(features, last)
+        self.variance: nn.Module | None = None
+        if config.representation == "gaussian":  # made last: the other heads start as they do without it
+            self.variance = nn.Sequential(
+                conv(inputs, hidden, norm, kernel=1), nn.Conv2d(hidden, config.representation_dim, 1)
+            )
 
     def forward(self, features: Tensor) -> Dense:
-        """Map features [N, C, h, w] to logits [N, K, h, w] and representations [N, D, h, w], both float32."""
-        return Dense(self.segment(features).float(), self.represent(features).float())
+        """Map features [N, C, h, w] to logits [N, K, h, w] and representations [N, D, h, w], all float32."""
+        logits, representations = self.segment(features).float(), self.represent(features).float()
+        if self.variance is None:
+            return Dense(logits, representations)
+        variances = self.variance(features).float().sigmoid().clamp(min=_LEAST_VARIANCE)
+        return Dense(logits, representations, variances)

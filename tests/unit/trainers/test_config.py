@@ -21,6 +21,7 @@ FOLDER = TrainConfig(data=FolderData(root=Path("images"), classes=("sky", "road"
 
 ENCODER = tiny_config({"model.arch": "light", "model.encoder": "resnet18"})
 VIT = tiny_config(DPT)
+MOMENTARY = tiny_config({"ema.prototype_momentum": 0.0})
 LOGITS = tiny_config({"css.label_strategy": "logit", "loss.lambda_c": 0.0})
 OF_A_VIT = ("model.drop_path", "model.checkpointing", "optimizer.layer_decay")
 
@@ -59,9 +60,10 @@ def others(value: Any, annotation: Any) -> list[Any]:
 
 BEGINS = {
     tiny_config(): "", FOLDER: "data.", ENCODER: "model.encoder", LOGITS: "model.students", VIT: OF_A_VIT,
+    MOMENTARY: "model.representation",
 }  # fmt: skip
 """Fields that are changed, by the config that accepts another value."""
-ELSEWHERE = ("model.encoder", "model.students", *OF_A_VIT)
+ELSEWHERE = ("model.encoder", "model.students", "model.representation", *OF_A_VIT)
 CHANGES = [
     pytest.param(config, path, value, annotation, id=f"{config.data.name} {path}")
     for config, begins in BEGINS.items()

@@ -48,6 +48,7 @@ VARIANTS: list[dict[str, Any]] = [
     {**DPT, **METHODS["unimatch_v2"]},
     {**METHODS["pixcon"]},
     {**METHODS["u2pl"]},
+    {**METHODS["prcl"]},
     {**METHODS["cps_cutmix"]},
     {"loss.lambda_w": 1.0, "css.veto": True},
     {**DEEPLAB, **METHODS["cps"], "optimizer.encoder_lr_factor": 0.1},

@@ -28,6 +28,7 @@ CONFIGS = [
     METHODS["unimatch_css"],
     METHODS["pixcon"],
     {**METHODS["u2pl"], "unreliable.anchor_confidence": 0.05},
+    METHODS["prcl"],
     {**METHODS["cps"], "evaluation.both": True},
     {"loss.lambda_w": 1.0, "css.veto": True},
     {"loss.supervised": "ohem", "ema.prototype_source": "student", "schedule.accumulate": 2},
