@@ -18,6 +18,7 @@ PUBLISHED = ["css", "css_quick"]
 PRESET_OF = {
     "encoder": "camvid_lite0", "vit": "voc_dinov2_s_92", "streams": "voc_unimatch_v2_s_92",
     "pretrained": "camvid_lite0", "pretrained_supervised": "camvid_lite0",
+    "input_space": "camvid_css",
 }  # fmt: skip
 """Spaces for presets of a kind, and one of them."""
 
@@ -28,7 +29,7 @@ def base_of(name: str) -> TrainConfig:
 
 def raw_values(parameter: Parameter) -> st.SearchStrategy[object]:
     if parameter.kind == "categorical":
-        return st.sampled_from(parameter.choices)
+        return st.sampled_from(parameter.raw_choices)
     return st.floats(*parameter.raw_range)
 
 
