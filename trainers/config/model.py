@@ -39,6 +39,12 @@ class InputConfig(Frozen):
     """Maps beside the colours: length of the luminance's gradient, its standard deviation in 5 x 5 pixels, row and
     column in the view (crop or window), and CIELAB's L*. With weights of an encoder they start without effect."""
 
+    @field_validator("add", mode="before")
+    @classmethod
+    def _words(cls, value: object) -> object:
+        # Plans of ablations hold no lists.
+        return value.split(",") if isinstance(value, str) else value
+
     @model_validator(mode="after")
     def _each_once(self) -> InputConfig:
         if len({*self.add}) < len(self.add):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -125,8 +126,8 @@ def mutual_information(values: NDArray[np.float64], classes: NDArray[np.int64]) 
     """
     bins = np.searchsorted(np.quantile(values, np.arange(1, BINS) / BINS), values, side="right")
     joint = np.bincount(bins * (classes.max() + 1) + classes, minlength=BINS * (classes.max() + 1)).reshape(BINS, -1)
-    joint = joint / len(values)
-    return max(0.0, _entropy(joint.sum(0)) + _entropy(joint.sum(1)) - _entropy(joint.ravel()))
+    shares: NDArray[np.float64] = joint / len(values)
+    return max(0.0, _entropy(shares.sum(0)) + _entropy(shares.sum(1)) - _entropy(shares.ravel()))
 
 
 def _entropy(shares: NDArray[np.float64]) -> float:
@@ -136,8 +137,10 @@ def _entropy(shares: NDArray[np.float64]) -> float:
 
 def _all_channels(images: Tensor) -> NDArray[np.float64]:
     """Return each channel once, [C, H, W] of one image [1, 3, H, W], standardised as for a network and rounded."""
-    maps = {}
+    maps: dict[str, Tensor] = {}
     for part, names in CHANNELS.items():
         config = InputConfig.model_validate({"add": [part]} if part in ADDED else {"space": part})
         maps |= dict(zip(names, Normalise(config)(images)[0, -len(names) :], strict=True))
-    return np.round(np.stack([each.double().numpy() for each in maps.values()]) / ROUNDING) * ROUNDING
+    stacked = torch.stack([*maps.values()]).double()
+    rounded: NDArray[np.float64] = ((stacked / ROUNDING).round() * ROUNDING).numpy()
+    return rounded
