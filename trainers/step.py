@@ -93,8 +93,8 @@ def css_step(
     to what one part computes; BatchNorm, the divisor of OHEM and the samples of L_c and of the bank are a part's own.
 
     Nothing here waits for the device: no `.item()`, no data-dependent shapes. Ranks make two collectives for a step of
-    one part: the numbers of `ClassSums` with the divisors of L_s, of L_w and of each stream, and K counts of hard pixels
-    with two more sums; a bank takes a third, and so do entropies that are ranked.
+    one part: the numbers of `ClassSums` with the divisors of L_s, of L_w and of each stream, and K counts of hard
+    pixels with two more sums; a bank takes a third, and so do entropies that are ranked.
 
     Of two students each takes the step in turn, on the same images, with the other one's teacher for its labels: their
     losses add up, and statistics are means.

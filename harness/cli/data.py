@@ -1,4 +1,4 @@
-"""`s4 data`: the data of a preset, what of it is missing and where to get it; masks and weak maps that are made."""
+"""`s4 data`: a preset's data and what is missing, what channels tell of classes; masks and weak maps that are made."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from harness.cli.options import Json, Preset, Settings
 from harness.console import counting, open_console
 from harness.experiment import CssExperiment
 from harness.formats import counted
+from harness.tables import Column, Table, table_csv
 from trainers.config import DigitsData, FileData, FolderData
 from trainers.config.data import NO_LABEL
 from trainers.overrides import parse_settings
 
 if TYPE_CHECKING:
+    from trainers.data.channels import Channels
     from trainers.data.folder import Content
     from trainers.data.inventory import Inventory
 
@@ -34,6 +36,7 @@ def group() -> None:
 
     Examples:
         s4 data check digits_css
+        s4 data channels digits_css
     """
 
 
@@ -78,6 +81,45 @@ def check(
         })  # fmt: skip
     if inventory.missing:
         raise typer.Exit(INCOMPLETE)
+
+
+@data.command(cls=Command)
+def channels(
+    preset: Preset = "digits_css",
+    settings: Settings = None,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="Write the table there, too.", rich_help_panel=WHAT)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Rank the channels of model.input by what each says of a pixel's class, on labelled pixels, before any training.
+
+    Examples:
+        s4 data channels digits_css
+        s4 data channels mine.yaml --csv channels.csv
+    """
+    from trainers.colour import ADDED
+    from trainers.data.channels import measure_channels
+    from trainers.data.splits import open_splits
+    from trainers.errors import UsageError
+
+    if csv is not None and csv.exists():
+        raise UsageError(f"--csv must be a new file, {csv} exists: choose another")
+    data = CssExperiment.of(preset, parse_settings(settings or [])).base.data
+    with open_console(as_json) as console:
+        source = open_splits(data).labelled
+        with counting(console, "labelled images", len(source)) as done:
+            measured = measure_channels(source, len(data.classes), done)
+        table = channels_table(measured)
+        console.table(table)
+        console.say(f"choose with --set model.input.space=NAME, --set model.input.add={','.join(ADDED)}")
+        if csv is not None:
+            csv.write_text(table_csv(table), encoding="utf-8")
+            console.say(f"table: {csv}")
+        console.result({
+            "preset": preset, **measured._asdict(), "channels": [each._asdict() for each in measured.channels],
+            "csv": None if csv is None else str(csv),
+        })  # fmt: skip
 
 
 @data.command(cls=Command)
@@ -190,6 +232,27 @@ def lines(preset: str, inventory: Inventory, data: DigitsData | FileData) -> Ite
         yield f"get it from: {inventory.where}"
         yield f"layout below {inventory.root}:"
         yield from (f"    {line}" for line in inventory.layout)
+
+
+def channels_table(measured: Channels) -> Table:
+    """Return a row for each channel, the most telling first."""
+    columns = [
+        Column("channel"),
+        Column("comes with model.input", "setting"),
+        Column("Fisher ratio", "fisher", ".4f"),
+        Column("mutual information (bits)", "information", ".4f"),
+        Column("of the classes' entropy", "share", ".1%"),
+    ]
+    rows = [
+        (each.channel, ", ".join(each.settings), each.fisher, each.information,
+         each.information / measured.entropy if measured.entropy > 0 else None)
+        for each in measured.channels
+    ]  # fmt: skip
+    caption = (
+        f"{counted(measured.pixels, 'labelled pixel')} of {counted(measured.images, 'image')}; the classes' entropy is "
+        f"{measured.entropy:.3f} bits"
+    )
+    return Table("channels", caption, columns, rows)
 
 
 def _table(content: Sequence[Content], data: DigitsData | FileData) -> Iterator[str]:

@@ -15,8 +15,41 @@ WEIGHT_WORDS = ("none", "imagenet", "pretrained", "bundled")
 WEIGHT_SUFFIXES = (".pt", ".pth", ".safetensors")
 BUNDLED = "tf_efficientnet_lite0"
 """The network whose weights a package ships (`trainers.models.bundled`)."""
+INVERTIBLE = ("rgb", "yiq", "opponent")
+"""Colour spaces from which a matrix leads back to RGB."""
 PLAIN_VIT = "vit_small_patch14_dinov2"
 """timm's name of DINOv2's smallest network."""
+
+
+Added = Literal["gradient", "local_std", "position", "lightness"]
+
+
+class InputConfig(Frozen):
+    """Channels that the network makes of an RGB image, after augmentation, each standardised by fixed numbers.
+
+    With a learned first convolution the linear spaces (yiq, opponent) differ from rgb only in its initialisation and in
+    what weight decay and the optimizer make of it.
+    """
+
+    space: Literal["rgb", "yiq", "lab", "hsv", "opponent", "grey", "normalised_rgb"] = "rgb"
+    """Colour space: `lab` is CIELAB of sRGB, `opponent` the orthonormal one, `normalised_rgb` each colour's share in
+    their sum. With weights of an encoder rgb, yiq or opponent; the first convolution is then changed such that the
+    network starts as the same function of the image."""
+    add: tuple[Added, ...] = ()
+    """Maps beside the colours: length of the luminance's gradient, its standard deviation in 5 x 5 pixels, row and
+    column in the view (crop or window), and CIELAB's L*. With weights of an encoder they start without effect."""
+
+    @field_validator("add", mode="before")
+    @classmethod
+    def _words(cls, value: object) -> object:
+        # Plans of ablations hold no lists.
+        return value.split(",") if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _each_once(self) -> InputConfig:
+        if len({*self.add}) < len(self.add):
+            raise ValueError(f"add must name a map once, got {', '.join(self.add)}: remove one")
+        return self
 
 
 class ModelConfig(Frozen):
@@ -75,6 +108,8 @@ class ModelConfig(Frozen):
     pool_norm: bool = added(False)
     """Whether the image-level features of the spatial pyramid are normalised, as published; a rank then needs at least
     two images. For deeplabv3plus only."""
+
+    input: InputConfig = added(InputConfig())
 
     @field_validator("backbone_weights", mode="before")
     @classmethod
@@ -157,6 +192,22 @@ class ModelConfig(Frozen):
             )
         if self.freeze != "none" and words == "none":
             warnings.warn(f"model.freeze={self.freeze} keeps an encoder of random weights as it is", stacklevel=2)
+        return self
+
+    @model_validator(mode="after")
+    def _weights_fit_the_input(self) -> ModelConfig:
+        if self.arch == "tiny" or self.backbone_weights == "none":
+            return self
+        if self.input.space not in INVERTIBLE:
+            raise ValueError(
+                f"input.space must be {', '.join(INVERTIBLE)} with backbone_weights={self.backbone_weights}, which are "
+                f"of RGB images, got {self.input.space}: set one of them, or backbone_weights=none"
+            )
+        if self.input.add and self.freeze == "all":
+            raise ValueError(
+                f"input.add must be empty with freeze=all, which would keep its maps without effect, got "
+                f"{', '.join(self.input.add)}: set freeze to none or norm, or remove them"
+            )
         return self
 
     @model_validator(mode="after")

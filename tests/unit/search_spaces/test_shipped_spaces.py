@@ -21,6 +21,7 @@ PRESET_OF = {
     "encoder": "camvid_lite0", "vit": "voc_dinov2_s_92", "streams": "voc_unimatch_v2_s_92",
     "pretrained": "camvid_lite0", "pretrained_supervised": "camvid_lite0",
     "methods": "digits_css",
+    "input_space": "camvid_css",
 }  # fmt: skip
 """Spaces for presets of a kind, and one of them."""
 
@@ -35,7 +36,7 @@ def configured(name: str, overrides: dict[str, Any]) -> TrainConfig:
 
 def raw_values(parameter: Parameter) -> st.SearchStrategy[object]:
     if parameter.kind == "categorical":
-        return st.sampled_from(parameter.choices)
+        return st.sampled_from(parameter.raw_choices)
     return st.floats(*parameter.raw_range)
 
 

@@ -50,6 +50,8 @@ def others(value: Any, annotation: Any) -> list[Any]:
         return [value / "other"]
     if isinstance(value, str):
         return [f"{value}-other", f"{value}.pt"]
+    if isinstance(value, tuple) and not value:
+        return [(choice,) for choice in get_args(get_args(annotation)[0])]
     if isinstance(value, tuple):
         varied = [(*value[:-1], other) for other in others(value[-1], None)]
         return [*varied, (*value, *others(value[-1], None)[:1]), value[:-1]]
