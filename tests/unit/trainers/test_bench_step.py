@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from trainers.methods import METHODS
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
@@ -79,3 +81,16 @@ def test_networks_for_a_cpu_are_told_apart() -> None:
     figures = [[float(word) for word in line[26:].split()] for line in lines if line.startswith(("Eff", "tiny", "Res"))]
     assert [row[0] for row in figures] == [3.07, 0.2, 16.73] * 2
     assert all(value > 0 for row in figures for value in row)
+
+
+def test_a_step_of_each_method_is_counted() -> None:
+    command = [sys.executable, str(BENCHMARKS / "bench_methods.py"), "--quick"]
+    _, *lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    figures = {line.split()[0]: [float(word) for word in line.split()[1:]] for line in lines}
+    assert list(figures) == list(METHODS)
+    images = {method: row[:2] for method, row in figures.items()}
+    assert images["supervised"] == [0, 4]
+    assert images["css_mix"] == [8, 8]  # the teacher sees labelled images, too, for prototypes
+    assert images["unimatch_v2"] == [4, 4 + 2 * 4]
+    assert images["cps"] == [2 * 4, 2 * 8]
+    assert figures["css_mix"][3] == 1
