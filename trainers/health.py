@@ -36,9 +36,10 @@ def prototype_health(now: Prototypes, before: Prototypes) -> dict[str, float]:
 
 @torch.no_grad()
 def teacher_student_gap(teacher: nn.Module, student: nn.Module) -> float:
-    """Return ||t - s|| / ||s|| over all parameters: 0 where teacher and student are the same."""
+    """Return ||t - s|| / ||s|| over the teacher's parameters: 0 where teacher and student are the same."""
+    own = dict(student.named_parameters())
     of_teacher: list[Tensor] = list(teacher.parameters())
-    of_student: list[Tensor] = list(student.parameters())
+    of_student: list[Tensor] = [own[name] for name, _ in teacher.named_parameters()]
     return float(_norm(torch._foreach_sub(of_teacher, of_student)) / _norm(of_student))
 
 

@@ -172,7 +172,7 @@ Others, of which the numbers that a preset has are published for their own data 
   mixed images, too, in training mode; percentiles are of all GPUs' pixels, of unmixed images; half of the images are
   mixed, and not half of the batches; a queue keeps 2048 of each class and takes 128 a step, not 30 000 (background
   50 000) and all; negatives are the paper's, where the code asks for the label of the class as well, which no labelled
-  pixel can have and few unlabelled ones do; no auxiliary head.
+  pixel can have and few unlabelled ones do. Its auxiliary head on Cityscapes is `model.auxiliary`.
 - `cps`: CPS (Chen et al., CVPR 2021, arXiv 2106.01226; its `voc8.res50v3+.CPS` and `.CPS+CutMix`): two students of
   unlike heads, L = L_s + 1.5 L_u summed over both, where every unlabelled pixel has the label of the other student, in
   training mode; the first one is scored. 1.5 is VOC's; Cityscapes has 6. Different here: L_u has unlabelled images

@@ -29,6 +29,11 @@ def metric_names(configs: Iterable[TrainConfig]) -> list[str]:
         names += ["other/miou", *_by_class("other/iou", classes)]
     for stream in dict.fromkeys(name for config in configs for name in config.active_streams):
         names += [f"train/{kind}/{loss_name(stream)}" for kind in ("loss", "share")]
+    with_head = [config for config in configs if config.model.auxiliary != "none"]
+    names += ["train/loss/auxiliary"] if with_head else []
+    of_views = [config for config in with_head if config.loss.auxiliary_targets == "all"]
+    for stream in dict.fromkeys(name for config in of_views for name in config.active_streams):
+        names.append(f"train/loss/auxiliary_{loss_name(stream)}")
     if any(config.bank.weight > 0 for config in configs):
         names += ["train/loss/bank"]
     if contrast:

@@ -98,7 +98,7 @@ def count_pseudo_labels(
     for images, truth in rank_groups(source, chosen, config.evaluation.batch, run):
         outputs = forward(teacher, images, config)
         for index, mask in enumerate(truth):
-            output = Dense(*(maps[index : index + 1] for maps in outputs))
+            output = outputs.of(slice(index, index + 1))
             labels = _label_image(output, prototypes, config, warming_up, passed, (mask.shape[0], mask.shape[1]))
             _add(counts, labels, mask)
     return counts.over_ranks(run.world_size)

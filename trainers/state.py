@@ -16,7 +16,7 @@ from trainers.css.prototypes import Prototypes
 from trainers.distributed import average_buffers
 from trainers.errors import DataError
 from trainers.models.build import build_model
-from trainers.models.pair import each
+from trainers.models.pair import each, members
 from trainers.optimizers import SGD, AdamW
 from trainers.randomness import derive_seed
 from trainers.run import Run
@@ -153,8 +153,11 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
 
 
 def make_teacher(student: nn.Module) -> nn.Module:
-    """Return a copy of the student in evaluation mode, without gradients."""
-    return copy.deepcopy(student).eval().requires_grad_(False)
+    """Return a copy of the student in evaluation mode, without gradients and without auxiliary head."""
+    teacher = copy.deepcopy(student).eval().requires_grad_(False)
+    for network in members(teacher):
+        network.auxiliary = None
+    return teacher
 
 
 @torch.no_grad()
@@ -164,14 +167,15 @@ def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float, own_
     The rule for buffers: floating ones (BatchNorm's running statistics) are averaged like parameters, for they belong
     to the averaged weights; counters are copied. With `own_buffers` they are left to the teacher's own forwards.
     """
+    parameters, buffers = dict(student.named_parameters()), dict(student.named_buffers())
     averaged: list[Tensor] = list(teacher.parameters())
-    latest: list[Tensor] = list(student.parameters())
+    latest: list[Tensor] = [parameters[name] for name, _ in teacher.named_parameters()]
     counters: list[Tensor] = []
     counted: list[Tensor] = []
-    for of_teacher, of_student in () if own_buffers else zip(teacher.buffers(), student.buffers(), strict=True):
+    for name, of_teacher in () if own_buffers else teacher.named_buffers():
         floating = of_teacher.is_floating_point()
         (averaged if floating else counters).append(of_teacher)
-        (latest if floating else counted).append(of_student)
+        (latest if floating else counted).append(buffers[name])
     torch._foreach_lerp_(averaged, latest, 1.0 - momentum)
     if counters:
         torch._foreach_copy_(counters, counted)

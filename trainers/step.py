@@ -52,7 +52,8 @@ class StepOutput(NamedTuple):
     """
 
     losses: dict[str, Tensor]
-    """Unweighted scalars: supervised, of each stream (`loss_name`), contrast, bank; those that the config has."""
+    """Unweighted scalars: supervised, of each stream (`loss_name`), both of the auxiliary head, contrast, bank; those
+    that the config has."""
     statistics: dict[str, Tensor]
     """Scalars without gradient, the same on every rank; their sum over the parts is that of the global batch."""
     prototypes: Prototypes
@@ -144,20 +145,18 @@ def _part_output(
     on_labelled, *on_views = torch.split(logits, [labelled, *(len(view.images) for view in student_batch.views)])
 
     supervised = _supervised(on_labelled, student_batch.labels, student_batch.class_weights, config)
-    output = _without_later_views(output, student_batch)
     passed = context.progress(config.schedule.steps)
+    unsupervised = _unsupervised_losses(on_views, student_batch, config, context)
+    auxiliary = {} if output.auxiliary is None else _auxiliary(output.auxiliary, student_batch, config, context)
+    output = _without_later_views(output, student_batch)
     pixels = _contrast_pixels(output, student_batch, prototypes, config, passed) if config.uses_prototypes else None
     reduced = _over_ranks(supervised, pixels, config, context)
     divisor = student_batch.supervised_divisor if reduced.supervised is None else reduced.supervised * parts
-    losses = {"supervised": supervised.total / _or_one(divisor)}
+    losses = {"supervised": supervised.total / _or_one(divisor), **unsupervised, **auxiliary}
     statistics = {"share/labelled": divisor / (student_batch.labels.numel() * parts**2 * context.world_size)}
-    for stream, view, predicted in zip(config.active_streams, student_batch.views, on_views, strict=True):
-        name, of_view = loss_name(stream), _or_one(view.divisor)
-        losses[name] = _unsupervised(predicted, view.targets, delta_u(config, passed), config).total / of_view
+    for stream, view in zip(config.active_streams, student_batch.views, strict=True):
         all_pixels = view.targets.confidence.numel() * parts * context.world_size
-        if config.loss.unsupervised == "pixel_by_share":
-            losses[name] = losses[name] * (all_pixels / of_view)
-        statistics[f"share/{name}"] = view.divisor / (all_pixels * parts)
+        statistics[f"share/{loss_name(stream)}"] = view.divisor / (all_pixels * parts)
 
     after = prototypes
     if pixels is not None and reduced.hard is not None and reduced.valid is not None:
@@ -181,8 +180,9 @@ def _student_output(student: nn.Module, student_batch: StudentBatch, config: Tra
     labelled, views = (student_batch.images, None), [(view.images, view.keep) for view in student_batch.views]
     if not views or config.schedule.joint_forward:
         return _forward_together(student, [labelled, *views], config)
-    apart = (_forward_together(student, seen, config) for seen in ([labelled], views))
-    return Dense(*(torch.cat(both) for both in zip(*apart, strict=True)))
+    one, other = (_forward_together(student, seen, config) for seen in ([labelled], views))
+    both = [torch.cat(maps) for maps in zip(one, other, strict=True) if maps[0] is not None]
+    return Dense(*both)
 
 
 def _forward_together(student: nn.Module, seen: Sequence[tuple[Tensor, Keep | None]], config: TrainConfig) -> Dense:
@@ -201,8 +201,7 @@ def _without_later_views(output: Dense, student_batch: StudentBatch) -> Dense:
     """Return the output for the labelled images and the first stream, which the contrastive loss reads."""
     if len(student_batch.views) < 2:
         return output
-    count = len(student_batch.images) + len(student_batch.views[0].images)
-    return Dense(*(maps[:count] for maps in output))
+    return output.of(slice(len(student_batch.images) + len(student_batch.views[0].images)))
 
 
 def _skipped_blocks(
@@ -289,6 +288,36 @@ def _unsupervised(logits: Tensor, targets: Targets, threshold: float | Tensor, c
     return as_configured(on_pixels, config)(logits, targets.logit_target, targets.confidence, threshold)
 
 
+def _unsupervised_losses(
+    on_views: Sequence[Tensor], student_batch: StudentBatch, config: TrainConfig, context: StepContext
+) -> dict[str, Tensor]:
+    """Return L_u of logits [U, K, H, W] of each stream's view, by the name of the loss."""
+    threshold, losses = delta_u(config, context.progress(config.schedule.steps)), {}
+    for stream, view, predicted in zip(config.active_streams, student_batch.views, on_views, strict=True):
+        divisor = _or_one(view.divisor)
+        loss = _unsupervised(predicted, view.targets, threshold, config).total / divisor
+        if config.loss.unsupervised == "pixel_by_share":
+            loss = loss * (view.targets.confidence.numel() * config.schedule.accumulate * context.world_size / divisor)
+        losses[loss_name(stream)] = loss
+    return losses
+
+
+def _auxiliary(
+    logits: Tensor, student_batch: StudentBatch, config: TrainConfig, context: StepContext
+) -> dict[str, Tensor]:
+    """Return L_s of the auxiliary head, by cross-entropy of all labelled pixels, and its L_u where it has one."""
+    counts = [len(student_batch.images), *(len(view.images) for view in student_batch.views)]
+    read = counts if config.loss.auxiliary_targets == "all" else counts[:1]
+    maps = upsample(logits[: sum(read)], map_size(student_batch.images))
+    on_labelled, *on_views = torch.split(maps, read)
+    of_labels = as_configured(supervised_loss, config)(on_labelled, student_batch.labels, student_batch.class_weights)
+    losses = {"auxiliary": of_labels.total / _or_one(student_batch.supervised_divisor)}
+    if on_views:
+        unsupervised = _unsupervised_losses(on_views, student_batch, config, context)
+        losses |= {f"auxiliary_{name}": loss for name, loss in unsupervised.items()}
+    return losses
+
+
 def _contrast(
     output: Dense,
     pool: PixelPool,
@@ -316,7 +345,7 @@ def _bank(
     output: Dense, labels: Tensor, bank: Bank, config: TrainConfig, context: StepContext, index: int
 ) -> tuple[Tensor, Bank]:
     """Return this rank's and part's share of the bank's loss on the labelled images, and the bank with their pixels."""
-    logits, representations = (maps[: len(labels)] for maps in output)
+    logits, representations, _ = output.of(slice(len(labels)))
     size, world_size = map_size(representations), context.world_size
     classes = admitted(logits, downsample_labels(labels, size), config)
     drawn = context.draws and context.draws.bank

@@ -203,7 +203,7 @@ def _label(
         return _Labelling(_rank_entropy(targets, output.logits, config, context), None, batch.labels, None)
     from_teacher = config.ema.prototype_source == "teacher"
     output = forward(teacher, torch.cat([batch.images, unlabelled]) if from_teacher else unlabelled, config)
-    on_unlabelled = Dense(*(maps[-unlabelled.shape[0] :] for maps in output))
+    on_unlabelled = output.of(slice(-unlabelled.shape[0], None))
     label_in_both_spaces = as_configured(pseudo_labels, config)
     labels = label_in_both_spaces(on_unlabelled, prototypes, config.css.indicator_temperature, size)
     targets = _ignore_outside(collaborate(labels, config, context.warming_up), batch.inside)

@@ -144,6 +144,7 @@ def as_inputs(config: TrainConfig, device: torch.device) -> TrainConfig:
             class_weights=weights,
             lambda_s=1.0,
             labelled_first=0.0,
+            auxiliary=1.0,
             lambda_u=float(loss.lambda_u > 0),
             lambda_c=float(loss.lambda_c > 0),
         ),

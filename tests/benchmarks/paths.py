@@ -17,7 +17,6 @@ from trainers.augment.pipeline import strong_augment
 from trainers.config import LossConfig, TrainConfig
 from trainers.css.contrast import build_pool, contrastive_loss
 from trainers.css.pseudo_labels import Targets, collaborate, pseudo_labels
-from trainers.models.heads import Dense
 
 Path = Callable[[], object]
 
@@ -51,18 +50,18 @@ def contrast_paths(size: Size) -> dict[str, Path]:
 def pseudo_label_paths(size: Size, config: TrainConfig) -> dict[str, Path]:
     """Labels of both spaces and `mix`, from the teacher's maps of the unlabelled images."""
     maps = draw_maps(size)
-    teacher = Dense(*(part[size.batch :] for part in maps.dense))
+    teacher = maps.dense.of(slice(size.batch, None))
     tau, full = config.css.indicator_temperature, (size.side, size.side)
     return {
         "ours": lambda: collaborate(pseudo_labels(teacher, maps.prototypes, tau, full), config, warming_up=False),
-        "per_class": lambda: mixed_labels(*teacher, maps.prototypes.values, tau, full),
+        "per_class": lambda: mixed_labels(*teacher[:2], maps.prototypes.values, tau, full),
     }
 
 
 def augmentation_paths(size: Size, config: TrainConfig) -> dict[str, Path]:
     """Strong augmentation of the unlabelled images with their maps (ours moves four, the reference two)."""
     maps = draw_maps(size)
-    teacher = Dense(*(part[size.batch :] for part in maps.dense))
+    teacher = maps.dense.of(slice(size.batch, None))
     labels = pseudo_labels(teacher, maps.prototypes, 0.25, (size.side, size.side))
     targets = Targets(*map(torch.clone, collaborate(labels, config, warming_up=False)))
     strong = config.augment.strong

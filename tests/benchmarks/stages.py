@@ -120,7 +120,7 @@ class StagedStep:
         def cut(model: nn.Module, images: Tensor, config: TrainConfig, keep: Keep | None = None) -> Dense:
             with self._time("student, forward"):
                 seen = forward(model, images, config, keep)
-            leaves = Dense(*(maps.detach().requires_grad_() for maps in seen))
+            leaves = Dense(*(None if maps is None else maps.detach().requires_grad_() for maps in seen))
             self._cut.append((seen, leaves))
             return leaves
 
@@ -132,5 +132,6 @@ class StagedStep:
             loss.backward()
         with self._time("student, backward"), precision():
             for seen, leaves in self._cut:
-                torch.autograd.backward(list(seen), [leaf.grad for leaf in leaves])
+                cut = [(maps, leaf.grad) for maps, leaf in zip(seen, leaves, strict=True) if maps is not None]
+                torch.autograd.backward(*zip(*cut, strict=True))
         self._cut.clear()

@@ -41,6 +41,12 @@ MORE: dict[str, Settings] = {
     "a ViT": {**DPT, "optimizer.encoder_lr_factor": 0.1, "optimizer.layer_decay": 0.7, "model.checkpointing": True},
     "a bank of labelled pixels": {**METHODS["pixcon"], "bank.pixels": "labelled", "bank.anchors_in_all": 100},
     "queues of unreliable pixels": {**METHODS["u2pl"], "unreliable.anchor_confidence": 0.05, "unreliable.entries": 7},
+    "an auxiliary head": {
+        **METHODS["unimatch_v2"],
+        "model.auxiliary": "inner",
+        "loss.auxiliary_targets": "all",
+        "loss.class_weights": tuple(0.5 + 0.1 * at for at in range(11)),
+    },
     "cutout, student": {"augment.strong.mix": "cutout", "ema.prototype_source": "student"},
 }
 CASES: dict[str, Settings] = METHODS | MORE

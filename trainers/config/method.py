@@ -218,6 +218,12 @@ class LossConfig(Frozen):
     class_weights: tuple[Positive, ...] | Literal["auto"] | None = None
     """Weight of each class in L_s, in the order of the classes; none: all alike; `auto`: the square root of the median
     class's pixels by its own, counted in the masks of the labelled images."""
+    auxiliary: Annotated[float, Field(ge=0)] = added(0.4)
+    """Weight of the losses of the auxiliary head, as a share of that of the same loss of the segmentation head; 0.4 in
+    PSPNet and U2PL. For `model.auxiliary` only."""
+    auxiliary_targets: Literal["labelled", "all"] = added("labelled")
+    """What the auxiliary head learns from: L_s by cross-entropy of all labelled pixels, or L_u, too. For
+    `model.auxiliary` only."""
     unsupervised: Literal["pixel", "all_pixels", "image_share", "pixel_by_share"] = "pixel"
     """L_u over confident pixels, divided by their number (Eq. 8), by that of all pseudo-labelled pixels (FixMatch), or
     by their number and by their share of all pixels (U2PL); or over all pixels, weighted by their image's confident

@@ -18,6 +18,15 @@ FINEST = 4
 """Stride of the output of every network, in pixels a cell."""
 
 
+class Features(NamedTuple):
+    """Output of an encoder."""
+
+    maps: Sequence[Tensor]
+    """[N, C, h, w], for the decoder, the finest first."""
+    inner: Tensor
+    """[N, C, h, w], of the stage before the deepest one, for an auxiliary head."""
+
+
 class Dense(NamedTuple):
     """Output of a network for each cell of its stride-4 map."""
 
@@ -25,6 +34,13 @@ class Dense(NamedTuple):
     """[N, K, h, w], of the classes."""
     representations: Tensor
     """[N, D, h, w], not normalised."""
+    auxiliary: Tensor | None = None
+    """[N, K, h', w'], logits of the auxiliary head, of a network in training that has one."""
+
+    def of(self, images: slice) -> Dense:
+        """Return the output for some of the images."""
+        auxiliary = None if self.auxiliary is None else self.auxiliary[images]
+        return Dense(self.logits[images], self.representations[images], auxiliary)
 
 
 def norm_layer(name: str, device: torch.device) -> Norm:

@@ -50,6 +50,7 @@ VARIANTS: list[dict[str, Any]] = [
     {**METHODS["u2pl"]},
     {**METHODS["cps_cutmix"]},
     {**DEEPLAB, **METHODS["cps"], "optimizer.encoder_lr_factor": 0.1},
+    {**DEEPLAB, "model.auxiliary": "inner", "loss.auxiliary_targets": "all"},
     {**DPT, "model.checkpointing": True, "model.drop_path": 0.3, "compute.precision": "bfloat16"},
 ]
 
@@ -121,6 +122,17 @@ def test_each_stream_is_a_forward_of_the_students_and_none_of_the_teachers() -> 
     assert one.teacher == two.teacher == three.teacher
     # Of four images each: labelled and one, two or three views.
     assert [flops.student / one.teacher for flops in (one, two, three)] == [2, 3, 4]
+
+
+def test_an_auxiliary_head_costs_the_student_alone() -> None:
+    without, with_one = (step_cost(tiny_config({"model.auxiliary": name}), 2) for name in ("none", "inner"))
+    # A 3x3 convolution of 24 channels to 16 with BatchNorm, and a 1x1 one to 11 classes with a bias.
+    weights, maps = 24 * 16 * 9 + 16 * 11, 8 * 8 * 8  # eight images of 8 x 8 cells
+    assert with_one.parameters.total - without.parameters.total == weights + 2 * 16 + 11
+    assert with_one.traffic.gradients - without.traffic.gradients == 4 * (weights + 2 * 16 + 11)
+    assert with_one.flops.teacher == without.flops.teacher
+    assert with_one.flops.student - without.flops.student == 2 * weights * maps
+    assert with_one.memory.weights - without.memory.weights == 4 * (weights + 2 * 16 + 11 + 2 * 16) + 8  # a counter
 
 
 def test_two_students_and_their_teachers_cost_what_two_trainings_do() -> None:

@@ -29,6 +29,9 @@ CONFIGS = [
     METHODS["pixcon"],
     {**METHODS["u2pl"], "unreliable.anchor_confidence": 0.05},
     {**METHODS["cps"], "evaluation.both": True},
+    {**METHODS["unimatch_v2"], "model.auxiliary": "inner", "loss.auxiliary_targets": "all"},
+    {**SUPERVISED, "model.auxiliary": "inner", "loss.auxiliary_targets": "all"},
+    {"model.auxiliary": "inner"},
     {"loss.supervised": "ohem", "ema.prototype_source": "student", "schedule.accumulate": 2},
 ]
 

@@ -74,6 +74,7 @@ CASES: dict[str, Mapping[str, Any]] = {
         "optimizer.layer_decay": 0.7,
         "schedule.accumulate": 2,
     },
+    "an auxiliary head": {**METHODS["unimatch_v2"], "model.auxiliary": "inner", "loss.auxiliary_targets": "all"},
     "in bfloat16": {"compute.precision": "bfloat16"},
 }
 

@@ -102,6 +102,7 @@ VARIANTS = [
     {"bank.weight": 0.1, "bank.pixels": "labelled", "schedule.accumulate": 2},
     {"css.label_strategy": "mix", "loss.contrast": "unreliable", "schedule.accumulate": 2},
     {"loss.lambda_c": 0.0, "css.label_strategy": "logit", "thresholds.kind": "entropy_percentile"},
+    {"model.auxiliary": "inner", "loss.auxiliary_targets": "all", "schedule.joint_forward": False},
 ]
 
 
