@@ -36,6 +36,10 @@ def metric_names(configs: Iterable[TrainConfig]) -> list[str]:
         names.append(f"train/loss/auxiliary_{loss_name(stream)}")
     if any(config.bank.weight > 0 for config in configs):
         names += ["train/loss/bank"]
+    if any(config.uses_discriminator for config in configs):
+        names += ["train/loss/discriminator", "health/discriminator_loss"]
+    for kind, of in (("adversarial", "weight_labelled"), ("adversarial_unlabelled", "weight_unlabelled")):
+        names += [f"train/loss/{kind}"] if any(getattr(config.adversary, of) > 0 for config in configs) else []
     if contrast:
         names += ["train/loss/contrast"]
     if prototypes:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from trainers.compute import forward
 from trainers.config import IGNORE, TrainConfig
+from trainers.css.adversary import judged_targets
 from trainers.css.prototypes import Prototypes
 from trainers.css.pseudo_labels import collaborate, logit_targets, pseudo_labels, upsample
 from trainers.css.supervision import confident_labels
@@ -20,6 +21,7 @@ from trainers.data.source import ImageSource
 from trainers.distributed import sum_counts
 from trainers.health import normalised_entropy
 from trainers.loader import rank_groups
+from trainers.models.discriminator import Discriminator
 from trainers.models.heads import Dense
 from trainers.run import Run
 from trainers.schedules import delta_u
@@ -78,6 +80,7 @@ def count_pseudo_labels(
     run: Run,
     warming_up: bool,
     passed: float = 0.0,
+    discriminator: Discriminator | None = None,
 ) -> Counts:
     """Count the teacher's labels of `evaluation.quality_images` images of a source, over all ranks.
 
@@ -92,6 +95,7 @@ def count_pseudo_labels(
         run: this rank and its group.
         warming_up: whether `cross` still takes all labels from the logits.
         passed: share of the horizon. A percentile of the entropy is taken in each image alone.
+        discriminator: whose map may say which pixels enter L_u.
     """
     counts = Counts.zero(config.num_classes, run.device)
     chosen = evenly_spaced(config.evaluation.quality_images, len(source))
@@ -99,7 +103,8 @@ def count_pseudo_labels(
         outputs = forward(teacher, images, config)
         for index, mask in enumerate(truth):
             output = outputs.of(slice(index, index + 1))
-            labels = _label_image(output, prototypes, config, warming_up, passed, (mask.shape[0], mask.shape[1]))
+            size = mask.shape[0], mask.shape[1]
+            labels = _label_image(output, prototypes, config, warming_up, passed, size, discriminator)
             _add(counts, labels, mask)
     return counts.over_ranks(run.world_size)
 
@@ -157,6 +162,7 @@ def _label_image(
     warming_up: bool,
     passed: float,
     size: tuple[int, int],
+    discriminator: Discriminator | None,
 ) -> _ImageLabels:
     """Label one image as a training step would."""
     threshold = delta_u(config, passed)
@@ -169,6 +175,7 @@ def _label_image(
         targets = collaborate(labels, config, warming_up)
         spaces = (labels.logit_label, labels.representation_label, labels.agreed)
         confidence = labels.confidence
+    targets = judged_targets(targets, teacher.logits, config, discriminator)
     if config.thresholds.kind == "entropy_percentile":
         confidence = as_unsure(pixel_entropy(upsample(teacher.logits, size)), targets.logit_target != IGNORE)
         targets = targets._replace(confidence=confidence)

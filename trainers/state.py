@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainers.adversary import make_adversary
 from trainers.compute import in_precision, in_steps
 from trainers.config import OptimizerConfig, TrainConfig
 from trainers.css.bank import Bank, empty_bank
@@ -42,6 +43,7 @@ class TrainState:
         self.teacher = make_teacher(self.student).train(config.ema.teacher_norm == "train")
         self.prototypes = Prototypes.empty(config.num_classes, config.model.representation_dim, run.device)
         self.bank = empty_bank(config, run.device)
+        self.adversary = make_adversary(config, run)
         self.prototypes_at_report = self.prototypes
         """As they were at the last report, from which drift is measured."""
         self.snapshots: list[Snapshot] = []
@@ -55,6 +57,11 @@ class TrainState:
     def optimizer(self) -> torch.optim.Optimizer:
         """Made when it is first used: in vain for a state that is only looked at."""
         return make_optimizer(self.student, self.config.optimizer)
+
+    @property
+    def judging(self) -> nn.Module | None:
+        """The discriminator as steps call it."""
+        return None if self.adversary is None else self.adversary.wrapped
 
     @property
     def scored(self) -> nn.Module:
@@ -73,6 +80,8 @@ class TrainState:
             group["lr"] = learning_rate(self.config.optimizer, self.step, steps) * group.get(LR_FACTOR, 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.adversary is not None:
+            self.adversary.advance(self.step)
         average_buffers(self.student, self.world_size)
         own_buffers = self.config.ema.teacher_norm == "train"
         if own_buffers:
@@ -88,6 +97,7 @@ class TrainState:
     def state_dict(self) -> dict[str, Any]:
         """Return all of it as tensors, numbers and strings."""
         bank = {} if self.bank is None else {"bank": self.bank._asdict()}
+        adversary = {} if self.adversary is None else {"adversary": self.adversary.state_dict()}
         return {
             "step": self.step,
             "config_hash": self.config.hash,
@@ -98,6 +108,7 @@ class TrainState:
             "optimizer": self.optimizer.state_dict(),
             "snapshots": [snapshot._asdict() for snapshot in self.snapshots],
             **bank,
+            **adversary,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -122,6 +133,8 @@ class TrainState:
         )
         if self.bank is not None:
             self.bank = Bank(**{name: value.to(device) for name, value in state["bank"].items()})
+        if self.adversary is not None:
+            self.adversary.load_state_dict(state["adversary"])
         if "optimizer" in state:
             self.optimizer.load_state_dict(state["optimizer"])
         self.snapshots = [Snapshot(**snapshot) for snapshot in state.get("snapshots", ())]

@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_map_only
 from trainers.augment.pipeline import StrongDraws, apply_strong
 from trainers.compute import as_configured, forward
 from trainers.config import IGNORE, StrongAugmentConfig, TrainConfig
+from trainers.css.adversary import judged_targets
 from trainers.css.bank import BankDraws, Chosen, choose_members
 from trainers.css.contrast import SampleDraws
 from trainers.css.prototypes import ClassSums, Prototypes, class_sums, own_class
@@ -18,6 +19,7 @@ from trainers.css.pseudo_labels import Targets, collaborate, downsample_labels, 
 from trainers.css.supervision import supervised_divisor, unsupervised_divisor
 from trainers.css.unreliable import as_unsure, negatives, pixel_entropy, scattered
 from trainers.distributed import sum_over_ranks
+from trainers.models.discriminator import Discriminator
 from trainers.models.heads import Dense
 from trainers.randomness import derive_seed
 from trainers.schedules import delta_u, delta_w, unreliable_share
@@ -104,6 +106,8 @@ class StudentBatch(NamedTuple):
     """Labels of the labelled pixels that are valid for L_c, [N, H, W] or of the network's maps."""
     negatives: Chosen | None = None
     """Unreliable pixels of the whole batch, for the queues of L_c."""
+    labelled_pixels: Tensor | None = None
+    """Those with a label, over all ranks; where there is a discriminator."""
 
     def part(self, index: int, parts: int) -> StudentBatch:
         """Return one of `parts` equal shares of the images, with the divisors and sums of all."""
@@ -123,20 +127,29 @@ class StudentBatch(NamedTuple):
 
 @torch.no_grad()
 def make_targets(
-    teacher: nn.Module, prototypes: Prototypes, batch: Batch, config: TrainConfig, context: StepContext
+    teacher: nn.Module,
+    prototypes: Prototypes,
+    batch: Batch,
+    config: TrainConfig,
+    context: StepContext,
+    discriminator: Discriminator | None = None,
 ) -> StudentBatch:
     """Let the teacher label the unlabelled images, then make the streams' views of images and labels together.
 
-    All ranks make one collective: a divisor of L_s and of each stream, and K x (D + 1) numbers where prototypes are the
-    teacher's. A histogram of entropies takes one more, and so do unreliable pixels.
+    All ranks make one collective: a divisor of L_s and of each stream, with a discriminator the number of labelled
+    pixels, and K x (D + 1) numbers where prototypes are the teacher's. A histogram of entropies takes one more, and so
+    do unreliable pixels.
     """
     numbers = config.loss.weights
     weights = None if numbers is None else send(torch.as_tensor(numbers), batch.labels.device)
     divisor = supervised_divisor(batch.labels, weights)
+    counted = [supervised_divisor(batch.labels)] if config.uses_discriminator else []
     if batch.unlabelled is None:
-        (divisor,) = sum_over_ranks([divisor], context.world_size)
-        return StudentBatch(batch.images, batch.labels, weights, (), divisor, None, batch.labels)
-    targets, sums, anchors, negatives = _label(teacher, prototypes, batch, batch.unlabelled, config, context)
+        divisor, *pixels = sum_over_ranks([divisor, *counted], context.world_size)
+        return StudentBatch(batch.images, batch.labels, weights, (), divisor, None, batch.labels, None, *pixels)
+    targets, sums, anchors, negatives = _label(
+        teacher, prototypes, batch, batch.unlabelled, config, context, discriminator
+    )
     drawn = draw_views(teacher, batch.unlabelled, config, context) if context.draws is None else context.draws.streams
     seen = [
         (*_augment(batch.unlabelled, targets, config.strong_of(stream), draws.strong), draws.keep)
@@ -146,11 +159,12 @@ def make_targets(
     local = [
         divisor, *(unsupervised_divisor(each.logit_target, each.confidence, threshold, kind) for _, each, _ in seen)
     ]  # fmt: skip
-    reduced = sum_over_ranks([*local, *(sums or ())], context.world_size)
+    reduced = sum_over_ranks([*local, *(sums or ()), *counted], context.world_size)
     divisors, totals = reduced[1 : len(local)], reduced[len(local) :]
+    pixels = [totals.pop() for _ in counted]
     views = tuple(View(*view, of_view) for view, of_view in zip(seen, divisors, strict=True))
     total_sums = None if sums is None else ClassSums(*totals)
-    return StudentBatch(batch.images, batch.labels, weights, views, reduced[0], total_sums, anchors, negatives)
+    return StudentBatch(batch.images, batch.labels, weights, views, reduced[0], total_sums, anchors, negatives, *pixels)
 
 
 def draw_views(
@@ -195,18 +209,21 @@ def _label(
     unlabelled: Tensor,
     config: TrainConfig,
     context: StepContext,
+    discriminator: Discriminator | None,
 ) -> _Labelling:
     size = map_size(unlabelled)
     if not config.uses_prototypes:
         output = forward(teacher, unlabelled, config)
-        targets = _ignore_outside(logit_targets(output, size), batch.inside)
+        targets = judged_targets(logit_targets(output, size), output.logits, config, discriminator)
+        targets = _ignore_outside(targets, batch.inside)
         return _Labelling(_rank_entropy(targets, output.logits, config, context), None, batch.labels, None)
     from_teacher = config.ema.prototype_source == "teacher"
     output = forward(teacher, torch.cat([batch.images, unlabelled]) if from_teacher else unlabelled, config)
     on_unlabelled = output.of(slice(-unlabelled.shape[0], None))
     label_in_both_spaces = as_configured(pseudo_labels, config)
     labels = label_in_both_spaces(on_unlabelled, prototypes, config.css.indicator_temperature, size)
-    targets = _ignore_outside(collaborate(labels, config, context.warming_up), batch.inside)
+    targets = collaborate(labels, config, context.warming_up)
+    targets = _ignore_outside(judged_targets(targets, on_unlabelled.logits, config, discriminator), batch.inside)
     targets = _rank_entropy(targets, on_unlabelled.logits, config, context)
     if not from_teacher:
         return _Labelling(targets, None, batch.labels, None)

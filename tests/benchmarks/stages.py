@@ -65,7 +65,7 @@ def take_step(training: TrainState, splits: Splits, config: TrainConfig) -> None
     batch = load_batch(splits, config, context, training.prototypes.values.device)
     weights = loss_weights(config, training.step)
     networks = training.wrapped, training.teaching
-    for part in css_step(*networks, training.prototypes, batch, config, context, training.bank):
+    for part in css_step(*networks, training.prototypes, batch, config, context, training.bank, training.judging):
         training.accumulate(part.weighted(weights))
     training.advance(part.prototypes, part.bank)
 

@@ -47,6 +47,7 @@ MORE: dict[str, Settings] = {
         "loss.auxiliary_targets": "all",
         "loss.class_weights": tuple(0.5 + 0.1 * at for at in range(11)),
     },
+    "an indicator by a discriminator": {"css.indicator": "discriminator", "adversary.weight_labelled": 0.01},
     "cutout, student": {"augment.strong.mix": "cutout", "ema.prototype_source": "student"},
 }
 CASES: dict[str, Settings] = METHODS | MORE
@@ -103,7 +104,7 @@ def test_losses_shares_and_scores_are_those_of_one_process(worlds: Worlds) -> No
 
 
 # The optimizer's momenta are the gradients of the steps.
-STATE = ["student", "teacher", "prototypes", "optimizer", "bank"]
+STATE = ["student", "teacher", "prototypes", "optimizer", "bank", "adversary"]
 
 
 @pytest.mark.parametrize("part", STATE)

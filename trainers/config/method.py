@@ -137,18 +137,19 @@ class CssConfig(Frozen):
 
     label_strategy: Literal["logit", "representation", "mix", "cross"] = "mix"
     """Pseudo-labels: from the logits, from the representations, where both agree, or each supervising the other."""
-    indicator: Literal["similarity", "confidence"] = "similarity"
-    """Selects valid and hard pixels of the contrastive loss: similarity to the prototypes, or softmax confidence."""
+    indicator: Literal["similarity", "confidence", "discriminator"] = "similarity"
+    """Selects valid and hard pixels of the contrastive loss: similarity to the prototypes, softmax confidence, or the
+    probability that a discriminator (`adversary`) gives to a pixel of being labelled."""
     indicator_temperature: Positive = 0.25
     """tau of Eq. 5. The constructors of the published code have 0.25 with mix and 0.1 with cross; its scripts hand 0.5
     to both."""
     valid_indicator: Literal["same", "similarity", "confidence"] = added("same")
     """Selects valid pixels, where `indicator` selects the hard ones alone; `same`: `indicator` selects both, as in the
     paper's text. The published code takes the confidence for valid pixels."""
-    unsupervised_gate: Literal["logit", "representation", "own"] = added("logit")
+    unsupervised_gate: Literal["logit", "representation", "own", "discriminator"] = added("logit")
     """What delta_u is compared with: the logits' confidence (Eq. 8), the similarity of the target's class, or that of
-    the space whose labels supervise the logits: the similarity with cross after its warm-up, as in the published code.
-    """
+    the space whose labels supervise the logits: the similarity with cross after its warm-up, as in the published code;
+    or the probability that a discriminator (`adversary`) gives to a pixel of the logits' map of being labelled."""
     cross_warmup: Annotated[float, Field(ge=0)] = 0.1
     """With `cross`, how long the logits' labels supervise both spaces; 20 epochs in the paper. For `cross` only."""
     cross_warmup_unit: Literal["share", "steps", "epochs", "labelled_epochs"] = "share"

@@ -36,14 +36,14 @@ NETWORKS: dict[str, tuple[dict[str, Any], int, tuple[int, int]]] = {
     "ResNet of timm": ({**DEEPLAB, "model.encoder": "resnet18"}, 256, (9, 10)),
     "ResNet of timm at stride 8": ({**DEEPLAB, "model.encoder": "resnet18", "model.output_stride": 8}, 256, (9, 10)),
     "light": ({"model.arch": "light", "model.encoder": "convnext_atto", "model.head_width": 16}, 160, (9, 10)),
-    "ViT": ({**DPT, "augment.weak.crop": None}, 32, (2, 3)),
+    "ViT": (DPT, 32, (2, 3)),
 }
 """Settings, channels of the stage before the deepest one, and height and width of the logits of 33 x 38 pixels: of
 stride 4, of a ViT of its patches, to which the image is resized."""
 
 
 def network_of(overrides: dict[str, Any]) -> Any:
-    config = tiny_config({"data.image_size": 28, **overrides})
+    config = tiny_config(overrides)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return make_network(config.model, K, DEVICE)
@@ -108,7 +108,7 @@ def step_of(config: TrainConfig, echo: bool = False) -> tuple[TrainState, StepOu
     METHODS["unimatch"],
 ], ids=str)  # fmt: skip
 def test_a_head_that_says_what_the_other_does_has_its_losses(overrides: dict[str, Any]) -> None:
-    config = tiny_config({"thresholds.delta_u": 0.1, **overrides, **BOTH})
+    config = tiny_config({"css.label_strategy": "logit", "thresholds.delta_u": 0.1, **overrides, **BOTH})
     losses = step_of(config, echo=True)[1].losses
     own = {name for name in losses if name.startswith(("supervised", "unsupervised"))}
     assert len(own) > 1

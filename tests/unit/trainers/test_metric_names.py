@@ -32,6 +32,9 @@ CONFIGS = [
     {**METHODS["unimatch_v2"], "model.auxiliary": "inner", "loss.auxiliary_targets": "all"},
     {**SUPERVISED, "model.auxiliary": "inner", "loss.auxiliary_targets": "all"},
     {"model.auxiliary": "inner"},
+    METHODS["adversarial"],
+    {"css.indicator": "discriminator"},
+    {**SUPERVISED, "adversary.weight_labelled": 0.01},
     {"loss.supervised": "ohem", "ema.prototype_source": "student", "schedule.accumulate": 2},
 ]
 
