@@ -162,7 +162,7 @@ def _part_output(
     judged: Tensor | None = None
     if discriminator is not None and config.uses_discriminator:
         seen = torch.cat([on_labelled, *on_views[:1]])
-        adversarial, judged = _adversarial(seen, student_batch, discriminator, config, context)
+        adversarial, judged = _adversarial(seen, student_batch, discriminator, config)
     pixels = None
     if config.uses_prototypes:
         pixels = _contrast_pixels(output, judged, student_batch, prototypes, config, passed)
@@ -345,23 +345,22 @@ def _auxiliary(
 
 
 def _adversarial(
-    logits: Tensor, student_batch: StudentBatch, discriminator: nn.Module, config: TrainConfig, context: StepContext
+    logits: Tensor, student_batch: StudentBatch, discriminator: nn.Module, config: TrainConfig
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Return the losses of student and discriminator on labelled images and first views, and its logits of these.
 
     Args:
         logits: the student's, [N + U, K, H, W].
-        student_batch: labels, and their number in the whole batch.
+        student_batch: labels and pseudo-labels, and their numbers in the whole batch.
         discriminator: as a step calls it.
         config: `adversary`.
-        context: step and rank.
     """
-    labels, pixels = student_batch.labels, student_batch.labelled_pixels
+    labels, pixels = student_batch.labels, student_batch.judged_pixels
     assert pixels is not None  # noqa: S101 - there is a discriminator
+    targets = torch.cat([labels, *(view.targets.logit_target for view in student_batch.views[:1])])
     with as_network(config, logits.device):
         judged: Judgement = discriminator(logits.softmax(dim=1), as_maps(labels, config.num_classes))
-    unlabelled = judged.for_student[len(labels) :].numel() * config.schedule.accumulate * context.world_size
-    made = as_configured(adversarial_losses, config)(judged, labels, pixels, unlabelled)
+    made = as_configured(adversarial_losses, config)(judged, targets, pixels)
     losses = {"discriminator": made.discriminator}
     if config.adversary.weight_labelled > 0:
         losses["adversarial"] = made.labelled

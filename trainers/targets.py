@@ -106,8 +106,8 @@ class StudentBatch(NamedTuple):
     """Labels of the labelled pixels that are valid for L_c, [N, H, W] or of the network's maps."""
     negatives: Chosen | None = None
     """Unreliable pixels of the whole batch, for the queues of L_c."""
-    labelled_pixels: Tensor | None = None
-    """Those with a label, over all ranks; where there is a discriminator."""
+    judged_pixels: Tensor | None = None
+    """[2], those with a label and those of the first view with a pseudo-label, over all ranks, for a discriminator."""
 
     def part(self, index: int, parts: int) -> StudentBatch:
         """Return one of `parts` equal shares of the images, with the divisors and sums of all."""
@@ -136,15 +136,16 @@ def make_targets(
 ) -> StudentBatch:
     """Let the teacher label the unlabelled images, then make the streams' views of images and labels together.
 
-    All ranks make one collective: a divisor of L_s and of each stream, with a discriminator the number of labelled
+    All ranks make one collective: a divisor of L_s and of each stream, with a discriminator two numbers of
     pixels, and K x (D + 1) numbers where prototypes are the teacher's. A histogram of entropies takes one more, and so
     do unreliable pixels.
     """
     numbers = config.loss.weights
     weights = None if numbers is None else send(torch.as_tensor(numbers), batch.labels.device)
     divisor = supervised_divisor(batch.labels, weights)
-    counted = [supervised_divisor(batch.labels)] if config.uses_discriminator else []
+    labelled = supervised_divisor(batch.labels)
     if batch.unlabelled is None:
+        counted = [torch.stack([labelled, torch.zeros_like(labelled)])] if config.uses_discriminator else []
         divisor, *pixels = sum_over_ranks([divisor, *counted], context.world_size)
         return StudentBatch(batch.images, batch.labels, weights, (), divisor, None, batch.labels, None, *pixels)
     targets, sums, anchors, negatives = _label(
@@ -159,6 +160,8 @@ def make_targets(
     local = [
         divisor, *(unsupervised_divisor(each.logit_target, each.confidence, threshold, kind) for _, each, _ in seen)
     ]  # fmt: skip
+    judged = torch.stack([labelled, supervised_divisor(seen[0][1].logit_target)])
+    counted = [judged] if config.uses_discriminator else []
     reduced = sum_over_ranks([*local, *(sums or ()), *counted], context.world_size)
     divisors, totals = reduced[1 : len(local)], reduced[len(local) :]
     pixels = [totals.pop() for _ in counted]

@@ -101,7 +101,7 @@ def test_a_step_sends_sums_and_counts_of_the_classes_and_a_handful_of_numbers(
         ({**METHODS["supervised"], "bank.weight": 0.1, "bank.anchors": 5}, [1, 2 * K * 5 * 17]),
         ({**METHODS["cutmix"], "thresholds.kind": "entropy_percentile"}, [BINS, 2]),
         ({**METHODS["cps"], "ema.teacher_norm": "eval"}, [2, 2]),
-        ({**METHODS["adversarial"], "ema.teacher_norm": "eval"}, [3]),
+        ({**METHODS["adversarial"], "ema.teacher_norm": "eval"}, [4]),
         ({**METHODS["u2pl"], "unreliable.entries": 5}, [BINS, 2 * K * 5 * 17, 2 + K * 17, K + 1]),
     ],
     ids=[

@@ -28,28 +28,21 @@ class AdversarialLosses(NamedTuple):
     """Mean of that on the student's maps and that on labels; log 2 where it tells nothing apart."""
 
 
-def adversarial_losses(
-    judged: Judgement, labels: Tensor, labelled_pixels: Tensor, unlabelled_pixels: int
-) -> AdversarialLosses:
-    """Return the losses of both (Eq. 2 and 4 of the paper); pixels without a label are in none.
+def adversarial_losses(judged: Judgement, labels: Tensor, pixels: Tensor) -> AdversarialLosses:
+    """Return the losses of both (Eq. 2 and 4 of the paper); pixels without a label or pseudo-label are in none.
 
     Args:
         judged: of the student's maps of N labelled and then U unlabelled images, and of N labels.
-        labels: [N, H, W], 255 ignored.
-        labelled_pixels: scalar, those with a label in the whole batch.
-        unlabelled_pixels: of the whole batch.
+        labels: [N + U, H, W], those of the unlabelled images are pseudo-labels; 255 ignored.
+        pixels: [2], how many labelled and unlabelled pixels of the whole batch are not ignored.
     """
-    known = (labels != IGNORE).unsqueeze(1)
-    all_pixels = (labelled_pixels + unlabelled_pixels).clamp(min=1)
-    labelled_pixels = labelled_pixels.clamp(min=1)
-    for_labelled, for_unlabelled = judged.for_student[: len(labels)], judged.for_student[len(labels) :]
-    of_labelled, of_unlabelled = judged.of_student[: len(labels)], judged.of_student[len(labels) :]
-    false = (F.softplus(of_labelled) * known).sum() + F.softplus(of_unlabelled).sum()
-    true = (F.softplus(-judged.of_truth) * known).sum()
+    count, known = len(judged.of_truth), (labels != IGNORE).unsqueeze(1)
+    for_student, of_student = F.softplus(-judged.for_student) * known, F.softplus(judged.of_student) * known
+    labelled, unlabelled = pixels.clamp(min=1)
+    false = of_student.sum() / pixels.sum().clamp(min=1)
+    true = (F.softplus(-judged.of_truth) * known[:count]).sum() / labelled
     return AdversarialLosses(
-        (F.softplus(-for_labelled) * known).sum() / labelled_pixels,
-        F.softplus(-for_unlabelled).sum() / max(1, unlabelled_pixels),
-        (false / all_pixels + true / labelled_pixels) / 2,
+        for_student[:count].sum() / labelled, for_student[count:].sum() / unlabelled, (false + true) / 2
     )
 
 

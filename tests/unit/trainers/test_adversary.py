@@ -66,6 +66,7 @@ def judged(state: TrainState, images: Tensor) -> tuple[Tensor, Tensor]:
 
 def test_losses_are_those_of_the_definition() -> None:
     state, batch = made()
+    batch = batch._replace(inside=None)
     assert state.adversary is not None
     assert batch.unlabelled is not None
     _, on_labelled = judged(state, batch.images)
@@ -135,8 +136,9 @@ def test_a_discriminator_that_says_the_same_of_everything_costs_both_log_2() -> 
 
 
 def test_where_no_pixel_has_a_label_the_losses_on_labelled_images_are_zero() -> None:
-    labels, logits = torch.full((2, 32, 32), 255), torch.randn(4, 1, 32, 32)
-    losses = adversarial_losses(Judgement(logits, logits, logits[:2]), labels, torch.tensor(0.0), 2048)
+    labels, logits = torch.zeros(4, 32, 32, dtype=torch.int64), torch.randn(4, 1, 32, 32)
+    labels[:2] = 255
+    losses = adversarial_losses(Judgement(logits, logits, logits[:2]), labels, torch.tensor([0, 2048]))
     assert losses.labelled == 0
     expected = torch.nn.functional.softplus(logits[2:]).mean().item() / 2
     assert losses.discriminator.item() == pytest.approx(expected, rel=1e-5)

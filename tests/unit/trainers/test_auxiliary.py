@@ -103,7 +103,7 @@ def step_of(config: TrainConfig, echo: bool = False) -> tuple[TrainState, StepOu
 @pytest.mark.parametrize("overrides", [
     {},
     {"loss.class_weights": tuple(1.0 + at for at in range(K)), "schedule.accumulate": 2},
-    {"loss.unsupervised": "pixel_by_share", "thresholds.delta_u": 0.15, "schedule.accumulate": 2},
+    {"loss.unsupervised": "pixel_by_share", "schedule.accumulate": 2},
     {"loss.unsupervised": "image_share", "schedule.joint_forward": False},
     METHODS["unimatch"],
 ], ids=str)  # fmt: skip

@@ -130,11 +130,11 @@ def test_each_stream_is_a_forward_of_the_students_and_none_of_the_teachers() -> 
 def test_an_auxiliary_head_costs_the_student_alone() -> None:
     without, with_one = (step_cost(tiny_config({"model.auxiliary": name}), 2) for name in ("none", "inner"))
     # A 3x3 convolution of 24 channels to 16 with BatchNorm, and a 1x1 one to 11 classes with a bias.
-    weights, maps = 24 * 16 * 9 + 16 * 11, 8 * 8 * 8  # eight images of 8 x 8 cells
+    weights, cells = 24 * 16 * 9 + 16 * 11, 4 * 8 * 8  # of four images
     assert with_one.parameters.total - without.parameters.total == weights + 2 * 16 + 11
     assert with_one.traffic.gradients - without.traffic.gradients == 4 * (weights + 2 * 16 + 11)
     assert with_one.flops.teacher == without.flops.teacher
-    assert with_one.flops.student - without.flops.student == 2 * weights * maps
+    assert with_one.flops.student - without.flops.student == 2 * weights * cells
     assert with_one.memory.weights - without.memory.weights == 4 * (weights + 2 * 16 + 11 + 2 * 16) + 8  # a counter
 
 
