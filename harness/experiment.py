@@ -14,7 +14,7 @@ from harness.run_folder import CONFIG, CONFUSION, LATEST, OVERLAYS, PICTURE, SPL
 from harness.trials import OVERHEADS, Experiment, Value
 from trainers.config import TrainConfig
 from trainers.errors import DataError
-from trainers.methods import method_settings
+from trainers.methods import method_settings, with_method
 from trainers.metrics import late_metric_names, metric_names
 from trainers.overrides import apply_overrides
 from trainers.presets import load_preset
@@ -56,7 +56,7 @@ class CssExperiment(Experiment):
             ConfigError: there is no such preset, file, path or method, or a value is out of range.
         """
         preset, own = named_config(preset)
-        settings = {**method_settings(method), **own, **(settings or {})}
+        settings = with_method({**method_settings(method), **own, **(settings or {})})
         return cls(apply_overrides(load_preset(preset), settings), preset, settings)
 
     @property
@@ -80,12 +80,12 @@ class CssExperiment(Experiment):
         return open_splits(self.configure(overrides).data).digest
 
     def configure(self, overrides: Mapping[str, Value]) -> TrainConfig:
-        """Return the whole config of a trial.
+        """Return the whole config of a trial; the override `method` stands for the settings of that method.
 
         Raises:
             ConfigError: an override is unknown or out of range.
         """
-        return apply_overrides(self.base, overrides)
+        return apply_overrides(self.base, with_method(overrides))
 
     def resolve(self, overrides: Mapping[str, Value]) -> tuple[Mapping[str, Any], str]:
         """Return the resolved config and its hash.
@@ -121,6 +121,7 @@ class CssExperiment(Experiment):
         """
         from trainers.data.batches import check_batches
         from trainers.data.splits import verify
+        from trainers.data.weak import verify_weak
 
         check_batches(self.base, workers)
         if self.base.compute.graph:
@@ -128,6 +129,8 @@ class CssExperiment(Experiment):
 
             is_graph(self.base, workers)  # says why not
         verify(self.base.data, needs_unlabelled=self.base.uses_unlabelled)
+        if self.base.uses_weak:
+            verify_weak(self.base.data)
 
     def check_evaluation(self) -> None:
         """Make sure that there are validation images, and test images where they are asked for.

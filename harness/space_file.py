@@ -166,12 +166,14 @@ def space_table(space: Space) -> Table:
     columns = [Column("parameter", weight=2), Column("range", weight=2, prose=True), Column("baseline", align="right")]
     columns += [Column("ours", align="right")] if space.ours else []
     starts = [space.published, *([space.ours] if space.ours else [])]
-    rows = [[item.path, range_text(item), *(start.get(item.path) for start in starts)] for item in space.parameters]
+    rows = [
+        [item.path, range_text(item, space), *(start.get(item.path) for start in starts)] for item in space.parameters
+    ]
     return Table("space", f"{space.name}: {counted(len(rows), 'parameter')}, drawn in this order", columns, rows)
 
 
-def range_text(item: Parameter) -> str:
-    """Return the range of a parameter in words, and when it exists."""
+def range_text(item: Parameter, space: Space) -> str:
+    """Return the range of a parameter of a space in words, and when it exists."""
     parts = [f"{item.low:g} to {item.high:g}"]
     if item.kind == "categorical":
         parts = [str(choice) for choice in item.choices]
@@ -180,5 +182,10 @@ def range_text(item: Parameter) -> str:
     parts += ["whole"] if item.kind == "int" else []
     parts += [f"in steps of {item.step}"] if item.step > 1 else []
     parts += ["log"] if item.log else ["log of 1 - m"] if item.one_minus else []
-    parts += [f"if {path} is {' or '.join(map(str, values))}" for path, values in item.when.items()]
+    for path, allowed in item.when.items():
+        others = [
+            each for above in space.parameters if above.path == path for each in above.choices if each not in allowed
+        ]
+        fewer, but = (others, "not ") if 0 < len(others) < len(allowed) - 1 else (allowed, "")
+        parts.append(f"if {path} is {but}{' or '.join(map(str, fewer))}")
     return ", ".join(parts)

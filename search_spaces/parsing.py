@@ -175,11 +175,15 @@ def _when(spec: object, where: str, before: Sequence[Parameter]) -> Mapping[str,
                 f"{where}.when must name a categorical parameter above it without when, got {path!r}: "
                 "move or correct it"
             )
-        allowed = tuple(value_of(value, f"{where}.when") for value in (given if isinstance(given, list) else [given]))
-        wrong = [value for value in allowed if value not in categorical[path].choices]
-        if wrong or not allowed:
-            choices = list(categorical[path].choices)
-            raise SpaceError(f"{where}.when must hold values of {path}, {choices}, got {given!r}: choose among them")
+        choices = categorical[path].choices
+        but = isinstance(given, dict) and given.keys() == {"not"}
+        listed = given["not"] if but else given
+        named = tuple(value_of(value, f"{where}.when") for value in (listed if isinstance(listed, list) else [listed]))
+        allowed = tuple(choice for choice in choices if choice not in named) if but else named
+        if not named or not allowed or any(value not in choices for value in named):
+            raise SpaceError(
+                f"{where}.when must hold values of {path}, {[*choices]}, got {given!r}: choose of them, or `not` some"
+            )
         when[path] = allowed
     return when
 

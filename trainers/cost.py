@@ -131,7 +131,8 @@ class Traffic(NamedTuple):
 
     gradients: int
     prototypes: int
-    """K x (D + 1) sums and counts; of a bank or queues, what each rank offers to it; a histogram of entropies."""
+    """K x (D + 1) sums and counts, of Gaussians K x 2 D; of a bank or queues, what each rank offers to it; a histogram
+    of entropies."""
     statistics: int
     """BatchNorm's, which are averaged over the ranks."""
 
@@ -385,7 +386,11 @@ def _batch(config: TrainConfig, workers: int) -> Batch:
     if not config.uses_unlabelled:
         return Batch(labelled, labels, None)
     unlabelled = images(config.schedule.unlabelled_batch)
-    return Batch(labelled, labels, unlabelled, torch.empty(unlabelled.shape[0], height, width, dtype=torch.bool))
+    inside = torch.empty(unlabelled.shape[0], height, width, dtype=torch.bool)
+    if not config.uses_weak:
+        return Batch(labelled, labels, unlabelled, inside)
+    weak, groups = torch.empty_like(inside, dtype=torch.int64), torch.empty(config.num_classes, dtype=torch.int64)
+    return Batch(labelled, labels, unlabelled, inside, weak, groups)
 
 
 def _parameters(network: Network) -> Parameters:
@@ -402,7 +407,7 @@ def _learned(network: nn.Module) -> list[nn.Parameter]:
 def _traffic(network: nn.Module, config: TrainConfig, workers: int, adversary: Adversary | None) -> Traffic:
     gradients = sum(parameter.numel() for parameter in (*_learned(network), *_parameters_of(adversary)))
     of_pixel = config.model.representation_dim + 1
-    prototypes = config.num_classes * of_pixel if config.uses_prototypes else 0
+    prototypes = config.num_classes * config.model.summed if config.uses_prototypes else 0
     if config.ring_size:
         offered = config.unreliable.entries if config.uses_unreliable else config.bank.anchors
         prototypes += workers * config.num_classes * offered * of_pixel

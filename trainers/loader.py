@@ -10,10 +10,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from trainers.augment.maps import IMAGE, LABEL, WEAK, Maps
 from trainers.augment.pipeline import labelled_augment, weak_augment
 from trainers.config import IGNORE, TrainConfig
 from trainers.data.source import ImageSource, Samples
 from trainers.data.splits import Splits
+from trainers.data.weak import open_weak
 from trainers.errors import ConfigError, DataError
 from trainers.randomness import generator
 from trainers.run import Run
@@ -169,30 +171,36 @@ def _read(splits: Splits, config: TrainConfig, context: StepContext) -> _Stored:
     labelled = share(splits.labelled, config.schedule.labelled_batch, "labelled")
     if not config.uses_unlabelled:
         return _Stored(labelled, None)
-    return _Stored(labelled, share(splits.unlabelled, config.schedule.unlabelled_batch, "unlabelled"))
+    # What truth there may be stays where it is: weak maps, where they are read, take its place.
+    unlabelled = open_weak(config.data) if config.uses_weak else splits.unlabelled
+    return _Stored(labelled, share(unlabelled, config.schedule.unlabelled_batch, "unlabelled"))
 
 
 def _to_batch(stored: _Stored, config: TrainConfig, context: StepContext, device: torch.device) -> Batch:
-    labels = send(stored.labelled.labels, device).long()
-    images, labels = _augment(stored.labelled, labels, "labelled", config, context)
+    labels = {LABEL: send(stored.labelled.labels, device).long()}
+    seen = _augment(stored.labelled, labels, "labelled", config, context, device)
     if stored.unlabelled is None:
-        return Batch(images, labels, None)
-    # What truth there may be stays on the host: zeros become 255 outside of the image.
-    blank = torch.zeros(stored.unlabelled.labels.shape, dtype=torch.int64, device=device)
-    unlabelled, outside = _augment(stored.unlabelled, blank, "unlabelled", config, context)
-    return Batch(images, labels, unlabelled, outside != IGNORE)
+        return Batch(seen[IMAGE], seen[LABEL], None)
+    # Zeros become 255 outside of the image.
+    labels = {LABEL: torch.zeros(stored.unlabelled.labels.shape, dtype=torch.int64, device=device)}
+    if config.uses_weak:
+        labels[WEAK] = send(stored.unlabelled.labels, device).long()
+    unlabelled = _augment(stored.unlabelled, labels, "unlabelled", config, context, device)
+    groups = send(torch.tensor(config.class_groups), device) if config.uses_weak else None
+    inside = unlabelled[LABEL] != IGNORE
+    return Batch(seen[IMAGE], seen[LABEL], unlabelled[IMAGE], inside, unlabelled.get(WEAK), groups)
 
 
 def _augment(
-    samples: Samples, labels: Tensor, purpose: str, config: TrainConfig, context: StepContext
-) -> tuple[Tensor, Tensor]:
-    """Return images and labels, both on the device of the labels."""
-    maps = {"image": to_images(samples.images, labels.device), "label": labels}
-    sizes = send(samples.sizes, labels.device).float() if samples.padded else None
+    samples: Samples, labels: Maps, purpose: str, config: TrainConfig, context: StepContext, device: torch.device
+) -> Maps:
+    """Return images and their maps of labels, on the device."""
+    maps = {IMAGE: to_images(samples.images, device), **labels}
+    sizes = send(samples.sizes, device).float() if samples.padded else None
     weak, labelled = config.augment.weak, config.augment.labelled
     seed, step, rank, world_size = context[:4]
     if purpose == "unlabelled" or labelled is None:
         maps = weak_augment(maps, weak, seed, purpose, step, rank, world_size, sizes)
     else:
         maps = labelled_augment(maps, labelled, weak.crop, seed, step, rank, world_size, sizes)
-    return maps["image"].contiguous(memory_format=torch.channels_last), maps["label"]
+    return maps | {IMAGE: maps[IMAGE].contiguous(memory_format=torch.channels_last)}

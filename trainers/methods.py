@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from typing import Any
 
 from trainers.config import TrainConfig
 from trainers.errors import ConfigError
 from trainers.overrides import apply_overrides
 
 Setting = str | float
+METHOD = "method"
+"""In place of a path: the name of a method, whose settings stand for it."""
 
 _FROM_LOGITS: Mapping[str, Setting] = {"css.label_strategy": "logit", "css.indicator": "confidence"}
 
@@ -81,6 +84,20 @@ METHODS: dict[str, Mapping[str, Setting]] = {
         "loss.unsupervised": "image_share",
         "loss.lambda_c": 1.0,
         "loss.lambda_c_ramp": "constant",
+        "ema.prototype_source": "student",
+        "ema.prototype_momentum": 0.0,
+        "ema.teacher_norm": "train",
+        "augment.strong.mix": "classmix",
+    },
+    "prcl": {
+        **_FROM_LOGITS,
+        "model.representation": "gaussian",
+        "optimizer.variance_lr_factor": 1 / 64,
+        "thresholds.delta_s": 0.8,
+        "loss.unsupervised": "image_share",
+        "loss.lambda_c": 1.0,
+        "loss.lambda_c_ramp": "exp",
+        "loss.temperature": 100.0,
         "ema.prototype_source": "student",
         "ema.prototype_momentum": 0.0,
         "ema.teacher_norm": "train",
@@ -163,6 +180,14 @@ Others, of which the numbers that a preset has are published for their own data 
   batch's own class means, ClassMix. Recalled and not looked up: 256 queries, 512 negatives, temperature 0.5,
   thresholds 0.97 and 0.7, 200 passes through the labelled images; the published code's teacher is never set to
   evaluation mode.
+- `prcl`: PRCL (Xie et al., AAAI 2023, arXiv 2210.14670; its `prcl.py`, `loss.py` and configs): ReCo with Gaussians. A
+  head gives each pixel D variances; the mutual likelihood score takes the place of every cosine in L_c, at temperature
+  100; class means and their variances are the product of a class's Gaussians over all GPUs' batches; lambda_c falls
+  from 1; delta_s is 0.8; the head for variances learns at 5e-5, 1/64 of the rest. As published the score is a mean over
+  D: of variances of 1/2, L_c is that of cosines at temperature 100 D. Different here: that head is a 1x1 convolution,
+  norm, ReLU and another, without unit rows and a second norm before its sigmoid, and variances are 1e-6 at least; it is
+  in the teacher, too; negatives are a rank's, shared by groups of anchors; L_c is divided by the classes with hard
+  pixels; 16 images of 321 pixels, 200 epochs of 2000 images, SGD of 3.2e-3 and a decay of 5e-4 are a preset's.
 - `fixmatch`: FixMatch with an averaged teacher, the baseline of UniMatch V2 (its `fixmatch.py`):
   L = (L_s + L_u) / 2, L_u divided by all pixels.
 - `unimatch`: UniMatch (Yang et al., CVPR 2023, arXiv 2208.09910; its `unimatch.py`):
@@ -199,9 +224,9 @@ Others, of which the numbers that a preset has are published for their own data 
 - `adversarial`: Hung et al. (BMVC 2018, arXiv 1802.07934; their `train.py`): L = L_s + 0.01 and 0.001 times what the
   student loses to a discriminator on labelled and on unlabelled images, + 0.1 L_u of the pixels to which the
   discriminator gives at least 0.2, labelled by the student itself, after a quarter of the horizon. The student labels:
-  a teacher that is the student of the last step, in training mode, sees the same view. Different here: labels that the
-  discriminator sees are those of the same batch, and not of a second one; SGD of 2.5e-4 (heads ten times as much) and a
-  batch of 10 are a preset's.
+  a teacher that is the student of the last step, in training mode, sees the same view. Different here: pixels
+  without a pseudo-label, as around an image, are in no adversarial loss; labels that the discriminator sees are of the
+  same batch, and not of a second one; SGD of 2.5e-4 (heads ten times as much) and a batch of 10 are a preset's.
 - `unimatch_css`: nobody's: the two views of UniMatch V2 with CSS (mix)'s labels, prototypes and contrastive loss;
   L = L_s + (L_1 + L_2) / 2 + lambda_c L_c, the weights of Eq. 6.
 """
@@ -220,6 +245,17 @@ def method_settings(name: str | None) -> Mapping[str, Setting]:
         hint = f"did you mean {near[0]}?" if near else "choose one of them"
         raise ConfigError(f"a method must be one of {', '.join(METHODS)}, got {name!r}: {hint}")
     return METHODS[name]
+
+
+def with_method(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return overrides with the settings of their `method`, if they name one, below what they set themselves.
+
+    Raises:
+        ConfigError: there is no method of this name.
+    """
+    own = dict(overrides)
+    name = own.pop(METHOD, None)
+    return {**method_settings(None if name is None else str(name)), **own}
 
 
 def apply_method(config: TrainConfig, name: str) -> TrainConfig:

@@ -18,17 +18,21 @@ from trainers.css.pseudo_labels import collaborate, logit_targets, pseudo_labels
 from trainers.css.supervision import confident_labels
 from trainers.css.unreliable import as_unsure, pixel_entropy
 from trainers.data.source import ImageSource
+from trainers.data.weak import open_weak
 from trainers.distributed import sum_counts
 from trainers.health import normalised_entropy
-from trainers.loader import rank_groups
+from trainers.loader import numbered_groups
 from trainers.models.discriminator import Discriminator
 from trainers.models.heads import Dense
 from trainers.run import Run
 from trainers.schedules import delta_u
 from trainers.scores import count_classes, count_pairs, iou_scores
+from trainers.targets import ignore_contradicted
+from trainers.transfer import send
 
-KINDS = ("logit", "confident", "representation", "mix")
-"""Labels of the logits, those of them that are confident, labels of the representations, labels that both agree on."""
+KINDS = ("logit", "confident", "veto", "representation", "mix")
+"""Labels of the logits, those of them that are confident, labels for the logits that weak labels contradict, labels of
+the representations, labels that both agree on."""
 
 
 class _ImageLabels(NamedTuple):
@@ -99,12 +103,17 @@ def count_pseudo_labels(
     """
     counts = Counts.zero(config.num_classes, run.device)
     chosen = evenly_spaced(config.evaluation.quality_images, len(source))
-    for images, truth in rank_groups(source, chosen, config.evaluation.batch, run):
+    weak_maps = open_weak(config.data) if config.css.veto else None
+    groups = send(torch.tensor(config.class_groups), run.device)
+    for indices, (images, truth) in numbered_groups(source, chosen, config.evaluation.batch, run):
         outputs = forward(teacher, images, config)
+        size, weak = (truth.shape[1], truth.shape[2]), None
+        if weak_maps is not None:
+            weak = send(weak_maps.fetch(indices).labels[:, : size[0], : size[1]], run.device).long()
         for index, mask in enumerate(truth):
             output = outputs.of(slice(index, index + 1))
-            size = mask.shape[0], mask.shape[1]
-            labels = _label_image(output, prototypes, config, warming_up, passed, size, discriminator)
+            known = None if weak is None else weak[index : index + 1]
+            labels = _label_image(output, prototypes, config, warming_up, passed, size, known, groups, discriminator)
             _add(counts, labels, mask)
     return counts.over_ranks(run.world_size)
 
@@ -114,6 +123,8 @@ def quality_metrics(counts: Counts, config: TrainConfig, with_prototypes: bool) 
 
     - `quality/KIND/miou`, `quality/KIND/accuracy`: over the pixels that a kind keeps, where the truth is known;
     - `quality/mix/share`, `quality/confident/share`: share of the pixels of known truth that it keeps;
+    - `quality/veto/share`, `quality/veto/accuracy`: share of the pixels of known truth that `css.veto` takes from L_u,
+      and of those whose pseudo-label was right;
     - `quality/agreement`: share of all pixels on which both spaces agree;
     - `predicted/CLASS`: share of all pixels that the logits give a class, for the classes that they or the truth name;
     - `kept/CLASS`: share of the pixels which the logits give a class that enter L_u, where there are any and an L_u;
@@ -131,8 +142,9 @@ def quality_metrics(counts: Counts, config: TrainConfig, with_prototypes: bool) 
         return {}
     metrics = {"health/predicted_entropy": normalised_entropy(counts.predicted)}
     known_pixels = int(counts.confusion[0].sum())  # the logits label every pixel
-    for index, kind in enumerate(KINDS[: len(KINDS) if with_prototypes else 2]):
-        metrics |= _scores(kind, counts.confusion[index], known_pixels)
+    for index, kind in enumerate(KINDS[: len(KINDS) if with_prototypes else 3]):
+        if kind != "veto" or config.css.veto:
+            metrics |= _scores(kind, counts.confusion[index], known_pixels)
     if with_prototypes:
         metrics["quality/agreement"] = int(counts.agreed) / pixels
     occurring = (counts.predicted > 0) | (counts.confusion[0].sum(dim=1) > 0)
@@ -148,9 +160,10 @@ def _scores(kind: str, confusion: Tensor, known_pixels: int) -> dict[str, float]
     if known_pixels == 0:
         return {}
     kept = int(confusion.sum())
-    metrics = {f"quality/{kind}/share": kept / known_pixels} if kind in ("mix", "confident") else {}
-    if kept:
+    metrics = {f"quality/{kind}/share": kept / known_pixels} if kind in ("mix", "confident", "veto") else {}
+    if kept and kind != "veto":
         metrics[f"quality/{kind}/miou"] = iou_scores(confusion).miou
+    if kept:
         metrics[f"quality/{kind}/accuracy"] = int(confusion.diagonal().sum()) / kept
     return metrics
 
@@ -162,9 +175,11 @@ def _label_image(
     warming_up: bool,
     passed: float,
     size: tuple[int, int],
+    weak: Tensor | None,
+    class_groups: Tensor,
     discriminator: Discriminator | None,
 ) -> _ImageLabels:
-    """Label one image as a training step would."""
+    """Label one image as a training step would; with groups of classes [1, H, W], they veto."""
     threshold = delta_u(config, passed)
     if not config.uses_prototypes:
         targets = logit_targets(teacher, size)
@@ -176,12 +191,14 @@ def _label_image(
         spaces = (labels.logit_label, labels.representation_label, labels.agreed)
         confidence = labels.confidence
     targets = judged_targets(targets, teacher.logits, config, discriminator)
+    proposed, targets = targets.logit_target, ignore_contradicted(targets, weak, class_groups)
+    vetoed = torch.where(targets.logit_target == IGNORE, proposed, IGNORE)
     if config.thresholds.kind == "entropy_percentile":
         confidence = as_unsure(pixel_entropy(upsample(teacher.logits, size)), targets.logit_target != IGNORE)
         targets = targets._replace(confidence=confidence)
     confident = confident_labels(spaces[0], confidence, threshold)
     kept = confident_labels(targets.logit_target, targets.confidence, threshold) != IGNORE
-    return _ImageLabels(torch.cat([spaces[0], confident, *spaces[1:]]), kept.squeeze(0))
+    return _ImageLabels(torch.cat([spaces[0], confident, vetoed, *spaces[1:]]), kept.squeeze(0))
 
 
 def _add(counts: Counts, image: _ImageLabels, truth: Tensor) -> None:

@@ -38,7 +38,7 @@ def loss_weights(config: TrainConfig, step: int) -> dict[str, float]:
     auxiliary = {f"auxiliary_{name}": loss.auxiliary * weight for name, weight in of_streams.items()}
     return {
         "supervised": loss.lambda_s, **of_streams, "auxiliary": loss.auxiliary * loss.lambda_s, **auxiliary,
-        "contrast": acts * loss.lambda_c * ramp, "bank": config.bank.weight,
+        "contrast": acts * loss.lambda_c * ramp, "bank": config.bank.weight, "weak": loss.lambda_w,
         "adversarial": config.adversary.weight_labelled, "adversarial_unlabelled": config.adversary.weight_unlabelled,
         "discriminator": 1.0,  # whose gradient reaches the discriminator alone
     }  # fmt: skip

@@ -17,6 +17,7 @@ from trainers.css.prototypes import Prototypes
 from trainers.distributed import average_buffers
 from trainers.errors import DataError
 from trainers.models.build import build_model
+from trainers.models.heads import VARIANCE_HEAD
 from trainers.models.pair import each, members
 from trainers.optimizers import SGD, AdamW
 from trainers.randomness import derive_seed
@@ -150,16 +151,22 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Opt
 
 
 def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
-    """Return the parameters that are not frozen: all in one group or, with rates of their own, the encoder's layers."""
+    """Return the parameters that are not frozen: all in one group, but those that have rates of their own.
+
+    Those may be the encoder's layers, and the head for variances.
+    """
+    apart: list[tuple[float, list[nn.Parameter]]] = []
+    if not config.encoder_lr_factor == config.layer_decay == 1.0:
+        layers = reversed(model.encoder_layers())  # type: ignore[operator]
+        apart = [(config.encoder_lr_factor * config.layer_decay**above, layer) for above, layer in enumerate(layers)]
+    if config.variance_lr_factor != 1.0:
+        of_variances = [parameter for name, parameter in model.named_parameters() if VARIANCE_HEAD in name]
+        apart.append((config.variance_lr_factor, of_variances))
+    elsewhere = {id(parameter) for _, parameters in apart for parameter in parameters}
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if config.encoder_lr_factor == config.layer_decay == 1.0:
-        return [{"params": learned}]
-    layers = model.encoder_layers()  # type: ignore[operator]
-    of_encoder = {id(parameter) for layer in layers for parameter in layer}
-    groups: list[dict[str, Any]] = [{"params": [p for p in learned if id(p) not in of_encoder]}]
-    for above, layer in enumerate(reversed(layers)):
-        factor = config.encoder_lr_factor * config.layer_decay**above
-        slower = [parameter for parameter in layer if parameter.requires_grad]
+    groups: list[dict[str, Any]] = [{"params": [p for p in learned if id(p) not in elsewhere]}]
+    for factor, parameters in apart:
+        slower = [parameter for parameter in parameters if parameter.requires_grad]
         if slower:
             groups.append({"params": slower, "lr": factor * config.lr, LR_FACTOR: factor})
     return groups

@@ -19,7 +19,7 @@ from trainers.config import IGNORE, TrainConfig
 from trainers.config.streams import loss_name
 from trainers.css.adversary import adversarial_losses, as_maps
 from trainers.css.bank import Bank, BankDraws, admitted, bank_loss, choose, draw_bank, empty_bank, put
-from trainers.css.contrast import PixelPool, SampleDraws, build_pool, contrastive_loss, draw_samples
+from trainers.css.contrast import PixelPool, SampleDraws, Variances, build_pool, contrastive_loss, draw_samples
 from trainers.css.prototypes import (
     ClassSums,
     Prototypes,
@@ -37,6 +37,7 @@ from trainers.css.supervision import (
     image_share_loss,
     supervised_loss,
 )
+from trainers.css.weak import partial_label_loss
 from trainers.distributed import sum_over_ranks
 from trainers.models.discriminator import Judgement
 from trainers.models.heads import FINEST, Dense
@@ -54,7 +55,7 @@ class StepOutput(NamedTuple):
     """
 
     losses: dict[str, Tensor]
-    """Unweighted scalars: supervised, of each stream (`loss_name`), those of the auxiliary head, contrast, bank,
+    """Unweighted scalars: supervised, of each stream (`loss_name`), those of the auxiliary head, weak, contrast, bank,
     adversarial on labelled and on unlabelled images, discriminator; those that the config has."""
     statistics: dict[str, Tensor]
     """Scalars without gradient, the same on every rank; their sum over the parts is that of the global batch."""
@@ -89,14 +90,14 @@ def css_step(
 ) -> Iterator[StepOutput]:
     """Yield the step's losses (Eq. 6 to 9) and the next prototypes (Eq. 2, 3) in `schedule.accumulate` parts.
 
-    L_u is of every stream, L_c of the first one. Without a bank, that of a config with one is empty.
+    L_u is of every stream, L_c and L_w of the first one. Without a bank, that of a config with one is empty.
 
     Go backward through a part before asking for the next. Parts are to a rank what ranks are to the batch: L_s without
     OHEM, L_u and prototypes of the teacher's representations are divided by sums over the whole batch, so parts add up
     to what one part computes; BatchNorm, the divisor of OHEM and the samples of L_c and of the bank are a part's own.
 
     Nothing here waits for the device: no `.item()`, no data-dependent shapes. Ranks make two collectives for a step of
-    one part: K x (D + 1) numbers for the prototypes with the divisors of L_s and of each stream, and K counts of hard
+    one part: the numbers of `ClassSums` with the divisors of L_s, of L_w and of each stream, and K counts of hard
     pixels with two more sums; a bank takes a third, and so do entropies that are ranked.
 
     A discriminator, which a config that `uses_discriminator` must have, sees the labelled images and the first stream.
@@ -174,6 +175,13 @@ def _part_output(
         all_pixels = view.targets.confidence.numel() * parts * context.world_size
         statistics[f"share/{loss_name(stream)}"] = view.divisor / (all_pixels * parts)
 
+    if student_batch.weak_divisor is not None and student_batch.class_groups is not None:
+        weak, groups = student_batch.views[0].weak, student_batch.class_groups
+        assert weak is not None  # noqa: S101 - there is a divisor of it
+        of_weak = as_configured(partial_label_loss, config)(on_views[0], weak, groups)
+        losses["weak"] = of_weak.total / _or_one(student_batch.weak_divisor)
+        statistics["share/weak"] = student_batch.weak_divisor / (weak.numel() * parts**2 * context.world_size)
+
     after = prototypes
     if pixels is not None and reduced.hard is not None and reduced.valid is not None:
         sums = sums if reduced.sums is None else _add(sums, reduced.sums)
@@ -181,11 +189,13 @@ def _part_output(
         after = update_prototypes(prototypes, sums, config.ema.prototype_momentum)
         statistics["share/valid"] = reduced.valid / (pixels.valid.numel() * parts * context.world_size)
         statistics["share/hard"] = reduced.hard.sum() / (reduced.valid.clamp(min=1) * parts)
-    if pixels is not None and reduced.hard is not None and config.loss.lambda_c > 0:
-        losses["contrast"] = _contrast(output, pixels.pool, after, reduced.hard, config, context, index, bank)
+    if pixels is not None and reduced.hard is not None and sums is not None and config.loss.lambda_c > 0:
+        losses["contrast"] = _contrast(output, pixels.pool, after, sums, reduced.hard, config, context, index, bank)
     else:
-        # The representation head has no loss; a graph of weight zero keeps its gradients defined on every rank.
-        losses["supervised"] = losses["supervised"] + output.representations.sum() * 0.0
+        # Heads of the representation have no loss; a graph of weight zero keeps gradients defined on every rank.
+        for maps in (output.representations, output.variances):
+            if maps is not None:
+                losses["supervised"] = losses["supervised"] + maps.sum() * 0.0
     if bank is not None and config.bank.weight > 0:
         losses["bank"], bank = _bank(output, student_batch.labels, bank, config, context, index)
     return StepOutput(losses, statistics, after, bank), _Carried(sums, bank)
@@ -196,9 +206,9 @@ def _student_output(student: nn.Module, student_batch: StudentBatch, config: Tra
     labelled, views = (student_batch.images, None), [(view.images, view.keep) for view in student_batch.views]
     if not views or config.schedule.joint_forward:
         return _forward_together(student, [labelled, *views], config)
-    one, other = (_forward_together(student, seen, config) for seen in ([labelled], views))
-    both = zip(one, other, strict=True)
-    return Dense(*(torch.cat([a, b]) for a, b in both if a is not None and b is not None))
+    apart = (_forward_together(student, seen, config) for seen in ([labelled], views))
+    both = zip(*apart, strict=True)
+    return Dense(*(None if maps[0] is None else torch.cat(maps) for maps in both))  # type: ignore[arg-type]
 
 
 def _forward_together(student: nn.Module, seen: Sequence[tuple[Tensor, Keep | None]], config: TrainConfig) -> Dense:
@@ -266,7 +276,10 @@ def _contrast_pixels(
     hard = valid != IGNORE if config.uses_unreliable else _hard_pixels(output, judged, valid, prototypes, config)
     pool = build_pool(valid, hard, config.num_classes)
     from_teacher = config.ema.prototype_source == "teacher"
-    return _Pixels(valid, pool, None if from_teacher else class_sums(output.representations, valid, config.num_classes))
+    if from_teacher:
+        return _Pixels(valid, pool, None)
+    sums = class_sums(output.representations, valid, config.num_classes, output.variances)
+    return _Pixels(valid, pool, sums)
 
 
 def _hard_pixels(
@@ -373,6 +386,7 @@ def _contrast(
     output: Dense,
     pool: PixelPool,
     prototypes: Prototypes,
+    sums: ClassSums,
     hard: Tensor,
     config: TrainConfig,
     context: StepContext,
@@ -386,6 +400,7 @@ def _contrast(
     per_class = contrastive_loss(
         output.representations, pool, prototypes, hard, config.loss, draws, context.world_size * parts,
         bank if config.uses_unreliable else None,
+        None if output.variances is None else Variances(output.variances, sums.variances),
     )  # fmt: skip
     # Only classes that have hard pixels count; the published code divides by all classes present.
     classes = ((hard > 0) & prototypes.seen).sum().clamp(min=1)
@@ -396,7 +411,7 @@ def _bank(
     output: Dense, labels: Tensor, bank: Bank, config: TrainConfig, context: StepContext, index: int
 ) -> tuple[Tensor, Bank]:
     """Return this rank's and part's share of the bank's loss on the labelled images, and the bank with their pixels."""
-    logits, representations, _ = output.of(slice(len(labels)))
+    logits, representations, *_ = output.of(slice(len(labels)))
     size, world_size = map_size(representations), context.world_size
     classes = admitted(logits, downsample_labels(labels, size), config)
     drawn = context.draws and context.draws.bank

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from trainers.augment.maps import WEAK
 from trainers.augment.pipeline import StrongDraws, apply_strong
 from trainers.compute import as_configured, forward
 from trainers.config import IGNORE, StrongAugmentConfig, TrainConfig
@@ -18,6 +19,7 @@ from trainers.css.prototypes import ClassSums, Prototypes, class_sums, own_class
 from trainers.css.pseudo_labels import Targets, collaborate, downsample_labels, logit_targets, pseudo_labels, upsample
 from trainers.css.supervision import supervised_divisor, unsupervised_divisor
 from trainers.css.unreliable import as_unsure, negatives, pixel_entropy, scattered
+from trainers.css.weak import contradicted
 from trainers.distributed import sum_over_ranks
 from trainers.models.discriminator import Discriminator
 from trainers.models.heads import Dense
@@ -38,6 +40,10 @@ class Batch(NamedTuple):
     """[U, 3, H, W] in [0, 1]; none where no loss reads it."""
     inside: Tensor | None = None
     """[U, H, W] bool, where `unlabelled` shows its image and not what lies around it; none: everywhere."""
+    weak: Tensor | None = None
+    """[U, H, W] int64, the value of each pixel's group of classes, 255 unknown; none where nothing reads it."""
+    class_groups: Tensor | None = None
+    """[K] int64, the value of each class's group, 255 for a class of no group; likewise."""
 
 
 class StepDraws(NamedTuple):
@@ -76,6 +82,8 @@ class View(NamedTuple):
     """[U, 3, H, W]."""
     targets: Targets
     """In the geometry and mixing of the images."""
+    weak: Tensor | None
+    """[U, H, W], groups of classes in the geometry and mixing of the images; none where L_w does not read them."""
     keep: Keep | None
     """Of the features; none: all."""
     divisor: Tensor
@@ -83,8 +91,8 @@ class View(NamedTuple):
 
     def part(self, index: int, parts: int) -> View:
         """Return one of `parts` equal shares of the images, with the divisor of all."""
-        images, targets, keep = tree_map_only(Tensor, lambda maps: maps.chunk(parts)[index], self[:3])
-        return View(images, targets, keep, self.divisor)
+        images, targets, weak, keep = tree_map_only(Tensor, lambda maps: maps.chunk(parts)[index], self[:-1])
+        return View(images, targets, weak, keep, self.divisor)
 
 
 class StudentBatch(NamedTuple):
@@ -106,6 +114,10 @@ class StudentBatch(NamedTuple):
     """Labels of the labelled pixels that are valid for L_c, [N, H, W] or of the network's maps."""
     negatives: Chosen | None = None
     """Unreliable pixels of the whole batch, for the queues of L_c."""
+    class_groups: Tensor | None = None
+    """As in `Batch`."""
+    weak_divisor: Tensor | None = None
+    """Of L_w, over all ranks; none where there is no L_w."""
     judged_pixels: Tensor | None = None
     """[2], those with a label and those of the first view with a pseudo-label, over all ranks, for a discriminator."""
 
@@ -136,38 +148,51 @@ def make_targets(
 ) -> StudentBatch:
     """Let the teacher label the unlabelled images, then make the streams' views of images and labels together.
 
-    All ranks make one collective: a divisor of L_s and of each stream, with a discriminator two numbers of
-    pixels, and K x (D + 1) numbers where prototypes are the teacher's. A histogram of entropies takes one more, and so
-    do unreliable pixels.
+    All ranks make one collective: a divisor of L_s, of L_w and of each stream, with a discriminator two numbers of
+    pixels, and the numbers of `ClassSums` where prototypes are the teacher's. A histogram of entropies takes one more,
+    and so do unreliable pixels.
     """
     numbers = config.loss.weights
     weights = None if numbers is None else send(torch.as_tensor(numbers), batch.labels.device)
     divisor = supervised_divisor(batch.labels, weights)
-    labelled = supervised_divisor(batch.labels)
     if batch.unlabelled is None:
-        counted = [torch.stack([labelled, torch.zeros_like(labelled)])] if config.uses_discriminator else []
-        divisor, *pixels = sum_over_ranks([divisor, *counted], context.world_size)
-        return StudentBatch(batch.images, batch.labels, weights, (), divisor, None, batch.labels, None, *pixels)
+        counted = _judged_pixels(batch.labels, None, config)
+        divisor, *judged_pixels = sum_over_ranks([divisor, *counted], context.world_size)
+        whole = StudentBatch(batch.images, batch.labels, weights, (), divisor, None, batch.labels)
+        return whole._replace(judged_pixels=judged_pixels[0]) if judged_pixels else whole
     targets, sums, anchors, negatives = _label(
         teacher, prototypes, batch, batch.unlabelled, config, context, discriminator
     )
     drawn = draw_views(teacher, batch.unlabelled, config, context) if context.draws is None else context.draws.streams
+    weak = batch.weak if config.loss.lambda_w > 0 else None  # which the first stream alone is to agree with
     seen = [
-        (*_augment(batch.unlabelled, targets, config.strong_of(stream), draws.strong), draws.keep)
-        for stream, draws in zip(config.active_streams.values(), drawn, strict=True)
+        (*_augment(batch.unlabelled, targets, None if at else weak, config.strong_of(stream), draws.strong), draws.keep)
+        for at, (stream, draws) in enumerate(zip(config.active_streams.values(), drawn, strict=True))
     ]
     threshold, kind = delta_u(config, context.progress(config.schedule.steps)), config.loss.unsupervised
     local = [
-        divisor, *(unsupervised_divisor(each.logit_target, each.confidence, threshold, kind) for _, each, _ in seen)
+        divisor,
+        *(unsupervised_divisor(each.logit_target, each.confidence, threshold, kind) for _, each, _, _ in seen),
+        *(supervised_divisor(groups) for _, _, groups, _ in seen if groups is not None),
     ]  # fmt: skip
-    judged = torch.stack([labelled, supervised_divisor(seen[0][1].logit_target)])
-    counted = [judged] if config.uses_discriminator else []
-    reduced = sum_over_ranks([*local, *(sums or ()), *counted], context.world_size)
-    divisors, totals = reduced[1 : len(local)], reduced[len(local) :]
-    pixels = [totals.pop() for _ in counted]
-    views = tuple(View(*view, of_view) for view, of_view in zip(seen, divisors, strict=True))
+    counted = _judged_pixels(batch.labels, seen[0][1].logit_target if seen else None, config)
+    reduced = sum_over_ranks([*local, *counted, *(sums or ())], context.world_size)
+    divisors, totals = reduced[: len(local)], reduced[len(local) :]
+    pixels = totals.pop(0) if counted else None
+    views = tuple(View(*view, of_view) for view, of_view in zip(seen, divisors[1:], strict=False))
     total_sums = None if sums is None else ClassSums(*totals)
-    return StudentBatch(batch.images, batch.labels, weights, views, reduced[0], total_sums, anchors, negatives, *pixels)
+    return StudentBatch(
+        batch.images, batch.labels, weights, views, divisors[0], total_sums, anchors, negatives, batch.class_groups,
+        None if weak is None else divisors[-1], pixels,
+    )  # fmt: skip
+
+
+def _judged_pixels(labels: Tensor, pseudo: Tensor | None, config: TrainConfig) -> list[Tensor]:
+    """Return this rank's share of `StudentBatch.judged_pixels`, or nothing where there is no discriminator."""
+    if not config.uses_discriminator:
+        return []
+    labelled = supervised_divisor(labels)
+    return [torch.stack([labelled, torch.zeros_like(labelled) if pseudo is None else supervised_divisor(pseudo)])]
 
 
 def draw_views(
@@ -215,10 +240,11 @@ def _label(
     discriminator: Discriminator | None,
 ) -> _Labelling:
     size = map_size(unlabelled)
+    vetoing = (batch.weak, batch.class_groups) if config.css.veto else (None, None)
     if not config.uses_prototypes:
         output = forward(teacher, unlabelled, config)
         targets = judged_targets(logit_targets(output, size), output.logits, config, discriminator)
-        targets = _ignore_outside(targets, batch.inside)
+        targets = ignore_contradicted(_ignore_outside(targets, batch.inside), *vetoing)
         return _Labelling(_rank_entropy(targets, output.logits, config, context), None, batch.labels, None)
     from_teacher = config.ema.prototype_source == "teacher"
     output = forward(teacher, torch.cat([batch.images, unlabelled]) if from_teacher else unlabelled, config)
@@ -227,12 +253,13 @@ def _label(
     labels = label_in_both_spaces(on_unlabelled, prototypes, config.css.indicator_temperature, size)
     targets = collaborate(labels, config, context.warming_up)
     targets = _ignore_outside(judged_targets(targets, on_unlabelled.logits, config, discriminator), batch.inside)
+    targets = ignore_contradicted(targets, *vetoing)
     targets = _rank_entropy(targets, on_unlabelled.logits, config, context)
     if not from_teacher:
         return _Labelling(targets, None, batch.labels, None)
     threshold = delta_w(config, context.progress(config.schedule.steps))
     valid = valid_labels(batch.labels, targets, threshold, map_size(output.representations))
-    sums = class_sums(output.representations, valid, config.num_classes)
+    sums = class_sums(output.representations, valid, config.num_classes, output.variances)
     if not config.uses_unreliable:
         return _Labelling(targets, sums, batch.labels, None)
     anchors, kept = _sure_and_unreliable(output, batch.labels, targets.indicator, config, context)
@@ -280,22 +307,39 @@ def _sure_and_unreliable(
 
 def _ignore_outside(targets: Targets, inside: Tensor | None) -> Targets:
     """Ignore the pixels around an image: 255, and an indicator and confidence of 0."""
-    if inside is None:
+    return targets if inside is None else _kept(targets, inside, inside)
+
+
+def ignore_contradicted(targets: Targets, weak: Tensor | None, class_groups: Tensor | None) -> Targets:
+    """Ignore, in each space, the labels that contradict weak ones (`css.veto`); without weak labels, none.
+
+    Args:
+        targets: Of the unlabelled images.
+        weak: [U, H, W], groups of classes; none: nothing is known.
+        class_groups: [K], the group of each class.
+    """
+    if weak is None or class_groups is None:
         return targets
+    for_logits, for_representations = (~contradicted(label, weak, class_groups) for label in targets[:2])
+    return _kept(targets, for_logits, for_representations)
+
+
+def _kept(targets: Targets, for_logits: Tensor, for_representations: Tensor) -> Targets:
+    """Keep the pixels of each space where its [U, H, W] is true; others are 255, of confidence and indicator 0."""
     return Targets(
-        torch.where(inside, targets.logit_target, IGNORE),
-        torch.where(inside, targets.representation_target, IGNORE),
-        targets.confidence * inside,
-        targets.indicator * inside,
+        torch.where(for_logits, targets.logit_target, IGNORE),
+        torch.where(for_representations, targets.representation_target, IGNORE),
+        targets.confidence * for_logits,
+        targets.indicator * for_representations,
     )
 
 
 def _augment(
-    unlabelled: Tensor, targets: Targets, config: StrongAugmentConfig, draws: StrongDraws | None
-) -> tuple[Tensor, Targets]:
-    """Return a view of the images and their targets; without draws, the weak one."""
+    unlabelled: Tensor, targets: Targets, weak: Tensor | None, config: StrongAugmentConfig, draws: StrongDraws | None
+) -> tuple[Tensor, Targets, Tensor | None]:
+    """Return a view of the images, their targets and groups of classes; without draws, the weak one."""
     if draws is None:
-        return unlabelled, targets
+        return unlabelled, targets, weak
     maps = apply_strong(
         {
             "image": unlabelled,
@@ -303,8 +347,10 @@ def _augment(
             "label_representation": targets.representation_target,
             "confidence": targets.confidence,
             "indicator": targets.indicator,
+            **({} if weak is None else {WEAK: weak}),
         },
         config,
         draws,
     )
-    return maps["image"], Targets(maps["label"], maps["label_representation"], maps["confidence"], maps["indicator"])
+    targets = Targets(maps["label"], maps["label_representation"], maps["confidence"], maps["indicator"])
+    return maps["image"], targets, maps.get(WEAK)

@@ -157,6 +157,7 @@ def as_inputs(config: TrainConfig, device: torch.device) -> TrainConfig:
             auxiliary=1.0,
             lambda_u=float(loss.lambda_u > 0),
             lambda_c=float(loss.lambda_c > 0),
+            lambda_w=float(loss.lambda_w > 0),
         ),
         bank=_with(config.bank, weight=float(config.bank.weight > 0), **numbers(temperature=config.bank.temperature)),
         unreliable=_with(config.unreliable, **unreliable),

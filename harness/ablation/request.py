@@ -9,10 +9,10 @@ from pathlib import Path
 
 from harness.run_folder import COMMANDS, RunInfo, check_same, is_new, kind_of, read_run, write_run
 from harness.trials import Experiment, Value
-from search_spaces.ablation import METHOD, AblationPlan, Overrides, Published, PublishedValue, Variant
+from search_spaces.ablation import AblationPlan, Overrides, Published, PublishedValue, Variant
 from trainers.config import TrainConfig
 from trainers.errors import ConfigError, UsageError
-from trainers.methods import method_settings
+from trainers.methods import with_method
 from trainers.overrides import flatten
 
 SEED = "{seed}"
@@ -192,11 +192,8 @@ def make_request(
 
 def _with_method(variant: Variant, plan: str) -> Overrides:
     """Return what a variant sets, with the settings of its method in place of the method's name."""
-    own = dict(variant.overrides)
-    if METHOD not in own:
-        return own
     try:
-        return {**method_settings(str(own.pop(METHOD))), **own}
+        return with_method(variant.overrides)
     except UsageError as error:
         raise ConfigError(f"variant {variant.name!r} of plan {plan} must name a method: {error}") from None
 

@@ -95,5 +95,5 @@ def show(
             console.say("baseline: the preset's values; --preset NAME shows them")
         console.result({
             "name": found.name, "source": found.source, "fixed": dict(found.fixed), "baseline": dict(found.published),
-            "ours": dict(found.ours), "parameters": {item.path: range_text(item) for item in found.parameters},
+            "ours": dict(found.ours), "parameters": {item.path: range_text(item, found) for item in found.parameters},
         })  # fmt: skip

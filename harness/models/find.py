@@ -18,6 +18,7 @@ from harness.trials import Trial, TrialState
 from harness.tuning.objectives import parse_objectives
 from trainers.config import TrainConfig
 from trainers.errors import UsageError
+from trainers.methods import with_method
 from trainers.models.served import Segmenter, load_segmenter
 from trainers.overrides import apply_overrides
 
@@ -131,7 +132,7 @@ def _trial(folder: Path, trial: int | str | None, info: RunInfo, base: TrainConf
     if number not in kept:
         state = trials[number].state
         raise UsageError(f"a trial must have its checkpoint, {folder.name}/{number} ({state}) has none: {has}")
-    config = apply_overrides(base, trials[number].overrides)
+    config = apply_overrides(base, with_method(trials[number].overrides))
     if config.hash != trials[number].config_hash:
         raise UsageError(
             f"{folder.name}/{number} must mean the same now as then, its config had hash {trials[number].config_hash} "

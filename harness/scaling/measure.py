@@ -134,18 +134,20 @@ def summarise(ranks: Sequence[Sequence[StepTimes]], steps: int, images: int) -> 
 def expected_bytes(model: Any, config: TrainConfig, world_size: int) -> dict[str, float]:
     """Return what a rank should contribute to a step's collectives, by name; nothing where it is alone.
 
-    Gradients; K x (D + 1) numbers for the prototypes; BatchNorm's running statistics; and the sums that the losses are
-    divided by: the divisors of L_s and L_u, K counts of hard pixels and one of valid ones, and OHEM's divisor.
+    Gradients; K x (D + 1) numbers for the prototypes, of Gaussians K x 2 D; BatchNorm's running statistics; and the
+    sums that the losses are divided by: the divisors of L_s and L_u, K counts of hard pixels and one of valid ones, and
+    OHEM's divisor.
     """
     names = ("gradients", "prototypes", "statistics", "sums")
     if world_size == 1:
         return {f"bytes/expected/{name}": 0.0 for name in names}
-    K, D = config.num_classes, config.model.representation_dim
+    K = config.num_classes
     numbers = {
         "gradients": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
-        "prototypes": K * (D + 1) if config.uses_prototypes else 0,
+        "prototypes": K * config.model.summed if config.uses_prototypes else 0,
         "statistics": sum(buffer.numel() for buffer in moving_buffers(model)),
-        "sums": config.model.students * (1 + int(config.uses_unlabelled) + int(config.loss.supervised == "ohem"))
+        "sums": config.model.students * (1 + int(config.uses_unlabelled) + int(config.loss.supervised == "ohem")
+                                         + int(config.loss.lambda_w > 0))
                 + 2 * int(config.uses_discriminator)
                 + (K + 1 if config.uses_prototypes else 0),
     }  # fmt: skip

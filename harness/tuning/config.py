@@ -17,6 +17,7 @@ from harness.tuning.objectives import Constraint, Objective, parse_constraint, p
 from search_spaces import Space, SpaceError
 from search_spaces.space import parse_space, value_at
 from trainers.errors import ConfigError, UsageError
+from trainers.methods import with_method
 from trainers.overrides import describe
 
 Scheduler = Literal["asha", "hyperband", "median", "pbt", "none"]
@@ -282,16 +283,19 @@ def fit_space(space: Space, experiment: Experiment) -> Space:
                 raise ConfigError("\n  ".join(["", *lost] if len(lost) > 1 else lost))
             fitted = space.starting_from(base)
             open_paths = fitted.published.keys() - space.published.keys()
-            both = sorted(experiment.settings.keys() & {*space.paths, *space.fixed} - open_paths)
-            for overrides in extremes(fitted) if not both else ():
+            searched = [*extremes(fitted)]
+            named = searched if experiment.trainer == "css" else ()  # others may have a path of that name
+            ways = {path: "set by a method" for drawn in named for path in with_method(drawn)}
+            ways |= {**dict.fromkeys(space.paths, "searched"), **dict.fromkeys(space.fixed, "fixed")}
+            both = sorted(experiment.settings.keys() & ways.keys() - open_paths)
+            for overrides in searched if not both else ():
                 experiment.resolve(overrides)
         except (UsageError, SpaceError) as error:
             raise ConfigError(f"space {space.name} must fit the config: {error}") from None
     if both:
-        how = "searched" if both[0] in space.paths else "fixed"
         raise UsageError(
-            f"--set and --method must leave alone what the space {space.name} decides, {both[0]} is {how} there: "
-            "remove the setting or take another space"
+            f"--set and --method must leave alone what the space {space.name} decides, {both[0]} is {ways[both[0]]} "
+            "there: remove the setting or take another space"
         )
     return fitted
 

@@ -120,7 +120,7 @@ class StagedStep:
         def cut(model: nn.Module, images: Tensor, config: TrainConfig, keep: Keep | None = None) -> Dense:
             with self._time("student, forward"):
                 seen = forward(model, images, config, keep)
-            leaves = Dense(*(None if maps is None else maps.detach().requires_grad_() for maps in seen))
+            leaves = seen.each(lambda maps: maps.detach().requires_grad_())
             self._cut.append((seen, leaves))
             return leaves
 

@@ -102,6 +102,8 @@ def test_a_step_sends_sums_and_counts_of_the_classes_and_a_handful_of_numbers(
         ({**METHODS["cutmix"], "thresholds.kind": "entropy_percentile"}, [BINS, 2]),
         ({**METHODS["cps"], "ema.teacher_norm": "eval"}, [2, 2]),
         ({**METHODS["adversarial"], "ema.teacher_norm": "eval"}, [4]),
+        ({**METHODS["cutmix"], "loss.lambda_w": 1.0, "css.veto": True}, [3]),
+        ({**METHODS["prcl"], "ema.teacher_norm": "eval"}, [2, K + 1 + K * 2 * 16]),
         ({**METHODS["u2pl"], "unreliable.entries": 5}, [BINS, 2 * K * 5 * 17, 2 + K * 17, K + 1]),
     ],
     ids=[
@@ -114,6 +116,8 @@ def test_a_step_sends_sums_and_counts_of_the_classes_and_a_handful_of_numbers(
         "percentile",
         "two students",
         "a discriminator",
+        "weak labels",
+        "Gaussians",
         "unreliable",
     ],
 )

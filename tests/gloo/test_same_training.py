@@ -40,6 +40,7 @@ MORE: dict[str, Settings] = {
     },
     "a ViT": {**DPT, "optimizer.encoder_lr_factor": 0.1, "optimizer.layer_decay": 0.7, "model.checkpointing": True},
     "a bank of labelled pixels": {**METHODS["pixcon"], "bank.pixels": "labelled", "bank.anchors_in_all": 100},
+    "weak labels": {"loss.lambda_w": 1.0, "css.veto": True},
     "queues of unreliable pixels": {**METHODS["u2pl"], "unreliable.anchor_confidence": 0.05, "unreliable.entries": 7},
     "an auxiliary head": {
         **METHODS["unimatch_v2"],

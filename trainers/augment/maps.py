@@ -21,6 +21,7 @@ Draws = TypeVar("Draws", bound=tuple[Any, ...])
 
 IMAGE = "image"
 LABEL = "label"
+WEAK = "label_weak"
 
 
 def is_label(key: str) -> bool:

@@ -15,11 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainers.augment.maps import per_image
+from trainers.colour import YIQ
 from trainers.config import PhotometricConfig
 
-# RGB to luminance Y and chrominance I, Q (NTSC). The rows of I and Q sum to 0, so Y (1, 1, 1) is the grey of a colour
-# and the rest of the colour is its chrominance.
-_TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
+_TO_YIQ = np.array(YIQ)
 _LUMINANCE: list[float] = _TO_YIQ[0].tolist()
 _GREY = np.tile(_TO_YIQ[0], (3, 1))
 _QUARTER_TURN = np.linalg.inv(_TO_YIQ) @ np.array([[0, 0, 0], [0, 0, -1], [0, 1, 0]]) @ _TO_YIQ

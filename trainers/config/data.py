@@ -15,7 +15,52 @@ MOST_SCENES = 1_000_000
 """Of one split of the digits, which is held in memory: 3 GB of 32 x 32 pixels."""
 
 
-class DigitsData(Frozen):
+def _in_order(value: Any) -> Any:
+    """Return a mapping as pairs in the order that it has, for that numbers them."""
+    return tuple(value.items()) if isinstance(value, Mapping) else value
+
+
+WeakGroups = Annotated[
+    tuple[tuple[str, Annotated[tuple[str, ...], Field(min_length=1)]], ...],
+    BeforeValidator(_in_order),
+    Field(min_length=1, max_length=IGNORE),
+]
+"""Groups of classes by their name: given as a mapping, kept as pairs in its order."""
+
+
+class WeaklyLabelled(Frozen):
+    """Data of which unlabelled images may have weak maps: for each pixel a group of classes, one of which it is."""
+
+    weak_groups: WeakGroups | None = added(None)
+    """Classes of each group in weak maps, whose values are 0 for the first group, 1 for the second, ..., and 255 where
+    nothing is known: `{ground: [road, sidewalk], obstacle: [car]}`; read for `loss.lambda_w` and `css.veto` alone."""
+
+    @property
+    def class_groups(self) -> tuple[int, ...]:
+        """Value of each class's group in weak maps, in the order of the labels; 255 for a class of no group."""
+        number = {name: at for at, (_, names) in enumerate(self.weak_groups or ()) for name in names}
+        return tuple(number.get(name, IGNORE) for name in self._classes())
+
+    def _classes(self) -> tuple[str, ...]:
+        classes: tuple[str, ...] = self.classes  # type: ignore[attr-defined] # a field of a folder, else a property
+        return classes
+
+    @model_validator(mode="after")
+    def _groups_are_of_classes(self) -> WeaklyLabelled:
+        groups, named = self.weak_groups or (), [name for _, names in self.weak_groups or () for name in names]
+        unknown = next((name for name in named if name not in self._classes()), None)
+        if unknown is not None:
+            raise ValueError(f"weak_groups must name classes, got {unknown!r}: correct it, or add it to classes")
+        twice = next((name for name in named if named.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"weak_groups must name a class once, got {twice!r} twice: remove one")
+        names = [name for name, _ in groups]
+        if len(set(names)) < len(names):
+            raise ValueError(f"weak_groups must have different names, got {names}: rename one")
+        return self
+
+
+class DigitsData(WeaklyLabelled):
     """Scenes composed from scikit-learn's real handwritten digits; 10 digits and the background, K = 11.
 
     A scene is a grid of cells over a smooth dark background; each cell holds a digit with probability `fill`. The 1797
@@ -44,6 +89,10 @@ class DigitsData(Frozen):
     """Scenes for the final evaluation."""
     seed: int = Field(0, ge=0)
     """Draws the splits and the scenes; apart from the training seed, so that seeds of training share their data."""
+    weak_groups: WeakGroups | None = added(
+        (("background", ("background",)), ("digit", tuple(str(digit) for digit in range(10))))
+    )
+    """Groups of classes in weak maps, which come from the scenes' truth: every pixel has its group."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -123,7 +172,7 @@ Values = Annotated[tuple[tuple[Annotated[int, Field(ge=0, lt=2**16)], str], ...]
 Fit = Literal["exact", "pad", "stretch"]
 
 
-class FolderData(_Drawn):
+class FolderData(_Drawn, WeaklyLabelled):
     """A folder of images and masks: ROOT/{train,val}/{images,masks}/NAME.*; masks hold class indices or colours."""
 
     name: Literal["folder"] = "folder"
@@ -213,6 +262,10 @@ def _require_all_classes(field: str, named: list[str], classes: tuple[str, ...])
         raise ValueError(f"{field} must name every class, got none for {lacking[0]!r}: add it, or remove the class")
 
 
+_FLAT = ("road", "sidewalk", "terrain", "sky")
+"""Classes of Cityscapes that are no obstacle."""
+
+
 class _Published(_Drawn):
     """A data set as its authors publish it: images are read at the size that they have, and each has its own."""
 
@@ -251,11 +304,18 @@ class VocData(_Published):
         return self
 
 
-class CityscapesData(_Published):
+class CityscapesData(_Published, WeaklyLabelled):
     """Cityscapes, fine labels, K = 19: ROOT/{leftImg8bit,gtFine}/{train,val}/CITY/*.png."""
 
     name: Literal["cityscapes"] = "cityscapes"
     """Kind of the data; another one starts from its own defaults."""
+    weak_groups: WeakGroups | None = added(
+        (
+            ("ground", ("road", "sidewalk", "terrain")),
+            ("obstacle", tuple(name for name in CITYSCAPES_CLASSES if name not in _FLAT)),
+        )
+    )
+    """Groups of classes in weak maps, by default those that disparity tells apart: `s4 data weak` makes the maps."""
 
     @property
     def classes(self) -> tuple[str, ...]:

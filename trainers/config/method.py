@@ -150,6 +150,8 @@ class CssConfig(Frozen):
     """What delta_u is compared with: the logits' confidence (Eq. 8), the similarity of the target's class, or that of
     the space whose labels supervise the logits: the similarity with cross after its warm-up, as in the published code;
     or the probability that a discriminator (`adversary`) gives to a pixel of the logits' map of being labelled."""
+    veto: bool = added(False)
+    """Whether pseudo-labels of a class outside of the group that the weak map (`data.weak_groups`) says are ignored."""
     cross_warmup: Annotated[float, Field(ge=0)] = 0.1
     """With `cross`, how long the logits' labels supervise both spaces; 20 epochs in the paper. For `cross` only."""
     cross_warmup_unit: Literal["share", "steps", "epochs", "labelled_epochs"] = "share"
@@ -195,14 +197,18 @@ class ThresholdsConfig(Frozen):
 
 
 class LossConfig(Frozen):
-    """L = lambda_s L_s + lambda_u L_u + lambda_c L_c (Eq. 6); L_u is the weighted sum of those of the streams."""
+    """L = lambda_s L_s + lambda_u L_u + lambda_c L_c (Eq. 6) + lambda_w L_w; L_u is the streams' weighted sum."""
 
     lambda_s: Annotated[float, Field(ge=0)] = added(1.0)
     """Weight of the supervised loss (Eq. 7); 1 in the paper, 1/2 in FixMatch and UniMatch."""
     lambda_u: Annotated[float, Field(ge=0)] = 1.0
     """Weight of the unsupervised loss (Eq. 8); 1 in the paper."""
     labelled_first: Annotated[float, Field(ge=0, lt=1)] = added(0.0)
-    """Share of the horizon during which L_s acts alone: L_u and L_c weigh nothing. One of 80 epochs in U2PL on VOC."""
+    """Share of the horizon during which L_u and L_c weigh nothing: labels, also weak ones, act alone. One of 80 epochs
+    in U2PL on VOC."""
+    lambda_w: Annotated[float, Field(ge=0)] = added(0.0)
+    """Weight of L_w, by which the student's first view of an unlabelled image is to have, in each pixel whose group the
+    weak map says, a class of it (`data.weak_groups`); 0: weak maps are not read for it."""
     lambda_c: Annotated[float, Field(ge=0)] = 0.1
     """Weight of the contrastive loss (Eq. 9) at the start."""
     lambda_c_ramp: Literal["constant", "exp"] = "exp"

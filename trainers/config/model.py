@@ -15,8 +15,41 @@ WEIGHT_WORDS = ("none", "imagenet", "pretrained", "bundled")
 WEIGHT_SUFFIXES = (".pt", ".pth", ".safetensors")
 BUNDLED = "tf_efficientnet_lite0"
 """The network whose weights a package ships (`trainers.models.bundled`)."""
+INVERTIBLE = ("rgb", "yiq", "opponent")
+"""Colour spaces from which a matrix leads back to RGB."""
 PLAIN_VIT = "vit_small_patch14_dinov2"
 """timm's name of DINOv2's smallest network."""
+
+
+Added = Literal["gradient", "local_std", "position", "lightness"]
+
+
+class InputConfig(Frozen):
+    """Channels that the network makes of an RGB image, after augmentation, each standardised by fixed numbers.
+
+    With a learned first convolution the linear spaces (yiq, opponent) differ from rgb only in its initialisation and in
+    what weight decay and the optimizer make of it.
+    """
+
+    space: Literal["rgb", "yiq", "lab", "hsv", "opponent", "grey", "normalised_rgb"] = "rgb"
+    """Colour space: `lab` is CIELAB of sRGB, `opponent` the orthonormal one, `normalised_rgb` each colour's share in
+    their sum. With weights of an encoder rgb, yiq or opponent; the first convolution is then changed such that the
+    network starts as the same function of the image."""
+    add: tuple[Added, ...] = ()
+    """Maps beside the colours: length of the luminance's gradient, its standard deviation in 5 x 5 pixels, row and
+    column in the view (crop or window), and CIELAB's L*. With weights of an encoder they start without effect."""
+
+    @field_validator("add", mode="before")
+    @classmethod
+    def _words(cls, value: object) -> object:
+        # Plans of ablations hold no lists.
+        return value.split(",") if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _each_once(self) -> InputConfig:
+        if len({*self.add}) < len(self.add):
+            raise ValueError(f"add must name a map once, got {', '.join(self.add)}: remove one")
+        return self
 
 
 class ModelConfig(Frozen):
@@ -62,6 +95,9 @@ class ModelConfig(Frozen):
     representation_init: Literal["default", "centred"] = "default"
     """How the last layer of the representation head starts: as PyTorch does, or with rows of mean zero and no bias. Its
     inputs are not negative, so with the default all representations, and all prototypes, start nearly parallel."""
+    representation: Literal["point", "gaussian"] = added("point")
+    """What represents a pixel: D numbers, or, as in PRCL, the means of a Gaussian whose D variances a third head gives.
+    Gaussians are compared in L_c by their mutual likelihood score, and count in a prototype by 1 / variance."""
     students: int = added(1, ge=1, le=2)
     """Networks that are trained: one, or two that start unlike and label unlabelled images for each other, as in CPS.
     The first one is scored. Two must take all labels from the logits, without prototypes and bank."""
@@ -76,6 +112,8 @@ class ModelConfig(Frozen):
     """Deep supervision: a segmentation head more, on the map of the stage before the encoder's deepest one, as layer3
     of a ResNet (PSPNet); of the third quarter of a ViT's blocks. The student has it in training alone."""
 
+    input: InputConfig = added(InputConfig())
+
     @field_validator("backbone_weights", mode="before")
     @classmethod
     def _a_word_or_a_file(cls, value: object) -> object:
@@ -88,6 +126,11 @@ class ModelConfig(Frozen):
         raise ValueError(
             f"must be {', '.join(WEIGHT_WORDS)}, or a state dict in a {', '.join(WEIGHT_SUFFIXES)} file: choose one"
         )
+
+    @property
+    def summed(self) -> int:
+        """Numbers of each class that are summed over pixels and ranks: D and a count, or of Gaussians 2 D."""
+        return self.representation_dim + (1 if self.representation == "point" else self.representation_dim)
 
     @property
     def patch(self) -> int:
@@ -159,6 +202,22 @@ class ModelConfig(Frozen):
         if self.auxiliary != "none" and self.freeze == "all":
             raise ValueError(
                 f"auxiliary={self.auxiliary} must have an encoder that learns, got freeze=all: set one of them to none"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _weights_fit_the_input(self) -> ModelConfig:
+        if self.arch == "tiny" or self.backbone_weights == "none":
+            return self
+        if self.input.space not in INVERTIBLE:
+            raise ValueError(
+                f"input.space must be {', '.join(INVERTIBLE)} with backbone_weights={self.backbone_weights}, which are "
+                f"of RGB images, got {self.input.space}: set one of them, or backbone_weights=none"
+            )
+        if self.input.add and self.freeze == "all":
+            raise ValueError(
+                f"input.add must be empty with freeze=all, which would keep its maps without effect, got "
+                f"{', '.join(self.input.add)}: set freeze to none or norm, or remove them"
             )
         return self
 

@@ -12,8 +12,8 @@ from pydantic import Field, model_validator
 
 from trainers.config.adversary import SMALLEST_MAP, AdversaryConfig
 from trainers.config.bank import BankConfig
-from trainers.config.base import SMALLEST_VIEW, Frozen, Momentum, Positive, added, hashed
-from trainers.config.data import AnyData, DigitsData
+from trainers.config.base import IGNORE, SMALLEST_VIEW, Frozen, Momentum, Positive, added, hashed
+from trainers.config.data import AnyData, DigitsData, WeaklyLabelled
 from trainers.config.method import (
     AugmentConfig,
     CssConfig,
@@ -40,6 +40,9 @@ class OptimizerConfig(Frozen):
     layer_decay: Annotated[float, Field(gt=0, le=1)] = added(1.0)
     """Learning rate of each block of a ViT as a share of the next deeper one's; the last block's is this share of the
     encoder's, as in BEiT (Bao et al., 2022). For dpt only."""
+    variance_lr_factor: Positive = added(1.0)
+    """Learning rate of the head for variances as a share of the other heads', at every step; 1/64 in PRCL. For
+    model.representation=gaussian only."""
     momentum: Momentum = 0.9
     """Nesterov momentum of `sgd`, 0 turns it off; of `adamw`, beta_1."""
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
@@ -149,7 +152,8 @@ class TrainConfig(Frozen):
     @property
     def uses_unlabelled(self) -> bool:
         """Whether any loss reads unlabelled images; supervised-only training does not load them."""
-        return self.loss.lambda_u > 0 or self.loss.lambda_c > 0 or self.adversary.weight_unlabelled > 0
+        weights = self.loss.lambda_u, self.loss.lambda_c, self.loss.lambda_w, self.adversary.weight_unlabelled
+        return max(weights) > 0
 
     @property
     def uses_discriminator(self) -> bool:
@@ -157,6 +161,17 @@ class TrainConfig(Frozen):
         gates = self.loss.lambda_u > 0 and self.css.unsupervised_gate == "discriminator"
         indicates = self.loss.lambda_c > 0 and self.css.indicator == "discriminator"
         return gates or indicates or self.adversary.weight_labelled > 0 or self.adversary.weight_unlabelled > 0
+
+    @property
+    def uses_weak(self) -> bool:
+        """Whether weak maps of unlabelled images are read: by L_w, or to veto pseudo-labels."""
+        return self.loss.lambda_w > 0 or (self.css.veto and self.uses_unlabelled)
+
+    @property
+    def class_groups(self) -> tuple[int, ...]:
+        """Value of each class's group in weak maps; 255 for a class of no group."""
+        data = self.data
+        return data.class_groups if isinstance(data, WeaklyLabelled) else (IGNORE,) * self.num_classes
 
     @property
     def active_streams(self) -> dict[str, StreamConfig]:
@@ -172,7 +187,7 @@ class TrainConfig(Frozen):
     @property
     def uses_prototypes(self) -> bool:
         """Whether labels or the contrastive loss read prototypes; else none are made."""
-        return self.uses_unlabelled and (self.loss.lambda_c > 0 or self.css.label_strategy != "logit")
+        return self.loss.lambda_c > 0 or (self.loss.lambda_u > 0 and self.css.label_strategy != "logit")
 
     @property
     def uses_unreliable(self) -> bool:
@@ -257,6 +272,16 @@ class TrainConfig(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _weak_maps_have_groups(self) -> TrainConfig:
+        if self.uses_weak and getattr(self.data, "weak_groups", None) is None:
+            raise ValueError(
+                f"data.weak_groups must name groups of classes with loss.lambda_w={self.loss.lambda_w:g} and css.veto="
+                f"{str(self.css.veto).lower()}, got none (data.name={self.data.name}): set it for digits, a folder or "
+                "cityscapes, or set these to 0 and false"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _two_students_share_nothing_but_labels(self) -> TrainConfig:
         if self.model.students == 2 and (self.uses_prototypes or self.bank.weight > 0):
             raise ValueError(
@@ -277,6 +302,17 @@ class TrainConfig(Frozen):
             raise ValueError(
                 f"adversary must have images of {SMALLEST_MAP} pixels a side or more, got {view[0]}x{view[1]}: set "
                 "augment.weak.crop or the size of the data"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _gaussians_are_of_one_batch(self) -> TrainConfig:
+        momentum, unreliable = self.ema.prototype_momentum, self.uses_unreliable
+        if self.model.representation == "gaussian" and (momentum > 0 or unreliable):
+            raise ValueError(
+                "model.representation=gaussian must have ema.prototype_momentum=0 and loss.contrast=hard, for no "
+                f"variance is kept from step to step, got {momentum:g} and {self.loss.contrast}: set them, or "
+                "model.representation to point"
             )
         return self
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from trainers.config import IGNORE, LossConfig
 from trainers.css.bank import Bank
+from trainers.css.likelihood import Gaussians, likelihood_score, log_sum_exp_of_scores
 from trainers.css.prototypes import Prototypes
 
 _BLOCK_NUMBERS = 2**21
@@ -46,6 +47,15 @@ class SampleDraws(NamedTuple):
     """[K, Q]."""
     negatives: Tensor
     """[2, K, groups x M]: of the class, and of the pixel in it."""
+
+
+class Variances(NamedTuple):
+    """Variances of representations that are Gaussians."""
+
+    pixels: Tensor
+    """[N, D, h, w]."""
+    prototypes: Tensor
+    """[K, D]."""
 
 
 def draw_samples(
@@ -95,6 +105,7 @@ def contrastive_loss(
     draws: torch.Generator | SampleDraws,
     world_size: int = 1,
     queues: Bank | None = None,
+    variances: Variances | None = None,
 ) -> Tensor:
     """Tell each class's hard pixels from pixels of other classes (Eq. 9): InfoNCE with the prototype as positive.
 
@@ -115,6 +126,8 @@ def contrastive_loss(
         draws: a generator on the device of the representations, or what was drawn from it.
         world_size: ranks among which the anchors are divided.
         queues: of each class's negatives, drawn uniformly from its queue; none: they are pixels of other classes.
+        variances: of Gaussians, which take the mutual likelihood score (PRCL) in place of every cosine and have no
+            queues; none: representations are points.
 
     Returns:
         [K], this rank's part of the mean over each class's anchors (their sum over the ranks is that mean); zero, with
@@ -125,28 +138,55 @@ def contrastive_loss(
         draws = draw_samples(num_classes, config, draws, representations.device, world_size)
     groups = config.negative_groups
     queries = draws.anchors.shape[1] // groups
-    pixels = representations.permute(0, 2, 3, 1).flatten(0, 2)
+    pixels, tau = _rows(representations), config.temperature
     directions = F.normalize(prototypes.values, dim=1).detach()
 
     # Of hard pixels; of any pixel where a class has none, which is weighted zero below.
-    anchor_at = _nth_pixel(pool, draws.anchors, pool.offsets.unsqueeze(1), pool.hard.unsqueeze(1))
-    anchors = F.normalize(pixels.index_select(0, anchor_at.flatten()), dim=1) / config.temperature
-    anchors = anchors.view(num_classes, groups * queries, dim)
+    anchor_at = _nth_pixel(pool, draws.anchors, pool.offsets.unsqueeze(1), pool.hard.unsqueeze(1)).flatten()
+    anchors = F.normalize(pixels.index_select(0, anchor_at), dim=1).view(num_classes, groups * queries, dim)
     if queues is None:
-        negative_at, has_negatives = _choose_negatives(pool, directions, prototypes.seen, config.temperature, draws)
+        nearness = _scores(directions, None if variances is None else variances.prototypes) / tau
+        negative_at, has_negatives = _choose_negatives(pool, nearness, prototypes.seen, draws)
         negatives = pixels
     else:
         negative_at, has_negatives = _choose_from_queues(queues, draws)
         negatives = queues.values.flatten(0, 1)
-    positive = torch.bmm(anchors, directions.unsqueeze(2)).squeeze(2)
-    against = _log_sum_exp(
-        anchors.view(num_classes * groups, queries, dim), negatives, negative_at.view(num_classes * groups, -1)
-    ).view_as(positive)
+    negative_at, grouped = negative_at.view(num_classes * groups, -1), (num_classes * groups, queries, dim)
+    if variances is None:
+        anchors = anchors / tau
+        positive = torch.bmm(anchors, directions.unsqueeze(2)).squeeze(2)
+        against = _log_sum_exp(anchors.view(grouped), negatives, negative_at).view_as(positive)
+    else:
+        spreads = _rows(variances.pixels)
+        of_anchors = spreads.index_select(0, anchor_at).view_as(anchors)
+        own = Gaussians(directions.unsqueeze(1), variances.prototypes.unsqueeze(1))
+        positive = likelihood_score(Gaussians(anchors, of_anchors), own) / tau
+        queried = Gaussians(anchors.view(grouped), of_anchors.view(grouped))
+        against = log_sum_exp_of_scores(
+            queried, Gaussians(pixels, spreads), negative_at, tau, _block_numbers(pixels)
+        ).view_as(positive)
     per_class = (torch.logaddexp(positive, against) - positive).mean(dim=1)
 
     active = (hard_counts > 0) & prototypes.seen & has_negatives
     share = pool.hard / hard_counts.clamp(min=1)
     return torch.where(active, per_class * share, torch.zeros_like(per_class))
+
+
+def _rows(maps: Tensor) -> Tensor:
+    """Return maps [N, D, h, w] a row a pixel."""
+    return maps.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def _scores(directions: Tensor, variances: Tensor | None) -> Tensor:
+    """Return [K, K], how near prototypes [K, D] are to each other."""
+    if variances is None:
+        return directions @ directions.T
+    here, there = (Gaussians(directions.unsqueeze(at), variances.unsqueeze(at)) for at in (1, 0))
+    return likelihood_score(here, there)
+
+
+def _block_numbers(pixels: Tensor) -> int:
+    return _CUDA_BLOCK_NUMBERS if pixels.device.type == "cuda" else _BLOCK_NUMBERS
 
 
 def _log_sum_exp(anchors: Tensor, pixels: Tensor, negative_at: Tensor) -> Tensor:
@@ -173,8 +213,7 @@ class _LogSumExp(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, anchors: Tensor, pixels: Tensor, negative_at: Tensor) -> Tensor:
         negatives, dim = negative_at.shape[1], anchors.shape[2]
-        numbers = _CUDA_BLOCK_NUMBERS if pixels.device.type == "cuda" else _BLOCK_NUMBERS
-        block = max(1, numbers // (negatives * dim))
+        block = max(1, _block_numbers(pixels) // (negatives * dim))
         lengths = torch.linalg.vector_norm(pixels, dim=1).clamp(min=_SHORTEST)
         sums, means = [], []
         for queries, at in zip(torch.split(anchors, block), torch.split(negative_at, block), strict=True):
@@ -193,15 +232,16 @@ class _LogSumExp(torch.autograd.Function):
         return gradients[0].unsqueeze(2) * means, None, None
 
 
-def _choose_negatives(
-    pool: PixelPool, directions: Tensor, seen: Tensor, temperature: float, draws: SampleDraws
-) -> tuple[Tensor, Tensor]:
-    """Return pixel numbers [K, groups * M] of other classes, and [K] whether a class has any."""
-    num_classes = directions.shape[0]
-    others = ~torch.eye(num_classes, dtype=torch.bool, device=directions.device)
+def _choose_negatives(pool: PixelPool, nearness: Tensor, seen: Tensor, draws: SampleDraws) -> tuple[Tensor, Tensor]:
+    """Return pixel numbers [K, groups * M] of other classes, drawn by the softmax of their nearness [K, K].
+
+    And [K] whether a class has any.
+    """
+    num_classes = nearness.shape[0]
+    others = ~torch.eye(num_classes, dtype=torch.bool, device=nearness.device)
     allowed = others & (seen & (pool.counts > 0)).unsqueeze(0)
     has_any = allowed.any(dim=1)
-    logits = (directions @ directions.T / temperature).masked_fill(~allowed, float("-inf"))
+    logits = nearness.masked_fill(~allowed, float("-inf"))
     probs = torch.where(has_any.unsqueeze(1), logits.softmax(dim=1), torch.full_like(logits, 1 / num_classes))
     of_class, of_pixel = draws.negatives
     cumulative = probs.cumsum(dim=1)

@@ -28,30 +28,43 @@ class Prototypes(NamedTuple):
 
 
 class ClassSums(NamedTuple):
-    """Sums over a rank's pixels of each class; only they cross the network, K x (D + 1) numbers."""
+    """Sums over a rank's pixels of each class; only they cross the network, K x (D + 1) or, of Gaussians, K x 2 D."""
 
     sums: Tensor
-    """[K, D], sum of the representations of each class."""
+    """[K, D], sum of the representations of each class; of Gaussians, of their means by their variances."""
     counts: Tensor
-    """[K] float32, number of pixels of each class."""
+    """[K] float32, number of pixels of each class; of Gaussians [K, D], sum of 1 / variance."""
+
+    @property
+    def variances(self) -> Tensor:
+        """Of the prototypes [K, D], where all variances are at most 1; 1 for classes without a pixel."""
+        return 1 / self.counts.clamp(min=1)
 
 
-def class_sums(representations: Tensor, label: Tensor, num_classes: int) -> ClassSums:
+def class_sums(representations: Tensor, label: Tensor, num_classes: int, variances: Tensor | None = None) -> ClassSums:
     """Sum the representations of each class (the numerator and denominator of Eq. 2).
 
     Args:
         representations: [N, D, h, w]; detached here, no gradient reaches a prototype.
         label: [N, h, w] int64, 255 where a pixel does not count.
         num_classes: K.
+        variances: [N, D, h, w], in (0, 1], of Gaussians, which count by 1 / variance (PRCL, arXiv 2210.14670).
 
     Returns:
         The sums and counts of this rank.
     """
-    pixels = representations.detach().permute(0, 2, 3, 1).flatten(0, 2)
+    pixels = _rows(representations)
     classes = torch.arange(num_classes, device=label.device).unsqueeze(1)
     members = (label.flatten() == classes).to(pixels.dtype)
     # A matrix product, for `index_add_` adds in an order of its own on CUDA. A view where maps are channels_last.
-    return ClassSums((members @ pixels).float(), members.sum(1).float())
+    if variances is None:
+        return ClassSums((members @ pixels).float(), members.sum(1).float())
+    weights = _rows(variances).reciprocal()
+    return ClassSums((members @ (weights * pixels)).float(), (members @ weights).float())
+
+
+def _rows(maps: Tensor) -> Tensor:
+    return maps.detach().permute(0, 2, 3, 1).flatten(0, 2)
 
 
 def one_hot(label: Tensor, num_classes: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -71,8 +84,9 @@ def update_prototypes(prototypes: Prototypes, new: ClassSums, momentum: float) -
 
     Classes without pixels keep what they have. Whether a class was seen is a flag of its own, not a sum of zero.
     """
-    present = new.counts > 0
-    mean = new.sums / new.counts.clamp(min=1).unsqueeze(1)
+    counts = new.counts.reshape(len(new.sums), -1)
+    present = counts.amax(dim=1) > 0
+    mean = new.sums / counts.clamp(min=1)
     moved = torch.lerp(mean, prototypes.values, momentum)
     values = torch.where(prototypes.seen.unsqueeze(1), moved, mean)
     return Prototypes(torch.where(present.unsqueeze(1), values, prototypes.values), prototypes.seen | present)

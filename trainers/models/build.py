@@ -18,11 +18,11 @@ class TinySegmenter(Network):
 
     def __init__(self, config: ModelConfig, num_classes: int, norm: Norm) -> None:
         super().__init__()
-        width = config.width
+        width, normalise = config.width, Normalise(config.input)
         self.feature_channels, self.inner_channels = (3 * width,), 3 * width
         self.encoder = nn.Sequential(
-            Normalise(),
-            conv(3, width, norm, stride=2),
+            normalise,
+            conv(normalise.channels, width, norm, stride=2),
             conv(width, 2 * width, norm, stride=2),
             conv(2 * width, 3 * width, norm),
             conv(3 * width, 3 * width, norm, dilation=2),

@@ -57,10 +57,13 @@ class ResNetDeepLab(DeepLabV3Plus):
 
     def _take_encoder(self, config: ModelConfig, norm: Norm) -> tuple[int, int]:
         net = RESNETS[config.backbone](norm_layer=norm)
+        normalise = Normalise(config.input)
         if config.stem == "deep":
-            _deepen_stem(net, norm)
+            _deepen_stem(net, norm, normalise.channels)
+        elif normalise.channels != net.conv1.in_channels:
+            net.conv1 = _draw(_with_inputs(net.conv1, normalise.channels))
         _replace_stride_with_dilation(net, config.output_stride)
-        self.stem = nn.Sequential(Normalise(), net.conv1, net.bn1, net.relu, net.maxpool)
+        self.stem = nn.Sequential(normalise, net.conv1, net.bn1, net.relu, net.maxpool)
         self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
         deep: int = net.fc.in_features
         self.inner_channels = deep // 2
@@ -104,14 +107,16 @@ class Aspp(nn.Module):
         return projected
 
 
-def _deepen_stem(net: models.ResNet, norm: Norm) -> None:
+def _deepen_stem(net: models.ResNet, norm: Norm, channels: int) -> None:
     """Replace the 7x7 convolution by three 3x3 ones, the first of stride 2; layer1 then takes 128 channels.
 
     The names are those of published deep-stem weights: conv1.0, conv1.1, conv1.3, conv1.4, conv1.6 and bn1.
     """
     first, second, last = DEEP_STEM_CHANNELS
     net.conv1 = nn.Sequential(
-        *conv(3, first, norm, stride=2), *conv(first, second, norm), nn.Conv2d(second, last, 3, padding=1, bias=False)
+        *conv(channels, first, norm, stride=2),
+        *conv(first, second, norm),
+        nn.Conv2d(second, last, 3, padding=1, bias=False),
     )
     net.bn1 = norm(last)
     block = net.layer1[0]
@@ -123,13 +128,19 @@ def _deepen_stem(net: models.ResNet, norm: Norm) -> None:
         block.downsample[0] = _with_inputs(block.downsample[0], last)
     for part in (net.conv1, block.conv1, block.downsample):
         for module in part.modules():
-            if isinstance(module, nn.Conv2d):  # as torchvision does when it builds the rest
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if isinstance(module, nn.Conv2d):
+                _draw(module)
 
 
 def _with_inputs(old: nn.Conv2d, inputs: int) -> nn.Conv2d:
     kernel, padding = old.kernel_size[0], old.padding[0]
-    return nn.Conv2d(inputs, old.out_channels, kernel, padding=int(padding), bias=False)
+    return nn.Conv2d(inputs, old.out_channels, kernel, old.stride[0], int(padding), bias=False)
+
+
+def _draw(convolution: nn.Conv2d) -> nn.Conv2d:
+    """Draw the weights as torchvision does when it builds the rest."""
+    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+    return convolution
 
 
 def _replace_stride_with_dilation(net: models.ResNet, output_stride: int) -> None:

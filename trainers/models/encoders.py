@@ -12,6 +12,7 @@ from timm.layers import DropPath, Format, convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from trainers.colour import names_of
 from trainers.config import ModelConfig
 from trainers.config.model import PLAIN_VIT
 from trainers.errors import ConfigError, first_line
@@ -49,7 +50,7 @@ class TimmEncoder(nn.Module):
         self.inner_level = self.levels[-1] - 1
         self.inner_channels = channels[self.inner_level] if self.inner_level > self.levels[0] else 0
         """Of the stage before the deepest one, which may have its stride; 0: that is the one of stride 4."""
-        self.normalise = Normalise(features.pretrained_cfg["mean"], features.pretrained_cfg["std"])
+        self.normalise = Normalise(config.input, features.pretrained_cfg["mean"], features.pretrained_cfg["std"])
         self.features = convert_sync_batchnorm(features) if norm is nn.SyncBatchNorm else features
         self.channels_last = getattr(features, "output_fmt", Format.NCHW) == Format.NHWC
 
@@ -87,11 +88,11 @@ def _create(config: ModelConfig) -> Any:
     """Return the network of timm, with random weights, that has been tried at the smallest size of its strides."""
     name = known_name(config)
     options: dict[str, Any] = {"output_stride": config.output_stride} if config.arch == "deeplabv3plus" else {}
-    refusals = []
+    channels, refusals = len(names_of(config.input.space, config.input.add)), []
     for sizes in ({}, {"strict_img_size": False}):  # what transformers with windows need to take images of any size
         try:
-            features = timm.create_model(name, features_only=True, **options, **sizes)
-            _try(features)
+            features = timm.create_model(name, features_only=True, in_chans=channels, **options, **sizes)
+            _try(features, channels)
         except Exception as error:  # timm and its networks raise what they like: AssertionError, TypeError, ...
             refusals.append(first_line(error))
         else:
@@ -108,9 +109,9 @@ def _create(config: ModelConfig) -> Any:
 
 
 @torch.no_grad()
-def _try(features: Any) -> None:
+def _try(features: Any, channels: int) -> None:
     deepest = max(features.feature_info.reduction())
-    features.eval()(torch.zeros(1, 3, deepest, 3 * deepest))
+    features.eval()(torch.zeros(1, channels, deepest, 3 * deepest))
     features.train()
 
 

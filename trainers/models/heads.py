@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trainers.colour import LINEAR, RGB, STATISTICS, channels_of, names_of
 from trainers.config import ModelConfig
+from trainers.config.model import InputConfig
 from trainers.errors import ConfigError
 
 Norm = Callable[[int], nn.Module]
@@ -34,13 +38,18 @@ class Dense(NamedTuple):
     """[N, K, h, w], of the classes."""
     representations: Tensor
     """[N, D, h, w], not normalised."""
+    variances: Tensor | None = None
+    """[N, D, h, w] in (0, 1), where representations are Gaussians with these variances."""
     auxiliary: Tensor | None = None
     """[N, K, h', w'], logits of the auxiliary head, of a network in training that has one."""
 
+    def each(self, change: Callable[[Tensor], Tensor]) -> Dense:
+        """Return what is made of each of the maps."""
+        return Dense(*(None if maps is None else change(maps) for maps in self))  # type: ignore[arg-type]
+
     def of(self, images: slice) -> Dense:
         """Return the output for some of the images."""
-        auxiliary = None if self.auxiliary is None else self.auxiliary[images]
-        return Dense(self.logits[images], self.representations[images], auxiliary)
+        return self.each(lambda maps: maps[images])
 
 
 def norm_layer(name: str, device: torch.device) -> Norm:
@@ -90,31 +99,67 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Normalise(nn.Module):
-    """Centre images in [0, 1] as the encoder's weights ask for, so that networks take images as they are stored."""
+    """Channels of images in [0, 1], centred as the encoder's weights ask for: networks take images as they are stored.
+
+    Where the input is not rgb alone, channels have means and standard deviations of their own (`STATISTICS`); the mean
+    of a linear channel is that of the mean colour, so that 0, as in a border, is the same colour in all linear spaces.
+    """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
+    def __init__(
+        self, config: InputConfig, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
+    ) -> None:
         """Make the constants.
 
         Args:
+            config: the channels.
             mean: of red, green and blue in [0, 1]; the default is ImageNet's.
             std: likewise.
         """
         super().__init__()
+        self.config, self.rgb_std = config, tuple(std)
+        known = dict(zip(RGB, zip(mean, std, strict=True), strict=True)) | STATISTICS
+        means, stds = zip(*(known[name] for name in names_of(config.space, config.add)), strict=True)
+        if config.space in LINEAR:
+            colour = [sum(part * of for part, of in zip(row, mean, strict=True)) for row in LINEAR[config.space]]
+            means = (*colour, *means[len(colour) :])
+        self.channels = len(means)
+        """C, of what the network's first convolution takes."""
+        self.stds = stds
         # Constants, not state: they are in no checkpoint.
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(means).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(stds).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images [N, 3, H, W] in [0, 1] to (images - mean) / std."""
-        normalised: Tensor = (images - self.mean) / self.std
+        """Map images [N, 3, H, W] in [0, 1] to (channels - mean) / std, [N, C, H, W]."""
+        normalised: Tensor = (channels_of(images, self.config.space, self.config.add) - self.mean) / self.std
         return normalised
+
+    def of_channels(self, kernel: Tensor) -> Tensor:
+        """Return a kernel [O, 3, h, w] of centred RGB as one of these channels, [O, C, h, w]: the same function.
+
+        With M the matrix of the space and S, D the standard deviations of rgb and of its channels: W S^-1 M^-1 D; added
+        maps have zeros.
+        """
+        inverse = np.linalg.inv(LINEAR[self.config.space]) * np.array(self.stds[: len(RGB)])
+        back = torch.from_numpy(inverse / np.array(self.rgb_std)[:, None])
+        colours = torch.einsum("oihw,ic->ochw", kernel.double(), back).to(kernel.dtype)
+        return F.pad(colours, (0, 0, 0, 0, 0, self.channels - len(RGB)))
+
+
+VARIANCE_HEAD = "heads.variance."
+"""What the names of the variance head's parameters hold."""
+
+_LEAST_VARIANCE = 1e-6
 
 
 class Heads(nn.Module):
-    """Segmentation head g and representation head h, both Conv3x3-norm-ReLU-Conv1x1 on the same features."""
+    """Segmentation head g and representation head h, both Conv3x3-norm-ReLU-Conv1x1 on the same features.
+
+    Of Gaussians there is a third for their variances, Conv1x1-norm-ReLU-Conv1x1-sigmoid.
+    """
 
     def __init__(self, inputs: int, hidden: int, num_classes: int, config: ModelConfig, norm: Norm) -> None:
         super().__init__()
@@ -124,7 +169,16 @@ class Heads(nn.Module):
         if config.representation_init == "centred":
             centre(last)
         self.represent = nn.Sequential(features, last)
+        self.variance: nn.Module | None = None
+        if config.representation == "gaussian":  # made last: the other heads start as they do without it
+            self.variance = nn.Sequential(
+                conv(inputs, hidden, norm, kernel=1), nn.Conv2d(hidden, config.representation_dim, 1)
+            )
 
     def forward(self, features: Tensor) -> Dense:
-        """Map features [N, C, h, w] to logits [N, K, h, w] and representations [N, D, h, w], both float32."""
-        return Dense(self.segment(features).float(), self.represent(features).float())
+        """Map features [N, C, h, w] to logits [N, K, h, w] and representations [N, D, h, w], all float32."""
+        logits, representations = self.segment(features).float(), self.represent(features).float()
+        if self.variance is None:
+            return Dense(logits, representations)
+        variances = self.variance(features).float().sigmoid().clamp(min=_LEAST_VARIANCE)
+        return Dense(logits, representations, variances)

@@ -11,6 +11,7 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from trainers.colour import names_of
 from trainers.config import ModelConfig
 from trainers.config.model import PLAIN_VIT
 from trainers.errors import ConfigError, first_line
@@ -43,7 +44,8 @@ class VitEncoder(nn.Module):
         """Stride of the maps, in pixels."""
         self.channels = int(self.features.embed_dim)
         """Of each map."""
-        self.normalise = Normalise(self.features.pretrained_cfg["mean"], self.features.pretrained_cfg["std"])
+        known = self.features.pretrained_cfg
+        self.normalise = Normalise(config.input, known["mean"], known["std"])
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Map images [N, 3, H, W] in [0, 1] to four maps [N, C, H' / patch, W' / patch], H' and W' nearest to H, W."""
@@ -66,14 +68,19 @@ class VitEncoder(nn.Module):
 def _create(config: ModelConfig) -> Any:
     """Return the network of timm, with random weights, that has been tried on two by three patches."""
     name = known_name(config)
-    reason = ""
+    channels, reason = len(names_of(config.input.space, config.input.add)), ""
     try:
         features = timm.create_model(
-            name, num_classes=0, global_pool="", dynamic_img_size=True, drop_path_rate=config.drop_path
+            name,
+            num_classes=0,
+            global_pool="",
+            dynamic_img_size=True,
+            drop_path_rate=config.drop_path,
+            in_chans=channels,
         )
         if isinstance(features, VisionTransformer | Eva):
             features.set_grad_checkpointing(config.checkpointing)
-            _try(features)
+            _try(features, channels)
             return features
     except Exception as error:  # timm and its networks raise what they like: TypeError of a CNN, AssertionError, ...
         reason = f" ({first_line(error)})"
@@ -84,7 +91,7 @@ def _create(config: ModelConfig) -> Any:
 
 
 @torch.no_grad()
-def _try(features: Any) -> None:
+def _try(features: Any, channels: int) -> None:
     height, width = features.patch_embed.patch_size
-    features.eval().forward_intermediates(torch.zeros(1, 3, 2 * height, 3 * width), norm=True)
+    features.eval().forward_intermediates(torch.zeros(1, channels, 2 * height, 3 * width), norm=True)
     features.train()

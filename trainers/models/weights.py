@@ -15,9 +15,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torchvision import models
 
+from trainers.colour import RGB
 from trainers.config import ModelConfig
+from trainers.config.model import InputConfig
 from trainers.errors import DataError, first_line
 from trainers.models.build import make_network
+from trainers.models.heads import Normalise
 from trainers.models.network import Network
 
 LEAST_SHARE = 0.5
@@ -143,6 +146,8 @@ def encoder_tensors(model: Network) -> dict[str, Tensor]:
 def _named_as(encoder: Mapping[str, Tensor], model: Network, weights: Weights) -> Weights:
     """Return the weights by the encoder's names, in which timm joins the parts that it flattens with `_`.
 
+    The first convolution, which is one of RGB images, becomes one of the network's input.
+
     Raises:
         DataError: they have names of a published network, and not its tensors.
     """
@@ -154,7 +159,12 @@ def _named_as(encoder: Mapping[str, Tensor], model: Network, weights: Weights) -
             "model.encoder to the network that the file was made with, or take another file"
         ) from None
     names = {_flat(name): name for name in encoder}
-    return weights._replace(tensors={names.get(_flat(name), name): tensor for name, tensor in tensors.items()})
+    named = {names.get(_flat(name), name): tensor for name, tensor in tensors.items()}
+    normalise = next(module for module in model.modules() if isinstance(module, Normalise))
+    first = next((key for key, of in encoder.items() if of.ndim == 4 and of.shape[1] == normalise.channels), "")
+    if normalise.config != InputConfig() and first in named and named[first].shape[1] == len(RGB):
+        named[first] = normalise.of_channels(named[first])
+    return weights._replace(tensors=named)
 
 
 def _flat(name: str) -> str:

@@ -27,7 +27,10 @@ FEW = 4
 """Variants that share one panel; more get one each."""
 ACROSS = 3
 """Panels in a row of small multiples."""
-KINDS = {"logit": "logits", "confident": "logits, confident", "representation": "representations", "mix": "mix: both"}
+KINDS = {
+    "logit": "logits", "confident": "logits, confident", "veto": "vetoed by weak labels",
+    "representation": "representations", "mix": "mix: both",
+}  # fmt: skip
 """Pseudo-labels whose quality is known, by the name in metrics."""
 MEASURES = {
     "miou": "mIoU of pseudo-labels on unlabelled images against the truth that training never sees",
@@ -89,6 +92,8 @@ def _share(metric: str) -> str | None:
             return "agreement"
         case ["train", "share", name]:
             return f"{name.replace('_', ' ')}, in losses"
+        case [_, "veto", "share"]:
+            return KINDS["veto"]
         case [_, kind, "share"]:
             return f"kept: {KINDS[kind]}"
     return None

@@ -1,6 +1,7 @@
 """A space meets the base config that it is searched in: its baseline, its paths, and lists that it draws."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from invented.searches import made_search
@@ -48,6 +49,27 @@ def test_the_first_space_of_the_readme_fits_the_preset_it_is_for() -> None:
 def test_what_is_set_by_hand_is_not_searched_where_the_file_has_a_baseline() -> None:
     with pytest.raises(UsageError, match=r"optimizer.lr is searched there"):
         fit_space(parse_space("baseline: {optimizer.lr: 0.01}" + SHORT), EXPERIMENT)
+
+
+@pytest.mark.parametrize("given", [{"settings": {"css.label_strategy": "mix"}}, {"method": "cps"}])
+def test_what_a_searched_method_sets_is_not_set_by_hand(given: dict[str, Any]) -> None:
+    text = "baseline: {method: css_mix}\nparameters:\n  method: [css_mix, cps]\n"
+    with pytest.raises(UsageError, match=r"[a-z_.]+ is set by a method there: remove the setting"):
+        fit_space(parse_space(text), CssExperiment.of("digits_css", **given))
+    space = fit_space(parse_space(text), EXPERIMENT)
+    assert EXPERIMENT.resolve(space.baseline)[0]["css"]["label_strategy"] == "mix"
+
+
+def test_a_method_that_is_none_is_refused() -> None:
+    text = "baseline: {method: css_mix}\nparameters:\n  method: [css_mix, csp]\n"
+    with pytest.raises(UsageError, match=r"a method must be one of .*, got 'csp': did you mean cps\?"):
+        fit_space(parse_space(text), EXPERIMENT)
+
+
+def test_a_setting_of_a_method_gives_way_to_other_settings() -> None:
+    made = CssExperiment.of("digits_css", {"method": "cps", "loss.lambda_u": 6.0})
+    assert made.config == CssExperiment.of("digits_css", {"loss.lambda_u": 6.0}, "cps").config
+    assert (made.base.model.students, made.base.loss.lambda_u) == (2, 6.0)
 
 
 def test_all_paths_that_the_config_does_not_have_are_said_at_once() -> None:

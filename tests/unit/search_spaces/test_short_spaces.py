@@ -35,6 +35,15 @@ def test_short_forms_mean_the_long_ones() -> None:
     assert parse_space(SHORT).parameters == parse_space(LONG).parameters
 
 
+def test_a_condition_names_what_holds_or_what_does_not() -> None:
+    text = "parameters:\n  a.kind: [one, two, three]\n  a.x: {{float: [0, 1], when: {{a.kind: {0}}}}}\n"
+    assert parse_space(text.format("{not: two}")).parameters == parse_space(text.format("[one, three]")).parameters
+    with pytest.raises(SpaceError, match=r"must hold values of a.kind, .*, got \{'not': \['four'\]\}"):
+        parse_space(text.format("{not: [four]}"))
+    with pytest.raises(SpaceError, match=r"must hold values of a.kind"):
+        parse_space(text.format("{not: [one, two, three]}"))
+
+
 def test_a_space_is_called_as_its_file_and_published_nowhere(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(SHORT)
     space = load_space(tmp_path / "mine.yaml")

@@ -33,6 +33,7 @@ CASES: list[Mapping[str, Any]] = [
     {"css.label_strategy": "logit", "loss.class_weights": tuple(1.0 + at for at in range(K))},
     {"schedule.joint_forward": False},
     {"loss.lambda_u": 0.0},
+    {"loss.lambda_w": 1.0, "css.veto": True},
     METHODS["unimatch_v2"] | {"ema.teacher_norm": "eval", "streams.third.weight": 1.0, "streams.third.view": "weak"},
 ]
 

@@ -21,6 +21,7 @@ FOLDER = TrainConfig(data=FolderData(root=Path("images"), classes=("sky", "road"
 
 ENCODER = tiny_config({"model.arch": "light", "model.encoder": "resnet18"})
 VIT = tiny_config(DPT)
+MOMENTARY = tiny_config({"ema.prototype_momentum": 0.0})
 LOGITS = tiny_config({"css.label_strategy": "logit", "loss.lambda_c": 0.0})
 OF_A_VIT = ("model.drop_path", "model.checkpointing", "optimizer.layer_decay")
 
@@ -41,14 +42,19 @@ def others(value: Any, annotation: Any) -> list[Any]:
         return [choice for choice in get_args(annotation) if choice != value]
     if value is None:
         by_value, by_name = {9: "sky", 7: "road"}, {"sky": (0, 0, 9), "road": (0, 0, 7)}
-        return [(16, 16), tuple(1.0 + at for at in range(11)), {"scale": (0.5, 1.5)}, by_value, by_name, "names.txt"]
+        groups = {"one": ["road"]}
+        return [
+            (16, 16), tuple(1.0 + at for at in range(11)), {"scale": (0.5, 1.5)}, by_value, by_name, groups, "names.txt"
+        ]  # fmt: skip
     if isinstance(value, Path):
         return [value / "other"]
     if isinstance(value, str):
         return [f"{value}-other", f"{value}.pt"]
+    if isinstance(value, tuple) and not value:
+        return [(choice,) for choice in get_args(get_args(annotation)[0])]
     if isinstance(value, tuple):
         varied = [(*value[:-1], other) for other in others(value[-1], None)]
-        return [*varied, (*value, *others(value[-1], None)[:1])]
+        return [*varied, (*value, *others(value[-1], None)[:1]), value[:-1]]
     if isinstance(value, int):
         return [value + 1, value + 4, 2 * value, value + 8, value - 1]
     return [0.9 * value, value + 0.01, value - 0.01]
@@ -56,9 +62,10 @@ def others(value: Any, annotation: Any) -> list[Any]:
 
 BEGINS = {
     tiny_config(): "", FOLDER: "data.", ENCODER: "model.encoder", LOGITS: "model.students", VIT: OF_A_VIT,
+    MOMENTARY: "model.representation",
 }  # fmt: skip
 """Fields that are changed, by the config that accepts another value."""
-ELSEWHERE = ("model.encoder", "model.students", *OF_A_VIT)
+ELSEWHERE = ("model.encoder", "model.students", "model.representation", *OF_A_VIT)
 CHANGES = [
     pytest.param(config, path, value, annotation, id=f"{config.data.name} {path}")
     for config, begins in BEGINS.items()

@@ -48,7 +48,9 @@ VARIANTS: list[dict[str, Any]] = [
     {**DPT, **METHODS["unimatch_v2"]},
     {**METHODS["pixcon"]},
     {**METHODS["u2pl"]},
+    {**METHODS["prcl"]},
     {**METHODS["cps_cutmix"]},
+    {"loss.lambda_w": 1.0, "css.veto": True},
     {**METHODS["adversarial"], "adversary.width": 8},
     {**DEEPLAB, **METHODS["cps"], "optimizer.encoder_lr_factor": 0.1},
     {**DEEPLAB, "model.auxiliary": "inner", "loss.auxiliary_targets": "all"},
@@ -69,7 +71,9 @@ def batch_of(config: TrainConfig) -> Batch:
     labels = torch.randint(0, config.num_classes, (4, *size), generator=draws)
     if not config.uses_unlabelled:
         return Batch(images(), labels, None)
-    return Batch(images(), labels, images(), torch.ones(4, *size, dtype=torch.bool))
+    batch = Batch(images(), labels, images(), torch.ones(4, *size, dtype=torch.bool))
+    groups = torch.tensor(config.class_groups)
+    return batch._replace(weak=groups[labels], class_groups=groups) if config.uses_weak else batch
 
 
 def take_step(state: TrainState, batch: Batch) -> None:

@@ -26,6 +26,7 @@ LOSSES = {
     "css_mix": {"supervised", "unsupervised", "contrast"},
     "css_mix_released": {"supervised", "unsupervised", "contrast"},
     "reco": {"supervised", "unsupervised", "contrast"},
+    "prcl": {"supervised", "unsupervised", "contrast"},
     "fixmatch": {"supervised", "unsupervised"},
     "unimatch": {"supervised", "unsupervised", "unsupervised_second", "unsupervised_third"},
     "unimatch_v2": {"supervised", "unsupervised", "unsupervised_second"},

@@ -11,7 +11,7 @@ from reference.tiny import tiny_config, whole_step
 from torch import Tensor, nn
 
 from trainers.config import LossConfig, TrainConfig
-from trainers.css.contrast import build_pool, contrastive_loss
+from trainers.css.contrast import Variances, build_pool, contrastive_loss
 from trainers.css.prototypes import Prototypes
 from trainers.data.source import ImageSource, Samples
 from trainers.data.splits import open_splits
@@ -45,6 +45,8 @@ VARIANTS: list[Mapping[str, Any]] = [
     {"loss.supervised": "ohem", "loss.ohem_threshold": 0.05, "loss.ohem_min_kept": 50},
     {"loss.class_weights": tuple(0.5 + 0.25 * at for at in range(K))},
     METHODS["unimatch_css"],
+    # ClassMix draws classes by their numbers.
+    {**METHODS["prcl"], "thresholds.delta_s": 0.3, "augment.strong.mix": "cutmix"},
 ]
 each_variant = pytest.mark.parametrize("overrides", VARIANTS, ids=lambda case: " ".join(map(str, case.values())))
 
@@ -198,27 +200,36 @@ def test_counts_of_pseudo_labels_are_permuted(strategy: str) -> None:
     assert torch.equal(before.agreed, after.agreed)
 
 
-def contrast_of(label: Tensor, prototypes: Prototypes, draws: int) -> Tensor:
-    """[draws, K], of the same pixels, hard where they were drawn so."""
+def contrast_of(label: Tensor, prototypes: Prototypes, draws: int, spreads: Tensor | None) -> Tensor:
+    """[draws, K], of the same pixels, hard where they were drawn so; of Gaussians where prototypes have variances."""
     random = torch.Generator().manual_seed(3)
     representations = torch.randn(2, D, 6, 6, generator=random)
     pool = build_pool(label, torch.rand(label.shape, generator=random) < 0.5, K)
-    config = LossConfig(queries=16, negatives=16, negative_groups=4)
+    config = LossConfig(queries=16, negatives=16, negative_groups=4, temperature=0.5 if spreads is None else 0.02)
+    of_pixels = 0.05 + 0.95 * torch.rand(representations.shape, generator=random)
+    variances = None if spreads is None else Variances(of_pixels, spreads)
     losses = [
-        contrastive_loss(representations, pool, prototypes, pool.hard, config, torch.Generator().manual_seed(seed))
+        contrastive_loss(
+            representations, pool, prototypes, pool.hard, config, torch.Generator().manual_seed(seed),
+            variances=variances,
+        )
         for seed in range(draws)
-    ]
+    ]  # fmt: skip
     return torch.stack(losses).double()
 
 
-def test_the_contrastive_loss_of_each_class_is_permuted_in_expectation() -> None:
+@pytest.mark.parametrize("gaussian", [False, True], ids=["points", "Gaussians"])
+def test_the_contrastive_loss_of_each_class_is_permuted_in_expectation(gaussian: bool) -> None:
     random = torch.Generator().manual_seed(1)
     label = torch.randint(0, K - 2, (2, 6, 6), generator=random)  # two classes are absent
     label[0, 0] = 255
     prototypes = Prototypes(torch.randn(K, D, generator=random), torch.arange(K) != 4)
+    spreads = 0.01 + 0.1 * torch.rand(K, D, generator=random) if gaussian else None
+    permuted_spreads = None if spreads is None else spreads[ORDER]
     draws = 300
-    before = contrast_of(label, prototypes, draws)[:, ORDER]
-    after = contrast_of(NEW_NAME[label], Prototypes(prototypes.values[ORDER], prototypes.seen[ORDER]), draws)
+    before = contrast_of(label, prototypes, draws, spreads)[:, ORDER]
+    renamed = Prototypes(prototypes.values[ORDER], prototypes.seen[ORDER])
+    after = contrast_of(NEW_NAME[label], renamed, draws, permuted_spreads)
     error = ((before.var(0) + after.var(0)) / draws).sqrt()
     assert (before.mean(0) > 0).sum() == K - 3
     # Of eleven classes, one in 1500 tries would be further off by chance.

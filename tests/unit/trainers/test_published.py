@@ -119,6 +119,8 @@ OURS: dict[str, str] = {
     "augment.labelled.grey": "no image loses its colours",
     "augment.strong.grey": "no image loses its colours",
     "loss.lambda_s": "L_s has no weight in Eq. 6",
+    "loss.lambda_w": "there are no weak labels",
+    "css.veto": "there are no weak labels",
     **{
         f"streams.{name}.{path}": "there is one strong view of weight 1, whose features are kept"
         for name in ("first", "second", "third")
@@ -131,9 +133,11 @@ OURS: dict[str, str] = {
     "model.auxiliary": "there is no auxiliary head",
     "loss.auxiliary": "read with an auxiliary head only",
     "loss.auxiliary_targets": "read with an auxiliary head only",
+    "model.representation": "points",
     "model.drop_path": "of a ViT",
     "model.checkpointing": "of a ViT",
     "optimizer.layer_decay": "of a ViT",
+    "optimizer.variance_lr_factor": "of Gaussians",
     "optimizer.encoder_lr_factor": "every parameter has the same learning rate",
     "augment.weak.scale_draw": "read where the scale is a range",
     "augment.strong.shift": "read where the place is centred",

@@ -52,6 +52,7 @@ CASES: dict[str, Mapping[str, Any]] = {
         "css.cross_warmup": 3.5,
         "css.cross_warmup_unit": "epochs",
     },
+    "weak labels": {"loss.lambda_w": 1.0, "css.veto": True},
     "prototypes of the student": {"ema.prototype_source": "student", "loss.unsupervised": "image_share"},
     "hard examples in two parts": {
         "loss.supervised": "ohem",

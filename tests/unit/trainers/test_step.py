@@ -110,6 +110,8 @@ VARIANTS = [
     {"bank.weight": 0.1, "bank.pixels": "labelled", "schedule.accumulate": 2},
     {"css.label_strategy": "mix", "loss.contrast": "unreliable", "schedule.accumulate": 2},
     {"loss.lambda_c": 0.0, "css.label_strategy": "logit", "thresholds.kind": "entropy_percentile"},
+    {"loss.lambda_w": 1.0, "css.veto": True, "schedule.accumulate": 2},
+    {**METHODS["supervised"], "loss.lambda_w": 1.0},
     {"model.auxiliary": "inner", "loss.auxiliary_targets": "all", "schedule.joint_forward": False},
     {"css.indicator": "discriminator", "schedule.accumulate": 2},
 ]
