@@ -114,6 +114,17 @@ VARIANTS = [
     {**METHODS["supervised"], "loss.lambda_w": 1.0},
     {"model.auxiliary": "inner", "loss.auxiliary_targets": "all", "schedule.joint_forward": False},
     {"css.indicator": "discriminator", "schedule.accumulate": 2},
+    {
+        **METHODS["prcl"],
+        "model.auxiliary": "inner",
+        "loss.auxiliary_targets": "all",
+        "loss.lambda_w": 1.0,
+        "css.veto": True,
+        "adversary.weight_labelled": 0.01,
+        "adversary.weight_unlabelled": 0.001,
+        "schedule.joint_forward": False,
+        "schedule.accumulate": 2,
+    },
 ]
 
 
