@@ -134,6 +134,8 @@ OURS: dict[str, str] = {
     "loss.auxiliary": "read with an auxiliary head only",
     "loss.auxiliary_targets": "read with an auxiliary head only",
     "model.representation": "points",
+    "model.input.space": "RGB",
+    "model.input.add": "the image alone",
     "model.drop_path": "of a ViT",
     "model.checkpointing": "of a ViT",
     "optimizer.layer_decay": "of a ViT",
