@@ -35,10 +35,17 @@ def forward(model: nn.Module, images: Tensor, config: TrainConfig, keep: tuple[T
 
     `keep` is what the channels between encoder and decoder are multiplied by (`Network.forward`).
     """
-    reduced = config.compute.precision == "bfloat16"
-    with in_precision(config, images.device), torch.autocast(images.device.type, torch.bfloat16, enabled=reduced):
+    with as_network(config, images.device):
         dense: Dense = model(images) if keep is None else model(images, keep)
     return dense
+
+
+@contextmanager
+def as_network(config: TrainConfig, device: torch.device) -> Iterator[None]:
+    """Compute within as networks do in their forward: in `compute.precision`."""
+    reduced = config.compute.precision == "bfloat16"
+    with in_precision(config, device), torch.autocast(device.type, torch.bfloat16, enabled=reduced):
+        yield
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import weakref
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import conv_flop_count, flop_registry
 
+from trainers.adversary import Adversary, make_discriminator
 from trainers.class_weights import with_even_weights
 from trainers.config import TrainConfig
 from trainers.css.bank import empty_bank
@@ -41,6 +42,9 @@ from trainers.targets import Batch, StepContext
 
 ALLOWANCE = 0.2
 """An assumption, not a measurement: what is not counted, as a share of what is."""
+
+ADAM = ("exp_avg", "exp_avg_sq")
+"""What Adam keeps of each parameter."""
 
 FLOAT_BYTES = 4
 """Gradients, prototypes and statistics cross the network as float32."""
@@ -101,7 +105,7 @@ class Memory(NamedTuple):
     """Bytes that are alive when most are, by the part of the step that allocated them."""
 
     weights: int
-    """Student and teacher, with their statistics."""
+    """Student, teacher and discriminator, with their statistics."""
     optimizer: int
     """Momentum; and gradients where ranks keep them in buckets all the time."""
     activations: int
@@ -166,17 +170,23 @@ def step_cost(config: TrainConfig, workers: int = 1) -> StepCost:
     config = _on_a_cpu(config)
     with torch.device("meta"):
         student = make_network(config.model, config.num_classes, torch.device("meta"))
+        discriminator = make_discriminator(config)
     student.to(memory_format=torch.channels_last)
     teacher = make_teacher(student)
     with FakeTensorMode():
         _replace_by_fakes(student)
         _replace_by_fakes(teacher)
         optimizer = _warm_optimizer(student, config)
+        adversary = None
+        if discriminator is not None:
+            _replace_by_fakes(discriminator)
+            adversary = Adversary(config, discriminator)
+            _warm(adversary.optimizer, ADAM)
         if workers > 1:  # DistributedDataParallel keeps its buckets from step to step, and gradients are views of them
-            for parameter in _learned(student):
+            for parameter in (*_learned(student), *_parameters_of(adversary)):
                 parameter.grad = torch.zeros_like(parameter)
         prototypes = Prototypes.empty(config.num_classes, config.model.representation_dim)
-        profile = profile_step(student, teacher, optimizer, prototypes, _batch(config, workers), config)
+        profile = profile_step(student, teacher, optimizer, prototypes, _batch(config, workers), config, adversary)
     alive = profile.bytes_at_peak
     named = {name: alive.get(name, 0) for name in ("weights", "optimizer", "backward")}
     activations = alive.get("student", 0)
@@ -186,7 +196,7 @@ def step_cost(config: TrainConfig, workers: int = 1) -> StepCost:
         _parameters(student),
         Flops(**flops, rest=sum(profile.flops.values()) - sum(flops.values())),
         Memory(**named, activations=activations, rest=rest),
-        _traffic(student, config, workers),
+        _traffic(student, config, workers, adversary),
     )
 
 
@@ -197,14 +207,18 @@ def profile_step(
     prototypes: Prototypes,
     batch: Batch,
     config: TrainConfig,
+    adversary: Adversary | None = None,
 ) -> StepProfile:
     """Take one step of the training loop, as one rank, and count its operations and its memory.
 
-    Tensors may be fake. The optimizer should have taken a step before, so that its momentum is there.
+    Tensors may be fake. The optimizers should have taken a step before, so that their momenta are there.
     """
-    profiler = StepProfiler()
+    profiler, of_adversary = StepProfiler(), _parameters_of(adversary)
     profiler.add("weights", [tensor for net in (student, teacher) for tensor in (*net.parameters(), *net.buffers())])
-    profiler.add("optimizer", tree_leaves([list(optimizer.state.values()), [p.grad for p in student.parameters()]]))
+    profiler.add("weights", of_adversary)
+    gradients = [parameter.grad for parameter in (*student.parameters(), *of_adversary)]
+    optimizers = [optimizer] if adversary is None else [optimizer, adversary.optimizer]
+    profiler.add("optimizer", tree_leaves([[list(each.state.values()) for each in optimizers], gradients]))
     profiler.add("batch", [*prototypes, *batch])
     config, context = with_even_weights(config), StepContext(config.seed, 1)
     bank = empty_bank(config, batch.images.device)
@@ -219,12 +233,15 @@ def profile_step(
             config,
             context,
             bank,
+            None if adversary is None else adversary.network,
         ):
             loss = part.weighted(weights)
             with profiler.phase("backward"):
                 loss.backward()  # type: ignore[no-untyped-call]
         with profiler.phase("update"):
             optimizer.step()
+            if adversary is not None:
+                adversary.optimizer.step()
             update_teacher(teacher, student, config.ema.teacher_momentum)
     return StepProfile(profiler.flops, profiler.at_peak)
 
@@ -338,15 +355,21 @@ def _fake(tensor: Tensor) -> Tensor:
 def _warm_optimizer(student: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """Return the optimizer of `TrainState` as it is after its first step."""
     optimizer = make_optimizer(student, config.optimizer)
-    kept: tuple[str, ...] = ("momentum_buffer",) if config.optimizer.momentum > 0 else ()
-    if config.optimizer.kind == "adamw":
-        kept = ("exp_avg", "exp_avg_sq")
+    of_sgd = ("momentum_buffer",) if config.optimizer.momentum > 0 else ()
+    _warm(optimizer, ADAM if config.optimizer.kind == "adamw" else of_sgd)
+    return optimizer
+
+
+def _warm(optimizer: torch.optim.Optimizer, kept: Sequence[str]) -> None:
     for parameter in (parameter for group in optimizer.param_groups for parameter in group["params"]):
         for name in kept:
             optimizer.state[parameter][name] = _fake(parameter)
-        if config.optimizer.kind == "adamw":
+        if kept == ADAM:
             optimizer.state[parameter]["step"] = torch.zeros(())
-    return optimizer
+
+
+def _parameters_of(adversary: Adversary | None) -> list[nn.Parameter]:
+    return [] if adversary is None else list(adversary.network.parameters())
 
 
 def _batch(config: TrainConfig, workers: int) -> Batch:
@@ -381,8 +404,8 @@ def _learned(network: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in network.parameters() if parameter.requires_grad]
 
 
-def _traffic(network: nn.Module, config: TrainConfig, workers: int) -> Traffic:
-    gradients = sum(parameter.numel() for parameter in _learned(network))
+def _traffic(network: nn.Module, config: TrainConfig, workers: int, adversary: Adversary | None) -> Traffic:
+    gradients = sum(parameter.numel() for parameter in (*_learned(network), *_parameters_of(adversary)))
     of_pixel = config.model.representation_dim + 1
     prototypes = config.num_classes * config.model.summed if config.uses_prototypes else 0
     if config.ring_size:

@@ -97,7 +97,10 @@ def evaluate_state(state: TrainState, splits: Splits, config: TrainConfig, run: 
         training = state.teacher.training
         passed = state.step / config.schedule.steps
         teacher = state.teacher.eval()
-        counts = count_pseudo_labels(teacher, state.prototypes, splits.unlabelled, config, run, warming_up, passed)
+        judge = None if state.adversary is None else state.adversary.network
+        counts = count_pseudo_labels(
+            teacher, state.prototypes, splits.unlabelled, config, run, warming_up, passed, judge
+        )
         state.teacher.train(training)
         with_prototypes = config.uses_prototypes and bool(state.prototypes.seen.any())
         metrics |= quality_metrics(counts, config, with_prototypes)

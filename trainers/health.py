@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainers.css.prototypes import Prototypes
+
+HEALTHY = 0.1, 0.69
+"""Least and largest loss of a discriminator that helps; log 2 = 0.693 is that of one which tells nothing apart."""
 
 
 def prototype_health(now: Prototypes, before: Prototypes) -> dict[str, float]:
@@ -36,10 +41,34 @@ def prototype_health(now: Prototypes, before: Prototypes) -> dict[str, float]:
 
 @torch.no_grad()
 def teacher_student_gap(teacher: nn.Module, student: nn.Module) -> float:
-    """Return ||t - s|| / ||s|| over all parameters: 0 where teacher and student are the same."""
+    """Return ||t - s|| / ||s|| over the teacher's parameters: 0 where teacher and student are the same."""
+    own = dict(student.named_parameters())
     of_teacher: list[Tensor] = list(teacher.parameters())
-    of_student: list[Tensor] = list(student.parameters())
+    of_student: list[Tensor] = [own[name] for name, _ in teacher.named_parameters()]
     return float(_norm(torch._foreach_sub(of_teacher, of_student)) / _norm(of_student))
+
+
+def discriminator_health(metrics: Mapping[str, float], passed: float) -> dict[str, float]:
+    """Return `health/discriminator_loss`, the mean since the last report, where there is a discriminator.
+
+    A warning says where it has won or lost, once a quarter of the horizon has passed; before, it learns.
+
+    Args:
+        metrics: of a report, with `train/loss/discriminator` where there is one.
+        passed: share of the horizon.
+    """
+    loss = metrics.get("train/loss/discriminator")
+    if loss is None:
+        return {}
+    if passed >= 0.25 and loss < HEALTHY[0]:
+        _warn(f"below {HEALTHY[0]}: it tells every map from labels, and its own says nothing; lower adversary.lr")
+    elif passed >= 0.25 and loss > HEALTHY[1]:
+        _warn(f"above {HEALTHY[1]}: it tells nothing apart; raise adversary.lr")
+    return {"health/discriminator_loss": loss}
+
+
+def _warn(found: str) -> None:
+    warnings.warn(f"the discriminator's loss is {found}", stacklevel=4)
 
 
 def normalised_entropy(counts: Tensor) -> float:

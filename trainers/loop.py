@@ -16,6 +16,7 @@ from trainers.data.splits import open_splits
 from trainers.distributed import sum_over_ranks
 from trainers.errors import require_finite
 from trainers.evaluate import evaluate_state
+from trainers.health import discriminator_health
 from trainers.loader import BatchLoader, load_batch
 from trainers.run import Decision, Run
 from trainers.schedules import cross_warmup_steps, loss_weights
@@ -50,7 +51,7 @@ def _train(config: TrainConfig, run: Run) -> TrainState:
     warmup = cross_warmup_steps(config.css, config.schedule, len(splits.labelled), len(splits.unlabelled))
     counted = with_counted_weights(config)
     step, taken = step_of(counted, run), 0
-    meter = Meter(run)
+    networks, meter = (state.wrapped, state.teaching), Meter(run)
     if state.step == steps:  # interrupted between the last step and its report
         run.report(meter.read(state) | evaluate_state(state, splits, config, run), state)
     state.mark_report()  # states are saved at reports
@@ -61,7 +62,7 @@ def _train(config: TrainConfig, run: Run) -> TrainState:
             batch = loader.load(state.step)
             weights = loss_weights(config, state.step)
             with forming(counted, run, taken):
-                for part in step(state.wrapped, state.teaching, state.prototypes, batch, context, state.bank):
+                for part in step(*networks, state.prototypes, batch, context, state.bank, state.judging):
                     loss = part.weighted(weights)
                     # Gradients are averaged over the ranks, losses are parts of a sum.
                     state.accumulate(loss * run.world_size)
@@ -97,11 +98,11 @@ def _warm_up(config: TrainConfig, run: Run) -> None:
     batch = load_batch(splits, config, context, run.device)
     weights = loss_weights(config, 0)
     counted = with_counted_weights(config)
-    step = step_of(counted, run)
+    step, networks = step_of(counted, run), (state.wrapped, state.teaching)
     with step_algorithms(config, run.device):
         for taken in range(FORMING if is_graph(counted, run.world_size) else 1):
             with forming(counted, run, taken):
-                for part in step(state.wrapped, state.teaching, state.prototypes, batch, context, state.bank):
+                for part in step(*networks, state.prototypes, batch, context, state.bank, state.judging):
                     state.accumulate(part.weighted(weights))
             state.advance(part.prototypes, part.bank)
 
@@ -145,6 +146,7 @@ class Meter:
             # Reading the values waits for the device, and so for the steps.
             values = torch.cat([losses, local[len(self.losses) :]]).tolist()
             metrics |= dict(zip(names, values, strict=True))
+            metrics |= discriminator_health(metrics, state.step / state.config.schedule.steps)
             metrics["time/step_s"] = (time.perf_counter() - self.since) / self.steps
         if self.first_step is not None:
             metrics["time/first_step_unix"] = self.first_step

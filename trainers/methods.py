@@ -136,6 +136,21 @@ METHODS: dict[str, Mapping[str, Setting]] = {
     },
     "cps": {**_CROSS_LABELS, "loss.lambda_u": 1.5, "streams.first.view": "weak"},
     "cps_cutmix": {**_CROSS_LABELS, "loss.lambda_u": 1.0, "augment.strong.mix": "cutmix"},
+    "adversarial": {
+        **_FROM_LOGITS,
+        "adversary.weight_labelled": 0.01,
+        "adversary.weight_unlabelled": 0.001,
+        "css.unsupervised_gate": "discriminator",
+        "thresholds.delta_u": 0.2,
+        "loss.lambda_u": 0.1,
+        "loss.lambda_c": 0.0,
+        "loss.labelled_first": 0.25,
+        "streams.first.view": "weak",
+        "ema.teacher_momentum": 0.0,
+        "ema.teacher_norm": "train",
+        "schedule.joint_forward": False,
+        "evaluation.network": "student",
+    },
     "unimatch_css": {
         **_COMPLEMENTARY_VIEWS,
         "css.label_strategy": "mix",
@@ -197,7 +212,7 @@ Others, of which the numbers that a preset has are published for their own data 
   mixed images, too, in training mode; percentiles are of all GPUs' pixels, of unmixed images; half of the images are
   mixed, and not half of the batches; a queue keeps 2048 of each class and takes 128 a step, not 30 000 (background
   50 000) and all; negatives are the paper's, where the code asks for the label of the class as well, which no labelled
-  pixel can have and few unlabelled ones do; no auxiliary head.
+  pixel can have and few unlabelled ones do. Its auxiliary head on Cityscapes is `model.auxiliary`.
 - `cps`: CPS (Chen et al., CVPR 2021, arXiv 2106.01226; its `voc8.res50v3+.CPS` and `.CPS+CutMix`): two students of
   unlike heads, L = L_s + 1.5 L_u summed over both, where every unlabelled pixel has the label of the other student, in
   training mode; the first one is scored. 1.5 is VOC's; Cityscapes has 6. Different here: L_u has unlabelled images
@@ -206,6 +221,12 @@ Others, of which the numbers that a preset has are published for their own data 
 - `cps_cutmix`: the same with CutMix of the unlabelled images, labelled as they are unmixed, and 1 in place of 1.5.
   Different here: one box in place of three; the partner is another image of the same batch, and not of a second one;
   other strong augmentation, of which there is none there, is a preset's.
+- `adversarial`: Hung et al. (BMVC 2018, arXiv 1802.07934; their `train.py`): L = L_s + 0.01 and 0.001 times what the
+  student loses to a discriminator on labelled and on unlabelled images, + 0.1 L_u of the pixels to which the
+  discriminator gives at least 0.2, labelled by the student itself, after a quarter of the horizon. The student labels:
+  a teacher that is the student of the last step, in training mode, sees the same view. Different here: pixels
+  without a pseudo-label, as around an image, are in no adversarial loss; labels that the discriminator sees are of the
+  same batch, and not of a second one; SGD of 2.5e-4 (heads ten times as much) and a batch of 10 are a preset's.
 - `unimatch_css`: nobody's: the two views of UniMatch V2 with CSS (mix)'s labels, prototypes and contrastive loss;
   L = L_s + (L_1 + L_2) / 2 + lambda_c L_c, the weights of Eq. 6.
 """

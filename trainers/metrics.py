@@ -29,8 +29,13 @@ def metric_names(configs: Iterable[TrainConfig]) -> list[str]:
         names += ["other/miou", *_by_class("other/iou", classes)]
     for stream in dict.fromkeys(name for config in configs for name in config.active_streams):
         names += [f"train/{kind}/{loss_name(stream)}" for kind in ("loss", "share")]
+    names += _of_auxiliary_head([config for config in configs if config.model.auxiliary != "none"])
     if any(config.bank.weight > 0 for config in configs):
         names += ["train/loss/bank"]
+    if any(config.uses_discriminator for config in configs):
+        names += ["train/loss/discriminator", "health/discriminator_loss"]
+    for kind, of in (("adversarial", "weight_labelled"), ("adversarial_unlabelled", "weight_unlabelled")):
+        names += [f"train/loss/{kind}"] if any(getattr(config.adversary, of) > 0 for config in configs) else []
     if any(config.loss.lambda_w > 0 for config in configs):
         names += ["train/loss/weak", "train/share/weak"]
     if contrast:
@@ -56,6 +61,13 @@ def late_metric_names(configs: Iterable[TrainConfig]) -> list[str]:
     return [
         name for split in splits for name in (f"{split}/miou", f"{split}/accuracy", *_by_class(f"{split}/iou", classes))
     ]
+
+
+def _of_auxiliary_head(configs: Sequence[TrainConfig]) -> list[str]:
+    of_views = [config for config in configs if config.loss.auxiliary_targets == "all"]
+    streams = dict.fromkeys(name for config in of_views for name in config.active_streams)
+    names = ["train/loss/auxiliary"] if configs else []
+    return names + [f"train/loss/auxiliary_{loss_name(stream)}" for stream in streams]
 
 
 def _by_class(prefix: str, classes: Sequence[str]) -> list[str]:

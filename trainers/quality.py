@@ -12,6 +12,7 @@ from torch import Tensor
 
 from trainers.compute import forward
 from trainers.config import IGNORE, TrainConfig
+from trainers.css.adversary import judged_targets
 from trainers.css.prototypes import Prototypes
 from trainers.css.pseudo_labels import collaborate, logit_targets, pseudo_labels, upsample
 from trainers.css.supervision import confident_labels
@@ -21,6 +22,7 @@ from trainers.data.weak import open_weak
 from trainers.distributed import sum_counts
 from trainers.health import normalised_entropy
 from trainers.loader import numbered_groups
+from trainers.models.discriminator import Discriminator
 from trainers.models.heads import Dense
 from trainers.run import Run
 from trainers.schedules import delta_u
@@ -82,6 +84,7 @@ def count_pseudo_labels(
     run: Run,
     warming_up: bool,
     passed: float = 0.0,
+    discriminator: Discriminator | None = None,
 ) -> Counts:
     """Count the teacher's labels of `evaluation.quality_images` images of a source, over all ranks.
 
@@ -96,6 +99,7 @@ def count_pseudo_labels(
         run: this rank and its group.
         warming_up: whether `cross` still takes all labels from the logits.
         passed: share of the horizon. A percentile of the entropy is taken in each image alone.
+        discriminator: whose map may say which pixels enter L_u.
     """
     counts = Counts.zero(config.num_classes, run.device)
     chosen = evenly_spaced(config.evaluation.quality_images, len(source))
@@ -107,9 +111,9 @@ def count_pseudo_labels(
         if weak_maps is not None:
             weak = send(weak_maps.fetch(indices).labels[:, : size[0], : size[1]], run.device).long()
         for index, mask in enumerate(truth):
-            output = Dense(*(maps[index : index + 1] for maps in outputs[:2]))
+            output = outputs.of(slice(index, index + 1))
             known = None if weak is None else weak[index : index + 1]
-            labels = _label_image(output, prototypes, config, warming_up, passed, size, known, groups)
+            labels = _label_image(output, prototypes, config, warming_up, passed, size, known, groups, discriminator)
             _add(counts, labels, mask)
     return counts.over_ranks(run.world_size)
 
@@ -173,6 +177,7 @@ def _label_image(
     size: tuple[int, int],
     weak: Tensor | None,
     class_groups: Tensor,
+    discriminator: Discriminator | None,
 ) -> _ImageLabels:
     """Label one image as a training step would; with groups of classes [1, H, W], they veto."""
     threshold = delta_u(config, passed)
@@ -185,6 +190,7 @@ def _label_image(
         targets = collaborate(labels, config, warming_up)
         spaces = (labels.logit_label, labels.representation_label, labels.agreed)
         confidence = labels.confidence
+    targets = judged_targets(targets, teacher.logits, config, discriminator)
     proposed, targets = targets.logit_target, ignore_contradicted(targets, weak, class_groups)
     vetoed = torch.where(targets.logit_target == IGNORE, proposed, IGNORE)
     if config.thresholds.kind == "entropy_percentile":

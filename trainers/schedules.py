@@ -35,9 +35,12 @@ def loss_weights(config: TrainConfig, step: int) -> dict[str, float]:
     acts = float(step >= loss.labelled_first * config.schedule.steps)
     ramp = math.exp(-5.0 * (step / config.schedule.steps) ** 2) if loss.lambda_c_ramp == "exp" else 1.0
     of_streams = {loss_name(name): acts * loss.lambda_u * stream.weight for name, stream in streams.items()}
+    auxiliary = {f"auxiliary_{name}": loss.auxiliary * weight for name, weight in of_streams.items()}
     return {
-        "supervised": loss.lambda_s, **of_streams, "contrast": acts * loss.lambda_c * ramp, "bank": config.bank.weight,
-        "weak": loss.lambda_w,
+        "supervised": loss.lambda_s, **of_streams, "auxiliary": loss.auxiliary * loss.lambda_s, **auxiliary,
+        "contrast": acts * loss.lambda_c * ramp, "bank": config.bank.weight, "weak": loss.lambda_w,
+        "adversarial": config.adversary.weight_labelled, "adversarial_unlabelled": config.adversary.weight_unlabelled,
+        "discriminator": 1.0,  # whose gradient reaches the discriminator alone
     }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainers.adversary import make_adversary
 from trainers.compute import in_precision, in_steps
 from trainers.config import OptimizerConfig, TrainConfig
 from trainers.css.bank import Bank, empty_bank
@@ -17,7 +18,7 @@ from trainers.distributed import average_buffers
 from trainers.errors import DataError
 from trainers.models.build import build_model
 from trainers.models.heads import VARIANCE_HEAD
-from trainers.models.pair import each
+from trainers.models.pair import each, members
 from trainers.optimizers import SGD, AdamW
 from trainers.randomness import derive_seed
 from trainers.run import Run
@@ -43,6 +44,7 @@ class TrainState:
         self.teacher = make_teacher(self.student).train(config.ema.teacher_norm == "train")
         self.prototypes = Prototypes.empty(config.num_classes, config.model.representation_dim, run.device)
         self.bank = empty_bank(config, run.device)
+        self.adversary = make_adversary(config, run)
         self.prototypes_at_report = self.prototypes
         """As they were at the last report, from which drift is measured."""
         self.snapshots: list[Snapshot] = []
@@ -56,6 +58,11 @@ class TrainState:
     def optimizer(self) -> torch.optim.Optimizer:
         """Made when it is first used: in vain for a state that is only looked at."""
         return make_optimizer(self.student, self.config.optimizer)
+
+    @property
+    def judging(self) -> nn.Module | None:
+        """The discriminator as steps call it."""
+        return None if self.adversary is None else self.adversary.wrapped
 
     @property
     def scored(self) -> nn.Module:
@@ -74,6 +81,8 @@ class TrainState:
             group["lr"] = learning_rate(self.config.optimizer, self.step, steps) * group.get(LR_FACTOR, 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.adversary is not None:
+            self.adversary.advance(self.step)
         average_buffers(self.student, self.world_size)
         own_buffers = self.config.ema.teacher_norm == "train"
         if own_buffers:
@@ -89,6 +98,7 @@ class TrainState:
     def state_dict(self) -> dict[str, Any]:
         """Return all of it as tensors, numbers and strings."""
         bank = {} if self.bank is None else {"bank": self.bank._asdict()}
+        adversary = {} if self.adversary is None else {"adversary": self.adversary.state_dict()}
         return {
             "step": self.step,
             "config_hash": self.config.hash,
@@ -99,6 +109,7 @@ class TrainState:
             "optimizer": self.optimizer.state_dict(),
             "snapshots": [snapshot._asdict() for snapshot in self.snapshots],
             **bank,
+            **adversary,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -123,6 +134,8 @@ class TrainState:
         )
         if self.bank is not None:
             self.bank = Bank(**{name: value.to(device) for name, value in state["bank"].items()})
+        if self.adversary is not None:
+            self.adversary.load_state_dict(state["adversary"])
         if "optimizer" in state:
             self.optimizer.load_state_dict(state["optimizer"])
         self.snapshots = [Snapshot(**snapshot) for snapshot in state.get("snapshots", ())]
@@ -160,8 +173,11 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
 
 
 def make_teacher(student: nn.Module) -> nn.Module:
-    """Return a copy of the student in evaluation mode, without gradients."""
-    return copy.deepcopy(student).eval().requires_grad_(False)
+    """Return a copy of the student in evaluation mode, without gradients and without auxiliary head."""
+    teacher = copy.deepcopy(student).eval().requires_grad_(False)
+    for network in members(teacher):
+        network.auxiliary = None
+    return teacher
 
 
 @torch.no_grad()
@@ -171,14 +187,15 @@ def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float, own_
     The rule for buffers: floating ones (BatchNorm's running statistics) are averaged like parameters, for they belong
     to the averaged weights; counters are copied. With `own_buffers` they are left to the teacher's own forwards.
     """
+    parameters, buffers = dict(student.named_parameters()), dict(student.named_buffers())
     averaged: list[Tensor] = list(teacher.parameters())
-    latest: list[Tensor] = list(student.parameters())
+    latest: list[Tensor] = [parameters[name] for name, _ in teacher.named_parameters()]
     counters: list[Tensor] = []
     counted: list[Tensor] = []
-    for of_teacher, of_student in () if own_buffers else zip(teacher.buffers(), student.buffers(), strict=True):
+    for name, of_teacher in () if own_buffers else teacher.named_buffers():
         floating = of_teacher.is_floating_point()
         (averaged if floating else counters).append(of_teacher)
-        (latest if floating else counted).append(of_student)
+        (latest if floating else counted).append(buffers[name])
     torch._foreach_lerp_(averaged, latest, 1.0 - momentum)
     if counters:
         torch._foreach_copy_(counters, counted)

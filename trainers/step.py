@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from trainers.compute import as_configured, forward
+from trainers.compute import as_configured, as_network, forward
 from trainers.config import IGNORE, TrainConfig
 from trainers.config.streams import loss_name
+from trainers.css.adversary import adversarial_losses, as_maps
 from trainers.css.bank import Bank, BankDraws, admitted, bank_loss, choose, draw_bank, empty_bank, put
 from trainers.css.contrast import PixelPool, SampleDraws, Variances, build_pool, contrastive_loss, draw_samples
 from trainers.css.prototypes import (
@@ -38,6 +39,7 @@ from trainers.css.supervision import (
 )
 from trainers.css.weak import partial_label_loss
 from trainers.distributed import sum_over_ranks
+from trainers.models.discriminator import Judgement
 from trainers.models.heads import FINEST, Dense
 from trainers.models.pair import Pair, members
 from trainers.randomness import generator, seeded
@@ -53,7 +55,8 @@ class StepOutput(NamedTuple):
     """
 
     losses: dict[str, Tensor]
-    """Unweighted scalars: supervised, of each stream (`loss_name`), weak, contrast, bank; those that the config has."""
+    """Unweighted scalars: supervised, of each stream (`loss_name`), those of the auxiliary head, weak, contrast, bank,
+    adversarial on labelled and on unlabelled images, discriminator; those that the config has."""
     statistics: dict[str, Tensor]
     """Scalars without gradient, the same on every rank; their sum over the parts is that of the global batch."""
     prototypes: Prototypes
@@ -83,6 +86,7 @@ def css_step(
     config: TrainConfig,
     context: StepContext,
     bank: Bank | None = None,
+    discriminator: nn.Module | None = None,
 ) -> Iterator[StepOutput]:
     """Yield the step's losses (Eq. 6 to 9) and the next prototypes (Eq. 2, 3) in `schedule.accumulate` parts.
 
@@ -96,6 +100,9 @@ def css_step(
     one part: the numbers of `ClassSums` with the divisors of L_s, of L_w and of each stream, and K counts of hard
     pixels with two more sums; a bank takes a third, and so do entropies that are ranked.
 
+    A discriminator, which a config that `uses_discriminator` must have, sees the labelled images and the first stream.
+    One backward serves both: no gradient of the student's losses reaches it, and none of its own the student.
+
     Of two students each takes the step in turn, on the same images, with the other one's teacher for its labels: their
     losses add up, and statistics are means.
     """
@@ -104,16 +111,18 @@ def css_step(
             for part in css_step(own, other, prototypes, batch, config, context, bank):
                 yield part._replace(statistics={name: value / 2 for name, value in part.statistics.items()})
         return
-    student_batch = make_targets(teacher, prototypes, batch, config, context)
+    bare: Any = discriminator.module if isinstance(discriminator, DistributedDataParallel) else discriminator
+    student_batch = make_targets(teacher, prototypes, batch, config, context, bare)
     parts = config.schedule.accumulate
     bank = empty_bank(config, batch.images.device) if bank is None else bank
     if bank is not None and student_batch.negatives is not None:
         bank = put(bank, student_batch.negatives)
     carried = _Carried(student_batch.sums, bank)
     for index in range(parts):
-        with _gradients_stay_local(student, index < parts - 1):
+        local = index < parts - 1
+        with _gradients_stay_local(student, local), _gradients_stay_local(discriminator, local):
             part, carried = _part_output(
-                student, student_batch.part(index, parts), prototypes, carried, config, context, index
+                student, student_batch.part(index, parts), prototypes, carried, config, context, index, discriminator
             )
             yield part
 
@@ -134,6 +143,7 @@ def _part_output(
     config: TrainConfig,
     context: StepContext,
     index: int,
+    discriminator: nn.Module | None,
 ) -> tuple[StepOutput, _Carried]:
     """Return the output of one part, and what goes on to the next."""
     sums, bank = carried
@@ -145,20 +155,25 @@ def _part_output(
     on_labelled, *on_views = torch.split(logits, [labelled, *(len(view.images) for view in student_batch.views)])
 
     supervised = _supervised(on_labelled, student_batch.labels, student_batch.class_weights, config)
-    output = _without_later_views(output, student_batch)
     passed = context.progress(config.schedule.steps)
-    pixels = _contrast_pixels(output, student_batch, prototypes, config, passed) if config.uses_prototypes else None
+    unsupervised = _unsupervised_losses(on_views, student_batch, config, context)
+    auxiliary = {} if output.auxiliary is None else _auxiliary(output.auxiliary, student_batch, config, context)
+    output = _without_later_views(output, student_batch)
+    adversarial: dict[str, Tensor] = {}
+    judged: Tensor | None = None
+    if discriminator is not None and config.uses_discriminator:
+        seen = torch.cat([on_labelled, *on_views[:1]])
+        adversarial, judged = _adversarial(seen, student_batch, discriminator, config)
+    pixels = None
+    if config.uses_prototypes:
+        pixels = _contrast_pixels(output, judged, student_batch, prototypes, config, passed)
     reduced = _over_ranks(supervised, pixels, config, context)
     divisor = student_batch.supervised_divisor if reduced.supervised is None else reduced.supervised * parts
-    losses = {"supervised": supervised.total / _or_one(divisor)}
+    losses = {"supervised": supervised.total / _or_one(divisor), **unsupervised, **auxiliary, **adversarial}
     statistics = {"share/labelled": divisor / (student_batch.labels.numel() * parts**2 * context.world_size)}
-    for stream, view, predicted in zip(config.active_streams, student_batch.views, on_views, strict=True):
-        name, of_view = loss_name(stream), _or_one(view.divisor)
-        losses[name] = _unsupervised(predicted, view.targets, delta_u(config, passed), config).total / of_view
+    for stream, view in zip(config.active_streams, student_batch.views, strict=True):
         all_pixels = view.targets.confidence.numel() * parts * context.world_size
-        if config.loss.unsupervised == "pixel_by_share":
-            losses[name] = losses[name] * (all_pixels / of_view)
-        statistics[f"share/{name}"] = view.divisor / (all_pixels * parts)
+        statistics[f"share/{loss_name(stream)}"] = view.divisor / (all_pixels * parts)
 
     if student_batch.weak_divisor is not None and student_batch.class_groups is not None:
         weak, groups = student_batch.views[0].weak, student_batch.class_groups
@@ -178,7 +193,7 @@ def _part_output(
         losses["contrast"] = _contrast(output, pixels.pool, after, sums, reduced.hard, config, context, index, bank)
     else:
         # Heads of the representation have no loss; a graph of weight zero keeps gradients defined on every rank.
-        for maps in output[1:]:
+        for maps in (output.representations, output.variances):
             if maps is not None:
                 losses["supervised"] = losses["supervised"] + maps.sum() * 0.0
     if bank is not None and config.bank.weight > 0:
@@ -212,8 +227,7 @@ def _without_later_views(output: Dense, student_batch: StudentBatch) -> Dense:
     """Return the output for the labelled images and the first stream, which the contrastive loss reads."""
     if len(student_batch.views) < 2:
         return output
-    count = len(student_batch.images) + len(student_batch.views[0].images)
-    return output.each(lambda maps: maps[:count])
+    return output.of(slice(len(student_batch.images) + len(student_batch.views[0].images)))
 
 
 def _skipped_blocks(
@@ -250,11 +264,16 @@ class _Reduced(NamedTuple):
 
 @torch.no_grad()
 def _contrast_pixels(
-    output: Dense, student_batch: StudentBatch, prototypes: Prototypes, config: TrainConfig, passed: float | Tensor
+    output: Dense,
+    judged: Tensor | None,
+    student_batch: StudentBatch,
+    prototypes: Prototypes,
+    config: TrainConfig,
+    passed: float | Tensor,
 ) -> _Pixels:
     targets = student_batch.views[0].targets  # prototypes are used with unlabelled images only
     valid = valid_labels(student_batch.anchors, targets, delta_w(config, passed), map_size(output.representations))
-    hard = valid != IGNORE if config.uses_unreliable else _hard_pixels(output, valid, prototypes, config)
+    hard = valid != IGNORE if config.uses_unreliable else _hard_pixels(output, judged, valid, prototypes, config)
     pool = build_pool(valid, hard, config.num_classes)
     from_teacher = config.ema.prototype_source == "teacher"
     if from_teacher:
@@ -263,11 +282,16 @@ def _contrast_pixels(
     return _Pixels(valid, pool, sums)
 
 
-def _hard_pixels(output: Dense, valid: Tensor, prototypes: Prototypes, config: TrainConfig) -> Tensor:
+def _hard_pixels(
+    output: Dense, judged: Tensor | None, valid: Tensor, prototypes: Prototypes, config: TrainConfig
+) -> Tensor:
     """Return [N + U, h, w] bool: where the student's indicator of the pixel's own class is below delta_s.
 
     The prototypes are those before this step, as in the pseudo-labels; before any exists, all pixels are hard.
     """
+    if config.css.indicator == "discriminator":
+        assert judged is not None  # noqa: S101 - `css_step` must have a discriminator
+        return downsample_labels(judged.sigmoid(), map_size(valid)) < config.delta_s_probability
     if config.css.indicator == "confidence":
         probs = output.logits.softmax(dim=1)
     else:
@@ -303,6 +327,61 @@ def _unsupervised(logits: Tensor, targets: Targets, threshold: float | Tensor, c
     return as_configured(on_pixels, config)(logits, targets.logit_target, targets.confidence, threshold)
 
 
+def _unsupervised_losses(
+    on_views: Sequence[Tensor], student_batch: StudentBatch, config: TrainConfig, context: StepContext
+) -> dict[str, Tensor]:
+    """Return L_u of logits [U, K, H, W] of each stream's view, by the name of the loss."""
+    threshold, losses = delta_u(config, context.progress(config.schedule.steps)), {}
+    for stream, view, predicted in zip(config.active_streams, student_batch.views, on_views, strict=True):
+        divisor = _or_one(view.divisor)
+        loss = _unsupervised(predicted, view.targets, threshold, config).total / divisor
+        if config.loss.unsupervised == "pixel_by_share":
+            loss = loss * (view.targets.confidence.numel() * config.schedule.accumulate * context.world_size / divisor)
+        losses[loss_name(stream)] = loss
+    return losses
+
+
+def _auxiliary(
+    logits: Tensor, student_batch: StudentBatch, config: TrainConfig, context: StepContext
+) -> dict[str, Tensor]:
+    """Return L_s of the auxiliary head, by cross-entropy of all labelled pixels, and its L_u where it has one."""
+    counts = [len(student_batch.images), *(len(view.images) for view in student_batch.views)]
+    read = counts if config.loss.auxiliary_targets == "all" else counts[:1]
+    maps = upsample(logits[: sum(read)], map_size(student_batch.images))
+    on_labelled, *on_views = torch.split(maps, read)
+    of_labels = as_configured(supervised_loss, config)(on_labelled, student_batch.labels, student_batch.class_weights)
+    losses = {"auxiliary": of_labels.total / _or_one(student_batch.supervised_divisor)}
+    if on_views:
+        unsupervised = _unsupervised_losses(on_views, student_batch, config, context)
+        losses |= {f"auxiliary_{name}": loss for name, loss in unsupervised.items()}
+    return losses
+
+
+def _adversarial(
+    logits: Tensor, student_batch: StudentBatch, discriminator: nn.Module, config: TrainConfig
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Return the losses of student and discriminator on labelled images and first views, and its logits of these.
+
+    Args:
+        logits: the student's, [N + U, K, H, W].
+        student_batch: labels and pseudo-labels, and their numbers in the whole batch.
+        discriminator: as a step calls it.
+        config: `adversary`.
+    """
+    labels, pixels = student_batch.labels, student_batch.judged_pixels
+    assert pixels is not None  # noqa: S101 - there is a discriminator
+    targets = torch.cat([labels, *(view.targets.logit_target for view in student_batch.views[:1])])
+    with as_network(config, logits.device):
+        judged: Judgement = discriminator(logits.softmax(dim=1), as_maps(labels, config.num_classes))
+    made = as_configured(adversarial_losses, config)(judged, targets, pixels)
+    losses = {"discriminator": made.discriminator}
+    if config.adversary.weight_labelled > 0:
+        losses["adversarial"] = made.labelled
+    if config.adversary.weight_unlabelled > 0:
+        losses["adversarial_unlabelled"] = made.unlabelled
+    return losses, judged.for_student.detach().squeeze(1)
+
+
 def _contrast(
     output: Dense,
     pool: PixelPool,
@@ -332,7 +411,7 @@ def _bank(
     output: Dense, labels: Tensor, bank: Bank, config: TrainConfig, context: StepContext, index: int
 ) -> tuple[Tensor, Bank]:
     """Return this rank's and part's share of the bank's loss on the labelled images, and the bank with their pixels."""
-    logits, representations, _ = output.each(lambda maps: maps[: len(labels)])
+    logits, representations, *_ = output.of(slice(len(labels)))
     size, world_size = map_size(representations), context.world_size
     classes = admitted(logits, downsample_labels(labels, size), config)
     drawn = context.draws and context.draws.bank
@@ -356,10 +435,10 @@ def draw_contrast(config: TrainConfig, context: StepContext, device: torch.devic
     return draw_samples(config.num_classes, config.loss, draws, device, ranks)
 
 
-def _gradients_stay_local(student: nn.Module, local: bool) -> AbstractContextManager[None]:
+def _gradients_stay_local(network: nn.Module | None, local: bool) -> AbstractContextManager[None]:
     """Keep ranks from averaging gradients that more parts will be added to."""
-    if local and isinstance(student, DistributedDataParallel):
-        context: AbstractContextManager[None] = student.no_sync()
+    if local and isinstance(network, DistributedDataParallel):
+        context: AbstractContextManager[None] = network.no_sync()
         return context
     return nullcontext()
 

@@ -12,6 +12,7 @@ from trainers.augment.maps import WEAK
 from trainers.augment.pipeline import StrongDraws, apply_strong
 from trainers.compute import as_configured, forward
 from trainers.config import IGNORE, StrongAugmentConfig, TrainConfig
+from trainers.css.adversary import judged_targets
 from trainers.css.bank import BankDraws, Chosen, choose_members
 from trainers.css.contrast import SampleDraws
 from trainers.css.prototypes import ClassSums, Prototypes, class_sums, own_class
@@ -20,6 +21,7 @@ from trainers.css.supervision import supervised_divisor, unsupervised_divisor
 from trainers.css.unreliable import as_unsure, negatives, pixel_entropy, scattered
 from trainers.css.weak import contradicted
 from trainers.distributed import sum_over_ranks
+from trainers.models.discriminator import Discriminator
 from trainers.models.heads import Dense
 from trainers.randomness import derive_seed
 from trainers.schedules import delta_u, delta_w, unreliable_share
@@ -116,6 +118,8 @@ class StudentBatch(NamedTuple):
     """As in `Batch`."""
     weak_divisor: Tensor | None = None
     """Of L_w, over all ranks; none where there is no L_w."""
+    judged_pixels: Tensor | None = None
+    """[2], those with a label and those of the first view with a pseudo-label, over all ranks, for a discriminator."""
 
     def part(self, index: int, parts: int) -> StudentBatch:
         """Return one of `parts` equal shares of the images, with the divisors and sums of all."""
@@ -135,20 +139,30 @@ class StudentBatch(NamedTuple):
 
 @torch.no_grad()
 def make_targets(
-    teacher: nn.Module, prototypes: Prototypes, batch: Batch, config: TrainConfig, context: StepContext
+    teacher: nn.Module,
+    prototypes: Prototypes,
+    batch: Batch,
+    config: TrainConfig,
+    context: StepContext,
+    discriminator: Discriminator | None = None,
 ) -> StudentBatch:
     """Let the teacher label the unlabelled images, then make the streams' views of images and labels together.
 
-    All ranks make one collective: a divisor of L_s and of each stream, and the numbers of `ClassSums` where prototypes
-    are the teacher's. A histogram of entropies takes one more, and so do unreliable pixels.
+    All ranks make one collective: a divisor of L_s, of L_w and of each stream, with a discriminator two numbers of
+    pixels, and the numbers of `ClassSums` where prototypes are the teacher's. A histogram of entropies takes one more,
+    and so do unreliable pixels.
     """
     numbers = config.loss.weights
     weights = None if numbers is None else send(torch.as_tensor(numbers), batch.labels.device)
     divisor = supervised_divisor(batch.labels, weights)
     if batch.unlabelled is None:
-        (divisor,) = sum_over_ranks([divisor], context.world_size)
-        return StudentBatch(batch.images, batch.labels, weights, (), divisor, None, batch.labels)
-    targets, sums, anchors, negatives = _label(teacher, prototypes, batch, batch.unlabelled, config, context)
+        counted = _judged_pixels(batch.labels, None, config)
+        divisor, *judged_pixels = sum_over_ranks([divisor, *counted], context.world_size)
+        whole = StudentBatch(batch.images, batch.labels, weights, (), divisor, None, batch.labels)
+        return whole._replace(judged_pixels=judged_pixels[0]) if judged_pixels else whole
+    targets, sums, anchors, negatives = _label(
+        teacher, prototypes, batch, batch.unlabelled, config, context, discriminator
+    )
     drawn = draw_views(teacher, batch.unlabelled, config, context) if context.draws is None else context.draws.streams
     weak = batch.weak if config.loss.lambda_w > 0 else None  # which the first stream alone is to agree with
     seen = [
@@ -161,13 +175,24 @@ def make_targets(
         *(unsupervised_divisor(each.logit_target, each.confidence, threshold, kind) for _, each, _, _ in seen),
         *(supervised_divisor(groups) for _, _, groups, _ in seen if groups is not None),
     ]  # fmt: skip
-    reduced = sum_over_ranks([*local, *(sums or ())], context.world_size)
-    views = tuple(View(*view, of_view) for view, of_view in zip(seen, reduced[1:], strict=False))
-    total_sums = None if sums is None else ClassSums(*reduced[len(local) :])
+    counted = _judged_pixels(batch.labels, seen[0][1].logit_target if seen else None, config)
+    reduced = sum_over_ranks([*local, *counted, *(sums or ())], context.world_size)
+    divisors, totals = reduced[: len(local)], reduced[len(local) :]
+    pixels = totals.pop(0) if counted else None
+    views = tuple(View(*view, of_view) for view, of_view in zip(seen, divisors[1:], strict=False))
+    total_sums = None if sums is None else ClassSums(*totals)
     return StudentBatch(
-        batch.images, batch.labels, weights, views, reduced[0], total_sums, anchors, negatives, batch.class_groups,
-        None if weak is None else reduced[len(local) - 1],
+        batch.images, batch.labels, weights, views, divisors[0], total_sums, anchors, negatives, batch.class_groups,
+        None if weak is None else divisors[-1], pixels,
     )  # fmt: skip
+
+
+def _judged_pixels(labels: Tensor, pseudo: Tensor | None, config: TrainConfig) -> list[Tensor]:
+    """Return this rank's share of `StudentBatch.judged_pixels`, or nothing where there is no discriminator."""
+    if not config.uses_discriminator:
+        return []
+    labelled = supervised_divisor(labels)
+    return [torch.stack([labelled, torch.zeros_like(labelled) if pseudo is None else supervised_divisor(pseudo)])]
 
 
 def draw_views(
@@ -212,19 +237,22 @@ def _label(
     unlabelled: Tensor,
     config: TrainConfig,
     context: StepContext,
+    discriminator: Discriminator | None,
 ) -> _Labelling:
     size = map_size(unlabelled)
     vetoing = (batch.weak, batch.class_groups) if config.css.veto else (None, None)
     if not config.uses_prototypes:
         output = forward(teacher, unlabelled, config)
-        targets = ignore_contradicted(_ignore_outside(logit_targets(output, size), batch.inside), *vetoing)
+        targets = judged_targets(logit_targets(output, size), output.logits, config, discriminator)
+        targets = ignore_contradicted(_ignore_outside(targets, batch.inside), *vetoing)
         return _Labelling(_rank_entropy(targets, output.logits, config, context), None, batch.labels, None)
     from_teacher = config.ema.prototype_source == "teacher"
     output = forward(teacher, torch.cat([batch.images, unlabelled]) if from_teacher else unlabelled, config)
-    on_unlabelled = output.each(lambda maps: maps[-unlabelled.shape[0] :])
+    on_unlabelled = output.of(slice(-unlabelled.shape[0], None))
     label_in_both_spaces = as_configured(pseudo_labels, config)
     labels = label_in_both_spaces(on_unlabelled, prototypes, config.css.indicator_temperature, size)
-    targets = _ignore_outside(collaborate(labels, config, context.warming_up), batch.inside)
+    targets = collaborate(labels, config, context.warming_up)
+    targets = _ignore_outside(judged_targets(targets, on_unlabelled.logits, config, discriminator), batch.inside)
     targets = ignore_contradicted(targets, *vetoing)
     targets = _rank_entropy(targets, on_unlabelled.logits, config, context)
     if not from_teacher:

@@ -40,15 +40,17 @@ class NoGraphError(Exception):
     """The compiler or CUDA cannot make one graph of a step."""
 
 
-Step = Callable[[nn.Module, nn.Module, Prototypes, Batch, StepContext, Bank | None], Iterator[StepOutput]]
+Step = Callable[
+    [nn.Module, nn.Module, Prototypes, Batch, StepContext, Bank | None, nn.Module | None], Iterator[StepOutput]
+]
 """`css_step` of one config."""
 
 
 def step_of(config: TrainConfig, run: Run) -> Step:
     """Return the step of a training, which is one graph if `compute.graph` is set and nothing is against it."""
     if not is_graph(config, run.world_size):
-        return lambda student, teacher, prototypes, batch, context, bank: css_step(
-            student, teacher, prototypes, batch, config, context, bank
+        return lambda student, teacher, prototypes, batch, context, bank, discriminator: css_step(
+            student, teacher, prototypes, batch, config, context, bank, discriminator
         )
     inputs = as_inputs(config, run.device)
 
@@ -59,6 +61,7 @@ def step_of(config: TrainConfig, run: Run) -> Step:
         batch: Batch,
         context: StepContext,
         bank: Bank | None,
+        discriminator: nn.Module | None,
     ) -> Iterator[StepOutput]:
         passed = torch.tensor(context.progress(config.schedule.steps))
         place = StepContext(
@@ -67,7 +70,7 @@ def step_of(config: TrainConfig, run: Run) -> Step:
         )  # fmt: skip
         torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         with in_precision(config, run.device):
-            output = _graph()(student, teacher, prototypes, batch, inputs, place, bank)
+            output = _graph()(student, teacher, prototypes, batch, inputs, place, bank, discriminator)
         yield tree_map_only(Tensor, Tensor.clone, output)  # a replay writes where the one before it did
 
     return take
@@ -131,12 +134,19 @@ def as_inputs(config: TrainConfig, device: torch.device) -> TrainConfig:
         delta_u=config.thresholds.delta_u, delta_w=config.delta_w_probability, delta_s=config.delta_s_probability,
         percentile=config.thresholds.percentile,
     )  # fmt: skip
+    adversary, indicated = config.adversary, config.css.indicator_temperature
     unreliable = numbers(share=config.unreliable.share, anchor_confidence=config.unreliable.anchor_confidence)
     return _with(
         config,
         augment=_with(config.augment, strong=_switches(config.augment.strong)),
         streams=_streams(config.streams),
-        css=_with(config.css, **numbers(indicator_temperature=config.css.indicator_temperature)),
+        css=_with(config.css, **numbers(indicator_temperature=indicated)),
+        adversary=_with(
+            adversary,
+            weight_labelled=float(adversary.weight_labelled > 0),
+            weight_unlabelled=float(adversary.weight_unlabelled > 0),
+            lr=1.0,
+        ),
         thresholds=_with(config.thresholds, **thresholds, unit="probability"),
         loss=_with(
             loss,
@@ -144,6 +154,7 @@ def as_inputs(config: TrainConfig, device: torch.device) -> TrainConfig:
             class_weights=weights,
             lambda_s=1.0,
             labelled_first=0.0,
+            auxiliary=1.0,
             lambda_u=float(loss.lambda_u > 0),
             lambda_c=float(loss.lambda_c > 0),
             lambda_w=float(loss.lambda_w > 0),
@@ -157,7 +168,16 @@ def as_inputs(config: TrainConfig, device: torch.device) -> TrainConfig:
 def _static(config: TrainConfig) -> str:
     """Return all that a graph is made for: no numbers that are its inputs."""
     inputs = as_inputs(config, torch.device("meta"))
-    parts = inputs.model, inputs.augment, inputs.streams, inputs.css, inputs.loss, inputs.bank, inputs.compute
+    parts = (
+        inputs.model,
+        inputs.augment,
+        inputs.streams,
+        inputs.css,
+        inputs.loss,
+        inputs.bank,
+        inputs.adversary,
+        inputs.compute,
+    )
     batches = inputs.schedule.labelled_batch, inputs.schedule.unlabelled_batch
     return f"{inputs.data.name} {batches} {parts} {inputs.thresholds.kind} {inputs.unreliable}"
 

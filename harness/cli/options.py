@@ -35,7 +35,8 @@ Method = Annotated[
         metavar="NAME",
         rich_help_panel=WHAT,
         help="Train the preset as supervised, mean_teacher, cutmix, contrastive, css_cross, css_mix, "
-        "css_mix_released, reco, prcl, fixmatch, unimatch, unimatch_v2, pixcon, u2pl, cps, cps_cutmix or unimatch_css.",
+        "css_mix_released, reco, prcl, fixmatch, unimatch, unimatch_v2, pixcon, u2pl, cps, cps_cutmix, adversarial or "
+        "unimatch_css.",
     ),
 ]
 Name = Annotated[

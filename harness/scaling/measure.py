@@ -148,6 +148,7 @@ def expected_bytes(model: Any, config: TrainConfig, world_size: int) -> dict[str
         "statistics": sum(buffer.numel() for buffer in moving_buffers(model)),
         "sums": config.model.students * (1 + int(config.uses_unlabelled) + int(config.loss.supervised == "ohem")
                                          + int(config.loss.lambda_w > 0))
+                + 2 * int(config.uses_discriminator)
                 + (K + 1 if config.uses_prototypes else 0),
     }  # fmt: skip
     return {f"bytes/expected/{name}": float(FLOAT_BYTES * numbers[name]) for name in names}

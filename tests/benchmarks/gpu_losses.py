@@ -99,7 +99,8 @@ def _losses(config: TrainConfig, device: torch.device) -> tuple[list[dict[str, f
             with _counted_waits(device) as waits:
                 batch = load_batch(splits, config, context, device)
                 networks = training.wrapped, training.teaching
-                for part in css_step(*networks, training.prototypes, batch, config, context, training.bank):
+                kept = training.bank, training.judging
+                for part in css_step(*networks, training.prototypes, batch, config, context, *kept):
                     training.accumulate(part.weighted(weights))
                     found = {name: found.get(name, 0.0) + value.detach() for name, value in part.losses.items()}
                 training.advance(part.prototypes, part.bank)

@@ -50,7 +50,7 @@ def contrast_paths(size: Size) -> dict[str, Path]:
 def pseudo_label_paths(size: Size, config: TrainConfig) -> dict[str, Path]:
     """Labels of both spaces and `mix`, from the teacher's maps of the unlabelled images."""
     maps = draw_maps(size)
-    teacher = maps.dense.each(lambda part: part[size.batch :])
+    teacher = maps.dense.of(slice(size.batch, None))
     tau, full = config.css.indicator_temperature, (size.side, size.side)
     return {
         "ours": lambda: collaborate(pseudo_labels(teacher, maps.prototypes, tau, full), config, warming_up=False),
@@ -61,7 +61,7 @@ def pseudo_label_paths(size: Size, config: TrainConfig) -> dict[str, Path]:
 def augmentation_paths(size: Size, config: TrainConfig) -> dict[str, Path]:
     """Strong augmentation of the unlabelled images with their maps (ours moves four, the reference two)."""
     maps = draw_maps(size)
-    teacher = maps.dense.each(lambda part: part[size.batch :])
+    teacher = maps.dense.of(slice(size.batch, None))
     labels = pseudo_labels(teacher, maps.prototypes, 0.25, (size.side, size.side))
     targets = Targets(*map(torch.clone, collaborate(labels, config, warming_up=False)))
     strong = config.augment.strong

@@ -65,7 +65,7 @@ def take_step(training: TrainState, splits: Splits, config: TrainConfig) -> None
     batch = load_batch(splits, config, context, training.prototypes.values.device)
     weights = loss_weights(config, training.step)
     networks = training.wrapped, training.teaching
-    for part in css_step(*networks, training.prototypes, batch, config, context, training.bank):
+    for part in css_step(*networks, training.prototypes, batch, config, context, training.bank, training.judging):
         training.accumulate(part.weighted(weights))
     training.advance(part.prototypes, part.bank)
 
@@ -132,5 +132,6 @@ class StagedStep:
             loss.backward()
         with self._time("student, backward"), precision():
             for seen, leaves in self._cut:
-                torch.autograd.backward(list(seen[:2]), [leaf.grad for leaf in leaves[:2]])
+                cut = [(maps, leaf.grad) for maps, leaf in zip(seen, leaves, strict=True) if maps is not None]
+                torch.autograd.backward(*zip(*cut, strict=True))
         self._cut.clear()

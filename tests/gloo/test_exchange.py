@@ -65,7 +65,8 @@ def messages_of_a_step(overrides: Settings) -> list[int]:
         batch = load_batch(splits, config, context, CPU)
         sent.clear()
         with patch.multiple(dist, all_reduce=all_reduce, **dict.fromkeys(OTHERS, refuse)):
-            for part in css_step(state.wrapped, state.teacher, state.prototypes, batch, config, context):
+            networks, judging = (state.wrapped, state.teacher), state.judging
+            for part in css_step(*networks, state.prototypes, batch, config, context, None, judging):
                 state.accumulate(torch.stack(list(part.losses.values())).sum())
             state.advance(part.prototypes)
     return sent
@@ -100,6 +101,7 @@ def test_a_step_sends_sums_and_counts_of_the_classes_and_a_handful_of_numbers(
         ({**METHODS["supervised"], "bank.weight": 0.1, "bank.anchors": 5}, [1, 2 * K * 5 * 17]),
         ({**METHODS["cutmix"], "thresholds.kind": "entropy_percentile"}, [BINS, 2]),
         ({**METHODS["cps"], "ema.teacher_norm": "eval"}, [2, 2]),
+        ({**METHODS["adversarial"], "ema.teacher_norm": "eval"}, [4]),
         ({**METHODS["cutmix"], "loss.lambda_w": 1.0, "css.veto": True}, [3]),
         ({**METHODS["prcl"], "ema.teacher_norm": "eval"}, [2, K + 1 + K * 2 * 16]),
         ({**METHODS["u2pl"], "unreliable.entries": 5}, [BINS, 2 * K * 5 * 17, 2 + K * 17, K + 1]),
@@ -113,6 +115,7 @@ def test_a_step_sends_sums_and_counts_of_the_classes_and_a_handful_of_numbers(
         "a bank",
         "percentile",
         "two students",
+        "a discriminator",
         "weak labels",
         "Gaussians",
         "unreliable",

@@ -42,6 +42,13 @@ MORE: dict[str, Settings] = {
     "a bank of labelled pixels": {**METHODS["pixcon"], "bank.pixels": "labelled", "bank.anchors_in_all": 100},
     "weak labels": {"loss.lambda_w": 1.0, "css.veto": True},
     "queues of unreliable pixels": {**METHODS["u2pl"], "unreliable.anchor_confidence": 0.05, "unreliable.entries": 7},
+    "an auxiliary head": {
+        **METHODS["unimatch_v2"],
+        "model.auxiliary": "inner",
+        "loss.auxiliary_targets": "all",
+        "loss.class_weights": tuple(0.5 + 0.1 * at for at in range(11)),
+    },
+    "an indicator by a discriminator": {"css.indicator": "discriminator", "adversary.weight_labelled": 0.01},
     "cutout, student": {"augment.strong.mix": "cutout", "ema.prototype_source": "student"},
 }
 CASES: dict[str, Settings] = METHODS | MORE
@@ -98,7 +105,7 @@ def test_losses_shares_and_scores_are_those_of_one_process(worlds: Worlds) -> No
 
 
 # The optimizer's momenta are the gradients of the steps.
-STATE = ["student", "teacher", "prototypes", "optimizer", "bank"]
+STATE = ["student", "teacher", "prototypes", "optimizer", "bank", "adversary"]
 
 
 @pytest.mark.parametrize("part", STATE)

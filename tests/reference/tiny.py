@@ -63,8 +63,9 @@ def whole_step(
     batch: Batch,
     config: TrainConfig,
     context: StepContext,
+    discriminator: nn.Module | None = None,
 ) -> StepOutput:
     """The step of a config that takes it in one part, or in one of each of two students."""
-    parts = list(css_step(student, teacher, prototypes, batch, config, context))
+    parts = list(css_step(student, teacher, prototypes, batch, config, context, None, discriminator))
     assert len(parts) == config.model.students
     return added_up(parts) if len(parts) > 1 else parts[0]

@@ -7,6 +7,7 @@ Segmentation", ICCV 2023 (arXiv 2307.09755).
 Durations are optimizer steps or shares of the whole horizon, so that a step means the same in every run.
 """
 
+from trainers.config.adversary import AdversaryConfig
 from trainers.config.bank import BankConfig
 from trainers.config.base import IGNORE, Frozen
 from trainers.config.data import (
@@ -50,6 +51,7 @@ __all__ = [
     "DATA_KINDS",
     "IGNORE",
     "Ade20kData",
+    "AdversaryConfig",
     "AnyData",
     "AugmentConfig",
     "BankConfig",

@@ -137,18 +137,19 @@ class CssConfig(Frozen):
 
     label_strategy: Literal["logit", "representation", "mix", "cross"] = "mix"
     """Pseudo-labels: from the logits, from the representations, where both agree, or each supervising the other."""
-    indicator: Literal["similarity", "confidence"] = "similarity"
-    """Selects valid and hard pixels of the contrastive loss: similarity to the prototypes, or softmax confidence."""
+    indicator: Literal["similarity", "confidence", "discriminator"] = "similarity"
+    """Selects valid and hard pixels of the contrastive loss: similarity to the prototypes, softmax confidence, or the
+    probability that a discriminator (`adversary`) gives to a pixel of being labelled."""
     indicator_temperature: Positive = 0.25
     """tau of Eq. 5. The constructors of the published code have 0.25 with mix and 0.1 with cross; its scripts hand 0.5
     to both."""
     valid_indicator: Literal["same", "similarity", "confidence"] = added("same")
     """Selects valid pixels, where `indicator` selects the hard ones alone; `same`: `indicator` selects both, as in the
     paper's text. The published code takes the confidence for valid pixels."""
-    unsupervised_gate: Literal["logit", "representation", "own"] = added("logit")
+    unsupervised_gate: Literal["logit", "representation", "own", "discriminator"] = added("logit")
     """What delta_u is compared with: the logits' confidence (Eq. 8), the similarity of the target's class, or that of
-    the space whose labels supervise the logits: the similarity with cross after its warm-up, as in the published code.
-    """
+    the space whose labels supervise the logits: the similarity with cross after its warm-up, as in the published code;
+    or the probability that a discriminator (`adversary`) gives to a pixel of the logits' map of being labelled."""
     veto: bool = added(False)
     """Whether pseudo-labels of a class outside of the group that the weak map (`data.weak_groups`) says are ignored."""
     cross_warmup: Annotated[float, Field(ge=0)] = 0.1
@@ -224,6 +225,12 @@ class LossConfig(Frozen):
     class_weights: tuple[Positive, ...] | Literal["auto"] | None = None
     """Weight of each class in L_s, in the order of the classes; none: all alike; `auto`: the square root of the median
     class's pixels by its own, counted in the masks of the labelled images."""
+    auxiliary: Annotated[float, Field(ge=0)] = added(0.4)
+    """Weight of the losses of the auxiliary head, as a share of that of the same loss of the segmentation head; 0.4 in
+    PSPNet and U2PL. For `model.auxiliary` only."""
+    auxiliary_targets: Literal["labelled", "all"] = added("labelled")
+    """What the auxiliary head learns from: L_s by cross-entropy of all labelled pixels, or L_u, too. For
+    `model.auxiliary` only."""
     unsupervised: Literal["pixel", "all_pixels", "image_share", "pixel_by_share"] = "pixel"
     """L_u over confident pixels, divided by their number (Eq. 8), by that of all pseudo-labelled pixels (FixMatch), or
     by their number and by their share of all pixels (U2PL); or over all pixels, weighted by their image's confident

@@ -108,6 +108,9 @@ class ModelConfig(Frozen):
     pool_norm: bool = added(False)
     """Whether the image-level features of the spatial pyramid are normalised, as published; a rank then needs at least
     two images. For deeplabv3plus only."""
+    auxiliary: Literal["none", "inner"] = added("none")
+    """Deep supervision: a segmentation head more, on the map of the stage before the encoder's deepest one, as layer3
+    of a ResNet (PSPNet); of the third quarter of a ViT's blocks. The student has it in training alone."""
 
     input: InputConfig = added(InputConfig())
 
@@ -192,6 +195,14 @@ class ModelConfig(Frozen):
             )
         if self.freeze != "none" and words == "none":
             warnings.warn(f"model.freeze={self.freeze} keeps an encoder of random weights as it is", stacklevel=2)
+        return self
+
+    @model_validator(mode="after")
+    def _auxiliary_head_supervises_something(self) -> ModelConfig:
+        if self.auxiliary != "none" and self.freeze == "all":
+            raise ValueError(
+                f"auxiliary={self.auxiliary} must have an encoder that learns, got freeze=all: set one of them to none"
+            )
         return self
 
     @model_validator(mode="after")

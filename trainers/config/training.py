@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from trainers.config.adversary import SMALLEST_MAP, AdversaryConfig
 from trainers.config.bank import BankConfig
 from trainers.config.base import IGNORE, SMALLEST_VIEW, Frozen, Momentum, Positive, added, hashed
 from trainers.config.data import AnyData, DigitsData, WeaklyLabelled
@@ -134,6 +135,7 @@ class TrainConfig(Frozen):
     loss: LossConfig = LossConfig()
     bank: BankConfig = added(BankConfig())
     unreliable: UnreliableConfig = added(UnreliableConfig())
+    adversary: AdversaryConfig = added(AdversaryConfig())
     ema: EmaConfig = EmaConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
@@ -150,7 +152,15 @@ class TrainConfig(Frozen):
     @property
     def uses_unlabelled(self) -> bool:
         """Whether any loss reads unlabelled images; supervised-only training does not load them."""
-        return max(self.loss.lambda_u, self.loss.lambda_c, self.loss.lambda_w) > 0
+        weights = self.loss.lambda_u, self.loss.lambda_c, self.loss.lambda_w, self.adversary.weight_unlabelled
+        return max(weights) > 0
+
+    @property
+    def uses_discriminator(self) -> bool:
+        """Whether a loss of the student or the choice of pixels reads a discriminator; else there is none."""
+        gates = self.loss.lambda_u > 0 and self.css.unsupervised_gate == "discriminator"
+        indicates = self.loss.lambda_c > 0 and self.css.indicator == "discriminator"
+        return gates or indicates or self.adversary.weight_labelled > 0 or self.adversary.weight_unlabelled > 0
 
     @property
     def uses_weak(self) -> bool:
@@ -203,7 +213,7 @@ class TrainConfig(Frozen):
 
     def largest(self, indicator: str) -> float:
         """Return the largest value that an indicator can take with K classes."""
-        if indicator == "confidence":
+        if indicator != "similarity":
             return 1.0
         return similarity_bound(self.num_classes, self.css.indicator_temperature)
 
@@ -278,6 +288,20 @@ class TrainConfig(Frozen):
                 "model.students=2 must have css.label_strategy=logit, loss.lambda_c=0 and bank.weight=0, got "
                 f"{self.css.label_strategy}, {self.loss.lambda_c:g} and {self.bank.weight:g}: set them, or "
                 "model.students to 1"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _discriminator_fits(self) -> TrainConfig:
+        if not self.uses_discriminator:
+            return self
+        if self.model.students == 2:
+            raise ValueError("adversary must be of one student, got model.students=2: set it to 1, or leave adversary")
+        view = self.augment.weak.crop or self.data.image_shape
+        if view is not None and min(view) < SMALLEST_MAP:
+            raise ValueError(
+                f"adversary must have images of {SMALLEST_MAP} pixels a side or more, got {view[0]}x{view[1]}: set "
+                "augment.weak.crop or the size of the data"
             )
         return self
 

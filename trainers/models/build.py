@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from trainers.config import ModelConfig
-from trainers.models.heads import Dense, Heads, Norm, Normalise, conv, norm_layer
+from trainers.models.heads import Dense, Features, Heads, Norm, Normalise, conv, norm_layer
 from trainers.models.network import Network
 from trainers.models.pair import Pair, members
 
@@ -19,7 +19,7 @@ class TinySegmenter(Network):
     def __init__(self, config: ModelConfig, num_classes: int, norm: Norm) -> None:
         super().__init__()
         width, normalise = config.width, Normalise(config.input)
-        self.feature_channels = (3 * width,)
+        self.feature_channels, self.inner_channels = (3 * width,), 3 * width
         self.encoder = nn.Sequential(
             normalise,
             conv(normalise.channels, width, norm, stride=2),
@@ -30,9 +30,12 @@ class TinySegmenter(Network):
         )
         self.heads = Heads(3 * width, 2 * width, num_classes, config, norm)
 
-    def encode(self, images: Tensor) -> Sequence[Tensor]:
-        """Return one map of stride 4."""
-        return [self.encoder(images)]
+    def encode(self, images: Tensor) -> Features:
+        """Return one map of stride 4, and the one that the last convolution makes it of."""
+        inner = last = images
+        for layer in self.encoder:
+            inner, last = last, layer(last)
+        return Features([last], inner)
 
     def decode(self, maps: Sequence[Tensor], images: Tensor) -> Dense:
         """Apply the heads."""
@@ -74,7 +77,9 @@ def make_network(config: ModelConfig, num_classes: int, device: torch.device) ->
     """
     made = []
     for _ in range(config.students):
-        network = _network_class(config)(config, num_classes, norm_layer(config.norm, device))
+        norm = norm_layer(config.norm, device)
+        network = _network_class(config)(config, num_classes, norm)
+        network.add_auxiliary(config, num_classes, norm)
         network.freeze_encoder(config)
         made.append(network)
     return made[0] if len(made) == 1 else Pair(*made)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from trainers.config import ModelConfig
-from trainers.models.heads import Dense, Heads, Norm, Normalise, conv, first_cells
+from trainers.models.heads import Dense, Features, Heads, Norm, Normalise, conv, first_cells
 from trainers.models.network import Network
 
 ASPP_RATES = {8: (12, 24, 36), 16: (6, 12, 18)}
@@ -66,12 +66,14 @@ class ResNetDeepLab(DeepLabV3Plus):
         self.stem = nn.Sequential(normalise, net.conv1, net.bn1, net.relu, net.maxpool)
         self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
         deep: int = net.fc.in_features
+        self.inner_channels = deep // 2
         return deep // 8, deep
 
-    def encode(self, images: Tensor) -> Sequence[Tensor]:
-        """Return the features of layer1 and of layer4."""
+    def encode(self, images: Tensor) -> Features:
+        """Return the features of layer1 and of layer4, and those of layer3."""
         low = self.layer1(self.stem(images))
-        return low, self.layer4(self.layer3(self.layer2(low)))
+        inner = self.layer3(self.layer2(low))
+        return Features((low, self.layer4(inner)), inner)
 
     def encoder_parts(self) -> dict[str, nn.Module]:
         """Return the parts of the encoder by torchvision's names, which are those of published weights."""

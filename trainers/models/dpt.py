@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainers.config import ModelConfig
-from trainers.models.heads import FINEST, Dense, Heads, Norm
+from trainers.models.heads import FINEST, Dense, Features, Heads, Norm
 from trainers.models.network import Network
 from trainers.models.vit import LEVELS, VitEncoder
 
@@ -28,7 +28,7 @@ class DptSegmenter(Network):
         super().__init__()
         self.encoder = VitEncoder(config)
         channels, width = self.encoder.channels, config.head_width
-        self.feature_channels = (channels,) * LEVELS
+        self.feature_channels, self.inner_channels = (channels,) * LEVELS, channels
         # An eighth to all of the encoder's channels, as published for ViT-S and ViT-B.
         widths = [max(1, channels // 2**shift) for shift in (3, 2, 1, 0)]
         self.reassemble = nn.ModuleList(
@@ -40,10 +40,10 @@ class DptSegmenter(Network):
         self.fuse = nn.ModuleList(Fusion(width, level < len(widths) - 1) for level in range(len(widths)))
         self.heads = Heads(width, width, num_classes, config, norm)
 
-    def encode(self, images: Tensor) -> Sequence[Tensor]:
-        """Return four maps of the grid of patches."""
+    def encode(self, images: Tensor) -> Features:
+        """Return four maps of the grid of patches, of which the third is the inner one."""
         maps: list[Tensor] = self.encoder(images)
-        return maps
+        return Features(maps, maps[-2])
 
     def decode(self, maps: Sequence[Tensor], images: Tensor) -> Dense:
         """Reassemble, fuse and apply the heads."""

@@ -16,7 +16,7 @@ from trainers.colour import names_of
 from trainers.config import ModelConfig
 from trainers.config.model import PLAIN_VIT
 from trainers.errors import ConfigError, first_line
-from trainers.models.heads import FINEST, Norm, Normalise
+from trainers.models.heads import FINEST, Features, Norm, Normalise
 
 
 class TimmEncoder(nn.Module):
@@ -47,18 +47,26 @@ class TimmEncoder(nn.Module):
         """Of the maps, from 4 on."""
         self.channels = tuple(channels[index] for index in self.levels)
         """Of the maps."""
+        self.inner_level = self.levels[-1] - 1
+        self.inner_channels = channels[self.inner_level] if self.inner_level > self.levels[0] else 0
+        """Of the stage before the deepest one, which may have its stride; 0: that is the one of stride 4."""
         self.normalise = Normalise(config.input, features.pretrained_cfg["mean"], features.pretrained_cfg["std"])
         self.features = convert_sync_batchnorm(features) if norm is nn.SyncBatchNorm else features
         self.channels_last = getattr(features, "output_fmt", Format.NCHW) == Format.NHWC
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Map images [N, 3, H, W] in [0, 1] to maps [N, C, H' / stride, W' / stride], H' and W' being padded."""
+        return list(self.with_inner(images).maps)
+
+    def with_inner(self, images: Tensor) -> Features:
+        """Return the same maps, and that of the stage before the deepest one."""
         height, width = images.shape[-2:]
         deepest = self.strides[-1]
         padded = F.pad(self.normalise(images), (0, -width % deepest, 0, -height % deepest))
         maps = self.features(padded)
-        chosen = (maps[index] for index in self.levels)
-        return [maps.permute(0, 3, 1, 2) if self.channels_last else maps for maps in chosen]
+        chosen = (maps[index] for index in (*self.levels, self.inner_level))
+        *seen, inner = (maps.permute(0, 3, 1, 2) if self.channels_last else maps for maps in chosen)
+        return Features(seen, inner)
 
 
 def known_name(config: ModelConfig) -> str:

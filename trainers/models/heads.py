@@ -22,6 +22,15 @@ FINEST = 4
 """Stride of the output of every network, in pixels a cell."""
 
 
+class Features(NamedTuple):
+    """Output of an encoder."""
+
+    maps: Sequence[Tensor]
+    """[N, C, h, w], for the decoder, the finest first."""
+    inner: Tensor
+    """[N, C, h, w], of the stage before the deepest one, for an auxiliary head."""
+
+
 class Dense(NamedTuple):
     """Output of a network for each cell of its stride-4 map."""
 
@@ -31,10 +40,16 @@ class Dense(NamedTuple):
     """[N, D, h, w], not normalised."""
     variances: Tensor | None = None
     """[N, D, h, w] in (0, 1), where representations are Gaussians with these variances."""
+    auxiliary: Tensor | None = None
+    """[N, K, h', w'], logits of the auxiliary head, of a network in training that has one."""
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Dense:
         """Return what is made of each of the maps."""
         return Dense(*(None if maps is None else change(maps) for maps in self))  # type: ignore[arg-type]
+
+    def of(self, images: slice) -> Dense:
+        """Return the output for some of the images."""
+        return self.each(lambda maps: maps[images])
 
 
 def norm_layer(name: str, device: torch.device) -> Norm:

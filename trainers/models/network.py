@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal, Self
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from trainers.config import ModelConfig
 from trainers.errors import ConfigError
-from trainers.models.heads import Dense
+from trainers.models.heads import Dense, Features, Norm, conv, first_cells
 
 
 class Network(nn.Module):
@@ -18,8 +19,15 @@ class Network(nn.Module):
 
     feature_channels: tuple[int, ...]
     """Of the maps between encoder and decoder."""
+    inner_channels: int
+    """Of the map for an auxiliary head; 0: the encoder has none."""
     frozen: Literal["none", "norm", "all"] = "none"
     """`ModelConfig.freeze`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.auxiliary: nn.Module | None = None
+        """Segmentation head on `Features.inner`, of a student in training."""
 
     def forward(self, images: Tensor, keep: Sequence[Tensor] | None = None) -> Dense:
         """Map images [N, 3, H, W] in [0, 1] to maps of height H / 4 and width W / 4 (rounded up).
@@ -28,13 +36,19 @@ class Network(nn.Module):
             images: of any size, unless the network says otherwise.
             keep: for each map between encoder and decoder, what its channels are multiplied by, [N, C]; none: nothing.
         """
-        maps = self.encode(images)
+        maps, inner = self.encode(images)
+        auxiliary = None
+        if self.training and self.auxiliary is not None:
+            logits: Tensor = self.auxiliary(inner).float()
+            logits = F.interpolate(logits, size=maps[0].shape[-2:], mode="bilinear", align_corners=True)
+            auxiliary = first_cells(logits, images)
+        del inner  # or it would live as long as what the decoder makes
         if keep is not None:
             maps = [each * kept[:, :, None, None].to(each.dtype) for each, kept in zip(maps, keep, strict=True)]
-        return self.decode(maps, images)
+        return self.decode(maps, images)._replace(auxiliary=auxiliary)
 
-    def encode(self, images: Tensor) -> Sequence[Tensor]:
-        """Map images [N, 3, H, W] in [0, 1] to maps [N, C, h, w], C being `feature_channels`."""
+    def encode(self, images: Tensor) -> Features:
+        """Map images [N, 3, H, W] in [0, 1] to maps [N, C, h, w], C being `feature_channels`, and `inner_channels`."""
         raise NotImplementedError
 
     def decode(self, maps: Sequence[Tensor], images: Tensor) -> Dense:
@@ -52,6 +66,22 @@ class Network(nn.Module):
     def by_own_names(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return an encoder's tensors by the names that they have here, where published weights may have others."""
         return dict(tensors)
+
+    def add_auxiliary(self, config: ModelConfig, num_classes: int, norm: Norm) -> None:
+        """Add the auxiliary head that `model.auxiliary` asks for, after everything else has its random parameters.
+
+        Raises:
+            ConfigError: the encoder has no stage between its finest and its deepest map.
+        """
+        if config.auxiliary == "none":
+            return
+        if self.inner_channels == 0:
+            raise ConfigError(
+                f"model.auxiliary={config.auxiliary} must have an encoder with a stage between its finest and its "
+                f"deepest map, got {config.encoder_name}: choose another, or set model.auxiliary=none"
+            )
+        width = 2 * config.width if config.arch == "tiny" else config.head_width
+        self.auxiliary = nn.Sequential(conv(self.inner_channels, width, norm), nn.Conv2d(width, num_classes, 1))
 
     def freeze_encoder(self, config: ModelConfig) -> None:
         """Keep what `model.freeze` says as it is, in training, too.

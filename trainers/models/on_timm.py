@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from trainers.config import ModelConfig
 from trainers.models.deeplab import DeepLabV3Plus
 from trainers.models.encoders import TimmEncoder
-from trainers.models.heads import Dense, Heads, Norm, conv, first_cells
+from trainers.models.heads import Dense, Features, Heads, Norm, conv, first_cells
 from trainers.models.network import Network
 
 
@@ -19,12 +19,13 @@ class TimmDeepLab(DeepLabV3Plus):
 
     def _take_encoder(self, config: ModelConfig, norm: Norm) -> tuple[int, int]:
         self.encoder = TimmEncoder(config, norm)
+        self.inner_channels = self.encoder.inner_channels
         return self.encoder.channels[0], self.encoder.channels[-1]
 
-    def encode(self, images: Tensor) -> Sequence[Tensor]:
+    def encode(self, images: Tensor) -> Features:
         """Return features of stride 4 and of the deepest stride, of padded images."""
-        low, *_, deep = self.encoder(images)
-        return low, deep
+        (low, *_, deep), inner = self.encoder.with_inner(images)
+        return Features((low, deep), inner)
 
     def encoder_parts(self) -> dict[str, nn.Module]:
         """Return the network of timm."""
@@ -41,7 +42,7 @@ class LightSegmenter(Network):
         super().__init__()
         width = config.head_width
         self.encoder = TimmEncoder(config, norm)
-        self.feature_channels = self.encoder.channels
+        self.feature_channels, self.inner_channels = self.encoder.channels, self.encoder.inner_channels
         self.projections = nn.ModuleList(
             nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), norm(width)) for channels in self.encoder.channels
         )
@@ -53,10 +54,9 @@ class LightSegmenter(Network):
         )
         self.heads = Heads(width, width, num_classes, config, norm)
 
-    def encode(self, images: Tensor) -> Sequence[Tensor]:
+    def encode(self, images: Tensor) -> Features:
         """Return all maps from stride 4 on, of padded images."""
-        maps: list[Tensor] = self.encoder(images)
-        return maps
+        return self.encoder.with_inner(images)
 
     def decode(self, maps: Sequence[Tensor], images: Tensor) -> Dense:
         """Add up the projections and apply the heads."""

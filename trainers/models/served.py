@@ -91,7 +91,9 @@ def load_segmenter(config: TrainConfig, checkpoint: Path, device: torch.device |
     try:
         segmenter = Segmenter(config, int(state["step"]))
         tensors = state[config.evaluation.network]
-        segmenter.network.load_state_dict(tensors if config.model.students == 1 else of_first(tensors))
+        tensors = tensors if config.model.students == 1 else of_first(tensors)
+        served = {name: tensor for name, tensor in tensors.items() if not name.startswith("auxiliary.")}
+        segmenter.network.load_state_dict(served)
         for name in ("values", "seen"):
             getattr(segmenter, name).copy_(state["prototypes"][name])
     except Exception as error:  # torch's answer to other tensors runs over many lines
@@ -123,7 +125,7 @@ def _network(config: TrainConfig) -> nn.Module:
     In evaluation mode BatchNorm over ranks is BatchNorm, with the same tensors.
     """
     norm = "batch" if config.model.norm == "sync_batch" else config.model.norm
-    alone = config.model.model_copy(update={"norm": norm, "students": 1})
+    alone = config.model.model_copy(update={"norm": norm, "students": 1, "auxiliary": "none"})
     with torch.random.fork_rng(devices=[]):
         network = make_network(alone, config.num_classes, torch.device("cpu"))
     return network.to(memory_format=torch.channels_last)

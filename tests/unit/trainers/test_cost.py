@@ -51,7 +51,9 @@ VARIANTS: list[dict[str, Any]] = [
     {**METHODS["prcl"]},
     {**METHODS["cps_cutmix"]},
     {"loss.lambda_w": 1.0, "css.veto": True},
+    {**METHODS["adversarial"], "adversary.width": 8},
     {**DEEPLAB, **METHODS["cps"], "optimizer.encoder_lr_factor": 0.1},
+    {**DEEPLAB, "model.auxiliary": "inner", "loss.auxiliary_targets": "all"},
     {**DPT, "model.checkpointing": True, "model.drop_path": 0.3, "compute.precision": "bfloat16"},
 ]
 
@@ -77,8 +79,9 @@ def batch_of(config: TrainConfig) -> Batch:
 def take_step(state: TrainState, batch: Batch) -> None:
     """As the loop does."""
     weights = loss_weights(state.config, state.step)
+    context = StepContext(0, state.step)
     for part in css_step(
-        state.wrapped, state.teacher, state.prototypes, batch, state.config, StepContext(0, state.step)
+        state.wrapped, state.teacher, state.prototypes, batch, state.config, context, None, state.judging
     ):
         state.accumulate(part.weighted(weights))
     state.advance(part.prototypes)
@@ -88,7 +91,8 @@ def really(config: TrainConfig) -> StepProfile:
     """Profile of the second step of a real training."""
     state, batch = TrainState(config, LocalRun(device=CPU)), batch_of(config)
     take_step(state, batch)
-    return profile_step(state.student, state.teacher, state.optimizer, state.prototypes, batch, config)
+    networks = state.student, state.teacher, state.optimizer
+    return profile_step(*networks, state.prototypes, batch, config, state.adversary)
 
 
 @pytest.mark.parametrize("overrides", VARIANTS, ids=describe)
@@ -125,6 +129,34 @@ def test_each_stream_is_a_forward_of_the_students_and_none_of_the_teachers() -> 
     assert one.teacher == two.teacher == three.teacher
     # Of four images each: labelled and one, two or three views.
     assert [flops.student / one.teacher for flops in (one, two, three)] == [2, 3, 4]
+
+
+def test_an_auxiliary_head_costs_the_student_alone() -> None:
+    without, with_one = (step_cost(tiny_config({"model.auxiliary": name}), 2) for name in ("none", "inner"))
+    # A 3x3 convolution of 24 channels to 16 with BatchNorm, and a 1x1 one to 11 classes with a bias.
+    weights, cells = 24 * 16 * 9 + 16 * 11, 4 * 8 * 8  # of four images
+    assert with_one.parameters.total - without.parameters.total == weights + 2 * 16 + 11
+    assert with_one.traffic.gradients - without.traffic.gradients == 4 * (weights + 2 * 16 + 11)
+    assert with_one.flops.teacher == without.flops.teacher
+    assert with_one.flops.student - without.flops.student == 2 * weights * cells
+    assert with_one.memory.weights - without.memory.weights == 4 * (weights + 2 * 16 + 11 + 2 * 16) + 8  # a counter
+
+
+def test_a_discriminator_costs_two_forwards_of_maps_one_of_labels_and_its_gradients() -> None:
+    method = {**METHODS["adversarial"], "adversary.width": 8}
+    fixed = {"css.unsupervised_gate": "logit", "adversary.weight_labelled": 0, "adversary.weight_unlabelled": 0}
+    without, with_one = (step_cost(tiny_config(each), 2) for each in (method | fixed, method))
+    numbers = sum(
+        16 * inputs * outputs + outputs for inputs, outputs in ((11, 8), (8, 16), (16, 32), (32, 64), (64, 1))
+    )
+    assert with_one.traffic.gradients - without.traffic.gradients == 4 * numbers
+    assert with_one.memory.weights - without.memory.weights == 4 * numbers
+    assert with_one.flops.student == without.flops.student
+    # An image of 32 pixels a side: a product a weight and a cell.
+    layers = ((11, 8, 256), (8, 16, 64), (16, 32, 16), (32, 64, 4), (64, 1, 1))
+    image = sum(2 * 16 * inputs * outputs * cells for inputs, outputs, cells in layers)
+    # Two labelled and two unlabelled maps for either, two of labels, two of the teacher's.
+    assert with_one.flops.rest - without.flops.rest == image * (4 + 4 + 2 + 2)
 
 
 def test_two_students_and_their_teachers_cost_what_two_trainings_do() -> None:

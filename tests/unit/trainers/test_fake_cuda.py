@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from trainers import loader, step
+from trainers.adversary import make_discriminator
 from trainers.config import LossConfig, TrainConfig
 from trainers.cost import _replace_by_fakes
 from trainers.css.contrast import build_pool, contrastive_loss
@@ -111,12 +112,13 @@ def stored(config: TrainConfig) -> loader._Stored:
 
 def take_step(config: TrainConfig, student: nn.Module, teacher: nn.Module) -> list[StepOutput]:
     """A step on a fake GPU without its backward, from stored images to losses."""
+    discriminator = make_discriminator(config)
     with CUDA:
-        _replace_by_fakes(student)
-        _replace_by_fakes(teacher)
+        for network in filter(None, (student, teacher, discriminator)):
+            _replace_by_fakes(network)
     batch = loader._to_batch(stored(config), config, CONTEXT, CUDA)
     prototypes = Prototypes.empty(config.num_classes, config.model.representation_dim, CUDA)
-    return list(css_step(student, teacher, prototypes, batch, config, CONTEXT))
+    return list(css_step(student, teacher, prototypes, batch, config, CONTEXT, None, discriminator))
 
 
 @pytest.mark.usefixtures("_images_differ_in_size")

@@ -34,6 +34,7 @@ LOSSES = {
     "u2pl": {"supervised", "unsupervised", "contrast"},
     "cps": {"supervised", "unsupervised"},
     "cps_cutmix": {"supervised", "unsupervised"},
+    "adversarial": {"supervised", "unsupervised", "adversarial", "adversarial_unlabelled", "discriminator"},
     "unimatch_css": {"supervised", "unsupervised", "unsupervised_second", "contrast"},
 }
 
@@ -42,7 +43,8 @@ def step_of(method: str) -> StepOutput:
     config = apply_method(tiny_config({"thresholds.delta_u": 0.0}), method)
     state = TrainState(config, LocalRun(device=torch.device("cpu")))
     batch = load_batch(open_splits(config.data), config, StepContext(config.seed, 10), torch.device("cpu"))
-    return whole_step(state.student, state.teacher, Prototypes.empty(K, D), batch, config, StepContext(config.seed, 10))
+    context, prototypes = StepContext(config.seed, 10), Prototypes.empty(K, D)
+    return whole_step(state.student, state.teacher, prototypes, batch, config, context, state.judging)
 
 
 @pytest.mark.parametrize("method", METHODS)

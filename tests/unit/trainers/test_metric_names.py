@@ -30,6 +30,12 @@ CONFIGS = [
     {**METHODS["u2pl"], "unreliable.anchor_confidence": 0.05},
     METHODS["prcl"],
     {**METHODS["cps"], "evaluation.both": True},
+    {**METHODS["unimatch_v2"], "model.auxiliary": "inner", "loss.auxiliary_targets": "all"},
+    {**SUPERVISED, "model.auxiliary": "inner", "loss.auxiliary_targets": "all"},
+    {"model.auxiliary": "inner"},
+    METHODS["adversarial"],
+    {"css.indicator": "discriminator"},
+    {**SUPERVISED, "adversary.weight_labelled": 0.01},
     {"loss.lambda_w": 1.0, "css.veto": True},
     {"loss.supervised": "ohem", "ema.prototype_source": "student", "schedule.accumulate": 2},
 ]

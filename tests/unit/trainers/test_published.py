@@ -107,6 +107,7 @@ OURS: dict[str, str] = {
         f"bank.{path}": "there is none"
         for path in ("weight", "pixels", "size", "anchors", "anchors_in_all", "temperature")
     },
+    **{f"adversary.{path}": "there is none" for path in ("weight_labelled", "weight_unlabelled", "lr", "width")},
     "thresholds.kind": "delta_u, delta_w and delta_s are fixed, as in the paper",
     "thresholds.percentile": "read with percentiles of the entropy only",
     "loss.contrast": "anchors are hard pixels, as in the paper",
@@ -129,7 +130,12 @@ OURS: dict[str, str] = {
     "model.encoder": "read with encoders of timm only",
     "model.freeze": "every parameter is trained",
     "model.students": "one is trained",
+    "model.auxiliary": "there is no auxiliary head",
+    "loss.auxiliary": "read with an auxiliary head only",
+    "loss.auxiliary_targets": "read with an auxiliary head only",
     "model.representation": "points",
+    "model.input.space": "RGB",
+    "model.input.add": "the image alone",
     "model.drop_path": "of a ViT",
     "model.checkpointing": "of a ViT",
     "optimizer.layer_decay": "of a ViT",

@@ -75,6 +75,8 @@ CASES: dict[str, Mapping[str, Any]] = {
         "optimizer.layer_decay": 0.7,
         "schedule.accumulate": 2,
     },
+    "an auxiliary head": {**METHODS["unimatch_v2"], "model.auxiliary": "inner", "loss.auxiliary_targets": "all"},
+    "an indicator by a discriminator": {"css.indicator": "discriminator", "adversary.width": 8},
     "in bfloat16": {"compute.precision": "bfloat16"},
 }
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 from torch.func import functional_call
 
+from trainers.adversary import make_discriminator
 from trainers.config import TrainConfig
 from trainers.css.prototypes import Prototypes
 from trainers.css.pseudo_labels import downsample_labels, upsample
@@ -51,10 +52,16 @@ def batch_of(config: TrainConfig, step: int = 0) -> Batch:
 
 
 def all_parts(
-    student: Any, teacher: Any, prototypes: Prototypes, batch: Batch, config: TrainConfig, context: StepContext
+    student: Any,
+    teacher: Any,
+    prototypes: Prototypes,
+    batch: Batch,
+    config: TrainConfig,
+    context: StepContext,
+    discriminator: Any = None,
 ) -> StepOutput:
     """The sum of the parts of a step."""
-    parts = list(css_step(student, teacher, prototypes, batch, config, context))
+    parts = list(css_step(student, teacher, prototypes, batch, config, context, None, discriminator))
     losses, statistics = (
         {name: torch.stack([part[name] for part in column]).sum() for name in column[0]}
         for column in ([part.losses for part in parts], [part.statistics for part in parts])
@@ -70,7 +77,8 @@ def take_step(
     state = TrainState(config, LocalRun(device=DEVICE))
     prototypes = some_prototypes() if prototypes is None else prototypes
     batch = batch or batch_of(config)
-    return state, all_parts(state.wrapped, state.teacher, prototypes, batch, config, StepContext(config.seed, 10))
+    networks, context = (state.wrapped, state.teacher), StepContext(config.seed, 10)
+    return state, all_parts(*networks, prototypes, batch, config, context, state.judging)
 
 
 def learned(state: TrainState) -> dict[str, nn.Parameter]:
@@ -104,6 +112,19 @@ VARIANTS = [
     {"loss.lambda_c": 0.0, "css.label_strategy": "logit", "thresholds.kind": "entropy_percentile"},
     {"loss.lambda_w": 1.0, "css.veto": True, "schedule.accumulate": 2},
     {**METHODS["supervised"], "loss.lambda_w": 1.0},
+    {"model.auxiliary": "inner", "loss.auxiliary_targets": "all", "schedule.joint_forward": False},
+    {"css.indicator": "discriminator", "schedule.accumulate": 2},
+    {
+        **METHODS["prcl"],
+        "model.auxiliary": "inner",
+        "loss.auxiliary_targets": "all",
+        "loss.lambda_w": 1.0,
+        "css.veto": True,
+        "adversary.weight_labelled": 0.01,
+        "adversary.weight_unlabelled": 0.001,
+        "schedule.joint_forward": False,
+        "schedule.accumulate": 2,
+    },
 ]
 
 
@@ -135,7 +156,8 @@ def test_a_step_and_its_gradients_never_wait_for_the_device(overrides: Mapping[s
         student, teacher = (each[0] if len(each) == 1 else Pair(*each) for each in (students, teachers))
         fakes = Batch(*(None if part is None else mode.from_tensor(part) for part in batch))
         prototypes = Prototypes(*(mode.from_tensor(part) for part in some_prototypes()))
-        total(all_parts(student, teacher, prototypes, fakes, config, StepContext(0, 10))).backward()
+        discriminator = make_discriminator(config)
+        total(all_parts(student, teacher, prototypes, fakes, config, StepContext(0, 10), discriminator)).backward()
         missing = [name for held in helds for name, value in held.items() if value.requires_grad and value.grad is None]
     assert missing == []
 
@@ -165,7 +187,8 @@ def test_no_gradient_reaches_the_teacher_or_the_prototypes(overrides: Mapping[st
     state = TrainState(config, LocalRun(device=DEVICE))
     state.teacher.requires_grad_(True)  # even if it asked for one
     prototypes = Prototypes(some_prototypes().values.requires_grad_(), some_prototypes().seen)
-    output = all_parts(state.wrapped, state.teacher, prototypes, batch_of(config), config, StepContext(0, 10))
+    context = StepContext(0, 10)
+    output = all_parts(state.wrapped, state.teacher, prototypes, batch_of(config), config, context, state.judging)
     total(output).backward()
     assert prototypes.values.grad is None
     assert all(parameter.grad is None for parameter in state.teacher.parameters())
