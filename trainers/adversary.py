@@ -37,13 +37,13 @@ class Adversary:
     def optimizer(self) -> torch.optim.Optimizer:
         """Adam: AdamW that lets no weight decay."""
         parameters = self.network.parameters()
-        return AdamW(parameters, lr=self.config.adversary.lr, betas=BETAS, weight_decay=0.0, fused=True)
+        return AdamW(parameters, lr=self.config.adversary.discriminator_lr, betas=BETAS, weight_decay=0.0, fused=True)
 
     def advance(self, step: int) -> None:
         """Take an optimizer step down the gradients; `step` were taken before."""
         passed = step / self.config.schedule.steps
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.adversary.lr * (1.0 - passed) ** self.config.optimizer.power
+            group["lr"] = self.config.adversary.discriminator_lr * (1.0 - passed) ** self.config.optimizer.power
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
@@ -59,7 +59,8 @@ class Adversary:
 
 def make_discriminator(config: TrainConfig) -> Discriminator | None:
     """Return the network that a config asks for, with random parameters from the global generator, or none."""
-    return Discriminator(config.num_classes, config.adversary.width) if config.uses_discriminator else None
+    width = config.adversary.discriminator_width
+    return Discriminator(config.num_classes, width) if config.uses_discriminator else None
 
 
 def make_adversary(config: TrainConfig, run: Run) -> Adversary | None:

@@ -61,9 +61,9 @@ def discriminator_health(metrics: Mapping[str, float], passed: float) -> dict[st
     if loss is None:
         return {}
     if passed >= 0.25 and loss < HEALTHY[0]:
-        _warn(f"below {HEALTHY[0]}: it tells every map from labels, and its own says nothing; lower adversary.lr")
+        _warn(f"below {HEALTHY[0]}: it tells every map from labels; lower adversary.discriminator_lr")
     elif passed >= 0.25 and loss > HEALTHY[1]:
-        _warn(f"above {HEALTHY[1]}: it tells nothing apart; raise adversary.lr")
+        _warn(f"above {HEALTHY[1]}: it tells nothing apart; raise adversary.discriminator_lr")
     return {"health/discriminator_loss": loss}
 
 

@@ -22,7 +22,7 @@ class AdversaryConfig(Frozen):
     """Of the student's adversarial loss on labelled images, beside those of Eq. 6; 0.01 in Hung et al."""
     weight_unlabelled: Annotated[float, Field(ge=0)] = 0.0
     """Of that on the first stream's views; 0.001 in Hung et al."""
-    lr: Positive = 1e-4
+    discriminator_lr: Positive = 1e-4
     """Learning rate of the discriminator's Adam at the start; falls by `optimizer.power`."""
-    width: int = Field(64, ge=1, le=512)
+    discriminator_width: int = Field(64, ge=1, le=512)
     """Channels of its first convolution; twice, four and eight times as many of the next ones."""

@@ -20,7 +20,7 @@ def test_every_path_is_listed_with_its_value_range_and_meaning(capsys: pytest.Ca
     config = flatten(load_preset("digits_css").model_dump(mode="json"))
     assert {path: row["value"] for path, row in rows.items()} == config
     assert (rows["thresholds.delta_u"]["range"], rows["css.indicator"]["range"]) == (
-        ">= 0, <= 1", "'similarity' | 'confidence'"
+        ">= 0, <= 1", "'similarity' | 'confidence' | 'discriminator'"
     )  # fmt: skip
     assert [path for path, row in rows.items() if not row["meaning"]] == []
 

@@ -27,7 +27,7 @@ from trainers.state import TrainState
 from trainers.step import StepOutput
 from trainers.targets import Batch, StepContext, make_targets
 
-HUNG: dict[str, Any] = {**METHODS["adversarial"], "model.norm": "group", "adversary.width": 8}
+HUNG: dict[str, Any] = {**METHODS["adversarial"], "model.norm": "group", "adversary.discriminator_width": 8}
 
 
 def opinionated(network: Discriminator) -> Discriminator:
@@ -218,7 +218,7 @@ def test_the_pixels_that_a_report_counts_as_kept_are_those_that_it_takes_for_lab
 
 
 def test_it_learns_by_adam_at_a_rate_that_falls() -> None:
-    state = train(tiny_config({**HUNG, "schedule.steps": 4, "adversary.lr": 0.01}), LocalRun(device=CPU))
+    state = train(tiny_config({**HUNG, "schedule.steps": 4, "adversary.discriminator_lr": 0.01}), LocalRun(device=CPU))
     assert state.adversary is not None
     (group,) = state.adversary.optimizer.param_groups
     assert (group["betas"], group["weight_decay"]) == ((0.9, 0.99), 0.0)

@@ -162,7 +162,7 @@ GRAPH = {**METHOD, "compute.graph": True}
      ({**METHODS["u2pl"], "unreliable.anchor_confidence": 0.05}, 1), (METHODS["cps_cutmix"], 1),
      ({"loss.lambda_w": 1.0, "css.veto": True}, 1), (METHODS["prcl"], 1),
      ({"model.auxiliary": "inner", "loss.auxiliary_targets": "all"}, 1),
-     ({**METHODS["adversarial"], "adversary.width": 8, "loss.labelled_first": 0.0}, 1)],
+     ({**METHODS["adversarial"], "adversary.discriminator_width": 8, "loss.labelled_first": 0.0}, 1)],
     ids=["mix, ohem", "supervised", "cross, warmed up half-way", "as released", "three streams", "two, with contrast",
          "a bank", "labelled images and a bank", "queues of unreliable pixels", "two students", "weak labels",
          "Gaussians", "an auxiliary head", "a discriminator"],

@@ -51,7 +51,7 @@ VARIANTS: list[dict[str, Any]] = [
     {**METHODS["prcl"]},
     {**METHODS["cps_cutmix"]},
     {"loss.lambda_w": 1.0, "css.veto": True},
-    {**METHODS["adversarial"], "adversary.width": 8},
+    {**METHODS["adversarial"], "adversary.discriminator_width": 8},
     {**DEEPLAB, **METHODS["cps"], "optimizer.encoder_lr_factor": 0.1},
     {**DEEPLAB, "model.auxiliary": "inner", "loss.auxiliary_targets": "all"},
     {**DPT, "model.checkpointing": True, "model.drop_path": 0.3, "compute.precision": "bfloat16"},
@@ -143,7 +143,7 @@ def test_an_auxiliary_head_costs_the_student_alone() -> None:
 
 
 def test_a_discriminator_costs_two_forwards_of_maps_one_of_labels_and_its_gradients() -> None:
-    method = {**METHODS["adversarial"], "adversary.width": 8}
+    method = {**METHODS["adversarial"], "adversary.discriminator_width": 8}
     fixed = {"css.unsupervised_gate": "logit", "adversary.weight_labelled": 0, "adversary.weight_unlabelled": 0}
     without, with_one = (step_cost(tiny_config(each), 2) for each in (method | fixed, method))
     numbers = sum(

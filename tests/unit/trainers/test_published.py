@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from trainers.config.adversary import AdversaryConfig
 from trainers.overrides import flatten
 from trainers.presets import PRESETS, load_preset
 
@@ -107,7 +108,7 @@ OURS: dict[str, str] = {
         f"bank.{path}": "there is none"
         for path in ("weight", "pixels", "size", "anchors", "anchors_in_all", "temperature")
     },
-    **{f"adversary.{path}": "there is none" for path in ("weight_labelled", "weight_unlabelled", "lr", "width")},
+    **{f"adversary.{path}": "there is none" for path in AdversaryConfig.model_fields},
     "thresholds.kind": "delta_u, delta_w and delta_s are fixed, as in the paper",
     "thresholds.percentile": "read with percentiles of the entropy only",
     "loss.contrast": "anchors are hard pixels, as in the paper",

@@ -76,7 +76,7 @@ CASES: dict[str, Mapping[str, Any]] = {
         "schedule.accumulate": 2,
     },
     "an auxiliary head": {**METHODS["unimatch_v2"], "model.auxiliary": "inner", "loss.auxiliary_targets": "all"},
-    "an indicator by a discriminator": {"css.indicator": "discriminator", "adversary.width": 8},
+    "an indicator by a discriminator": {"css.indicator": "discriminator", "adversary.discriminator_width": 8},
     "in bfloat16": {"compute.precision": "bfloat16"},
 }
 
