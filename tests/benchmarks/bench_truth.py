@@ -26,9 +26,10 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import optuna
-from scipy import stats
 from truth_objectives import OBJECTIVES
 from truth_simulation import SEARCHERS, Outcome, Scored, simulate
+
+from harness.statistics.intervals import t_interval
 
 MARKS = (0.25, 0.5, 1.0)
 """Shares of the budget at which is scored."""
@@ -48,14 +49,12 @@ def run_pair(name: str, seed: int, horizons: float) -> Pair:
 def compare(stock: Sequence[float], truthful: Sequence[float]) -> dict[str, Any]:
     """Return means, the mean of the paired differences stock - truthful and its t-interval of 95 %."""
     differences = [theirs - ours for theirs, ours in zip(stock, truthful, strict=True)]
-    mean = statistics.fmean(differences)
-    spread = statistics.stdev(differences)
-    half = float(stats.t.ppf(0.975, len(differences) - 1)) * spread / len(differences) ** 0.5
+    difference = t_interval(differences)
     return {
         "stock": statistics.fmean(stock),
         "truthful": statistics.fmean(truthful),
-        "difference": mean,
-        "interval": [mean - half, mean + half],
+        "difference": difference.mean,
+        "interval": [difference.low, difference.high],
         "truthful_better_in": sum(difference > 0 for difference in differences),
         "equal_in": sum(difference == 0 for difference in differences),
     }

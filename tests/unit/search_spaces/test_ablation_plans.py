@@ -184,3 +184,8 @@ def test_the_last_of_three_factors_is_compared_within_the_levels_of_the_others()
     plan = plan_of("cross: {u: {a: {u: 1}, b: {u: 2}}, v: {c: {v: 1}, d: {v: 2}}, w: {e: {w: 1}, f: {w: 2}}}")
     assert [variant.name for variant in plan.variants if variant.group == "b/c"] == ["b/c/e", "b/c/f"]
     assert plan.base == "e"
+
+
+def test_the_gain_is_that_of_three_presets() -> None:
+    made = [apply_overrides(load_preset("digits_css"), variant.overrides) for variant in load_plan("gain").variants]
+    assert made == [load_preset(name) for name in ("digits_supervised", "digits_css", "digits_oracle")]
