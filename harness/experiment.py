@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,17 +120,26 @@ class CssExperiment(Experiment):
             ConfigError, DataError: one line that says what must hold.
         """
         from trainers.data.batches import check_batches
-        from trainers.data.splits import verify
-        from trainers.data.weak import verify_weak
+        from trainers.data.needs import verify_needs
 
         check_batches(self.base, workers)
         if self.base.compute.graph:
             from trainers.whole_step import is_graph
 
             is_graph(self.base, workers)  # says why not
-        verify(self.base.data, needs_unlabelled=self.base.uses_unlabelled)
-        if self.base.uses_weak:
-            verify_weak(self.base.data)
+        verify_needs(self.base)
+
+    def check_data(self, overrides: Iterable[Mapping[str, Value]]) -> None:
+        """Make sure that the losses of each configuration find what they need, where the base config does not need it.
+
+        Raises:
+            DataError: there are no unlabelled images, or an image has no weak map, or a wrong one.
+        """
+        from trainers.data.needs import verify_more_needs
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # said where the config is checked
+            verify_more_needs(self.base, map(self.configure, overrides))
 
     def check_evaluation(self) -> None:
         """Make sure that there are validation images, and test images where they are asked for.

@@ -6,7 +6,7 @@ import hashlib
 import json
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -185,6 +185,13 @@ class Experiment(ABC):
 
     def check(self, workers: int) -> None:
         """Refuse what could not be trained by this many workers together, before anything starts.
+
+        Raises:
+            UsageError: one line that says what must hold.
+        """
+
+    def check_data(self, overrides: Iterable[Mapping[str, Value]]) -> None:
+        """Refuse what a training with some of these overrides, or between them, could not read.
 
         Raises:
             UsageError: one line that says what must hold.

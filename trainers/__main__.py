@@ -39,15 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _train(config: TrainConfig, out: Path | None) -> int:
     # Imported here, so that a wrong option is answered before torch is loaded.
-    from trainers.data.splits import open_splits, verify, write_splits
-    from trainers.data.weak import verify_weak
+    from trainers.data.needs import verify_needs
+    from trainers.data.splits import open_splits, write_splits
     from trainers.figure import draw_predictions, draw_representations
     from trainers.local_run import LocalRun, process_group
     from trainers.loop import train
 
-    verify(config.data, needs_unlabelled=config.uses_unlabelled)
-    if config.uses_weak:
-        verify_weak(config.data)
+    verify_needs(config)
     with process_group():
         run = LocalRun(folder=out, listener=_print)
         if out is not None and run.rank == 0:

@@ -118,6 +118,7 @@ def ablate(
     request = with_what_began()  # refused before anything is written
     if dry_run:
         return gather(folder, request, judged, uri, {})
+    chosen.check_data(overrides)
     check_places(folder, uri)
     with sole_driver(folder):
         return ablate_session(

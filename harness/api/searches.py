@@ -181,8 +181,10 @@ def _search_session(
     config.grace(experiment)
     check_places(folder, uri)
     experiment.check(config.workers_per_gang)
+    overrides = [*extremes(space)]
+    experiment.check_data(overrides)
     objectives = config.objectives(experiment.metric)
-    known = experiment.metric_names([*extremes(space)])
+    known = experiment.metric_names(overrides)
     check_metrics("--objective", [objective.metric for objective in objectives], known)
     check_metrics("--constraint", [constraint.metric for constraint in config.constraints], known)
     request = {"options": config.model_dump(mode="json"), "space": space.text}

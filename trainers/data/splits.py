@@ -134,11 +134,8 @@ def verify(data: DigitsData | FileData, *, needs_unlabelled: bool = False) -> No
         return
     reader, tally = open_reader(data), Tally()
     sources = list(_file_splits(data, reader))
-    if needs_unlabelled and not len(sources[1]):
-        raise DataError(
-            f"unlabelled images must remain beside data.labelled={data.labelled} and data.dev={data.dev}, got none in "
-            f"{data.root}: lower one of them, or set loss.lambda_u and loss.lambda_c to 0"
-        )
+    if needs_unlabelled:
+        require_unlabelled(data, len(sources[1]))
     val: list[ImageSource] = [FileSource(reader.coding, reader.validation())] if reader.has_validation else []
     if data.test is not None:
         val.append(open_test(data))
@@ -146,6 +143,19 @@ def verify(data: DigitsData | FileData, *, needs_unlabelled: bool = False) -> No
         check_files(sources, tally)
         require_classes(data, content_of(reader.coding, data.classes, tally.pixels))
         check_files(val)
+
+
+def require_unlabelled(data: FileData, count: int) -> None:
+    """Make sure that unlabelled images remain.
+
+    Raises:
+        DataError: there are none.
+    """
+    if not count:
+        raise DataError(
+            f"unlabelled images must remain beside data.labelled={data.labelled} and data.dev={data.dev}, got none in "
+            f"{data.root}: lower one of them, or set loss.lambda_u and loss.lambda_c to 0"
+        )
 
 
 def check_files(sources: Sequence[ImageSource], tally: Tally | None = None) -> None:

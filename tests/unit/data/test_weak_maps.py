@@ -7,6 +7,7 @@ import pytest
 from own_folders import SIZE, folder, labels_of
 from PIL import Image
 
+from harness.experiment import CssExperiment
 from trainers.__main__ import main
 from trainers.config import DigitsData, FolderData, VocData
 from trainers.data.splits import open_splits
@@ -67,6 +68,38 @@ def test_a_map_that_lacks_or_breaks_a_rule_is_named_before_training(
     assert trained(root) == 2
     error = capsys.readouterr().err
     assert (len(error.splitlines()), error[:7]) == (1, "error: ")
+
+
+def settings_of(root: Path) -> dict[str, object]:
+    return {
+        "data.root": str(root), "data.classes": ["a", "b", "c"], "data.height": SIZE[0], "data.width": SIZE[1],
+        "data.labelled": 2, "data.dev": 1, "data.weak_groups": GROUPS, "schedule.labelled_batch": 2,
+        "schedule.unlabelled_batch": 2, "model.arch": "tiny", "augment.weak.crop": None,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("others", "message"), [
+    ({"loss.lambda_w": 1.0}, "every unlabelled image must have a weak map, got 1 of 3 without"),
+    ({"data.labelled": 5}, "unlabelled images must remain beside data.labelled=5 and data.dev=1, got none"),
+])  # fmt: skip
+def test_what_a_search_would_turn_on_is_checked_before_it_begins(
+    root: Path, others: dict[str, float], message: str
+) -> None:
+    experiment = CssExperiment.of("camvid_css", settings_of(root))
+    tried = [{"loss.lambda_u": 0.5}, others]
+    if "data.labelled" not in others:
+        experiment.check_data(tried)
+        (root / "train" / "weak" / f"{open_splits(experiment.base.data).unlabelled.names[1]}.png").unlink()
+    experiment.check(1)
+    with pytest.raises(DataError, match=message):
+        experiment.check_data(tried)
+
+
+def test_a_method_that_reads_unlabelled_images_needs_some_where_the_base_reads_none(root: Path) -> None:
+    supervised = CssExperiment.of("camvid_css", {**settings_of(root), "data.labelled": 5}, method="supervised")
+    supervised.check(1)
+    with pytest.raises(DataError, match="unlabelled images must remain"):
+        supervised.check_data([{"method": "cutmix", "loss.lambda_u": 1.0}])
 
 
 def test_data_without_weak_maps_say_so() -> None:
