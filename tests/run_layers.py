@@ -1,4 +1,4 @@
-"""All layers of tests, two at a time, and how long each layer and the slowest tests took.
+"""All layers of tests, two at a time, and how long each layer, the slowest tests and the slowest files took.
 
 A test that failed is run once more when nothing runs beside it: many wait for processes, and a machine can be too busy
 for them. One that then passes is named at the end; one that fails again fails the whole.
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -93,6 +94,12 @@ def main(options: Sequence[str]) -> int:
     tests = [test for layer in layers for test in layer.tests]
     for test in sorted(tests, key=took, reverse=True)[:SLOWEST]:
         print(f"{took(test):8.1f} s  {label(test)}")
+    print("slowest files")
+    files = Counter[str]()
+    for test in tests:
+        files[str(test.get("classname"))] += took(test)
+    for name, seconds in files.most_common(SLOWEST):
+        print(f"{seconds:8.1f} s  {name}")
     print("layers")
     for layer in layers:
         print(f"{layer.seconds:8.1f} s  {layer.name}: {len(layer.tests)} tests")
