@@ -52,6 +52,8 @@ MORE: dict[str, Settings] = {
     "cutout, student": {"augment.strong.mix": "cutout", "ema.prototype_source": "student"},
 }
 CASES: dict[str, Settings] = METHODS | MORE
+LIKE_OTHERS = METHODS.keys() - {"css_mix", "css_cross", "pixcon", "u2pl", "cps", "adversarial"}
+"""What these exchange between ranks, others do, too: on four ranks they only repeat what two have shown."""
 IN_PARTS: Settings = {"schedule.accumulate": 2, "ema.prototype_source": "student", "css.label_strategy": "cross"}
 
 
@@ -66,7 +68,12 @@ def alone() -> dict[str, Trained]:
     return {}
 
 
-@pytest.fixture(scope="module", params=[f"{ranks} ranks: {case}" for ranks in (2, 4) for case in CASES])
+def of_ranks(ranks: int, case: str) -> object:
+    repeats = ranks == 4 and case in LIKE_OTHERS
+    return pytest.param(f"{ranks} ranks: {case}", marks=[pytest.mark.long] if repeats else [])
+
+
+@pytest.fixture(scope="module", params=[of_ranks(ranks, case) for ranks in (2, 4) for case in CASES])
 def worlds(request: pytest.FixtureRequest, processes: Processes, alone: dict[str, Trained]) -> Worlds:
     ranks, case = request.param.split(" ranks: ")
     overrides = SHARED | CASES[case]
