@@ -14,7 +14,7 @@ from harness.run_folder import CONFIG, CONFUSION, LATEST, OVERLAYS, PICTURE, SPL
 from harness.trials import OVERHEADS, Experiment, Value
 from trainers.config import TrainConfig
 from trainers.errors import DataError
-from trainers.methods import method_settings, with_method
+from trainers.methods import method_settings, require_effect, with_method
 from trainers.metrics import late_metric_names, metric_names
 from trainers.overrides import apply_overrides
 from trainers.presets import load_preset
@@ -57,7 +57,9 @@ class CssExperiment(Experiment):
         """
         preset, own = named_config(preset)
         settings = with_method({**method_settings(method), **own, **(settings or {})})
-        return cls(apply_overrides(load_preset(preset), settings), preset, settings)
+        config = apply_overrides(load_preset(preset), settings)
+        require_effect(method, config)
+        return cls(config, preset, settings)
 
     @property
     def data_digest(self) -> str:  # type: ignore[override]  # reads the data, so only where it is asked for

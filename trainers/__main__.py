@@ -13,7 +13,7 @@ from pathlib import Path
 
 from trainers.config import TrainConfig
 from trainers.errors import DivergedError, UsageError
-from trainers.methods import METHODS, method_settings
+from trainers.methods import METHODS, method_settings, require_effect
 from trainers.overrides import apply_overrides, parse_settings
 from trainers.presets import PRESETS, load_preset
 
@@ -31,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = {**method_settings(options.method), **parse_settings(options.settings)}
         config = apply_overrides(load_preset(options.preset), settings)
+        require_effect(options.method, config)
         return _train(config, options.out)
     except UsageError as error:
         sys.stderr.write(f"error: {error}\n")

@@ -258,10 +258,25 @@ def with_method(overrides: Mapping[str, Any]) -> dict[str, Any]:
     return {**method_settings(None if name is None else str(name)), **own}
 
 
+def require_effect(name: str | None, config: TrainConfig) -> None:
+    """Make sure that a method other than `supervised` reads unlabelled images, as it does not from a supervised preset.
+
+    Raises:
+        ConfigError: the config has no loss on them.
+    """
+    if name is not None and name != "supervised" and not config.uses_unlabelled:
+        raise ConfigError(
+            f"method {name} must have a loss on unlabelled images, got a config whose loss.lambda_u and loss.lambda_c "
+            "are 0: set loss.lambda_u, or take a preset that is not supervised-only"
+        )
+
+
 def apply_method(config: TrainConfig, name: str) -> TrainConfig:
     """Return the preset as this method.
 
     Raises:
         ConfigError: there is no method of this name, or the preset does not allow its settings.
     """
-    return apply_overrides(config, method_settings(name))
+    applied = apply_overrides(config, method_settings(name))
+    require_effect(name, applied)
+    return applied

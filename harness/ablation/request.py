@@ -12,7 +12,7 @@ from harness.trials import Experiment, Value
 from search_spaces.ablation import AblationPlan, Overrides, Published, PublishedValue, Variant
 from trainers.config import TrainConfig
 from trainers.errors import ConfigError, UsageError
-from trainers.methods import with_method
+from trainers.methods import METHOD, require_effect, with_method
 from trainers.overrides import flatten
 
 SEED = "{seed}"
@@ -187,6 +187,11 @@ def make_request(
     request = Request(info, plan.name, plan.text, plan.base, variants, (), vary_data, published=plan.published)
     request = with_seeds(request, seeds, only)
     _check_variants(request, experiment)
+    for named, variant in zip(plan.variants, variants, strict=True):
+        if variant is not named and METHOD in named.overrides:
+            require_effect(
+                str(named.overrides[METHOD]), TrainConfig.model_validate(experiment.resolve(variant.overrides)[0])
+            )
     return request
 
 

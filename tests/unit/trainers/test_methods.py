@@ -1,9 +1,12 @@
 """Methods are settings of one step; each of Table 1 has one more part than the one before."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from reference.tiny import tiny_config, whole_step
 
+import harness
 from trainers.css.prototypes import Prototypes
 from trainers.data.splits import open_splits
 from trainers.errors import ConfigError
@@ -73,3 +76,17 @@ def test_mean_teacher_and_cutmix_differ_in_mixing_alone() -> None:
 def test_an_unknown_method_is_answered_with_a_near_one() -> None:
     with pytest.raises(ConfigError, match=r"got 'css_mx': did you mean css_mix\?"):
         apply_method(load_preset("digits_css"), "css_mx")
+
+
+def test_a_method_that_would_read_no_unlabelled_image_is_refused() -> None:
+    with pytest.raises(ConfigError, match="method cutmix must have a loss on unlabelled images"):
+        apply_method(load_preset("digits_supervised"), "cutmix")
+    assert apply_method(load_preset("digits_supervised"), "adversarial").uses_unlabelled
+    assert not apply_method(load_preset("digits_css"), "supervised").uses_unlabelled
+
+
+def test_an_ablation_refuses_such_a_method(tmp_path: Path) -> None:
+    plan = {"base": {}, "labels by a teacher": {"method": "cutmix"}}
+    with pytest.raises(ConfigError, match="method cutmix must have a loss on unlabelled images"):
+        harness.ablate("digits_supervised", plan=plan, dry_run=True, storage=tmp_path)
+    harness.ablate("digits_css", plan=plan, dry_run=True, storage=tmp_path)
