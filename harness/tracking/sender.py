@@ -18,6 +18,8 @@ from harness.formats import one_line
 from harness.tracking.outbox import Operation, Outbox
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
+UNHURT = 4
+"""How many times as long as after an error is waited for what goes well: a store's tables, a long backlog."""
 
 log = logging.getLogger(__name__)
 
@@ -90,10 +92,15 @@ class Sender:
         self._queue.put(Waiting(None if written and self._queue.qsize() >= HELD else operation, line))
 
     def close(self, timeout_s: float) -> bool:
-        """Wait at most this long until everything is applied, stop, and return whether it was."""
+        """Wait at most this long until everything is applied, stop, and return whether it was.
+
+        Where MLflow has not failed yet, it is waited for `UNHURT` times as long.
+        """
         self._queue.put(None)
         self._closing.set()
         self._thread.join(timeout_s)
+        if self.last_error is None:
+            self._thread.join((UNHURT - 1) * timeout_s)
         self._abandoned.set()
         return self._all_done
 

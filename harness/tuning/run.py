@@ -17,6 +17,7 @@ import ray
 from optuna.trial import FrozenTrial
 from ray import tune
 from ray.air._internal import usage
+from ray.air.execution import PlacementGroupResourceManager
 from ray.tune.error import TuneError
 from ray.tune.search import ConcurrencyLimiter
 
@@ -267,7 +268,7 @@ def _make_tuner(
     No more trials run than there are gangs. Where trials pause, the proxies are limited by a share of the driver's node
     instead: the limiter counts paused ones, and gangs cannot be added.
     """
-    usage.tag_callbacks = lambda _: False  # for its count Ray 2.60 imports MLflow, a second before the first trial
+    _mend_tune()
     share = math.floor(1e4 / search.allocation.gangs) / 1e4 if search.pauses else 0.001
     here = {f"node:{ray.util.get_node_ip_address()}": share}
     metrics = [objective.metric for objective in search.objectives]
@@ -290,6 +291,17 @@ def _make_tuner(
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False, num_to_keep=3),
         ),
     )
+
+
+def _mend_tune() -> None:
+    """Take out of Tune (2.60) what costs a start or hangs an end.
+
+    For a count of its callbacks it imports MLflow, a second before the first trial. Its placement groups are removed
+    where the loop ends in order; after that their manager's finaliser, in whichever thread the garbage collector runs,
+    would wait for a Ray that is gone.
+    """
+    usage.tag_callbacks = lambda _: False
+    PlacementGroupResourceManager.__del__ = lambda _: None
 
 
 def _make_scheduler(search: Search, searcher: TruthfulOptunaSearch, history: History) -> Any:

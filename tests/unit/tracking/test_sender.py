@@ -1,6 +1,7 @@
 """The sender: what waits together is applied together, in order, and what is refused takes nothing with it."""
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -137,3 +138,21 @@ def test_what_a_full_disk_kept_out_of_the_outbox_is_sent_all_the_same(
     assert sender.close(30)
     outbox.close()
     assert [n for group in applied.groups for n in group] == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(("fails", "arrives"), [(False, True), (True, False)])
+def test_what_goes_well_is_waited_for_longer_than_what_failed(fails: bool, arrives: bool, tmp_path: Path) -> None:
+    tries: list[int] = []
+
+    def connect() -> Callable[[Sequence[Operation]], None]:
+        tries.append(1)
+        if fails and len(tries) == 1:
+            raise ConnectionError("away")
+        time.sleep(1.0)  # as tables of a new database take
+        return lambda _: None
+
+    outbox = Outbox(tmp_path / "outbox.jsonl")
+    sender = Sender(outbox, connect)
+    sender.send(END, outbox.append(END))
+    assert sender.close(0.4) == arrives
+    outbox.close()
