@@ -19,7 +19,7 @@ test: setup  ## all tests but the long ones, two layers at a time; seconds a lay
 	$(BIN)/python tests/run_layers.py
 
 test-long: setup  ## tests that only repeat what shorter ones show
-	$(BIN)/python -m pytest -m long tests/gloo tests/on_ray tests/cluster
+	$(BIN)/python -m pytest -m long tests/unit tests/gloo tests/on_ray tests/cluster
 
 lint: setup  ## style and types
 	$(BIN)/ruff check .

@@ -40,12 +40,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small crops: shows that it works, measures nothing")
+    parser.add_argument("--only", default=",".join(METHODS), help="names of methods, css_mix among them; none: all")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_images(FULL._replace(classes=11, images=24, files=(180, 240)), root)
-        configs = {method: configured(NETWORK, method, root, options.quick) for method in METHODS}
+        configs = {method: configured(NETWORK, method, root, options.quick) for method in options.only.split(",")}
         splits = open_splits(configs["css_mix"].data)
         states = {
             method: TrainState(config, LocalRun(device=torch.device("cpu"))) for method, config in configs.items()

@@ -92,7 +92,7 @@ class Postgres:
 @contextmanager
 def serving(folder: Path) -> Iterator[Postgres]:
     """Yield a server whose files are below a folder of a test."""
-    for parent in (folder, *folder.parents[:2]):  # the server may run as another user
+    for parent in (folder, *folder.parents[:3]):  # the server may run as another user
         parent.chmod(parent.stat().st_mode | 0o011)
     server = Postgres(folder / "data")
     server.start()

@@ -129,7 +129,15 @@ os.environ["S4_DECODING_THREADS"] = "1"
 
 
 @pytest.mark.parametrize("left", [10, WHOLE], ids=["a part", "all"])
-@pytest.mark.parametrize("write", [1, 3, 2, 4], ids=["pixels", "later pixels", "entry", "later entry"])
+@pytest.mark.parametrize(
+    "write",
+    [
+        pytest.param(1, id="pixels", marks=pytest.mark.long),
+        pytest.param(3, id="later pixels"),
+        pytest.param(2, id="entry", marks=pytest.mark.long),
+        pytest.param(4, id="later entry"),
+    ],
+)
 def test_what_a_killed_writer_left_is_not_read(write: int, left: int, own_folder: Path, tmp_path: Path) -> None:
     whole = ade20k(tmp_path, opened(tmp_path / "other")).fetch(range(8))
     [(code, _)] = processes(tmp_path, 1, KILL.format(write=write, left=left))

@@ -86,8 +86,17 @@ def books(world: World) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("slow", [False, True], ids=["sent at once", "sent at the end"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "slow"),
+    [
+        pytest.param("train", False, id="train-sent at once"),
+        pytest.param("train", True, id="train-sent at the end", marks=pytest.mark.long),
+        pytest.param("ablate", False, id="ablate-sent at once", marks=pytest.mark.long),
+        pytest.param("ablate", True, id="ablate-sent at the end"),
+        pytest.param("confirm", False, id="confirm-sent at once"),
+        pytest.param("confirm", True, id="confirm-sent at the end", marks=pytest.mark.long),
+    ],
+)
 def test_a_run_ends_as_if_its_driver_had_never_been_killed(
     kind: str, slow: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ import io
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,8 @@ from harness.ablation.run import to_table as ablation_table
 from harness.cli.main import run
 from harness.console import FILE_WIDTH, Console
 from harness.experiment import CssExperiment
-from harness.planning.training_cost import plan_training
-from harness.planning.training_cost import to_table as to_plan
+from harness.planning import training_cost
+from harness.planning.training_cost import TrainingCost, plan_training
 from harness.reporting.results import Collector, Results, to_table
 from harness.run_folder import RunInfo
 from harness.session import show, show_table
@@ -134,17 +135,24 @@ def test_the_rule_is_as_wide_as_the_table_and_nothing_trails_in_a_pipe(width: in
     assert len(lines[rule]) == longest <= width
 
 
+@cache
+def counted() -> TrainingCost:
+    """The plan of a preset, which takes seconds to count."""
+    return plan_training(CssExperiment.of("voc_css_92"), 1, None)
+
+
 @pytest.mark.parametrize("columns", ["80", "100", "160", "", "wide", "0"])
 def test_a_plan_in_a_pipe_is_as_wide_as_asked_for(
     columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setattr(training_cost, "plan_training", lambda *_: counted())
     assert run(["plan", "voc_css_92"]) == 0
     lines = capsys.readouterr().out.splitlines()
     width = int(columns) if columns.isdecimal() and int(columns) else FILE_WIDTH
     assert max(map(len, lines)) <= width
     assert not [line for line in lines if line != line.rstrip()]
-    table = to_plan(plan_training(CssExperiment.of("voc_css_92"), 1, None))
+    table = training_cost.to_table(counted())
     assert " ".join(lines).split() == " ".join([table.caption, *(" ".join(row) for row in table.texts())]).split()
 
 

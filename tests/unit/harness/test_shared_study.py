@@ -160,7 +160,7 @@ class Deadly:
         return call
 
 
-@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("after", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_a_driver_that_is_killed_at_any_write_loses_nothing_and_trains_nothing_twice(
     after: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -91,14 +91,17 @@ def test_what_torch_cannot_make_a_program_of_is_refused_in_one_line(
     )
 
 
+VIT = "voc_dinov2_s_92"
 SMALL_NETWORKS = {
     "camvid_lite0": {"model.backbone_weights": "none"},
     "voc_css_92": {"model.encoder": "resnet18", "model.backbone_weights": "none"},
-    "voc_dinov2_s_92": {"model.backbone_weights": "none"},
+    VIT: {"model.backbone_weights": "none"},
 }
 
 
-@pytest.mark.parametrize("preset", SMALL_NETWORKS)
+@pytest.mark.parametrize(
+    "preset", ["camvid_lite0", *(pytest.param(name, marks=pytest.mark.long) for name in ("voc_css_92", VIT))]
+)
 def test_every_kind_of_network_can_be_a_program_in_onnx(preset: str, tmp_path: Path) -> None:
     config = apply_overrides(load_preset(preset), SMALL_NETWORKS[preset])
     done = exporting.export(Segmenter(config), "onnx", (70, 84), tmp_path / "model.onnx")

@@ -84,7 +84,14 @@ def test_curves_show_every_variant(document: Document) -> None:
 
 
 @pytest.mark.parametrize(
-    "dev_only", [OTHERS, (BASELINE, *OTHERS), (CHOSEN, *OTHERS), (BASELINE, CHOSEN, *OTHERS)], ids=len
+    "dev_only",
+    [
+        pytest.param(OTHERS, marks=pytest.mark.long),
+        (BASELINE, *OTHERS),
+        pytest.param((CHOSEN, *OTHERS), marks=pytest.mark.long),
+        (BASELINE, CHOSEN, *OTHERS),
+    ],
+    ids=len,
 )
 def test_the_report_is_written_whoever_lacks_a_score(tmp_path: Path, dev_only: tuple[str, ...]) -> None:
     document = confirmed(tmp_path / "a", dev_only)

@@ -56,12 +56,19 @@ def make_own(folder: Path) -> None:
     write_run(folder, info)
 
 
-@pytest.mark.parametrize("killed", [False, True], ids=["finished", "killed"])
+RUNS = [
+    *((kind, True, killed) for kind in ("confirmation", "ablation", "search", "training") for killed in (False, True)),
+    *((kind, False, killed) for kind in ("confirmation", "scaling") for killed in (False, True)),
+]
+LIKE_OTHERS = {("confirmation", True, True), ("confirmation", False, False), ("ablation", True, False),
+               ("search", True, False), ("training", True, False)}  # fmt: skip
+"""Runs whose pages are made as those of others are; the long tests have them."""
+
+
 @pytest.mark.parametrize(
-    ("kind", "own"),
-    [("confirmation", False), ("scaling", False), ("confirmation", True), ("ablation", True), ("search", True),
-     ("training", True)],
-)  # fmt: skip
+    ("kind", "own", "killed"),
+    [pytest.param(*run, marks=[pytest.mark.long] if run in LIKE_OTHERS else []) for run in RUNS],
+)
 def test_a_run_has_a_page(
     kind: str, own: bool, killed: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -150,22 +150,31 @@ def test_compiled_to_code_a_loss_of_other_thresholds_is_the_same_function() -> N
 
 
 GRAPH = {**METHOD, "compute.graph": True}
+ONE_GRAPH: Mapping[str, tuple[Mapping[str, Any], int]] = {
+    "mix, ohem": ({"loss.supervised": "ohem", "loss.class_weights": (2.0,) * 11}, 1),
+    "supervised": (METHODS["supervised"], 1),
+    "cross, warmed up half-way": ({"css.label_strategy": "cross", "css.cross_warmup": 0.5}, 2),
+    "as released": (METHODS["css_mix_released"], 1),
+    "three streams": (METHODS["unimatch"], 1),
+    "two, with contrast": (METHODS["unimatch_css"], 1),
+    "a bank": (METHODS["pixcon"], 1),
+    "labelled images and a bank": ({**METHODS["supervised"], "bank.weight": 0.1}, 1),
+    "queues of unreliable pixels": ({**METHODS["u2pl"], "unreliable.anchor_confidence": 0.05}, 1),
+    "two students": (METHODS["cps_cutmix"], 1),
+    "weak labels": ({"loss.lambda_w": 1.0, "css.veto": True}, 1),
+    "Gaussians": (METHODS["prcl"], 1),
+    "an auxiliary head": ({"model.auxiliary": "inner", "loss.auxiliary_targets": "all"}, 1),
+    "a discriminator": ({**METHODS["adversarial"], "adversary.discriminator_width": 8, "loss.labelled_first": 0.0}, 1),
+}
+LIKE_OTHERS = {"as released", "two, with contrast", "a bank", "queues of unreliable pixels", "weak labels", "Gaussians"}
+"""Cases whose graph is made as that of others is; the long tests have them."""
 
 
 @pytest.mark.usefixtures("traced")
 @pytest.mark.parametrize(
     ("settings", "count"),
-    [({"loss.supervised": "ohem", "loss.class_weights": (2.0,) * 11}, 1), (METHODS["supervised"], 1),
-     ({"css.label_strategy": "cross", "css.cross_warmup": 0.5}, 2), (METHODS["css_mix_released"], 1),
-     (METHODS["unimatch"], 1), (METHODS["unimatch_css"], 1),
-     (METHODS["pixcon"], 1), ({**METHODS["supervised"], "bank.weight": 0.1}, 1),
-     ({**METHODS["u2pl"], "unreliable.anchor_confidence": 0.05}, 1), (METHODS["cps_cutmix"], 1),
-     ({"loss.lambda_w": 1.0, "css.veto": True}, 1), (METHODS["prcl"], 1),
-     ({"model.auxiliary": "inner", "loss.auxiliary_targets": "all"}, 1),
-     ({**METHODS["adversarial"], "adversary.discriminator_width": 8, "loss.labelled_first": 0.0}, 1)],
-    ids=["mix, ohem", "supervised", "cross, warmed up half-way", "as released", "three streams", "two, with contrast",
-         "a bank", "labelled images and a bank", "queues of unreliable pixels", "two students", "weak labels",
-         "Gaussians", "an auxiliary head", "a discriminator"],
+    [pytest.param(*case, id=name, marks=[pytest.mark.long] if name in LIKE_OTHERS else [])
+     for name, case in ONE_GRAPH.items()],
 )  # fmt: skip
 def test_a_training_whose_step_is_one_graph_learns_the_same(settings: Mapping[str, Any], count: int) -> None:
     run = LocalRun(device=torch.device("cpu"))

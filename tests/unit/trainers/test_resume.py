@@ -81,8 +81,15 @@ CASES: dict[str, Mapping[str, Any]] = {
 }
 
 
+LIKE_OTHERS = {"fixmatch", "unimatch", "unimatch_v2", "cps", "css_mix_released", "adversarial", "mix",
+               "an encoder of timm, frozen"}  # fmt: skip
+"""Cases whose parts others have, too; the long tests have them."""
+
+
 @pytest.mark.filterwarnings("ignore:model.freeze")
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[pytest.mark.long] if case in LIKE_OTHERS else []) for case in CASES]
+)
 def test_twelve_steps_saved_loaded_and_eight_more_are_twenty(case: str, tmp_path: Path) -> None:
     config = tiny_config(CASES[case])
     whole, reports = run(config)
