@@ -14,7 +14,7 @@ from harness.run_folder import CONFIG, CONFUSION, LATEST, OVERLAYS, PICTURE, SPL
 from harness.trials import OVERHEADS, Experiment, Value
 from trainers.config import TrainConfig
 from trainers.errors import DataError
-from trainers.methods import method_settings, require_effect, with_method
+from trainers.methods import METHOD, method_settings, require_effect, with_method
 from trainers.metrics import late_metric_names, metric_names
 from trainers.overrides import apply_overrides
 from trainers.presets import load_preset
@@ -56,10 +56,10 @@ class CssExperiment(Experiment):
             ConfigError: there is no such preset, file, path or method, or a value is out of range.
         """
         preset, own = named_config(preset)
-        settings = with_method({**method_settings(method), **own, **(settings or {})})
-        config = apply_overrides(load_preset(preset), settings)
-        require_effect(method, config)
-        return cls(config, preset, settings)
+        given = {**method_settings(method), **own, **(settings or {})}
+        config = apply_overrides(load_preset(preset), with_method(given))
+        require_effect(given.get(METHOD, method), config)
+        return cls(config, preset, with_method(given))
 
     @property
     def data_digest(self) -> str:  # type: ignore[override]  # reads the data, so only where it is asked for
@@ -87,7 +87,9 @@ class CssExperiment(Experiment):
         Raises:
             ConfigError: an override is unknown or out of range.
         """
-        return apply_overrides(self.base, with_method(overrides))
+        config = apply_overrides(self.base, with_method(overrides))
+        require_effect(overrides.get(METHOD), config)
+        return config
 
     def resolve(self, overrides: Mapping[str, Value]) -> tuple[Mapping[str, Any], str]:
         """Return the resolved config and its hash.

@@ -258,7 +258,7 @@ def with_method(overrides: Mapping[str, Any]) -> dict[str, Any]:
     return {**method_settings(None if name is None else str(name)), **own}
 
 
-def require_effect(name: str | None, config: TrainConfig) -> None:
+def require_effect(name: Any, config: TrainConfig) -> None:
     """Make sure that a method other than `supervised` reads unlabelled images, as it does not from a supervised preset.
 
     Raises:

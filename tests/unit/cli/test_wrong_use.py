@@ -44,6 +44,7 @@ WRONG = {
     "tune --set seed=1 --set seed=2": "--set must name a path once, got seed twice",
     "tune --method supervised": "loss.lambda_c is searched there",
     "train digits_supervised --method cutmix": "method cutmix must have a loss on unlabelled images",
+    "train digits_supervised --set method=cutmix": "method cutmix must have a loss on unlabelled images",
     "tune --method supervise": "got 'supervise': did you mean supervised?",
     "tune --set loss.lambda_u=2": "loss.lambda_u is searched there",
     "train --cpus-per-worker 100000": "at most the 0 places of 100000 CPUs there are, got 1 x 1 = 1: lower",

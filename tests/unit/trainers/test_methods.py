@@ -7,6 +7,7 @@ import torch
 from reference.tiny import tiny_config, whole_step
 
 import harness
+from harness.experiment import CssExperiment
 from trainers.css.prototypes import Prototypes
 from trainers.data.splits import open_splits
 from trainers.errors import ConfigError
@@ -90,3 +91,15 @@ def test_an_ablation_refuses_such_a_method(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="method cutmix must have a loss on unlabelled images"):
         harness.ablate("digits_supervised", plan=plan, dry_run=True, storage=tmp_path)
     harness.ablate("digits_css", plan=plan, dry_run=True, storage=tmp_path)
+
+
+def test_a_config_file_and_a_draw_that_name_such_a_method_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("preset: digits_supervised\nmethod: cutmix\n")
+    with pytest.raises(ConfigError, match="method cutmix must have a loss on unlabelled images"):
+        CssExperiment.of(str(file))
+    with pytest.raises(ConfigError, match="method cutmix must have a loss on unlabelled images"):
+        CssExperiment.of("digits_supervised").configure({"method": "cutmix"})
+    given = {"method": "cutmix", "loss.lambda_u": 1.5}
+    assert CssExperiment.of("digits_supervised", given).base.uses_unlabelled
+    assert CssExperiment.of("digits_supervised").configure(given).uses_unlabelled
