@@ -18,18 +18,8 @@ from harness.console import Console
 from harness.experiment import CssExperiment
 from harness.formats import counted, one_line
 from harness.ledger import LEDGER, History, read_ledger
-from harness.run_folder import (
-    LATEST,
-    LOCK,
-    TRIALS,
-    HeldError,
-    Lock,
-    RunInfo,
-    checkpoint_folder,
-    existing_folder,
-    read_run,
-    run_names,
-)
+from harness.one_driver import LOCK, HeldError, Lock
+from harness.run_folder import LATEST, TRIALS, RunInfo, checkpoint_folder, existing_folder, read_run, run_names
 from harness.tables import Cell, Column, Table
 from harness.tracking.outbox import mend_outbox, pending, require_operations
 from harness.tracking.recorder import STATUS, STOP_REASON, replay

@@ -28,6 +28,7 @@ from harness.formats import counted
 from harness.gangs.jobs import Jobs, run_jobs
 from harness.gangs.sharing import measured_sharing
 from harness.ledger import LEDGER, History, read_ledger
+from harness.one_driver import sole_driver
 from harness.reporting.ablation.record import read_ablation
 from harness.reporting.best import write_best
 from harness.reporting.next_steps import next_commands, resume_command, storage_option, train_best
@@ -43,7 +44,7 @@ from harness.reporting.records import (
 )
 from harness.reporting.results import FILES, Collector, Results, best_values, summary, to_table, write_results
 from harness.reporting.themes import DARK
-from harness.run_folder import PICTURE, RunInfo, existing_folder, kind_of, read_run, sole_driver
+from harness.run_folder import PICTURE, RunInfo, existing_folder, kind_of, read_run
 from harness.start import Start
 from harness.tables import Column, Table
 from harness.tracking.node_metrics import NodeMetrics

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from harness.run_folder import COMMANDS, RunInfo, check_same, is_new, kind_of, read_run, write_run
+from harness.one_driver import is_new
+from harness.run_folder import COMMANDS, RunInfo, check_same, kind_of, read_run, write_run
 from harness.trials import Experiment, Value
 from search_spaces.ablation import AblationPlan, Overrides, Published, PublishedValue, Variant
 from trainers.config import TrainConfig

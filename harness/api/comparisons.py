@@ -14,16 +14,9 @@ from harness.ablation.run import gather
 from harness.ablation.scores import Scores, ablation_of, read_csv, read_mlflow
 from harness.api.experiments import Settings, check_register, chosen_experiment, experiment_again
 from harness.console import Console, make_console
+from harness.one_driver import is_new, sole_driver
 from harness.reporting.results import candidates, read_results
-from harness.run_folder import (
-    LATE_SPLITS,
-    RunInfo,
-    existing_folder,
-    is_new,
-    named_folder,
-    read_run,
-    sole_driver,
-)
+from harness.run_folder import LATE_SPLITS, RunInfo, existing_folder, named_folder, read_run
 from harness.session import (
     ablate_session,
     show_scores,

@@ -11,18 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.ledger import LEDGER, read_ledger
-from harness.run_folder import (
-    GANGS,
-    LATEST,
-    SESSIONS,
-    TRIALS,
-    HeldError,
-    driver_of,
-    existing_folder,
-    is_new,
-    read_run,
-    run_names,
-)
+from harness.one_driver import HeldError, driver_of, is_new
+from harness.run_folder import GANGS, LATEST, SESSIONS, TRIALS, existing_folder, read_run, run_names
 from harness.trials import TrialState
 from trainers.drafts import draft_name, held, is_draft, left_over
 from trainers.errors import UsageError

@@ -17,16 +17,9 @@ from harness.console import Console, make_console
 from harness.formats import counted
 from harness.gangs.sharing import measured_sharing
 from harness.ledger import LEDGER, read_ledger
+from harness.one_driver import new_run, sole_driver
 from harness.reporting.results import Results
-from harness.run_folder import (
-    RunInfo,
-    check_same,
-    named_folder,
-    new_run,
-    read_run,
-    sole_driver,
-    write_run,
-)
+from harness.run_folder import RunInfo, check_same, named_folder, read_run, write_run
 from harness.session import (
     Session,
     go_on_with,

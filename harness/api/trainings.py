@@ -16,14 +16,9 @@ from harness.experiment import CssExperiment
 from harness.formats import counted
 from harness.gangs.jobs import Jobs, run_jobs
 from harness.ledger import LEDGER, History, read_ledger
+from harness.one_driver import new_run, sole_driver
 from harness.reporting.results import Results
-from harness.run_folder import (
-    RunInfo,
-    check_same,
-    new_run,
-    sole_driver,
-    write_run,
-)
+from harness.run_folder import RunInfo, check_same, write_run
 from harness.session import (
     Session,
     go_on_with,

@@ -23,7 +23,8 @@ from harness.gangs.messages import Job, Report
 from harness.gangs.pool import GangPool, NodeMonitor
 from harness.gangs.starting import Starting
 from harness.ledger import LEDGER, Clock, History, Ledger, read_ledger
-from harness.run_folder import APART, GANGS, PREVIOUS, TRIALS, checkpoint_folder, fresh_folder, sole_driver
+from harness.one_driver import sole_driver
+from harness.run_folder import APART, GANGS, PREVIOUS, TRIALS, checkpoint_folder, fresh_folder
 from harness.signals import interruptible
 from harness.start import Start
 from harness.trials import INTERRUPTED, Experiment, GangsBrokenError, Trial, TrialObserver, TrialState, Value

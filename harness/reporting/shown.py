@@ -13,11 +13,12 @@ from harness.ablation.request import read_request
 from harness.ablation.results import Ablation, collect
 from harness.formats import counted
 from harness.ledger import LEDGER, History, Timeline, read_ledger
+from harness.one_driver import driver_of
 from harness.reporting.ablation.record import JUDGED, read_ablation
 from harness.reporting.next_steps import ablate_command, begin_command, resume_command
 from harness.reporting.record import read_or_rebuild
 from harness.reporting.results import STATES
-from harness.run_folder import COMMANDS, SPLITS, Kind, RunInfo, driver_of, read_run
+from harness.run_folder import COMMANDS, SPLITS, Kind, RunInfo, read_run
 from harness.tracking.outbox import how_closed
 from harness.tracking.stores import OUTBOX
 from harness.trials import TrialState

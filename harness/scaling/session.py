@@ -25,7 +25,8 @@ from harness.console import Console
 from harness.experiment import CssExperiment
 from harness.formats import counted
 from harness.gangs.jobs import Jobs, run_jobs
-from harness.run_folder import GANGS, RunInfo, new_run, write_run
+from harness.one_driver import new_run
+from harness.run_folder import GANGS, RunInfo, write_run
 from harness.scaling.measure import ScaleExperiment
 from harness.scaling.model import PREDICTED, Fit, Mode, NotIdentifiedError, Sample, fit_all, gather_points
 from harness.scaling.report import CURVE, FILES, Scaling, draw_curve, lines, to_json, to_table, write

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from harness.ledger import end_with_a_whole_line, json_lines
-from harness.run_folder import HeldError, Lock, put_aside, write_whole
+from harness.one_driver import HeldError, Lock
+from harness.run_folder import put_aside, write_whole
 from trainers.errors import UsageError
 
 Operation = dict[str, Any]

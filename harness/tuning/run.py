@@ -28,7 +28,8 @@ from harness.gangs.pool import GangPool
 from harness.gangs.starting import Starting
 from harness.gangs.tune_trial import ERROR, METRICS, GangTrial
 from harness.ledger import LEDGER, Clock, History, Ledger
-from harness.run_folder import GANGS, SESSIONS, TRIALS, fresh_folder, sole_driver
+from harness.one_driver import sole_driver
+from harness.run_folder import GANGS, SESSIONS, TRIALS, fresh_folder
 from harness.signals import interruptible
 from harness.start import Start
 from harness.trials import INTERRUPTED, Experiment, GangsBrokenError, SearchSpace, Trial, TrialObserver

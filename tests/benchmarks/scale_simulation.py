@@ -24,7 +24,8 @@ from ray.tune.schedulers import TrialScheduler
 from harness.cluster import Slots
 from harness.gangs.tune_trial import FINISHED, METRICS, OBJECTIVE, STEP
 from harness.ledger import LEDGER, Ledger
-from harness.run_folder import LATEST, TRIALS, sole_driver
+from harness.one_driver import sole_driver
+from harness.run_folder import LATEST, TRIALS
 from harness.tracking.sender import Sender
 from harness.tuning.callback import TuneCallback
 from harness.tuning.retention import CheckpointRetention

@@ -13,7 +13,7 @@ from analytic import Analytic, Script, Witness, plan_of
 from optuna.trial import FrozenTrial
 from processes import left_of_a_search
 
-from harness.run_folder import LOCK, Lock
+from harness.one_driver import LOCK, Lock
 from harness.trials import GangsBrokenError, Trial
 from harness.tuning.run import SearchEnd
 from harness.tuning.study import journal

@@ -19,7 +19,8 @@ from harness import cluster
 from harness.cluster import Allocation
 from harness.gangs.jobs import Jobs, JobsEnd, run_jobs
 from harness.ledger import LEDGER, Ledger, read_ledger, read_times
-from harness.run_folder import LOCK, Lock, checkpoint_folder
+from harness.one_driver import LOCK, Lock
+from harness.run_folder import checkpoint_folder
 from harness.trials import GangsBrokenError, Trial, TrialState, Value
 from trainers.errors import UsageError
 

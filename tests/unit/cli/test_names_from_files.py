@@ -10,7 +10,7 @@ import yaml
 
 import harness
 from harness.cli.main import run
-from harness.run_folder import new_run
+from harness.one_driver import new_run
 from trainers.errors import UsageError
 
 SPACE = {

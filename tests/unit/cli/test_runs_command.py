@@ -14,7 +14,8 @@ from mlflow import MlflowClient
 
 from harness.cli.main import run
 from harness.ledger import LEDGER, read_ledger
-from harness.run_folder import GANGS, LATEST, LOCK, SESSIONS, TRIALS, Lock, checkpoint_folder
+from harness.one_driver import LOCK, Lock
+from harness.run_folder import GANGS, LATEST, SESSIONS, TRIALS, checkpoint_folder
 from harness.tracking.recorder import MlflowRecorder
 from harness.tracking.stores import OUTBOX
 from trainers.drafts import draft_name

@@ -22,13 +22,14 @@ import pytest
 from invented.scalings import sample
 from mlflow.exceptions import MlflowException
 
-from harness import run_folder, session
+from harness import one_driver, run_folder, session
 from harness.api import trainings
 from harness.cluster import Slots
 from harness.gangs import jobs, starting
 from harness.gangs.messages import Job, Report
+from harness.one_driver import Lock
 from harness.reporting import reports
-from harness.run_folder import LATEST, TRIALS, Lock, checkpoint_folder, write_whole
+from harness.run_folder import LATEST, TRIALS, checkpoint_folder, write_whole
 from harness.scaling import session as scaling
 from harness.start import Start
 from harness.tracking import recorder, source
@@ -326,7 +327,7 @@ class World:
             for lock in self._locks:
                 lock._file.close()
             self._locks.clear()
-            run_folder._driving.clear()
+            one_driver._driving.clear()
 
 
 def _evaluate_here(

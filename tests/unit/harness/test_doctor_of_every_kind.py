@@ -15,7 +15,8 @@ from mlflow import MlflowClient
 from harness.cli.main import run
 from harness.doctor import diagnose
 from harness.ledger import LEDGER, Ledger
-from harness.run_folder import COMMANDS, LOCK, Kind, Lock, checkpoint_folder, read_run, write_run
+from harness.one_driver import LOCK, Lock
+from harness.run_folder import COMMANDS, Kind, checkpoint_folder, read_run, write_run
 from harness.tracking.recorder import MlflowRecorder
 from harness.trials import Trial, TrialState
 from search_spaces import load_space

@@ -15,7 +15,8 @@ from harness import api
 from harness.ablation.request import Confirms, make_request
 from harness.console import make_console
 from harness.ledger import LEDGER, read_ledger
-from harness.run_folder import RUN, RunInfo, sole_driver
+from harness.one_driver import sole_driver
+from harness.run_folder import RUN, RunInfo
 from harness.session import ablate_session, left_open, send_records
 from harness.tracking.outbox import how_closed, pending
 from harness.tracking.stores import OUTBOX

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from harness.run_folder import LOCK, Lock, is_new, new_run, sole_driver
+from harness.one_driver import LOCK, Lock, is_new, new_run, sole_driver
 from trainers.errors import UsageError
 
 PROCESSES = 6

@@ -16,9 +16,10 @@ from invented.searches import SEARCH, made_info, made_search, made_training
 from harness.ablation.request import Confirms, write_request
 from harness.cli.main import run
 from harness.experiment import CssExperiment
+from harness.one_driver import sole_driver
 from harness.reporting.next_steps import ablate_command, begin_command
 from harness.reporting.shown import lines, read_shown
-from harness.run_folder import RunInfo, sole_driver, write_run
+from harness.run_folder import RunInfo, write_run
 from harness.scaling.session import ScaleRequest, make_request
 from harness.tracking.outbox import Outbox
 from harness.tracking.stores import OUTBOX
