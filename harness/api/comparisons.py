@@ -17,10 +17,8 @@ from harness.console import Console, make_console
 from harness.one_driver import is_new, sole_driver
 from harness.reporting.results import candidates, read_results
 from harness.run_folder import LATE_SPLITS, RunInfo, existing_folder, named_folder, read_run
-from harness.session import (
-    ablate_session,
-    show_scores,
-)
+from harness.session import ablate_session
+from harness.showing import show_scores
 from harness.start import Start
 from harness.tracking.stores import EXPERIMENT, absolute_uri, check_places
 from harness.trials import Experiment, TrialObserver

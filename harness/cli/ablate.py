@@ -110,7 +110,7 @@ def ablate(
     if step_seconds is not None and card is not None:
         raise UsageError("hours must come from --step-seconds or from --card, got both: leave one out")
     with open_console(as_json) as console:
-        from harness import api, session
+        from harness import api, showing
 
         ablation = api.ablate(
             preset, plan=plan, seeds=parse_seeds(seeds),
@@ -127,9 +127,9 @@ def ablate(
             folder = storage.resolve() / ablation.name
             cost = ablation_cost.plan_ablation(folder, ablation.request, workers, step_seconds, card)
             table, numbers = ablation_cost.to_table(cost), ablation_cost.to_json(cost)
-            session.show_runs(ablation, storage, console, table, numbers)
+            showing.show_runs(ablation, storage, console, table, numbers)
             return
-        session.show_ablation(ablation, storage, console)
+        showing.show_ablation(ablation, storage, console)
     if not ablation.winners:
         raise typer.Exit(1)
 
@@ -163,7 +163,7 @@ def noise(
         s4 noise mine.yaml --seeds 0,1,2 --set schedule.steps=300
     """
     with open_console(as_json) as console:
-        from harness import api, session
+        from harness import api, showing
 
         ablation = api.noise(
             preset, seeds=parse_seeds(seeds), vary_data=vary_data, settings=parse_settings(settings or []), name=name,
@@ -172,7 +172,7 @@ def noise(
             mlflow_experiment=experiment, address=address, profile_start=profile_start,
             command_began=context.obj, console=console,
         )  # fmt: skip
-        session.show_noise(ablation, storage, console)
+        showing.show_noise(ablation, storage, console)
 
 
 def confirm(
@@ -211,7 +211,7 @@ def confirm(
         s4 confirm css_quick-001 --top 2 --seeds 5
     """
     with open_console(as_json) as console:
-        from harness import api, session
+        from harness import api, showing
 
         ablation = api.confirm(
             search, top=top, seeds=parse_seeds(seeds), vary_data=vary_data, workers=workers,
@@ -220,7 +220,7 @@ def confirm(
             mlflow_experiment=experiment, address=address, profile_start=profile_start,
             command_began=context.obj, console=console,
         )  # fmt: skip
-        session.show_ablation(ablation, storage, console)
+        showing.show_ablation(ablation, storage, console)
     if ablation.chosen is None:
         raise typer.Exit(1)
 

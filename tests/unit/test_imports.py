@@ -14,7 +14,8 @@ OURS = {"harness", "trainers", "search_spaces"}
 ROOMS = (
     "formats", "tables", "statistics", "trials", "run_folder", "one_driver", "start", "ledger", "console", "signals",
     "connection", "cluster", "gangs", "tracking", "tuning", "models", "config_file", "folder_config", "experiment",
-    "space_file", "ablation", "planning", "scaling", "reporting", "session", "doctor", "api", "__init__", "cli",
+    "space_file", "ablation", "planning", "scaling", "reporting", "showing", "session", "doctor", "api", "__init__",
+    "cli",
 )  # fmt: skip
 """Files and folders of the harness from the ground up: each imports only what stands before it."""
 

@@ -12,7 +12,7 @@ from harness.ablation.doubts import doubts
 from harness.ablation.request import Run
 from harness.ablation.results import Ablation, Outcome
 from harness.console import Console
-from harness.session import show_noise, show_table
+from harness.showing import show_noise, show_table
 
 CLASSES = 5
 

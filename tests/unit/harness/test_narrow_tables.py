@@ -20,7 +20,7 @@ from harness.planning import training_cost
 from harness.planning.training_cost import TrainingCost, plan_training
 from harness.reporting.results import Collector, Results, to_table
 from harness.run_folder import RunInfo
-from harness.session import show, show_table
+from harness.showing import show, show_table
 from harness.tables import Column, Table, facts_table, table_csv, table_latex, table_markdown
 from harness.trials import Trial, TrialState
 from search_spaces.ablation import load_plan

@@ -65,7 +65,7 @@ def test_a_summary_names_a_few_failures_and_counts_the_others() -> None:
 
 def test_s4_report_says_where_the_other_trials_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from harness.console import make_console
-    from harness.session import show
+    from harness.showing import show
 
     folder = made_search(tmp_path / "s")
     results = read_or_rebuild(folder)
