@@ -15,7 +15,7 @@ $(VENV)/.ready: pyproject.toml
 demo: setup  ## a real search of 16 trials on the embedded digits, a few minutes on 2 cores
 	$(BIN)/s4 tune --trials 16 --reduction-factor 4
 
-test: setup  ## all tests but the long ones, three layers at a time; seconds a layer and the slowest tests at the end
+test: setup  ## all tests but the long ones, two layers at a time; seconds a layer and the slowest tests at the end
 	$(BIN)/python tests/run_layers.py
 
 test-long: setup  ## tests that only repeat what shorter ones show

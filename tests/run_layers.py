@@ -1,4 +1,4 @@
-"""All layers of tests, three at a time, and how long each layer, the slowest tests and the slowest files took.
+"""All layers of tests, two at a time, and how long each layer, the slowest tests and the slowest files took.
 
 A test that failed is run once more when nothing runs beside it: many wait for processes, and a machine can be too busy
 for them. One that then passes is named at the end; one that fails again fails the whole.
@@ -21,10 +21,10 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 
 TESTS = Path(__file__).parent
-LAYERS = ("on_ray", "cluster", "unit", "browser", "gloo")
-"""Longest first, so that the last to end is a short one."""
-AT_A_TIME = 3
-"""Two layers wait for processes of their own for much of their time; what they leave of two cores is for a third."""
+LAYERS = ("on_ray", "unit", "cluster", "browser", "gloo")
+"""Longest first, so that the last to end is a short one; a Ray and the hosts of another are no good neighbours."""
+AT_A_TIME = 2
+"""Each layer waits for processes of its own for much of its time, but two of them keep two cores busy."""
 NICE = {"unit": 15, "browser": 15, "gloo": 15}
 """As Ray's workers have it by themselves: otherwise what runs beside them would have the processors first."""
 SLOWEST = 10
