@@ -106,3 +106,12 @@ def test_regret_falls_and_the_same_seed_gives_the_same_search(row: tuple[str, st
     assert list(first.regrets) == sorted(first.regrets, reverse=True)
     assert first.regrets[-1] >= 0
     assert first.trials >= MARKS[-1] - GANGS
+
+
+def test_what_all_searches_begin_with_is_no_merit_of_a_sampler(file: Path, tmp_path: Path) -> None:
+    space, best = load_space(SPACE), tmp_path / "best.csv"
+    best.write_text(file.read_text())
+    with opened(best, space) as rows:  # the trial that all begin with is the best of the table
+        rows.add(space.baseline_params, [0.9] * len(STEPS))
+    assert Curves(space, best).best == 0.9
+    assert search(("random", "none"), 3, best).regrets[0] > 0.3
