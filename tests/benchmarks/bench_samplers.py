@@ -194,7 +194,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.seeds < 2:
         parser.error(f"--seeds must be at least 2 for an interval, got {options.seeds}")
     if not FILE.exists():
-        parser.error(f"{FILE.name} must be there, it is not: run record_curves.py, which takes most of an hour on 2 cores")
+        parser.error(f"{FILE.name} must be there, it is not: run record_curves.py, most of an hour on 2 cores")
     rows = [STOCK, *((sampler, scheduler) for sampler in options.samplers for scheduler in options.schedulers)]
     figures: dict[Row, list[Outcome]] = {}
     with ProcessPoolExecutor(options.jobs) as pool:
