@@ -14,9 +14,8 @@ from harness.run_folder import CONFIG, CONFUSION, LATEST, OVERLAYS, PICTURE, SPL
 from harness.trials import OVERHEADS, Experiment, Value
 from trainers.config import TrainConfig
 from trainers.errors import DataError
-from trainers.methods import METHOD, method_settings, require_effect, with_method
+from trainers.methods import METHOD, configured, with_method
 from trainers.metrics import late_metric_names, metric_names
-from trainers.overrides import apply_overrides
 from trainers.presets import load_preset
 
 if TYPE_CHECKING:
@@ -56,10 +55,8 @@ class CssExperiment(Experiment):
             ConfigError: there is no such preset, file, path or method, or a value is out of range.
         """
         preset, own = named_config(preset)
-        given = {**method_settings(method), **own, **(settings or {})}
-        config = apply_overrides(load_preset(preset), with_method(given))
-        require_effect(given.get(METHOD, method), config)
-        return cls(config, preset, with_method(given))
+        given = {**own, **({} if method is None else {METHOD: method}), **(settings or {})}
+        return cls(configured(load_preset(preset), given), preset, with_method(given))
 
     @property
     def data_digest(self) -> str:  # type: ignore[override]  # reads the data, so only where it is asked for
@@ -87,9 +84,7 @@ class CssExperiment(Experiment):
         Raises:
             ConfigError: an override is unknown or out of range.
         """
-        config = apply_overrides(self.base, with_method(overrides))
-        require_effect(overrides.get(METHOD), config)
-        return config
+        return configured(self.base, overrides)
 
     def resolve(self, overrides: Mapping[str, Value]) -> tuple[Mapping[str, Any], str]:
         """Return the resolved config and its hash.

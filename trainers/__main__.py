@@ -13,8 +13,8 @@ from pathlib import Path
 
 from trainers.config import TrainConfig
 from trainers.errors import DivergedError, UsageError
-from trainers.methods import METHODS, method_settings, require_effect
-from trainers.overrides import apply_overrides, parse_settings
+from trainers.methods import METHOD, METHODS, configured
+from trainers.overrides import parse_settings
 from trainers.presets import PRESETS, load_preset
 
 
@@ -29,10 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        settings = {**method_settings(options.method), **parse_settings(options.settings)}
-        config = apply_overrides(load_preset(options.preset), settings)
-        require_effect(options.method, config)
-        return _train(config, options.out)
+        settings = {METHOD: options.method, **parse_settings(options.settings)}
+        return _train(configured(load_preset(options.preset), settings), options.out)
     except UsageError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

@@ -258,25 +258,17 @@ def with_method(overrides: Mapping[str, Any]) -> dict[str, Any]:
     return {**method_settings(None if name is None else str(name)), **own}
 
 
-def require_effect(name: Any, config: TrainConfig) -> None:
-    """Make sure that a method other than `supervised` reads unlabelled images, as it does not from a supervised preset.
+def configured(base: TrainConfig, overrides: Mapping[str, Any]) -> TrainConfig:
+    """Return the config with overrides, of which `method` stands for the settings of that method.
 
     Raises:
-        ConfigError: the config has no loss on them.
+        ConfigError: there is no such method or path, a value is out of range, or the method, which is not `supervised`,
+            would read no unlabelled image, as in a supervised preset.
     """
-    if name is not None and name != "supervised" and not config.uses_unlabelled:
+    config, name = apply_overrides(base, with_method(overrides)), overrides.get(METHOD)
+    if name not in (None, "supervised") and not config.uses_unlabelled:
         raise ConfigError(
             f"method {name} must have a loss on unlabelled images, got a config whose loss.lambda_u and loss.lambda_c "
             "are 0: set loss.lambda_u, or take a preset that is not supervised-only"
         )
-
-
-def apply_method(config: TrainConfig, name: str) -> TrainConfig:
-    """Return the preset as this method.
-
-    Raises:
-        ConfigError: there is no method of this name, or the preset does not allow its settings.
-    """
-    applied = apply_overrides(config, method_settings(name))
-    require_effect(name, applied)
-    return applied
+    return config

@@ -8,7 +8,7 @@ import pytest
 
 from search_spaces.ablation import AblationPlan, list_plans, load_plan, parse_plan
 from search_spaces.parameters import SpaceError
-from trainers.methods import METHODS, apply_method
+from trainers.methods import METHODS, configured
 from trainers.overrides import apply_overrides
 from trainers.presets import load_preset
 
@@ -142,7 +142,7 @@ def test_the_variants_of_a_shipped_plan_are_different_configs_of_its_preset(name
     for variant in plan.variants:
         sets = dict(variant.overrides)
         method = sets.pop("method", None)
-        hashes.add(apply_overrides(apply_method(base, str(method)) if method else base, sets).hash)
+        hashes.add(apply_overrides(configured(base, {"method": str(method)}) if method else base, sets).hash)
     assert len(hashes) == len(plan.variants)
 
 

@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from trainers.methods import METHODS
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
@@ -81,8 +83,12 @@ def test_networks_for_a_cpu_are_told_apart() -> None:
     assert all(value > 0 for row in figures for value in row)
 
 
-def test_a_step_of_each_method_is_counted() -> None:
-    some = ["supervised", "css_mix", "unimatch_v2", "cps"]
+@pytest.mark.parametrize(
+    "some",
+    [["supervised", "css_mix", "unimatch_v2", "cps"], pytest.param(list(METHODS), marks=pytest.mark.long)],
+    ids=["some", "all"],
+)
+def test_a_step_of_each_method_is_counted(some: list[str]) -> None:
     command = [sys.executable, str(BENCHMARKS / "bench_methods.py"), "--quick", "--only", ",".join(some)]
     _, *lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
     figures = {line.split()[0]: [float(word) for word in line.split()[1:]] for line in lines}

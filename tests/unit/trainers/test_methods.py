@@ -13,7 +13,7 @@ from trainers.data.splits import open_splits
 from trainers.errors import ConfigError
 from trainers.loader import load_batch
 from trainers.local_run import LocalRun
-from trainers.methods import METHODS, apply_method
+from trainers.methods import METHODS, configured
 from trainers.overrides import flatten
 from trainers.presets import load_preset
 from trainers.state import TrainState
@@ -44,7 +44,7 @@ LOSSES = {
 
 
 def step_of(method: str) -> StepOutput:
-    config = apply_method(tiny_config({"thresholds.delta_u": 0.0}), method)
+    config = configured(tiny_config({"thresholds.delta_u": 0.0}), {"method": method})
     state = TrainState(config, LocalRun(device=torch.device("cpu")))
     batch = load_batch(open_splits(config.data), config, StepContext(config.seed, 10), torch.device("cpu"))
     context, prototypes = StepContext(config.seed, 10), Prototypes.empty(K, D)
@@ -65,7 +65,7 @@ def test_prototypes_are_made_where_a_loss_or_a_label_reads_them(method: str) -> 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_leaves_all_but_its_own_settings(preset: str, method: str) -> None:
     base = load_preset(preset)
-    before, after = flatten(base.model_dump()), flatten(apply_method(base, method).model_dump())
+    before, after = flatten(base.model_dump()), flatten(configured(base, {"method": method}).model_dump())
     assert {path for path in before if before[path] != after[path]} <= METHODS[method].keys()
 
 
@@ -76,14 +76,14 @@ def test_mean_teacher_and_cutmix_differ_in_mixing_alone() -> None:
 
 def test_an_unknown_method_is_answered_with_a_near_one() -> None:
     with pytest.raises(ConfigError, match=r"got 'css_mx': did you mean css_mix\?"):
-        apply_method(load_preset("digits_css"), "css_mx")
+        configured(load_preset("digits_css"), {"method": "css_mx"})
 
 
 def test_a_method_that_would_read_no_unlabelled_image_is_refused() -> None:
     with pytest.raises(ConfigError, match="method cutmix must have a loss on unlabelled images"):
-        apply_method(load_preset("digits_supervised"), "cutmix")
-    assert apply_method(load_preset("digits_supervised"), "adversarial").uses_unlabelled
-    assert not apply_method(load_preset("digits_css"), "supervised").uses_unlabelled
+        configured(load_preset("digits_supervised"), {"method": "cutmix"})
+    assert configured(load_preset("digits_supervised"), {"method": "adversarial"}).uses_unlabelled
+    assert not configured(load_preset("digits_css"), {"method": "supervised"}).uses_unlabelled
 
 
 def test_an_ablation_refuses_such_a_method(tmp_path: Path) -> None:
